@@ -1,0 +1,55 @@
+"""The tree of errors that a user can cause or cure.
+
+Every one of them prints as one line that names the place, the value and the
+remedy.  Anything else that escapes is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong with an input: where, what, and what to do about it."""
+
+    file: str
+    line: int
+    key: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        subject = f"{self.key}: " if self.key else ""
+        return f"{place}: {subject}{self.message}; {self.remedy}"
+
+
+class UserError(Exception):
+    """Something the user can cure; `exit_code` is what the command ends with."""
+
+    exit_code = 2
+
+
+class InvalidInput(UserError):
+    """A file or an option that can't be accepted, with every problem found in it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Refused(UserError):
+    """Nothing was started: the machine or the testbed isn't fit for what was asked."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        self.message = message
+        self.remedy = remedy
+        super().__init__(f"{message}; {remedy}")
+
+
+class Failed(Refused):
+    """It was started and did not finish; the remedy says how to go on."""
+
+    exit_code = 1

@@ -1,0 +1,347 @@
+"""Topology to `Plan`: hosts, roles, addresses, links, requests, order of play.
+
+Pure: nothing is opened, asked or touched, so a plan can be printed before
+anything happens.  A plan is plain values and survives a trip through JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import ipaddress
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from discovery_xp.errors import Refused
+from discovery_xp.topology import (
+    G5kProvider,
+    Limit,
+    Link,
+    LocalProvider,
+    SshHost,
+    StaticProvider,
+    Tolerance,
+    Topology,
+    site_prefix,
+)
+
+PLAN_FORMAT = 1
+
+# What an idle emulated host and its share of the machinery take (benchmarks/hosts.py
+# measures them), rounded up: these refuse a plan that can't fit, they don't limit it.
+HOST_MEMORY_BYTES = 16 * 2**20
+HOST_DISK_BYTES = 4 * 2**20
+IMAGE_DISK_BYTES = 700 * 2**20
+WAN_PAIR_MEMORY_BYTES = 2 * 2**20
+
+
+@dataclass(frozen=True)
+class PlannedSite:
+    """A site; `network` and `gateway` only where we lay out the addresses ourselves."""
+
+    name: str
+    number: int
+    network: str | None = None
+    gateway: str | None = None
+    backbone_address: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedHost:
+    """One host: `address` is None until the provider assigns one."""
+
+    name: str
+    site: str
+    roles: tuple[str, ...]
+    address: str | None = None
+    ssh: SshHost | None = None
+    limit: Limit = Limit()
+
+
+@dataclass(frozen=True)
+class PlannedLink:
+    """What holds for the packets from `source` to `target`, both sites."""
+
+    source: str
+    target: str
+    link: Link
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the plan takes of this machine, in bytes."""
+
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to Grid'5000's API, as it would be sent."""
+
+    site: str
+    nodes: int
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that will be done, decided before anything is done.
+
+    `network` and `backbone` are the addresses of a local testbed: `machine` is this
+    machine's own end of the backbone, `router` the backbone's.
+    """
+
+    name: str
+    provider: str
+    sites: tuple[PlannedSite, ...]
+    hosts: tuple[PlannedHost, ...]
+    links: tuple[PlannedLink, ...]
+    tolerance: Tolerance
+    needs: Needs
+    steps: tuple[str, ...]
+    wan: str = "netem"
+    network: str | None = None
+    backbone: str | None = None
+    machine: str | None = None
+    router: str | None = None
+    requests: tuple[Request, ...] = ()
+    node_hours: float | None = None
+    format: int = PLAN_FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `plan_from_json` is the way back."""
+        return dataclasses.asdict(self)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that are equal for equal plans."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def host(self, name: str) -> PlannedHost:
+        """The host called `name`; raises Refused when there is none."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        some = ", ".join(host.name for host in self.hosts[:4])
+        raise Refused(f"'{self.name}' has no host '{name}'", f"name one of {some}, ...")
+
+    def site(self, name: str) -> PlannedSite:
+        """The site called `name`; raises Refused when there is none."""
+        for site in self.sites:
+            if site.name == name:
+                return site
+        known = ", ".join(site.name for site in self.sites[:8])
+        raise Refused(f"'{self.name}' has no site '{name}'", f"name one of {known}")
+
+    def hosts_of(self, site: str) -> list[PlannedHost]:
+        """The hosts of a site, in their order of addresses."""
+        return [host for host in self.hosts if host.site == site]
+
+    def pairs(self) -> Iterator[tuple[PlannedLink, PlannedLink]]:
+        """Both directions of each pair of sites, in the order of the sites."""
+        links = {(link.source, link.target): link for link in self.links}
+        names = [site.name for site in self.sites]
+        for index, first in enumerate(names):
+            for second in names[index + 1 :]:
+                yield links[first, second], links[second, first]
+
+
+_PLAN = TypeAdapter(Plan)
+
+
+def plan_from_json(data: Mapping[str, Any]) -> Plan:
+    """A plan as `Plan.to_json` wrote it; raises Refused on another format."""
+    if data.get("format") != PLAN_FORMAT:
+        raise Refused(
+            f"a plan of format {data.get('format')}, but this version reads {PLAN_FORMAT}",
+            "use the version that wrote it",
+        )
+    return _PLAN.validate_python(data)
+
+
+def make_plan(topology: Topology, name: str | None = None) -> Plan:
+    """Decide everything for `topology`; `name` is the testbed's (default: the topology's).
+
+    Raises Refused when the addresses don't fit.
+    """
+    chosen = name or topology.name
+    hosts = tuple(_hosts(topology))
+    links = tuple(
+        PlannedLink(source.name, target.name, topology.link(source.name, target.name))
+        for source in topology.sites
+        for target in topology.sites
+        if source.name != target.name
+    )
+    common = {
+        "name": chosen,
+        "provider": topology.provider.type,
+        "links": links,
+        "tolerance": topology.tolerance,
+    }
+    if isinstance(topology.provider, LocalProvider):
+        return _local_plan(topology, topology.provider, hosts, common)
+    sites = tuple(
+        PlannedSite(site.name, number) for number, site in enumerate(topology.sites, start=1)
+    )
+    if isinstance(topology.provider, StaticProvider):
+        return Plan(
+            sites=sites,
+            hosts=tuple(_static_hosts(hosts, topology.provider)),
+            needs=Needs(),
+            steps=_steps("reach the hosts over ssh"),
+            **common,
+        )
+    requests = tuple(_requests(topology.provider, hosts, chosen))
+    return Plan(
+        sites=sites,
+        hosts=hosts,
+        needs=Needs(),
+        requests=requests,
+        node_hours=sum(request.nodes for request in requests) * _hours(topology.provider.walltime),
+        steps=_steps(
+            f"reserve {len(hosts)} nodes on Grid'5000", f"deploy {topology.provider.environment}"
+        ),
+        **common,
+    )
+
+
+def with_links(plan: Plan, links: Iterable[PlannedLink]) -> Plan:
+    """The same plan with other links."""
+    return dataclasses.replace(plan, links=tuple(links))
+
+
+def _steps(*acquire: str) -> tuple[str, ...]:
+    return (
+        *acquire,
+        "impose the links between sites",
+        "read back what was imposed",
+        "measure every pair of sites, and refuse to go on outside the tolerance",
+    )
+
+
+def _hosts(topology: Topology) -> Iterator[PlannedHost]:
+    provider = topology.provider
+    master_is_missing = topology.master is None
+    for site in topology.sites:
+        names: list[tuple[str, tuple[str, ...]]] = []
+        if site.name == topology.master:
+            names.append(("master", ("master",)))
+        for role, count in (
+            ("controller", site.controllers),
+            ("compute", site.computes),
+            ("data", site.data),
+        ):
+            for number in range(1, count + 1):
+                roles: tuple[str, ...] = (role,)
+                if master_is_missing and role == "controller":
+                    roles, master_is_missing = (role, "master"), False
+                names.append((f"{site.name}-{role}-{number}", roles))
+        for name, roles in names:
+            limit = provider.limit(roles[0]) if isinstance(provider, LocalProvider) else Limit()
+            yield PlannedHost(name, site.name, roles, limit=limit)
+
+
+def _local_plan(
+    topology: Topology,
+    provider: LocalProvider,
+    hosts: tuple[PlannedHost, ...],
+    common: dict[str, Any],
+) -> Plan:
+    servers: dict[str, int] = {site.name: 0 for site in topology.sites}
+    for host in hosts:
+        servers[host.site] += 1
+    network = ipaddress.IPv4Network(provider.network or _network_of(common["name"]))
+    prefix = site_prefix(list(servers.values()))
+    if prefix < network.prefixlen or 2 ** (prefix - network.prefixlen) <= len(servers):
+        bits = len(servers).bit_length()
+        raise Refused(
+            f"{network} has no room for {len(servers)} sites of a /{prefix} each",
+            f"write 'provider: {{type: local, network: 10.0.0.0/{max(8, prefix - bits)}}}'",
+        )
+    subnets = network.subnets(new_prefix=prefix)
+    backbone = next(subnets)
+    sites = []
+    placed: list[PlannedHost] = []
+    for number, site in enumerate(topology.sites, start=1):
+        subnet = next(subnets)
+        sites.append(
+            PlannedSite(
+                site.name, number, str(subnet), str(subnet[-2]), str(backbone[number])
+            )
+        )
+        own = [host for host in hosts if host.site == site.name]
+        placed += [
+            dataclasses.replace(host, address=str(subnet[index]))
+            for index, host in enumerate(own, start=1)
+        ]
+    pairs = sum(1 for link in common["links"] if not link.link.is_plain)
+    return Plan(
+        sites=tuple(sites),
+        hosts=tuple(placed),
+        wan=provider.wan,
+        network=str(network),
+        backbone=str(backbone),
+        machine=str(backbone[-3]),
+        router=str(backbone[-2]),
+        needs=Needs(
+            memory_bytes=len(hosts) * HOST_MEMORY_BYTES + pairs * WAN_PAIR_MEMORY_BYTES // 2,
+            disk_bytes=len(hosts) * HOST_DISK_BYTES + IMAGE_DISK_BYTES,
+        ),
+        steps=_steps(
+            "check this machine: rights, tools, memory, disk, addresses",
+            "build the root tree of the hosts, or take it from the cache",
+            f"join {len(sites)} sites by a backbone of network namespaces",
+            f"boot {len(hosts)} hosts and wait for ssh",
+        ),
+        **common,
+    )
+
+
+def _network_of(name: str) -> str:
+    """A network for each testbed name, so that two testbeds rarely meet."""
+    return f"10.{64 + zlib.crc32(name.encode()) % 64}.0.0/16"
+
+
+def _static_hosts(
+    hosts: tuple[PlannedHost, ...], provider: StaticProvider
+) -> Iterator[PlannedHost]:
+    free = {site: iter(entries) for site, entries in provider.hosts.items()}
+    for host in hosts:
+        ssh = next(free[host.site])
+        yield dataclasses.replace(host, address=ssh.address, ssh=ssh)
+
+
+def _requests(
+    provider: G5kProvider, hosts: tuple[PlannedHost, ...], job_name: str
+) -> Iterator[Request]:
+    nodes: dict[str, dict[str, int]] = {}
+    for host in hosts:
+        cluster = provider.clusters[host.site]
+        wanted = nodes.setdefault(cluster.site, {})
+        wanted[cluster.cluster] = wanted.get(cluster.cluster, 0) + 1
+    for site, clusters in nodes.items():
+        criteria = [f"{{cluster='{name}'}}/nodes={count}" for name, count in clusters.items()]
+        body: dict[str, Any] = {
+            "name": job_name,
+            "types": ["deploy"],
+            "resources": f"{'+'.join(criteria)},walltime={provider.walltime}",
+            "command": "sleep 31536000",
+            "queue": provider.queue,
+        }
+        if provider.project:
+            body["project"] = provider.project
+        if provider.reservation:
+            body["reservation"] = provider.reservation
+        yield Request(site, sum(clusters.values()), body)
+
+
+def _hours(walltime: str) -> float:
+    hours, minutes, seconds = (int(part) for part in walltime.split(":"))
+    return hours + minutes / 60 + seconds / 3600

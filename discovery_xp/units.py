@@ -1,0 +1,124 @@
+"""Quantities as people write them, to numbers whose names carry the unit.
+
+Each `parse_*` takes what YAML gave (usually a string) and returns a number, or
+raises `BadQuantity` with the reason and a remedy.  A bare number is refused:
+`delay: 10` has been read as seconds, milliseconds and microseconds by
+different tools.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*([A-Za-z%]*)\s*")
+
+_DURATION_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+# tc's decimal units: 1kbit is 1000 bits a second.
+_RATE_MBIT = {"kbit": 0.001, "mbit": 1.0, "gbit": 1000.0}
+_SIZE_BYTES = {
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
+
+MAX_DELAY_MS = 60_000.0
+MAX_RATE_MBIT = 400_000.0
+
+
+class BadQuantity(ValueError):
+    """A quantity that can't be read: `reason` and `remedy`, both without a full stop."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(f"{reason}; {remedy}")
+
+
+def _parse(value: object, units: dict[str, float], example_unit: str, what: str) -> float:
+    text = str(value)
+    known = ", ".join(units)
+    match = _NUMBER_AND_UNIT.fullmatch(text) if not isinstance(value, bool) else None
+    if match is None:
+        raise BadQuantity(f"'{text}' is not a {what}", f"write a number and one of {known}")
+    number, unit = float(match[1]), match[2]
+    if not unit:
+        raise BadQuantity(f"'{text}' has no unit", f"write '{text.strip()}{example_unit}'")
+    if unit.lower() not in units:
+        raise BadQuantity(f"'{text}' has the unknown unit '{unit}'", f"write one of {known}")
+    if number < 0:
+        raise BadQuantity(f"'{text}' is negative", f"write a {what} of zero or more")
+    return number * units[unit.lower()]
+
+
+def parse_duration_ms(value: object) -> float:
+    """'10ms', '0.5s' or '200us' to milliseconds."""
+    duration_ms = _parse(value, _DURATION_MS, "ms", "duration")
+    if duration_ms > MAX_DELAY_MS:
+        raise BadQuantity(f"'{value}' is over a minute", "write at most '60s'")
+    return duration_ms
+
+
+def parse_rate_mbit(value: object) -> float:
+    """'1gbit', '100mbit' or '64kbit' to Mbit/s (decimal, as tc counts)."""
+    rate_mbit = _parse(value, _RATE_MBIT, "mbit", "rate")
+    if rate_mbit == 0:
+        raise BadQuantity(f"'{value}' lets nothing through", "leave 'rate' out for no limit")
+    if rate_mbit > MAX_RATE_MBIT:
+        raise BadQuantity(f"'{value}' is over 400gbit", "leave 'rate' out for no limit")
+    return rate_mbit
+
+
+def parse_percent(value: object) -> float:
+    """'0.1%' to 0.1; between 0 and 100."""
+    percent = _parse(value, {"%": 1.0}, "%", "percentage")
+    if percent > 100:
+        raise BadQuantity(f"'{value}' is over 100%", "write at most '100%'")
+    return percent
+
+
+def parse_loss_percent(value: object) -> float:
+    """'0.1%' to 0.1; a link that loses everything isn't a link."""
+    percent = parse_percent(value)
+    if percent >= 100:
+        raise BadQuantity(f"'{value}' loses every packet", "write less than '100%'")
+    return percent
+
+
+def parse_size_bytes(value: object) -> int:
+    """'512MiB' or '1GB' to bytes."""
+    return round(_parse(value, dict(_SIZE_BYTES), "MiB", "size"))
+
+
+def format_ms(duration_ms: float) -> str:
+    """Milliseconds as tc writes them: '10ms', '2.5ms'."""
+    return f"{_trim(duration_ms)}ms"
+
+
+def format_rate(rate_mbit: float) -> str:
+    """Mbit/s in whole kbit as tc takes them: '1000000kbit', or '1gbit' where it is even."""
+    for unit, factor in (("gbit", 1000.0), ("mbit", 1.0)):
+        if rate_mbit / factor >= 1 and math.isclose(rate_mbit % factor, 0, abs_tol=1e-9):
+            return f"{round(rate_mbit / factor)}{unit}"
+    return f"{max(1, round(rate_mbit * 1000))}kbit"
+
+
+def format_percent(percent: float) -> str:
+    """0.1 to '0.1%'."""
+    return f"{_trim(percent)}%"
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Bytes for people: '1.6 GiB'."""
+    for unit in ("B", "KiB", "MiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} GiB"
+
+
+def _trim(number: float) -> str:
+    return f"{number:.6f}".rstrip("0").rstrip(".")
