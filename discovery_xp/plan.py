@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,6 +154,7 @@ class Plan:
 
 
 _PLAN = TypeAdapter(Plan)
+_LINKS = TypeAdapter(tuple[PlannedLink, ...])
 
 
 def plan_from_json(data: Mapping[str, Any]) -> Plan:
@@ -164,6 +165,11 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
             "use the version that wrote it",
         )
     return _PLAN.validate_python(data)
+
+
+def links_from_json(data: Sequence[Mapping[str, Any]]) -> tuple[PlannedLink, ...]:
+    """Links as `dataclasses.asdict` made them."""
+    return _LINKS.validate_python(data)
 
 
 def make_plan(topology: Topology, name: str | None = None) -> Plan:

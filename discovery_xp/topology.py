@@ -407,6 +407,46 @@ def topology_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
+def is_name(text: str) -> bool:
+    """True for what a site or a testbed may be called."""
+    return _NAME.fullmatch(text) is not None
+
+
+def parse_link_options(options: Mapping[str, str], current: Link) -> Link:
+    """`current` with the values of command-line options; raises InvalidInput.
+
+    `options` holds some of delay, rtt, jitter, loss, rate, as they were written.
+    """
+    problems = [
+        Problem(f"--{place[0]}", 0, "", str(detail["ctx"]["reason"]), str(detail["ctx"]["remedy"]))
+        for detail in _shape_errors(options)
+        for place in [detail["loc"]]
+    ]
+    if {"delay", "rtt"} <= options.keys():
+        problems.append(
+            Problem("--rtt", 0, "", "'delay' and 'rtt' say the same thing twice",
+                    "keep one ('rtt' is twice 'delay')")
+        )  # fmt: skip
+    if problems:
+        raise InvalidInput(problems)
+    link = _link(_LinkValues.model_validate(options), current)
+    if link.jitter_ms > link.delay_ms:
+        raise InvalidInput(
+            [Problem("--jitter", 0, "", f"the jitter ({units.format_ms(link.jitter_ms)}) is over "
+                     f"the one-way delay ({units.format_ms(link.delay_ms)})",
+                     "write a jitter of at most the delay")]
+        )  # fmt: skip
+    return link
+
+
+def _shape_errors(options: Mapping[str, str]) -> list[ErrorDetails]:
+    try:
+        _LinkValues.model_validate(options)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+    return []
+
+
 def _name_from(stem: str) -> str:
     cleaned = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:30].rstrip("-")
     return cleaned if _NAME.fullmatch(cleaned) else f"t-{cleaned}"[:30].rstrip("-")

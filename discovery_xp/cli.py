@@ -1,0 +1,641 @@
+"""The command line: one subcommand for each stage.
+
+Sole owner of printing, progress and exit codes: 0 done, 1 started but not
+finished, 2 refused (nothing was started), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from discovery_xp import testbed as testbeds
+from discovery_xp import units
+from discovery_xp.errors import InvalidInput, Problem, Refused, UserError
+from discovery_xp.plan import Plan, PlannedLink, make_plan
+from discovery_xp.testbed import Testbed
+from discovery_xp.topology import (
+    Link,
+    Topology,
+    derive_topology,
+    read_topology,
+    topology_schema,
+)
+from discovery_xp.units import format_bytes
+
+if TYPE_CHECKING:
+    from discovery_xp.network import PairRtt
+
+# EnOSlib and Ansible are loaded by the commands that touch hosts, not by a plan.
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _console() -> Console:
+    """Made at each use, so that it prints to where stdout leads then."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+class Follower:
+    """Progress for people: a line for each stage, and its count while it runs."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.started = time.monotonic()
+        self.stage = ""
+        self.shown = 0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        elapsed = time.monotonic() - self.started
+        if stage != self.stage:
+            self._end_line()
+            self.stage, self.shown = stage, 0
+            count = f" ({total})" if total else ""
+            self.console.print(f"[dim]{elapsed:6.1f} s[/]  {stage}{count}")
+        if total and done and self.console.is_terminal:
+            text = f"{elapsed:6.1f} s  {done} of {total}"
+            self.console.file.write(f"\r{text}")
+            self.console.file.flush()
+            self.shown = len(text)
+
+    def _end_line(self) -> None:
+        if self.shown:
+            self.console.file.write("\r" + " " * self.shown + "\r")
+
+    def end(self, words: str) -> None:
+        """The last line."""
+        self._end_line()
+        elapsed = time.monotonic() - self.started
+        self.console.print(f"[dim]{elapsed:6.1f} s[/]  {words}")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="discovery-xp")
+def cli() -> None:
+    """Experiments on geo-distributed clouds: from a topology file to tables and figures."""
+
+
+def main() -> None:
+    """Run a command; every expected error is one line, without a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _interrupted()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = _interrupted()
+    except UserError as error:
+        click.echo(str(error), err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    click.echo("interrupted; the same command goes on from here, 'destroy' removes all", err=True)
+    return 130
+
+
+# ---------------------------------------------------------------- topology and plan
+
+
+def _topology_options(command: F) -> F:
+    for option in (
+        click.argument("topology", required=False, type=click.Path(path_type=Path)),
+        click.option("--sites", type=int, help="Without a file: so many sites as in the paper."),
+        click.option("--latency", help="One-way delay between any two sites, e.g. 50ms."),
+        click.option("--name", help="Name of the testbed (default: the topology's)."),
+    ):
+        command = option(command)
+    return command
+
+
+def _topology(path: Path | None, sites: int | None, latency: str | None) -> Topology:
+    if path is not None:
+        if sites is not None or latency is not None:
+            raise Refused(
+                f"{path} and --sites or --latency both describe the topology",
+                "give a file or the options",
+            )
+        return read_topology(path)
+    if sites is None:
+        raise Refused(
+            "no topology was given", "name a file, such as topologies/two-sites.yaml, or --sites N"
+        )
+    return derive_topology(sites, latency)
+
+
+def _plan(path: Path | None, sites: int | None, latency: str | None, name: str | None) -> Plan:
+    topology = _topology(path, sites, latency)
+    if name is not None:
+        _check_testbed_name(name)
+    return make_plan(topology, name)
+
+
+def _check_testbed_name(name: str) -> None:
+    from discovery_xp.topology import is_name
+
+    if not is_name(name):
+        raise InvalidInput(
+            [Problem("--name", 0, "", f"'{name}' is not a name",
+                     "write 1 to 30 of a-z, 0-9 and '-', a letter first, no '-' last")]
+        )  # fmt: skip
+
+
+@cli.command()
+@click.argument("topology", nargs=-1, required=True, type=click.Path(path_type=Path))
+def validate(topology: tuple[Path, ...]) -> None:
+    """Check topology files, all problems at once."""
+    problems: list[Problem] = []
+    for path in topology:
+        try:
+            read = read_topology(path)
+            make_plan(read)
+        except InvalidInput as error:
+            problems += error.problems
+            continue
+        servers = sum(site.servers for site in read.sites) + (read.master is not None)
+        click.echo(f"{path}: {len(read.sites)} sites, {servers} hosts")
+    if problems:
+        raise InvalidInput(problems)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of topology files, for editors."""
+    click.echo(json.dumps(topology_schema(), indent=2))
+
+
+@cli.command()
+@_topology_options
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+def plan(
+    topology: Path | None,
+    sites: int | None,
+    latency: str | None,
+    name: str | None,
+    as_json: bool,
+) -> None:
+    """Print what would be done: hosts, roles, addresses, links, requests. Touches nothing."""
+    made = _plan(topology, sites, latency, name)
+    if as_json:
+        click.echo(json.dumps({**made.to_json(), "digest": made.digest}, indent=1))
+        return
+    _print_plan(made)
+
+
+def _print_plan(made: Plan) -> None:
+    console = _console()
+    console.print(
+        f"[bold]{made.name}[/]: {len(made.hosts)} hosts at {len(made.sites)} sites, "
+        f"provider {made.provider}, plan {made.digest}"
+    )
+    for line in _facts(made):
+        console.print(line)
+    console.print(_hosts_table(made))
+    console.print(_links_table(made.links))
+    for request in made.requests:
+        console.print(f"POST /sites/{request.site}/jobs", json.dumps(request.body), markup=False)
+    console.print("Order of play:")
+    for number, step in enumerate(made.steps, start=1):
+        console.print(f"  {number}. {step}")
+
+
+def _facts(made: Plan) -> list[str]:
+    lines = []
+    if made.network:
+        lines.append(f"network {made.network}, this machine is {made.machine} in it")
+    if made.provider == "local":
+        lines.append(
+            f"needs {format_bytes(made.needs.memory_bytes)} of memory, "
+            f"{format_bytes(made.needs.disk_bytes)} of disk"
+        )
+    if made.node_hours is not None:
+        lines.append(f"{made.node_hours:g} node-hours")
+    lines.append(f"links are imposed by {_wan_in_words(made)}")
+    allowed = made.tolerance
+    lines.append(
+        f"a round trip may be off by {allowed.absolute_ms:g} ms or "
+        f"{allowed.relative_percent:g} %, whichever is larger"
+    )
+    return lines
+
+
+def _wan_in_words(made: Plan) -> str:
+    if made.provider != "local":
+        return "tc netem on the hosts"
+    words = {"netem": "tc netem on the hosts", "vde": "VDE between the sites"}
+    if made.wan in words:
+        return words[made.wan]
+    from discovery_xp.kernel import netem_is_likely
+
+    likely = netem_is_likely()
+    if likely is None:
+        return f"{words['netem']}, or {words['vde']} if the kernel has no sch_netem"
+    here = "this kernel has sch_netem" if likely else "this kernel has no sch_netem"
+    return f"{words['netem' if likely else 'vde']} ({here})"
+
+
+def _hosts_table(made: Plan) -> Table:
+    table = Table(title="Hosts", title_justify="left", show_edge=False)
+    for column in ("site", "network", "role", "hosts", "addresses", "limits"):
+        table.add_column(column, overflow="fold")
+    for site in made.sites:
+        groups: dict[tuple[Any, ...], list[Any]] = {}
+        for host in made.hosts_of(site.name):
+            groups.setdefault((host.roles, host.limit), []).append(host)
+        for (roles, limit), hosts in groups.items():
+            names, addresses = [host.name for host in hosts], [host.address for host in hosts]
+            bounds = []
+            if limit.cpus is not None:
+                bounds.append(f"{limit.cpus:g} cpus")
+            if limit.memory_bytes is not None:
+                bounds.append(format_bytes(limit.memory_bytes))
+            table.add_row(
+                site.name,
+                site.network or "",
+                ", ".join(roles),
+                names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)})",
+                _range(addresses),
+                ", ".join(bounds),
+            )
+    return table
+
+
+def _range(addresses: Sequence[str | None]) -> str:
+    known = [address for address in addresses if address]
+    if not known:
+        return "assigned by the provider"
+    return known[0] if len(known) == 1 else f"{known[0]} ... {known[-1]}"
+
+
+def _link_cells(link: Link) -> list[str]:
+    return [
+        units.format_ms(link.delay_ms),
+        units.format_ms(link.jitter_ms) if link.jitter_ms else "",
+        units.format_percent(link.loss_percent) if link.loss_percent else "",
+        units.format_rate(link.rate_mbit) if link.rate_mbit else "",
+    ]
+
+
+def _links_table(links: Sequence[PlannedLink]) -> Table:
+    """One row for each pair, or for all pairs that are alike when those are many."""
+    by_ends = {(link.source, link.target): link.link for link in links}
+    groups: dict[tuple[Link, Link], list[str]] = {}
+    for (source, target), there in by_ends.items():
+        back = by_ends[target, source]
+        if f"{target} - {source}" not in groups.get((back, there), []):
+            groups.setdefault((there, back), []).append(f"{source} - {target}")
+    table = Table(title="Links between sites", title_justify="left", show_edge=False)
+    for column in ("sites", "direction", "delay (one-way)", "jitter", "loss", "rate", "rtt"):
+        table.add_column(column)
+    for (there, back), pairs in groups.items():
+        rtt = units.format_ms(there.delay_ms + back.delay_ms)
+        many = len(pairs) > 40 or (len(groups) == 1 and len(pairs) > 3)
+        for pair in [f"{pairs[0]} and {len(pairs) - 1} more pairs"] if many else pairs:
+            if there == back:
+                table.add_row(pair, "both", *_link_cells(there), rtt)
+            else:
+                table.add_row(pair, "there", *_link_cells(there), rtt)
+                table.add_row("", "back", *_link_cells(back), "")
+    return table
+
+
+# ---------------------------------------------------------------- testbeds
+
+
+def _testbed_option(command: F) -> F:
+    return click.option("--testbed", "name", help="Which one, if there are several.")(command)
+
+
+@cli.command()
+@_topology_options
+def up(topology: Path | None, sites: int | None, latency: str | None, name: str | None) -> None:
+    """Make the hosts of a topology, or repair them; impose and measure its links."""
+    made = _plan(topology, sites, latency, name)
+    from discovery_xp import experiment
+
+    follower = Follower()
+    brought = experiment.bring_up(made, follower)
+    follower.end(f"'{made.name}' is up: {len(made.hosts)} hosts at {len(made.sites)} sites")
+    if brought.pairs:
+        click.echo(_worst_pair(brought.pairs, brought.state.wan or ""))
+    click.echo(f"inventory: {brought.testbed.inventory}")
+    click.echo(f"ssh:       ssh -F {brought.testbed.ssh_config} {made.hosts[0].name}")
+
+
+def _worst_pair(pairs: Sequence[PairRtt], wan: str) -> str:
+    worst = max(pairs, key=lambda pair: abs(pair.error_ms or 0.0))
+    return (
+        f"links:     {len(pairs)} pairs imposed by {wan}, all within tolerance; the worst is "
+        f"{worst.source} - {worst.target}: {worst.observed_ms:.2f} ms for {worst.requested_ms:g} ms"
+    )
+
+
+@cli.command()
+@_testbed_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(name: str | None, as_json: bool) -> None:
+    """Say what is up and what is not; exit code 1 when something is down."""
+    if name is None and len(testbeds.testbeds()) != 1:
+        _print_testbeds(as_json)
+        return
+    chosen = testbeds.choose(name)
+    state = chosen.load()
+    from discovery_xp import experiment
+
+    report = experiment.inspect(chosen)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1))
+    else:
+        console = _console()
+        console.print(
+            f"[bold]{chosen.name}[/]: {state.phase}, since {state.created}, "
+            f"provider {state.plan.provider}, links by {state.wan or 'nothing yet'}"
+        )
+        table = Table(show_edge=False)
+        for column in ("site", "hosts", "running", "ssh answers", "memory", "down"):
+            table.add_column(column, overflow="fold")
+        for site in state.plan.sites:
+            own = [report.hosts[host.name] for host in state.plan.hosts_of(site.name)]
+            memory = [host.memory_bytes for host in own if host.memory_bytes is not None]
+            table.add_row(
+                site.name,
+                str(len(own)),
+                str(sum(host.is_running for host in own)),
+                str(sum(host.answers for host in own)),
+                format_bytes(sum(memory)) if memory else "",
+                ", ".join(host.name for host in own if not host.answers),
+            )
+        console.print(table)
+        for pair in report.broken_links:
+            console.print(f"the link {pair} is down")
+        if not report.is_healthy:
+            console.print("'up' with the same topology repairs it")
+    if not report.is_healthy:
+        sys.exit(1)
+
+
+def _print_testbeds(as_json: bool) -> None:
+    found = testbeds.testbeds()
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    if not found:
+        click.echo("there is no testbed; make one with 'discovery-xp up TOPOLOGY'")
+    for name in found:
+        state = Testbed(name).load()
+        click.echo(f"{name}: {state.phase}, {len(state.plan.hosts)} hosts, since {state.created}")
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@_testbed_option
+@click.argument("host")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(name: str | None, host: str, command: tuple[str, ...]) -> None:
+    """Log in to a host, or run a command on it."""
+    chosen = testbeds.choose(name)
+    planned = chosen.load().plan.host(host)
+    if planned.ssh is None:
+        arguments = ["ssh", "-F", str(chosen.ssh_config), host, *command]
+    else:
+        reach = planned.ssh
+        key = ["-i", reach.key] if reach.key else []
+        end = f"{reach.user}@{reach.address}"
+        arguments = ["ssh", "-p", str(reach.port), *key, end, *command]
+    os.execvp("ssh", arguments)
+
+
+@cli.command()
+@_testbed_option
+@click.option("--path", "as_path", is_flag=True, help="The file's path instead of its text.")
+def inventory(name: str | None, as_path: bool) -> None:
+    """Print Ansible's inventory of a testbed."""
+    chosen = testbeds.choose(name)
+    chosen.load()
+    if not chosen.inventory.exists():
+        raise Refused(f"'{chosen.name}' has no hosts yet", "run 'discovery-xp up' again")
+    click.echo(str(chosen.inventory) if as_path else chosen.inventory.read_text().rstrip())
+
+
+@cli.command()
+@_testbed_option
+@click.option("--all", "everything", is_flag=True, help="All testbeds, and traces of lost ones.")
+def destroy(name: str | None, everything: bool) -> None:
+    """Remove a testbed and every trace of it."""
+    from discovery_xp import experiment
+
+    if everything:
+        names = experiment.known_testbeds()
+    else:
+        known = experiment.known_testbeds()
+        names = known if name is None and len(known) == 1 else [testbeds.choose(name).name]
+    for each in names:
+        experiment.tear_down(Testbed(each))
+        click.echo(f"'{each}' is gone")
+    if not names:
+        click.echo("there is no testbed")
+
+
+# ---------------------------------------------------------------- network
+
+
+@cli.group()
+def network() -> None:
+    """Show, change and measure the links between the sites of a running testbed."""
+
+
+@network.command("show")
+@_testbed_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def network_show(name: str | None, as_json: bool) -> None:
+    """Print the links asked for beside what is read back; exit code 1 when they differ."""
+    from discovery_xp import experiment
+    from discovery_xp.network import disagreements
+
+    chosen = testbeds.choose(name)
+    readings = experiment.show_links(chosen)
+    state = chosen.load()
+    wrong = disagreements(state.links, readings)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "testbed": chosen.name,
+                    "imposed_by": state.wan,
+                    "links": state.to_json()["changed_links"] or state.plan.to_json()["links"],
+                    "read_back": [_reading_json(reading) for reading in readings],
+                    "disagreements": wrong,
+                },
+                indent=1,
+            )
+        )
+    else:
+        console = _console()
+        console.print(_links_table(state.links))
+        console.print(
+            f"imposed by {state.wan}; {len(readings)} directions read back, {len(wrong)} differ"
+        )
+        for words in wrong:
+            console.print(f"  {words}", markup=False)
+    if wrong:
+        sys.exit(1)
+
+
+def _reading_json(reading: Any) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(reading)
+
+
+@network.command("set")
+@_testbed_option
+@click.option("--topology", type=click.Path(path_type=Path), help="Take all links of this file.")
+@click.option("--delay", help="One-way delay, e.g. 10ms.")
+@click.option("--rtt", help="Round trip, half of it each way.")
+@click.option("--jitter", help="Variation of the one-way delay.")
+@click.option("--loss", help="Share of packets lost each way, e.g. 0.1%.")
+@click.option("--rate", help="Bandwidth limit each way, e.g. 1gbit.")
+@click.option("--between", nargs=2, help="Only this pair of sites.")
+@click.option("--from", "source", help="Only the direction from this site ...")
+@click.option("--to", "target", help="... to this one.")
+def network_set(name: str | None, topology: Path | None, **values: Any) -> None:
+    """Change the links of a running testbed, read them back and measure them."""
+    from discovery_xp import experiment
+
+    chosen = testbeds.choose(name)
+    state = chosen.load()
+    if topology is not None:
+        if any(values.values()):
+            raise Refused("--topology says it all", "leave the other options out")
+        links = _links_of_file(topology, state.plan)
+    else:
+        links = change_links(state.plan, state.links, **values)
+    pairs = experiment.set_links(chosen, links)
+    _console().print(_pairs_table(pairs))
+
+
+def _links_of_file(path: Path, running: Plan) -> list[PlannedLink]:
+    topology = read_topology(path)
+    known = {site.name for site in running.sites}
+    unknown = [site.name for site in topology.sites if site.name not in known]
+    if unknown:
+        raise InvalidInput(
+            [Problem(str(path), 0, "sites", f"'{unknown[0]}' is not a site of '{running.name}'",
+                     "name a topology of the same sites, or some of them")]
+        )  # fmt: skip
+    listed = {site.name for site in topology.sites}
+    return [
+        PlannedLink(
+            old.source,
+            old.target,
+            topology.link(old.source, old.target) if {old.source, old.target} <= listed else Link(),
+        )
+        for old in running.links
+    ]
+
+
+def change_links(
+    running: Plan, links: Sequence[PlannedLink], **values: Any
+) -> list[PlannedLink]:
+    """`links` with the options of `network set` applied; raises InvalidInput."""
+    from discovery_xp.topology import parse_link_options
+
+    options = {key: value for key, value in values.items() if value}
+    between = options.pop("between", None)
+    source, target = options.pop("source", None), options.pop("target", None)
+    if between and (source or target) or (source is None) != (target is None):
+        raise Refused("the pair isn't clear", "give --between A B, or --from A and --to B")
+    ends = {between, tuple(reversed(between))} if between else {(source, target)} if source else None
+    for site in (between or (source, target)) if ends else ():
+        running.site(site)
+    if "rtt" in options and source:
+        raise Refused("a round trip has no direction", "give --delay with --from and --to")
+    if ends is not None and not any(end == (link.source, link.target) for link in links
+                                    for end in ends):  # fmt: skip
+        raise Refused("a site has no link to itself", "name two different sites")
+    if not options:
+        raise Refused("nothing to set", "give --delay, --rtt, --jitter, --loss or --rate")
+    return [
+        PlannedLink(link.source, link.target, parse_link_options(options, link.link))
+        if ends is None or (link.source, link.target) in ends
+        else link
+        for link in links
+    ]
+
+
+@network.command("reset")
+@_testbed_option
+def network_reset(name: str | None) -> None:
+    """Remove everything imposed between the sites."""
+    from discovery_xp import experiment
+
+    chosen = testbeds.choose(name)
+    experiment.reset_links(chosen)
+    click.echo(f"nothing is imposed on the links of '{chosen.name}'")
+
+
+@network.command("measure")
+@_testbed_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def network_measure(name: str | None, as_json: bool) -> None:
+    """Measure the round trip of every pair of sites; exit code 1 outside the tolerance."""
+    from discovery_xp import experiment
+
+    chosen = testbeds.choose(name)
+    pairs = experiment.measure_links(chosen)
+    if as_json:
+        click.echo(json.dumps([pair.to_json() for pair in pairs], indent=1))
+    elif pairs:
+        _console().print(_pairs_table(pairs))
+    else:
+        click.echo("there is one site: nothing to measure")
+    if any(pair.is_off for pair in pairs):
+        sys.exit(1)
+
+
+def _pairs_table(pairs: Sequence[PairRtt]) -> Table:
+    table = Table(title="Round trips between sites, ms", title_justify="left", show_edge=False)
+    for column in ("sites", "requested", "observed", "error", "least", "most", "lost", "verdict"):
+        table.add_column(column, justify="left" if column in ("sites", "verdict") else "right")
+    for pair in pairs:
+
+        def number(value: float | None, sign: str = "") -> str:
+            return "-" if value is None else f"{value:{sign}.2f}"
+
+        again = f" (measured {pair.rounds} times)" if pair.rounds > 1 else ""
+        table.add_row(
+            f"{pair.source} - {pair.target}",
+            f"{pair.requested_ms:g}",
+            number(pair.observed_ms),
+            number(pair.error_ms, "+"),
+            number(pair.least_ms),
+            number(pair.most_ms),
+            f"{pair.lost} of {pair.samples}",
+            (f"OFF by more than {pair.allowed_ms:g}" if pair.is_off else "within tolerance") + again,
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The life of a testbed, in order.
+
+`bring_up` does, each step saved so that a killed run can be resumed or destroyed:
+
+1. refuse a name that is taken by another plan;
+2. save the state, before anything exists that it would have to name;
+3. acquire the hosts from the provider, or repair them, until ssh answers on all;
+4. write the inventory;
+5. impose the links between sites, and read them back;
+6. measure every pair of sites, and refuse to go on outside the tolerance;
+7. save the state as 'up'.
+
+`tear_down` removes all of it from whatever state it is in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import enoslib as en
+
+from discovery_xp import network
+from discovery_xp.errors import Refused
+from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading
+from discovery_xp.network import PairRtt
+from discovery_xp.plan import Plan, PlannedLink
+from discovery_xp.providers import local, static
+from discovery_xp.testbed import State, Testbed, now, testbeds, write_atomically
+from discovery_xp.topology import Link
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A testbed that is up: its state and the measurement that says so."""
+
+    testbed: Testbed
+    state: State
+    pairs: list[PairRtt]
+
+
+def bring_up(plan: Plan, progress: Progress) -> Brought:
+    """Make or repair the testbed of `plan`; see the module's docstring for the steps."""
+    testbed = Testbed(plan.name)
+    with testbed.locked():
+        _require_same_plan(plan, testbed)
+        if testbed.exists():
+            testbed.update(phase="acquiring", changed_links=None)
+        else:
+            testbed.save(State(plan=plan, phase="acquiring", created=now()))
+        try:
+            hosts = _acquire(plan, testbed, progress)
+        except Refused as error:
+            # Nothing was started: a refusal leaves no testbed behind that wasn't there.
+            if error.exit_code == Refused.exit_code and testbed.load().image is None:
+                _release(testbed)
+            raise
+        write_inventory(hosts, testbed)
+        progress("imposing links", 0, 0)
+        network.impose(hosts, plan.links)
+        progress("measuring round trips", 0, 0)
+        pairs = _measure_and_save(hosts, testbed, plan.links)
+        network.require_within_tolerance(pairs)
+        return Brought(testbed, testbed.update(phase="up"), pairs)
+
+
+def _require_same_plan(plan: Plan, testbed: Testbed) -> None:
+    if not testbed.exists():
+        return
+    state = testbed.load()
+    if state.phase == "releasing":
+        raise Refused(
+            f"'{plan.name}' is half destroyed", f"finish with 'destroy --testbed {plan.name}'"
+        )
+    if state.plan.digest != plan.digest:
+        raise Refused(
+            f"a testbed '{plan.name}' with another plan is there since {state.created}",
+            f"'discovery-xp destroy --testbed {plan.name}' first, or give a --name",
+        )
+
+
+def _acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+    if plan.provider == "local":
+        return local.acquire(plan, testbed, progress)
+    if plan.provider == "static":
+        found = static.acquire(plan, progress)
+        testbed.update(wan="netem")
+        return found
+    raise Refused(
+        "reserving Grid'5000 nodes is not part of this version",
+        "see the requests with 'discovery-xp plan', or use 'provider: local'",
+    )
+
+
+def hosts_of(testbed: Testbed) -> Hosts:
+    """The hosts of a testbed that is up, without touching them; raises Refused otherwise."""
+    state = testbed.load()
+    if state.phase != "up":
+        raise Refused(
+            f"'{testbed.name}' is not up ({state.phase})", "run 'discovery-xp up' again"
+        )
+    return local.hosts(state.plan, testbed) if state.plan.provider == "local" else static.hosts(
+        state.plan
+    )
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """How a testbed is: its hosts by name, and the links that died."""
+
+    name: str
+    phase: str
+    hosts: dict[str, HostStatus]
+    broken_links: list[str]
+
+    @property
+    def is_healthy(self) -> bool:
+        """True when all that should be up is up."""
+        everything_answers = all(host.answers for host in self.hosts.values())
+        return self.phase == "up" and everything_answers and not self.broken_links
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the verdict included."""
+        return {**dataclasses.asdict(self), "is_healthy": self.is_healthy}
+
+
+def inspect(testbed: Testbed) -> Inspection:
+    """Look at every host and link of a testbed."""
+    state = testbed.load()
+    if state.plan.provider == "local":
+        looked = local.status(state.plan, testbed)
+        broken = local.broken_links(state.plan, testbed)
+    else:
+        looked, broken = static.status(state.plan), []
+    return Inspection(testbed.name, state.phase, {host.name: host for host in looked}, broken)
+
+
+def write_inventory(hosts: Hosts, testbed: Testbed) -> None:
+    """Ansible's inventory of the testbed, with roles and sites as groups."""
+    write_atomically(testbed.inventory, en.api._generate_inventory(hosts.roles))
+
+
+# ---------------------------------------------------------------- links of a running testbed
+
+
+def show_links(testbed: Testbed) -> list[Reading]:
+    """What holds now, read back from where it was imposed."""
+    return network.wan_of(hosts_of(testbed)).read_back()
+
+
+def set_links(testbed: Testbed, links: Sequence[PlannedLink]) -> list[PairRtt]:
+    """Impose other links, read them back and measure; raises Failed outside the tolerance."""
+    with testbed.locked():
+        hosts = hosts_of(testbed)
+        # Saved first: what a killed run left half imposed is set right by the next one.
+        testbed.update(changed_links=tuple(links), observed=())
+        network.impose(hosts, links)
+        pairs = _measure_and_save(hosts, testbed, links)
+        network.require_within_tolerance(pairs)
+        return pairs
+
+
+def reset_links(testbed: Testbed) -> None:
+    """Remove everything imposed, on all hosts; raises Failed if something stayed."""
+    with testbed.locked():
+        hosts = hosts_of(testbed)
+        links = [dataclasses.replace(link, link=Link()) for link in hosts.plan.links]
+        testbed.update(changed_links=tuple(links), observed=())
+        network.wan_of(hosts).reset()
+        network.impose(hosts, links)
+
+
+def measure_links(testbed: Testbed) -> list[PairRtt]:
+    """Measure every pair of sites and save what was seen; the caller judges."""
+    with testbed.locked():
+        return _measure_and_save(hosts_of(testbed), testbed, testbed.load().links)
+
+
+def _measure_and_save(
+    hosts: Hosts, testbed: Testbed, links: Sequence[PlannedLink]
+) -> list[PairRtt]:
+    pairs = network.measure(hosts, links)
+    testbed.update(observed=tuple(pair.to_json() for pair in pairs))
+    return pairs
+
+
+# ---------------------------------------------------------------- the end
+
+
+def known_testbeds() -> list[str]:
+    """Names of all testbeds that have a state, or left anything on this machine."""
+    found = set(testbeds())
+    if os.geteuid() == 0:
+        found |= local.leftovers()
+    return sorted(found)
+
+
+def tear_down(testbed: Testbed) -> None:
+    """Remove the testbed and all its traces, whatever state it is in."""
+    if testbed.name not in known_testbeds():
+        known = ", ".join(known_testbeds()) or "none"
+        raise Refused(f"no testbed '{testbed.name}'", f"there is: {known}")
+    with testbed.locked():
+        _release(testbed)
+
+
+def _release(testbed: Testbed) -> None:
+    state = _state_or_none(testbed)
+    if state is not None:
+        if state.plan.provider == "static" and state.wan is not None:
+            network.wan_of(static.hosts(state.plan)).reset()
+        if state.plan.provider == "local" and os.geteuid() != 0:
+            if state.image is None:  # it was refused before anything was made
+                testbed.remove()
+                return
+            raise Refused("emulated hosts need root", "run it as root, e.g. with sudo")
+        testbed.save(dataclasses.replace(state, phase="releasing"))
+        if state.plan.provider != "local":
+            testbed.remove()
+            return
+    local.release(testbed)
+
+
+def _state_or_none(testbed: Testbed) -> State | None:
+    """The state, or None where it is missing or damaged: then every trace is looked for."""
+    try:
+        return testbed.load()
+    except (Refused, KeyError, ValueError):
+        return None

@@ -1,0 +1,121 @@
+"""What a provider hands over: hosts as EnOSlib's roles and networks.
+
+This is the contract between providers and everything that runs on hosts.
+Whatever works through `Hosts` works on every provider.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import enoslib as en
+
+from discovery_xp.plan import Plan, PlannedHost, PlannedLink
+from discovery_xp.topology import Link, SshHost
+
+# (what is being done, how many are done, out of how many; 0 where it isn't countable)
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read back for one direction: at `place`, packets of `source` to `target`."""
+
+    place: str
+    source: str
+    target: str
+    link: Link
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """How a host is: `memory_bytes` is None where it isn't counted."""
+
+    name: str
+    is_running: bool
+    answers: bool
+    memory_bytes: int | None
+
+
+class Wan(Protocol):
+    """A way to impose links between sites, e.g. tc netem on the hosts."""
+
+    kind: str
+
+    def impose(self, links: Sequence[PlannedLink]) -> None:
+        """Make exactly these links hold, whatever held before."""
+
+    def read_back(self) -> list[Reading]:
+        """What holds now, for every direction at every place that has a say in it."""
+
+    def reset(self) -> None:
+        """Remove all that `impose` ever made."""
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Hosts that answer over ssh.
+
+    `roles` holds each host under its roles, its site and 'SITE.ROLE'; `networks` one
+    network for each site.  `wan` is the provider's own way to impose links, None where
+    tc on the hosts is the way.
+    """
+
+    plan: Plan
+    roles: en.Roles
+    networks: en.Networks
+    wan: Wan | None = None
+
+    def by_name(self) -> dict[str, en.Host]:
+        """EnOSlib's hosts by their names."""
+        return {host.alias: host for group in self.roles.values() for host in group}
+
+
+def to_roles_and_networks(
+    plan: Plan, ssh: Mapping[str, SshHost], variables: Mapping[str, Any] | None = None
+) -> tuple[en.Roles, en.Networks]:
+    """Existing ssh hosts as EnOSlib's Static provider offers them.
+
+    `ssh` tells how to reach each host of the plan; `variables` are Ansible's, for all.
+    """
+    extra = {"ansible_python_interpreter": "/usr/bin/python3", **(variables or {})}
+    conf = en.StaticConf()
+    for host in plan.hosts:
+        reach = ssh[host.name]
+        settings: dict[str, Any] = {
+            "address": reach.address,
+            "alias": host.name,
+            "user": reach.user,
+            "port": reach.port,
+            "extra": {**extra, "site": host.site},
+            "roles": _roles_of(host),
+        }
+        if reach.key:
+            settings["keyfile"] = reach.key
+        conf.add_machine(**settings)
+    for site in plan.sites:
+        cidr = site.network or _common_network(plan.hosts_of(site.name))
+        if cidr is not None:
+            gateway = site.gateway or str(ipaddress.IPv4Network(cidr)[-1])
+            conf.add_network(roles=[site.name], cidr=cidr, gateway=gateway, dns=gateway)
+    roles, networks = en.Static(conf.finalize()).init()
+    return roles, networks
+
+
+def _roles_of(host: PlannedHost) -> list[str]:
+    return [*host.roles, host.site, *(f"{host.site}.{role}" for role in host.roles)]
+
+
+def _common_network(hosts: Sequence[PlannedHost]) -> str | None:
+    """The smallest network around the addresses; None when one is a name."""
+    try:
+        addresses = [ipaddress.IPv4Address(host.address or "") for host in hosts]
+    except ValueError:
+        return None
+    network = ipaddress.IPv4Network((addresses[0], 32))
+    while any(address not in network for address in addresses):
+        network = network.supernet()
+    return str(network)

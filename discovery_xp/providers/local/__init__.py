@@ -1,0 +1,173 @@
+"""Emulated hosts on one machine: system containers in network namespaces.
+
+`acquire` makes or repairs a testbed, `release` removes every trace of it, whatever
+state it is in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
+from discovery_xp.plan import Plan
+from discovery_xp.providers.local import cgroups, containers, fabric, image, machine
+from discovery_xp.providers.local.vde import VdeWan
+from discovery_xp.remote import answering
+from discovery_xp.testbed import Testbed, testbeds, write_atomically
+from discovery_xp.topology import SshHost
+
+
+def choose_wan(plan: Plan) -> str:
+    """'netem' or 'vde': what the topology wants, or what this kernel has.
+
+    Raises Refused when the topology wants tc netem and the kernel has none.
+    """
+    if plan.wan == "vde":
+        return "vde"
+    if machine.kernel_has_netem():
+        return "netem"
+    if plan.wan == "netem":
+        raise Refused("this kernel has no sch_netem", "write 'wan: auto' or 'wan: vde'")
+    return "vde"
+
+
+def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+    """Make the hosts of `plan`, or repair them; they answer over ssh then.
+
+    Raises Refused before anything is started, Failed when something didn't start.
+    """
+    machine.check(plan, hosts_to_start=0, image_is_cached=True)  # rights and tools first
+    running = [host for host in plan.hosts if containers.is_running(testbed, host)]
+    whole = fabric.is_whole(plan)
+    machine.check(
+        plan,
+        hosts_to_start=len(plan.hosts) - (len(running) if whole else 0),
+        image_is_cached=image.is_cached(),
+    )
+    machine.check_addresses(plan, fabric.machine_device(plan.name))
+    _raise_limits(plan)
+
+    state = testbed.load()
+    if state.image is None or not image.tree(state.image).is_dir():
+        testbed.update(image=image.ensure(testbed, progress))
+    if not whole:
+        progress("network namespaces", 0, 0)
+        cgroups.kill(testbed.name)  # whatever runs stands on a network that goes away
+        fabric.build(plan)
+    _write_ssh_files(plan, testbed)
+    _boot_missing(plan, testbed, progress)
+    testbed.update(wan=choose_wan(plan))
+    return hosts(plan, testbed)
+
+
+def _raise_limits(plan: Plan) -> None:
+    """For this testbed and all the others on this machine together."""
+    in_all, neighbours = len(plan.hosts), _neighbours(plan)
+    for name in testbeds():
+        if name != plan.name:
+            with contextlib.suppress(Refused, KeyError):  # a damaged state counts nothing
+                other = Testbed(name).load().plan
+                in_all += len(other.hosts)
+                neighbours += _neighbours(other)
+    machine.raise_limits(in_all, neighbours)
+
+
+def _neighbours(plan: Plan) -> int:
+    """How many entries the neighbour table needs at most: hosts see their own site."""
+    return sum(len(plan.hosts_of(site.name)) ** 2 + 2 for site in plan.sites)
+
+
+def _boot_missing(plan: Plan, testbed: Testbed, progress: Progress) -> None:
+    up = answering([host for host in plan.hosts if containers.is_running(testbed, host)])
+    missing = [host for host in plan.hosts if host.name not in up]
+    if not missing:
+        return
+    label = "booting hosts"
+    progress(label, 0, len(missing))
+    for host in missing:
+        if cgroups.exists(testbed.name, containers.group(host.name)):
+            containers.stop(testbed, host)
+        containers.prepare(testbed, plan, host)
+    image_key = testbed.load().image
+    if image_key is None:
+        raise Failed("the root tree is unknown", "run 'up' again")
+    containers.boot(
+        testbed, missing, image_key, lambda done: progress(label, done, len(missing))
+    )
+
+
+def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
+    key = str(testbed.folder / "login_key")
+    return {host.name: SshHost(host.address or "", "root", 22, key) for host in plan.hosts}
+
+
+def hosts(plan: Plan, testbed: Testbed) -> Hosts:
+    """The hosts of a testbed that was acquired, without touching them."""
+    options = f"-F {testbed.ssh_config}"
+    roles, networks = to_roles_and_networks(
+        plan, _ssh_hosts(plan, testbed), {"ansible_ssh_common_args": options}
+    )
+    wan = VdeWan(plan, testbed) if testbed.load().wan == "vde" else None
+    return Hosts(plan, roles, networks, wan)
+
+
+def _write_ssh_files(plan: Plan, testbed: Testbed) -> None:
+    containers.make_keys(testbed)
+    public = (testbed.folder / "host_key.pub").read_text().split()
+    names = [f"{host.name},{host.address}" for host in plan.hosts]
+    known = "".join(f"{name} {public[0]} {public[1]}\n" for name in names)
+    write_atomically(testbed.folder / "known_hosts", known)
+    lines = []
+    for host in plan.hosts:
+        lines.append(f"Host {host.name}\n  HostName {host.address}")
+    lines.append(
+        f"Host {' '.join(host.name for host in plan.hosts)} "
+        f"{' '.join(str(host.address) for host in plan.hosts)}\n"
+        "  User root\n"
+        f'  IdentityFile "{testbed.folder / "login_key"}"\n'
+        "  IdentitiesOnly yes\n"
+        f'  UserKnownHostsFile "{testbed.folder / "known_hosts"}"\n'
+        "  GlobalKnownHostsFile /dev/null\n"
+        "  StrictHostKeyChecking yes\n"
+        "  LogLevel ERROR"
+    )
+    write_atomically(testbed.ssh_config, "\n".join(lines) + "\n")
+
+
+def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
+    """How every host of the plan is, in the plan's order."""
+    running = {host.name for host in plan.hosts if containers.is_running(testbed, host)}
+    greeted = answering([host for host in plan.hosts if host.name in running])
+    return [
+        HostStatus(
+            host.name,
+            host.name in running,
+            host.name in greeted,
+            cgroups.memory_bytes(testbed.name, containers.group(host.name))
+            if host.name in running
+            else None,
+        )
+        for host in plan.hosts
+    ]
+
+
+def broken_links(plan: Plan, testbed: Testbed) -> list[str]:
+    """Pairs of sites whose emulated link died."""
+    return VdeWan(plan, testbed).broken() if testbed.load().wan == "vde" else []
+
+
+def release(testbed: Testbed) -> None:
+    """Remove the testbed's processes, namespaces, interfaces, groups and files."""
+    cgroups.kill(testbed.name)
+    fabric.remove(testbed.name)
+    image.clean()
+    testbed.remove()
+    if not leftovers():
+        machine.restore_limits()
+
+
+def leftovers() -> set[str]:
+    """Names of all testbeds that have anything on this machine, with or without a state."""
+    return {*testbeds(), *cgroups.testbeds(), *fabric.testbeds()}
+
+

@@ -1,0 +1,157 @@
+"""Control groups of a testbed: which processes are ours, and what they may use.
+
+Each host, and each emulated link, has a group of its own, so that all of its
+processes can be found and ended whatever has become of their parents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.topology import Limit
+
+ROOT = Path("/sys/fs/cgroup")
+TOP = "discovery-xp"
+# Version 1: one tree for each controller, and a named one for systemd inside the hosts.
+_V1_TREES = ("systemd", "unified", "pids", "memory", "cpu", "cpuacct", "cpu,cpuacct")
+
+
+def trees() -> list[Path]:
+    """The mounted trees that we use; one with control groups version 2."""
+    if (ROOT / "cgroup.controllers").exists():
+        return [ROOT]
+    found = [ROOT / name for name in _V1_TREES if (ROOT / name / "cgroup.procs").exists()]
+    if not (ROOT / "systemd" / "cgroup.procs").exists():
+        raise Refused(
+            "this machine has no control groups that a nested systemd can use",
+            "mount them: 'mount -t cgroup2 none /sys/fs/cgroup', or boot with systemd",
+        )
+    return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def create(testbed: str, name: str, limit: Limit | None = None) -> list[Path]:
+    """Make the group `name` of a testbed in every tree; returns its folders."""
+    folders = []
+    for tree in trees():
+        folder = tree / TOP / testbed / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if tree == ROOT:
+            for above in (tree, tree / TOP, tree / TOP / testbed):
+                for controller in ("cpu", "memory", "pids"):
+                    with contextlib.suppress(OSError):  # not there on this kernel
+                        (above / "cgroup.subtree_control").write_text(f"+{controller}")
+        folders.append(folder)
+    if limit is not None:
+        _limit(folders, limit)
+    return folders
+
+
+def _limit(folders: list[Path], limit: Limit) -> None:
+    period_us = 100_000
+    quota_us = None if limit.cpus is None else max(1000, round(limit.cpus * period_us))
+    settings = {
+        "cpu.cfs_quota_us": "-1" if quota_us is None else str(quota_us),
+        "cpu.max": f"{'max' if quota_us is None else quota_us} {period_us}",
+        "memory.limit_in_bytes": "-1" if limit.memory_bytes is None else str(limit.memory_bytes),
+        "memory.max": "max" if limit.memory_bytes is None else str(limit.memory_bytes),
+    }
+    done = set()
+    for folder in folders:
+        for name, value in settings.items():
+            if (folder / name).exists():
+                (folder / name).write_text(value)
+                done.add(name.split(".")[0])
+    for controller, wanted in (("cpu", limit.cpus), ("memory", limit.memory_bytes)):
+        if wanted is not None and controller not in done:
+            raise Refused(
+                f"this kernel can't limit {controller}",
+                f"remove '{'cpus' if controller == 'cpu' else 'memory'}' from provider.limits",
+            )
+
+
+def processes(testbed: str, name: str | None = None) -> set[int]:
+    """The processes of a group, or of the whole testbed; zombies aside."""
+    found: set[int] = set()
+    for tree in trees():
+        top = tree / TOP / testbed / name if name else tree / TOP / testbed
+        for folder, _, _ in os.walk(top):
+            with contextlib.suppress(OSError):  # the group may vanish as we look
+                found.update(int(pid) for pid in (Path(folder) / "cgroup.procs").read_text().split())
+    found.discard(0)  # processes of another namespace have no number here
+    return {pid for pid in found if not _is_zombie(pid)}
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (OSError, IndexError):
+        return True
+
+
+def kill(testbed: str, name: str | None = None, wait_s: float = 20.0) -> None:
+    """End all processes of a group, or of the whole testbed, and remove the group.
+
+    Raises Failed when a process survives.
+    """
+    deadline = time.monotonic() + wait_s
+    while left := processes(testbed, name):
+        if time.monotonic() > deadline:
+            raise Failed(
+                f"processes {sorted(left)[:5]} of '{testbed}' can't be ended",
+                "see what they wait for in /proc/PID/stack, then destroy again",
+            )
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    _remove(testbed, name, deadline)
+
+
+def _remove(testbed: str, name: str | None, deadline: float) -> None:
+    for tree in trees():
+        top = tree / TOP / testbed / name if name else tree / TOP / testbed
+        while top.exists():
+            for folder, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):  # busy until the kernel let the last one go
+                    Path(folder).rmdir()
+            if time.monotonic() > deadline:
+                raise Failed(f"the control group {top} can't be removed", "destroy again")
+            if top.exists():
+                time.sleep(0.02)
+        if name is None:
+            with contextlib.suppress(OSError):
+                (tree / TOP).rmdir()
+
+
+def testbeds() -> set[str]:
+    """Names of the testbeds that have groups."""
+    found: set[str] = set()
+    for tree in trees():
+        if (tree / TOP).is_dir():
+            found.update(entry.name for entry in (tree / TOP).iterdir() if entry.is_dir())
+    return found
+
+
+def memory_bytes(testbed: str, name: str) -> int | None:
+    """Memory charged to a group, page cache aside; None where the kernel doesn't count it."""
+    for tree in trees():
+        folder = tree / TOP / testbed / name
+        for usage, stat, cached in (
+            ("memory.usage_in_bytes", "memory.stat", "total_inactive_file"),
+            ("memory.current", "memory.stat", "inactive_file"),
+        ):
+            if (folder / usage).exists():
+                used = int((folder / usage).read_text())
+                fields = dict(line.split() for line in (folder / stat).read_text().splitlines())
+                return max(0, used - int(fields.get(cached, 0)))
+    return None
+
+
+def exists(testbed: str, name: str) -> bool:
+    """True while the group is there, with or without processes."""
+    return any((tree / TOP / testbed / name).exists() for tree in trees())

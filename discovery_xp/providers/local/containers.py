@@ -1,0 +1,191 @@
+"""Emulated hosts: systemd-nspawn system containers over the shared root tree."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from discovery_xp.errors import Failed
+from discovery_xp.plan import Plan, PlannedHost
+from discovery_xp.providers.local import cgroups, fabric, image
+from discovery_xp.providers.local.run import run
+from discovery_xp.remote import ssh_answers
+from discovery_xp.testbed import Testbed
+
+# More at once only makes each of them slower, and the last ones time out.
+BOOTING_AT_ONCE = 64
+
+
+def group(host: str) -> str:
+    """Name of a host's control group."""
+    return f"host.{host}"
+
+
+def folder(testbed: Testbed, host: str) -> Path:
+    """A host's folder: its writable layer and its console."""
+    return testbed.folder / "hosts" / host
+
+
+def make_keys(testbed: Testbed) -> None:
+    """One key to log in, and one key that all hosts of the testbed show."""
+    testbed.folder.mkdir(parents=True, exist_ok=True)
+    for name in ("login_key", "host_key"):
+        path = testbed.folder / name
+        if path.exists() and path.with_suffix(".pub").exists():
+            continue
+        path.unlink(missing_ok=True)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"{name} of {testbed.name}",
+             "-f", str(path)])  # fmt: skip
+
+
+def prepare(testbed: Testbed, plan: Plan, host: PlannedHost) -> None:
+    """Lay out a host's own files; what it wrote in an earlier life stays."""
+    own = folder(testbed, host.name)
+    upper = own / "upper"
+    for name in ("upper/etc/ssh", "upper/root/.ssh", "root"):
+        (own / name).mkdir(parents=True, exist_ok=True)
+    # The kernel refuses a work directory that another overlay left in use.
+    shutil.rmtree(own / "work", ignore_errors=True)
+    (own / "work").mkdir()
+    (upper / "root").chmod(0o700)
+    (upper / "root/.ssh").chmod(0o700)
+    machine_id = hashlib.sha256(f"{testbed.name}/{host.name}".encode()).hexdigest()[:32]
+    files = {
+        "etc/hostname": f"{host.name}\n",
+        "etc/hosts": _hosts_file(plan),
+        "etc/machine-id": f"{machine_id}\n",
+        "root/.ssh/authorized_keys": (testbed.folder / "login_key.pub").read_text(),
+        "etc/ssh/ssh_host_ed25519_key": (testbed.folder / "host_key").read_text(),
+        "etc/ssh/ssh_host_ed25519_key.pub": (testbed.folder / "host_key.pub").read_text(),
+    }
+    for name, text in files.items():
+        path = upper / name
+        path.touch(mode=0o600 if name.endswith("_key") else 0o644)
+        path.write_text(text)
+
+
+def _hosts_file(plan: Plan) -> str:
+    lines = ["127.0.0.1 localhost"]
+    lines += [f"{host.address} {host.name}" for host in plan.hosts]
+    return "\n".join(lines) + "\n"
+
+
+def start(testbed: Testbed, host: PlannedHost, root_tree: Path) -> None:
+    """Start a host, detached from this process; it is up when ssh answers."""
+    own = folder(testbed, host.name)
+    groups = cgroups.create(testbed.name, group(host.name), host.limit)
+    upper, work, root = (shlex.quote(str(own / name)) for name in ("upper", "work", "root"))
+    nspawn = [
+        "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit",
+        f"--directory={own / 'root'}",
+        f"--machine={_machine_name(testbed.name, host.name)}",
+        f"--hostname={host.name}",
+        f"--network-namespace-path=/run/netns/{fabric.host_namespace(testbed.name, host.name)}",
+        "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe",
+    ]  # fmt: skip
+    # Mounts are made in a namespace of their own: they end with the host, however it ends.
+    script = "; ".join(
+        [
+            "set -e",
+            *(f"echo $$ >{folder_}/cgroup.procs" for folder_ in groups),
+            "mkdir -p /run/systemd",
+            "mount -t tmpfs -o mode=755 tmpfs /run/systemd",
+            f"mount -t overlay overlay -o lowerdir={shlex.quote(str(root_tree))}"
+            f",upperdir={upper},workdir={work} {root}",
+            f"exec {shlex.join(nspawn)}",
+        ]
+    )
+    with (own / "console.log").open("w") as console:
+        subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd="/",
+        )
+
+
+def _machine_name(testbed: str, host: str) -> str:
+    """nspawn's own name for it, unlike any other on this machine; 64 characters at most."""
+    digest = hashlib.sha256(f"{testbed}/{host}".encode()).hexdigest()[:8]
+    return f"dxp-{digest}-{host}"[:63].rstrip("-")
+
+
+def stop(testbed: Testbed, host: PlannedHost) -> None:
+    """End a host as a power cut would."""
+    cgroups.kill(testbed.name, group(host.name))
+
+
+def is_running(testbed: Testbed, host: PlannedHost) -> bool:
+    """True while the host has processes."""
+    return bool(cgroups.processes(testbed.name, group(host.name)))
+
+
+def console_tail(testbed: Testbed, host: str, lines: int = 3) -> str:
+    """The last words of a host's console, on one line."""
+    with contextlib.suppress(OSError):
+        text = (folder(testbed, host) / "console.log").read_text(errors="replace")
+        words = [line.strip() for line in text.splitlines() if line.strip()]
+        return " / ".join(words[-lines:])
+    return ""
+
+
+def boot(
+    testbed: Testbed,
+    hosts: Sequence[PlannedHost],
+    image_key: str,
+    booted: Callable[[int], None],
+) -> None:
+    """Start hosts and wait until ssh answers on each; `booted` gets their number so far.
+
+    Raises Failed with the names and consoles of those that didn't come up.
+    """
+    asyncio.run(_boot(testbed, hosts, image.tree(image_key), booted))
+
+
+async def _boot(
+    testbed: Testbed, hosts: Sequence[PlannedHost], root_tree: Path, booted: Callable[[int], None]
+) -> None:
+    places = asyncio.Semaphore(BOOTING_AT_ONCE)
+    done = 0
+    lost: list[str] = []
+
+    async def one(host: PlannedHost) -> None:
+        nonlocal done
+        async with places:
+            start(testbed, host, root_tree)
+            if not await _wait_for_ssh(host, 90.0, lambda: is_running(testbed, host)):
+                lost.append(host.name)
+                return
+            done += 1
+            booted(done)
+
+    await asyncio.gather(*(one(host) for host in hosts))
+    if lost:
+        words = console_tail(testbed, lost[0])
+        raise Failed(
+            f"{len(lost)} of {len(hosts)} hosts don't answer over ssh ({', '.join(lost[:5])}); "
+            f"the console of {lost[0]} ends with: {words or 'nothing'}",
+            "run 'up' again to start them anew, or 'destroy'",
+        )
+
+
+async def _wait_for_ssh(host: PlannedHost, limit_s: float, alive: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + limit_s
+    grace = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        if await ssh_answers(host, 5.0):
+            return True
+        # A host that never shows up in its control group died at its start.
+        if time.monotonic() > grace and not alive():
+            return False
+        await asyncio.sleep(0.25)
+    return False

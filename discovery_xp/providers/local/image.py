@@ -1,0 +1,216 @@
+"""The root tree that all emulated hosts share, built once for each recipe."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from discovery_xp.errors import Failed
+from discovery_xp.hosts import Progress
+from discovery_xp.providers.local import cgroups
+from discovery_xp.testbed import Testbed, cache, testbeds, write_atomically
+
+SUITE = "bookworm"
+PACKAGES = (
+    "systemd",
+    "systemd-sysv",
+    "openssh-server",
+    "python3",  # python3-minimal lacks modules that Ansible needs
+    "iproute2",
+    "iputils-ping",
+    "fping",
+    "iperf3",
+    "procps",
+)
+
+# What a server in a container has no use for: devices, terminals, the firmware's and
+# the clock's housekeeping.  Each unit that doesn't start saves CPU at every boot.
+MASKED_UNITS = (
+    "apt-daily-upgrade.timer apt-daily.timer console-getty.service cryptsetup.target "
+    "dev-hugepages.mount dev-mqueue.mount dpkg-db-backup.timer e2scrub_all.timer "
+    "e2scrub_reap.service fstrim.timer getty.target integritysetup.target "
+    "kmod-static-nodes.service proc-sys-fs-binfmt_misc.automount remote-fs.target "
+    "sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount "
+    "sys-kernel-tracing.mount systemd-ask-password-console.path "
+    "systemd-ask-password-wall.path systemd-binfmt.service systemd-firstboot.service "
+    "systemd-initctl.socket systemd-journal-flush.service systemd-journald-audit.socket "
+    "systemd-logind.service systemd-machine-id-commit.service systemd-modules-load.service "
+    "systemd-pcrphase-sysinit.service systemd-pcrphase.service systemd-pstore.service "
+    "systemd-random-seed.service systemd-remount-fs.service systemd-repart.service "
+    "systemd-resolved.service systemd-sysctl.service systemd-sysusers.service "
+    "systemd-tmpfiles-clean.timer systemd-tmpfiles-setup-dev.service "
+    "systemd-udev-trigger.service systemd-udevd-control.socket systemd-udevd-kernel.socket "
+    "systemd-udevd.service systemd-update-utmp-runlevel.service systemd-update-utmp.service "
+    "systemd-user-sessions.service veritysetup.target"
+).split()
+
+FILES = {
+    "etc/ssh/sshd_config.d/emulated-host.conf": (
+        "# Keys only; without PAM, name look-ups and greetings a login is quick.\n"
+        "UsePAM no\nUseDNS no\nPrintMotd no\nPrintLastLog no\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+        "HostKey /etc/ssh/ssh_host_ed25519_key\n"
+        "MaxStartups 200\nMaxSessions 200\n"
+    ),
+    # The configuration is the same on every host: checking it at each start is waste.
+    "etc/systemd/system/ssh.service.d/quick-start.conf": "[Service]\nExecStartPre=\n",
+    "etc/systemd/journald.conf.d/small.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n",
+    "etc/fstab": "",
+    "etc/resolv.conf": "",
+}
+
+_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+def key() -> str:
+    """Twelve hexadecimal digits that change with the recipe."""
+    recipe = [SUITE, platform.machine(), PACKAGES, MASKED_UNITS, FILES, _EXCLUDED]
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _folder(image: str) -> Path:
+    return cache() / "images" / image
+
+
+def tree(image: str) -> Path:
+    """The root tree of a built image."""
+    return _folder(image) / "tree"
+
+
+def is_cached() -> bool:
+    """True when the tree of today's recipe is there."""
+    return (_folder(key()) / "image.json").exists()
+
+
+def ensure(testbed: Testbed, progress: Progress) -> str:
+    """Build the tree of today's recipe unless it is there; returns its key.
+
+    The build runs in the testbed's control groups, so that a killed run's builder is
+    found by `destroy`.  Raises Failed with the builder's last lines.
+    """
+    image = key()
+    if is_cached():
+        return image
+    images = cache() / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    with _build_lock(images):
+        if is_cached():  # another testbed built it while we waited
+            return image
+        remove_unfinished()
+        progress("building the hosts' root tree (once for each recipe)", 0, 0)
+        building = images / f".building-{image}"
+        building.mkdir()
+        try:
+            _bootstrap(testbed, building / "tree", building / "build.log")
+            _adapt(building / "tree")
+            _describe(building)
+        except BaseException:
+            cgroups.kill(testbed.name, "image")
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        building.rename(_folder(image))
+        _prune(images, keep={image})
+    return image
+
+
+@contextlib.contextmanager
+def _build_lock(images: Path) -> Iterator[None]:
+    with (images / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def remove_unfinished() -> None:
+    """Remove what a killed build left."""
+    images = cache() / "images"
+    if images.is_dir():
+        for left in images.glob(".building-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def clean() -> None:
+    """The same, unless a build is under way."""
+    lock = cache() / "images" / ".lock"
+    if not lock.exists():
+        return
+    with lock.open() as held:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_unfinished()
+
+
+def _bootstrap(testbed: Testbed, target: Path, log: Path) -> None:
+    groups = cgroups.create(testbed.name, "image")
+    enter = "".join(f"echo $$ >{folder}/cgroup.procs; " for folder in groups)
+    mirror = os.environ.get("DISCOVERY_XP_MIRROR")
+    command = [
+        # Mounts that the builder makes end with it, however it ends.
+        "unshare", "--mount", "--propagation", "private", "sh", "-ec", f'{enter} exec "$@"', "sh",
+        "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}",
+        '--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"',
+        *(f"--dpkgopt=path-exclude={path}" for path in _EXCLUDED),
+        SUITE, str(target), *([mirror] if mirror else []),
+    ]  # fmt: skip
+    with log.open("w") as output:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode:
+        lines = [line for line in log.read_text().splitlines() if line.startswith("E:")]
+        raise Failed(
+            f"the hosts' root tree can't be built: {' / '.join(lines[-3:]) or 'see mmdebstrap'}",
+            "see that packages can be installed ('apt-get update'), then try again",
+        )
+    cgroups.kill(testbed.name, "image")
+
+
+def _adapt(target: Path) -> None:
+    units = target / "etc/systemd/system"
+    for unit in MASKED_UNITS:
+        link = units / unit
+        link.unlink(missing_ok=True)
+        link.symlink_to("/dev/null")
+    for name, text in FILES.items():
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+    for host_key in (target / "etc/ssh").glob("ssh_host_*"):
+        host_key.unlink()
+
+
+def _describe(building: Path) -> None:
+    status = (building / "tree/var/lib/dpkg/status").read_text()
+    packages = {}
+    for stanza in status.split("\n\n"):
+        fields = dict(
+            line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " "
+        )
+        if "Package" in fields:
+            packages[fields["Package"]] = fields.get("Version", "")
+    description = {"suite": SUITE, "architecture": platform.machine(), "packages": packages}
+    write_atomically(building / "image.json", json.dumps(description, indent=1) + "\n")
+
+
+def versions(image: str) -> dict[str, str]:
+    """Debian package versions inside an image."""
+    return dict(json.loads((_folder(image) / "image.json").read_text())["packages"])
+
+
+def _prune(images: Path, keep: set[str]) -> None:
+    """Remove trees of earlier recipes that no testbed stands on."""
+    used = set(keep)
+    for name in testbeds():
+        with contextlib.suppress(Exception):  # a damaged state names no image
+            used.add(Testbed(name).load().image or "")
+    for entry in images.iterdir():
+        if entry.is_dir() and entry.name not in used:
+            shutil.rmtree(entry, ignore_errors=True)

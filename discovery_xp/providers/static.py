@@ -1,0 +1,43 @@
+"""Hosts that exist already: any list of machines that answer over ssh."""
+
+from __future__ import annotations
+
+from discovery_xp.errors import Failed
+from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
+from discovery_xp.plan import Plan
+from discovery_xp.remote import Output, answering, run_each
+
+
+def acquire(plan: Plan, progress: Progress) -> Hosts:
+    """Reach every host once, as root; raises Failed, naming those that aren't fit."""
+    found = hosts(plan)
+    progress("reaching hosts", 0, len(plan.hosts))
+    answers = run_each(found, {host.name: "id -u; uname -r" for host in plan.hosts})
+    unfit = sorted(name for name, answer in answers.items() if not _is_root(answer))
+    if unfit:
+        raise Failed(
+            f"{', '.join(unfit[:5])}: the login isn't root",
+            "set 'user: root' for them in the topology",
+        )
+    progress("reaching hosts", len(answers), len(plan.hosts))
+    return found
+
+
+def _is_root(answer: Output) -> bool:
+    return answer.stdout.split()[:1] == ["0"]
+
+
+def hosts(plan: Plan) -> Hosts:
+    """The hosts of a plan, without touching them."""
+    ssh = {host.name: host.ssh for host in plan.hosts if host.ssh is not None}
+    roles, networks = to_roles_and_networks(plan, ssh)
+    return Hosts(plan, roles, networks)
+
+
+def status(plan: Plan) -> list[HostStatus]:
+    """How every host of the plan is; a host that greets us is running."""
+    greeted = answering(plan.hosts)
+    return [
+        HostStatus(host.name, host.name in greeted, host.name in greeted, None)
+        for host in plan.hosts
+    ]

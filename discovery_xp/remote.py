@@ -1,0 +1,130 @@
+"""Commands on many hosts at once, by Ansible over ssh, through EnOSlib.
+
+EnOSlib writes its temporary playbooks to the working directory and prints as it
+goes; both are held back here, in one place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import enoslib as en
+from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
+
+from discovery_xp.errors import Failed
+from discovery_xp.hosts import Hosts
+from discovery_xp.plan import PlannedHost
+
+FORKS = 30
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command printed on a host, and how it ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Run EnOSlib without its output, and in a directory of its own."""
+    before = os.getcwd()  # noqa: PTH109 (paired with os.chdir)
+    # Pipelining saves a file copy for each task; read when Ansible is first loaded.
+    os.environ.setdefault("ANSIBLE_PIPELINING", "True")
+    os.environ.setdefault("ANSIBLE_RETRY_FILES_ENABLED", "False")
+    with tempfile.TemporaryDirectory(prefix="discovery-xp-") as folder:
+        os.chdir(folder)
+        try:
+            with en.config_context(ansible_stdout="noop", ansible_forks=FORKS):
+                yield
+        except EnosUnreachableHostsError as error:
+            raise Failed(
+                f"{_some(sorted({host.host for host in error.hosts}))} can't be reached over ssh",
+                "see 'discovery-xp status'; 'discovery-xp up' repairs emulated hosts",
+            ) from None
+        except EnosFailedHostsError as error:
+            first = error.hosts[0]
+            raise Failed(
+                f"{_some(sorted({host.host for host in error.hosts}))}: "
+                f"'{first.task}' failed: {_last_line(first.payload)}",
+                "see the host's journal with 'discovery-xp ssh HOST journalctl'",
+            ) from None
+        finally:
+            os.chdir(before)
+
+
+def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
+    """Run each host's own command, a line of sh, on all of them at once.
+
+    Returns the output by host, whatever its exit code.  Raises Failed, naming them,
+    when hosts can't be reached.
+    """
+    if not commands:
+        return {}
+    by_name = hosts.by_name()
+    chosen = en.Roles(all=[by_name[name] for name in commands])
+    with quietly(), en.actions(
+        roles=chosen, extra_vars={"own_command": dict(commands)}, gather_facts=False
+    ) as play:
+        play.raw(
+            "{{ own_command[inventory_hostname] }}",
+            task_name="run",
+            failed_when="false",
+        )
+        results = play.results
+    return {
+        result.host: Output(
+            int(result.payload.get("rc", 0)),
+            str(result.payload.get("stdout", "")),
+            str(result.payload.get("stderr", "")),
+        )
+        for result in results
+    }
+
+
+def answering(hosts: Sequence[PlannedHost], timeout_s: float = 5.0) -> set[str]:
+    """Names of the hosts whose sshd greets us."""
+
+    async def look() -> set[str]:
+        places = asyncio.Semaphore(128)
+
+        async def one(host: PlannedHost) -> str | None:
+            async with places:
+                return host.name if await ssh_answers(host, timeout_s) else None
+
+        return {name for name in await asyncio.gather(*map(one, hosts)) if name}
+
+    return asyncio.run(look())
+
+
+async def ssh_answers(host: PlannedHost, timeout_s: float) -> bool:
+    """True when the host's sshd greets us within `timeout_s`."""
+    writer = None
+    port = host.ssh.port if host.ssh else 22
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(host.address, port)
+            return (await reader.read(4)) == b"SSH-"
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _last_line(payload: Mapping[str, object]) -> str:
+    text = str(payload.get("stderr") or payload.get("stdout") or payload.get("msg") or payload)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no message"
