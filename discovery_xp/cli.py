@@ -44,7 +44,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _console() -> Console:
     """Made at each use, so that it prints to where stdout leads then."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 class Follower:
@@ -555,18 +555,18 @@ def _links_of_file(path: Path, running: Plan) -> list[PlannedLink]:
     ]
 
 
-def change_links(
-    running: Plan, links: Sequence[PlannedLink], **values: Any
-) -> list[PlannedLink]:
+def change_links(running: Plan, links: Sequence[PlannedLink], **values: Any) -> list[PlannedLink]:
     """`links` with the options of `network set` applied; raises InvalidInput."""
     from discovery_xp.topology import parse_link_options
 
     options = {key: value for key, value in values.items() if value}
     between = options.pop("between", None)
     source, target = options.pop("source", None), options.pop("target", None)
-    if between and (source or target) or (source is None) != (target is None):
+    if (between and (source or target)) or (source is None) != (target is None):
         raise Refused("the pair isn't clear", "give --between A B, or --from A and --to B")
-    ends = {between, tuple(reversed(between))} if between else {(source, target)} if source else None
+    ends = (
+        {between, tuple(reversed(between))} if between else {(source, target)} if source else None
+    )
     for site in (between or (source, target)) if ends else ():
         running.site(site)
     if "rtt" in options and source:
@@ -632,7 +632,8 @@ def _pairs_table(pairs: Sequence[PairRtt]) -> Table:
             number(pair.least_ms),
             number(pair.most_ms),
             f"{pair.lost} of {pair.samples}",
-            (f"OFF by more than {pair.allowed_ms:g}" if pair.is_off else "within tolerance") + again,
+            (f"OFF by more than {pair.allowed_ms:g}" if pair.is_off else "within tolerance")
+            + again,
         )
     return table
 

@@ -99,11 +99,11 @@ def hosts_of(testbed: Testbed) -> Hosts:
     """The hosts of a testbed that is up, without touching them; raises Refused otherwise."""
     state = testbed.load()
     if state.phase != "up":
-        raise Refused(
-            f"'{testbed.name}' is not up ({state.phase})", "run 'discovery-xp up' again"
-        )
-    return local.hosts(state.plan, testbed) if state.plan.provider == "local" else static.hosts(
-        state.plan
+        raise Refused(f"'{testbed.name}' is not up ({state.phase})", "run 'discovery-xp up' again")
+    return (
+        local.hosts(state.plan, testbed)
+        if state.plan.provider == "local"
+        else static.hosts(state.plan)
     )
 
 

@@ -59,7 +59,7 @@ class Wan(Protocol):
 class Hosts:
     """Hosts that answer over ssh.
 
-    `roles` holds each host under its roles, its site and 'SITE.ROLE'; `networks` one
+    `roles` holds each host under its roles, its site and 'SITE_ROLE'; `networks` one
     network for each site.  `wan` is the provider's own way to impose links, None where
     tc on the hosts is the way.
     """
@@ -106,7 +106,7 @@ def to_roles_and_networks(
 
 
 def _roles_of(host: PlannedHost) -> list[str]:
-    return [*host.roles, host.site, *(f"{host.site}.{role}" for role in host.roles)]
+    return [*host.roles, host.site, *(f"{host.site}_{role}" for role in host.roles)]
 
 
 def _common_network(hosts: Sequence[PlannedHost]) -> str | None:

@@ -12,9 +12,7 @@ def netem_is_likely() -> bool | None:
     if Path("/sys/module/sch_netem").exists():
         return True
     release = os.uname().release
-    listed = [
-        Path(f"/lib/modules/{release}/{name}") for name in ("modules.dep", "modules.builtin")
-    ]
+    listed = [Path(f"/lib/modules/{release}/{name}") for name in ("modules.dep", "modules.builtin")]
     if any(path.exists() for path in listed):
         return any(path.exists() and "sch_netem" in path.read_text() for path in listed)
     config = Path("/proc/config.gz")

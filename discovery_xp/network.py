@@ -363,8 +363,6 @@ def measure(hosts: Hosts, links: Sequence[PlannedLink], pings: int = PINGS) -> l
     return [results[source, target] for source, target, _ in pairs]
 
 
-
-
 def _ping(
     hosts: Hosts, pairs: Sequence[tuple[str, str]], pings: int
 ) -> dict[tuple[str, str], list[float | None]]:

@@ -12,7 +12,7 @@ import ipaddress
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -60,7 +60,7 @@ class PlannedHost:
     roles: tuple[str, ...]
     address: str | None = None
     ssh: SshHost | None = None
-    limit: Limit = Limit()
+    limit: Limit = field(default_factory=Limit)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def make_plan(topology: Topology, name: str | None = None) -> Plan:
         for target in topology.sites
         if source.name != target.name
     )
-    common = {
+    common: dict[str, Any] = {
         "name": chosen,
         "provider": topology.provider.type,
         "links": links,
@@ -238,7 +238,7 @@ def _hosts(topology: Topology) -> Iterator[PlannedHost]:
     for site in topology.sites:
         names: list[tuple[str, tuple[str, ...]]] = []
         if site.name == topology.master:
-            names.append(("master", ("master",)))
+            names.append((f"{site.name}-master-1", ("master",)))
         for role, count in (
             ("controller", site.controllers),
             ("compute", site.computes),
@@ -278,9 +278,7 @@ def _local_plan(
     for number, site in enumerate(topology.sites, start=1):
         subnet = next(subnets)
         sites.append(
-            PlannedSite(
-                site.name, number, str(subnet), str(subnet[-2]), str(backbone[number])
-            )
+            PlannedSite(site.name, number, str(subnet), str(subnet[-2]), str(backbone[number]))
         )
         own = [host for host in hosts if host.site == site.name]
         placed += [

@@ -38,7 +38,8 @@ def quietly() -> Iterator[None]:
     before = os.getcwd()  # noqa: PTH109 (paired with os.chdir)
     # Pipelining saves a file copy for each task; read when Ansible is first loaded.
     os.environ.setdefault("ANSIBLE_PIPELINING", "True")
-    os.environ.setdefault("ANSIBLE_RETRY_FILES_ENABLED", "False")
+    # A site may have a hyphen in its name.
+    os.environ.setdefault("ANSIBLE_TRANSFORM_INVALID_GROUP_CHARS", "ignore")
     with tempfile.TemporaryDirectory(prefix="discovery-xp-") as folder:
         os.chdir(folder)
         try:
@@ -70,9 +71,12 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
         return {}
     by_name = hosts.by_name()
     chosen = en.Roles(all=[by_name[name] for name in commands])
-    with quietly(), en.actions(
-        roles=chosen, extra_vars={"own_command": dict(commands)}, gather_facts=False
-    ) as play:
+    with (
+        quietly(),
+        en.actions(
+            roles=chosen, extra_vars={"own_command": dict(commands)}, gather_facts=False
+        ) as play,
+    ):
         play.raw(
             "{{ own_command[inventory_hostname] }}",
             task_name="run",

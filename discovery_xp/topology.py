@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from discovery_xp import units
 from discovery_xp.errors import InvalidInput, Problem
-from discovery_xp.yamlfile import YamlFile, dotted, parse_yaml, read_yaml
+from discovery_xp.yamlfile import YamlFile, parse_yaml, read_yaml
 
 ROLES = ("master", "controller", "compute", "data")
 # Words that Ansible or we give a meaning of their own among the groups of hosts.
@@ -47,7 +47,7 @@ def _quantity(parse: Any, pattern: str, example: str) -> Any:
     def validate(value: object) -> object:
         try:
             return parse(value)
-        except units.BadQuantity as error:
+        except units.QuantityError as error:
             raise PydanticCustomError(
                 "quantity", "{reason}", {"reason": error.reason, "remedy": error.remedy}
             ) from None
@@ -57,17 +57,13 @@ def _quantity(parse: Any, pattern: str, example: str) -> Any:
 
 
 _NUMBER = r"^\s*(\d+\.?\d*|\.\d+)\s*"
-Duration = Annotated[
-    float, *_quantity(units.parse_duration_ms, _NUMBER + r"(us|ms|s)\s*$", "10ms")
-]
+Duration = Annotated[float, *_quantity(units.parse_duration_ms, _NUMBER + r"(us|ms|s)\s*$", "10ms")]
 Rate = Annotated[
     float, *_quantity(units.parse_rate_mbit, _NUMBER + r"(kbit|mbit|gbit)\s*$", "1gbit")
 ]
 Loss = Annotated[float, *_quantity(units.parse_loss_percent, _NUMBER + r"%\s*$", "0.1%")]
 Percent = Annotated[float, *_quantity(units.parse_percent, _NUMBER + r"%\s*$", "5%")]
-Size = Annotated[
-    int, *_quantity(units.parse_size_bytes, _NUMBER + r"[KMGkmg]i?[Bb]\s*$", "512MiB")
-]
+Size = Annotated[int, *_quantity(units.parse_size_bytes, _NUMBER + r"[KMGkmg]i?[Bb]\s*$", "512MiB")]
 
 
 def _check_name(value: object) -> object:
@@ -208,9 +204,9 @@ class TopologyFile(_Entry):
         "'none' lets the first controller do it",
     )
     network: NetworkEntry = NetworkEntry()
-    provider: Annotated[
-        LocalEntry | StaticEntry | G5kEntry, Field(discriminator="type")
-    ] = LocalEntry()
+    provider: Annotated[LocalEntry | StaticEntry | G5kEntry, Field(discriminator="type")] = (
+        LocalEntry()
+    )
 
 
 # ---------------------------------------------------------------- the values
@@ -380,7 +376,7 @@ def derive_topology(sites: int, latency: str | None = None) -> Topology:
     if latency is not None:
         try:
             delay_ms = units.parse_duration_ms(latency)
-        except units.BadQuantity as error:
+        except units.QuantityError as error:
             problems.append(Problem("--latency", 0, "", error.reason, error.remedy))
     if problems:
         raise InvalidInput(problems)
@@ -500,8 +496,11 @@ def _report_shape(parsed: YamlFile, detail: ErrorDetails) -> None:
             parsed.report(path, "unknown key", f"known here: {expected}")
         else:
             tag = context.get("tag")
-            parsed.report(path, f"'{tag}' is unknown" if tag else f"{shown} is unknown",
-                          f"write one of {expected}")
+            parsed.report(
+                path,
+                f"'{tag}' is unknown" if tag else f"{shown} is unknown",
+                f"write one of {expected}",
+            )
     elif kind == "union_tag_not_found":
         parsed.report(path, "'type' is missing", "add 'type: local', 'static' or 'g5k'")
     elif kind in ("model_type", "dict_type", "model_attributes_type"):
@@ -511,8 +510,11 @@ def _report_shape(parsed: YamlFile, detail: ErrorDetails) -> None:
     elif kind in ("too_short", "too_long"):
         few = "few" if kind == "too_short" else "many"
         limit = context.get("min_length", context.get("max_length"))
-        parsed.report(path, f"has too {few} items ({context.get('actual_length')})",
-                      f"write {'at least' if few == 'few' else 'at most'} {limit}")
+        parsed.report(
+            path,
+            f"has too {few} items ({context.get('actual_length')})",
+            f"write {'at least' if few == 'few' else 'at most'} {limit}",
+        )
     elif kind == "string_type":
         parsed.report(path, f"{shown} is not text", "write a word, in quotes if need be")
     elif kind in ("float_type", "float_parsing"):
@@ -582,14 +584,20 @@ def _check_sites(parsed: YamlFile, data: Mapping[str, Any]) -> dict[str, int]:
         wanted = [_whole(entry.get(key), 1) for key in ("controllers", "computes")]
         total = sum(wanted) + _whole(entry.get("data"), 0)
         if total == 0:
-            parsed.report(("sites", index), "a site without any server",
-                          "give it controllers, computes or data")
+            parsed.report(
+                ("sites", index),
+                "a site without any server",
+                "give it controllers, computes or data",
+            )
         for name in _expand(entry):
             if name in servers:
                 parsed.report(("sites", index, "name"), f"a second site '{name}'", "rename one")
             if name in RESERVED_NAMES:
-                parsed.report(("sites", index, "name"), f"'{name}' is a word of its own",
-                              "choose another name")
+                parsed.report(
+                    ("sites", index, "name"),
+                    f"'{name}' is a word of its own",
+                    "choose another name",
+                )
             servers[name] = total
     if len(servers) > MAX_SITES:
         parsed.report(("sites",), f"{len(servers)} sites", f"write at most {MAX_SITES}")
@@ -600,13 +608,17 @@ def _check_sites(parsed: YamlFile, data: Mapping[str, Any]) -> dict[str, int]:
     elif master in servers:
         servers[master] += 1
     elif master != "none" and isinstance(master, str):
-        parsed.report(("master",), f"site '{master}' is not declared",
-                      f"write {_choices(servers)} or 'none'")
+        parsed.report(
+            ("master",), f"site '{master}' is not declared", f"write {_choices(servers)} or 'none'"
+        )
     elif master == "none" and not any(
         _whole(entry.get("controllers"), 1) for _, entry in _items(data.get("sites"))
     ):
-        parsed.report(("master",), "'none' needs a controller to take its part",
-                      "add a controller or name a site")
+        parsed.report(
+            ("master",),
+            "'none' needs a controller to take its part",
+            "add a controller or name a site",
+        )
     return servers
 
 
@@ -630,17 +642,26 @@ def _check_network(parsed: YamlFile, data: Mapping[str, Any], sites: set[str]) -
             first = seen.setdefault(pair, index)
             if first != index:
                 line = parsed.line(("network", "links", first))
-                parsed.report(place, f"a second rule for {pair[0]} to {pair[1]} "
-                              f"(the first is on line {line})", "keep one of them")
+                parsed.report(
+                    place,
+                    f"a second rule for {pair[0]} to {pair[1]} (the first is on line {line})",
+                    "keep one of them",
+                )
         if not {"delay", "rtt", "jitter", "loss", "rate"} & link.keys():
-            parsed.report(place, "a rule that changes nothing",
-                          "give it 'delay', 'rtt', 'jitter', 'loss' or 'rate'")
+            parsed.report(
+                place,
+                "a rule that changes nothing",
+                "give it 'delay', 'rtt', 'jitter', 'loss' or 'rate'",
+            )
 
 
 def _check_delay(parsed: YamlFile, place: tuple[str | int, ...], values: Mapping[str, Any]) -> None:
     if "delay" in values and "rtt" in values:
-        parsed.report((*place, "rtt"), "'delay' and 'rtt' say the same thing twice",
-                      "keep one ('rtt' is twice 'delay')")
+        parsed.report(
+            (*place, "rtt"),
+            "'delay' and 'rtt' say the same thing twice",
+            "keep one ('rtt' is twice 'delay')",
+        )
 
 
 def _check_jitter(
@@ -654,8 +675,12 @@ def _check_jitter(
     delay = _one_way(values) if {"delay", "rtt"} & values.keys() else _one_way(default)
     if jitter is not None and delay is not None and jitter > delay:
         key = "jitter" if "jitter" in values else "delay" if "delay" in values else "rtt"
-        parsed.report((*place, key), f"the jitter ({units.format_ms(jitter)}) is over the one-way "
-                      f"delay ({units.format_ms(delay)})", "write a jitter of at most the delay")
+        parsed.report(
+            (*place, key),
+            f"the jitter ({units.format_ms(jitter)}) is over the one-way "
+            f"delay ({units.format_ms(delay)})",
+            "write a jitter of at most the delay",
+        )
 
 
 def _one_way(values: Mapping[str, Any]) -> float | None:
@@ -670,7 +695,7 @@ def _one_way(values: Mapping[str, Any]) -> float | None:
 def _duration(value: object) -> float | None:
     try:
         return units.parse_duration_ms(value)
-    except units.BadQuantity:
+    except units.QuantityError:
         return None
 
 
@@ -681,26 +706,33 @@ def _check_ends(
     between, source, target = link.get("between"), link.get("from"), link.get("to")
     directed = source is not None or target is not None
     if (between is not None) == directed:
-        parsed.report(place, "a rule needs its pair of sites",
-                      "write either 'between: [A, B]' or 'from: A' and 'to: B'")
+        parsed.report(
+            place,
+            "a rule needs its pair of sites",
+            "write either 'between: [A, B]' or 'from: A' and 'to: B'",
+        )
         return []
     if directed and (source is None or target is None):
-        parsed.report(place, f"'{'from' if source is None else 'to'}' is missing",
-                      "write both 'from' and 'to'")
+        parsed.report(
+            place,
+            f"'{'from' if source is None else 'to'}' is missing",
+            "write both 'from' and 'to'",
+        )
         return []
     if directed and "rtt" in link:
-        parsed.report((*place, "rtt"), "a round trip has no direction",
-                      "write 'delay' with 'from' and 'to'")
+        parsed.report(
+            (*place, "rtt"), "a round trip has no direction", "write 'delay' with 'from' and 'to'"
+        )
     ends = between if isinstance(between, list) else [source, target]
     if len(ends) != 2 or not all(isinstance(end, str) for end in ends):
         return []
-    for number, end in enumerate(ends):
+    first, second = str(ends[0]), str(ends[1])
+    for number, end in enumerate((first, second)):
         key = ("between", number) if between is not None else (("from", "to")[number],)
         if end not in sites:
             close = difflib.get_close_matches(end, sorted(sites), 1)
             remedy = f"did you mean '{close[0]}'?" if close else f"declared: {_choices(sites)}"
             parsed.report((*place, *key), f"site '{end}' is not declared", remedy)
-    first, second = ends
     if first == second:
         parsed.report(place, f"'{first}' has no link to itself", "name two different sites")
         return []
@@ -724,8 +756,9 @@ def _check_local_network(parsed: YamlFile, text: str, servers: Mapping[str, int]
     try:
         network = ipaddress.IPv4Network(text)
     except ValueError as error:
-        parsed.report(place, f"'{text}' is not an IPv4 network ({error})",
-                      "write e.g. '10.64.0.0/16'")
+        parsed.report(
+            place, f"'{text}' is not an IPv4 network ({error})", "write e.g. '10.64.0.0/16'"
+        )
         return
     if not network.is_private or network.is_loopback or network.is_link_local:
         parsed.report(place, f"'{text}' is not a private network", "write e.g. '10.64.0.0/16'")
@@ -734,8 +767,11 @@ def _check_local_network(parsed: YamlFile, text: str, servers: Mapping[str, int]
     capacity = 2 ** max(0, needed - network.prefixlen) - 1
     if network.prefixlen > needed or capacity < len(servers):
         bits = max(1, len(servers)).bit_length()
-        parsed.report(place, f"'{text}' has no room for {len(servers)} sites of a /{needed} each",
-                      f"write a network of /{max(8, needed - bits)} or larger")
+        parsed.report(
+            place,
+            f"'{text}' has no room for {len(servers)} sites of a /{needed} each",
+            f"write a network of /{max(8, needed - bits)} or larger",
+        )
 
 
 def site_prefix(servers_per_site: Sequence[int]) -> int:
@@ -747,7 +783,9 @@ def site_prefix(servers_per_site: Sequence[int]) -> int:
     return min(24, 32 - (most + 8).bit_length())
 
 
-def _check_static(parsed: YamlFile, provider: Mapping[str, Any], servers: Mapping[str, int]) -> None:
+def _check_static(
+    parsed: YamlFile, provider: Mapping[str, Any], servers: Mapping[str, int]
+) -> None:
     hosts = provider.get("hosts")
     if not isinstance(hosts, dict):
         return
@@ -760,8 +798,11 @@ def _check_static(parsed: YamlFile, provider: Mapping[str, Any], servers: Mappin
         if not isinstance(entries, list):
             continue
         if len(entries) < servers[site]:
-            parsed.report(place, f"{len(entries)} hosts, but the site needs {servers[site]}",
-                          "list more hosts or lower the site's counts")
+            parsed.report(
+                place,
+                f"{len(entries)} hosts, but the site needs {servers[site]}",
+                "list more hosts or lower the site's counts",
+            )
         for index, entry in enumerate(entries):
             own = entry if isinstance(entry, dict) else {"address": entry}
             end = (str(own.get("address")), _whole(own.get("port", provider.get("port")), 22))
@@ -770,8 +811,11 @@ def _check_static(parsed: YamlFile, provider: Mapping[str, Any], servers: Mappin
             seen.add(end)
     for site in servers:
         if site not in hosts:
-            parsed.report(("provider", "hosts"), f"no hosts for site '{site}'",
-                          f"add '{site}: [...]' with {servers[site]} addresses")
+            parsed.report(
+                ("provider", "hosts"),
+                f"no hosts for site '{site}'",
+                f"add '{site}: [...]' with {servers[site]} addresses",
+            )
 
 
 def _check_g5k(parsed: YamlFile, provider: Mapping[str, Any], servers: Mapping[str, int]) -> None:
@@ -779,22 +823,34 @@ def _check_g5k(parsed: YamlFile, provider: Mapping[str, Any], servers: Mapping[s
     own = sites if isinstance(sites, dict) else {}
     for site in own:
         if site not in servers:
-            parsed.report(("provider", "sites", site), f"site '{site}' is not declared",
-                          f"declared: {_choices(servers)}")
+            parsed.report(
+                ("provider", "sites", site),
+                f"site '{site}' is not declared",
+                f"declared: {_choices(servers)}",
+            )
     homeless = [site for site in servers if site not in own]
     if homeless and not (provider.get("site") and provider.get("cluster")):
-        parsed.report(("provider",), f"no cluster for {_choices(dict.fromkeys(homeless))}",
-                      "write 'site' and 'cluster', or one for each under 'sites'")
+        parsed.report(
+            ("provider",),
+            f"no cluster for {_choices(dict.fromkeys(homeless))}",
+            "write 'site' and 'cluster', or one for each under 'sites'",
+        )
     walltime = provider.get("walltime", "02:00:00")
     if not isinstance(walltime, str) or not re.fullmatch(r"\d{1,3}:[0-5]\d:[0-5]\d", walltime):
-        parsed.report(("provider", "walltime"), f"'{walltime}' is not a walltime",
-                      "write hours, minutes and seconds, e.g. '03:00:00'")
+        parsed.report(
+            ("provider", "walltime"),
+            f"'{walltime}' is not a walltime",
+            "write hours, minutes and seconds, e.g. '03:00:00'",
+        )
     reservation = provider.get("reservation")
     if reservation is not None and not re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", str(reservation)
     ):
-        parsed.report(("provider", "reservation"), f"'{reservation}' is not a start",
-                      "write e.g. '2027-03-01 19:00:00'")
+        parsed.report(
+            ("provider", "reservation"),
+            f"'{reservation}' is not a start",
+            "write e.g. '2027-03-01 19:00:00'",
+        )
 
 
 # ---------------------------------------------------------------- shape to values
@@ -888,5 +944,3 @@ def _ssh_host(entry: str | StaticHostEntry, provider: StaticEntry) -> SshHost:
         port=own.port or provider.port,
         key=str(Path(key).expanduser()) if key else None,
     )
-
-

@@ -1,7 +1,7 @@
 """Quantities as people write them, to numbers whose names carry the unit.
 
 Each `parse_*` takes what YAML gave (usually a string) and returns a number, or
-raises `BadQuantity` with the reason and a remedy.  A bare number is refused:
+raises `QuantityError` with the reason and a remedy.  A bare number is refused:
 `delay: 10` has been read as seconds, milliseconds and microseconds by
 different tools.
 """
@@ -29,7 +29,7 @@ MAX_DELAY_MS = 60_000.0
 MAX_RATE_MBIT = 400_000.0
 
 
-class BadQuantity(ValueError):
+class QuantityError(ValueError):
     """A quantity that can't be read: `reason` and `remedy`, both without a full stop."""
 
     def __init__(self, reason: str, remedy: str) -> None:
@@ -43,14 +43,14 @@ def _parse(value: object, units: dict[str, float], example_unit: str, what: str)
     known = ", ".join(units)
     match = _NUMBER_AND_UNIT.fullmatch(text) if not isinstance(value, bool) else None
     if match is None:
-        raise BadQuantity(f"'{text}' is not a {what}", f"write a number and one of {known}")
+        raise QuantityError(f"'{text}' is not a {what}", f"write a number and one of {known}")
     number, unit = float(match[1]), match[2]
     if not unit:
-        raise BadQuantity(f"'{text}' has no unit", f"write '{text.strip()}{example_unit}'")
+        raise QuantityError(f"'{text}' has no unit", f"write '{text.strip()}{example_unit}'")
     if unit.lower() not in units:
-        raise BadQuantity(f"'{text}' has the unknown unit '{unit}'", f"write one of {known}")
+        raise QuantityError(f"'{text}' has the unknown unit '{unit}'", f"write one of {known}")
     if number < 0:
-        raise BadQuantity(f"'{text}' is negative", f"write a {what} of zero or more")
+        raise QuantityError(f"'{text}' is negative", f"write a {what} of zero or more")
     return number * units[unit.lower()]
 
 
@@ -58,7 +58,7 @@ def parse_duration_ms(value: object) -> float:
     """'10ms', '0.5s' or '200us' to milliseconds."""
     duration_ms = _parse(value, _DURATION_MS, "ms", "duration")
     if duration_ms > MAX_DELAY_MS:
-        raise BadQuantity(f"'{value}' is over a minute", "write at most '60s'")
+        raise QuantityError(f"'{value}' is over a minute", "write at most '60s'")
     return duration_ms
 
 
@@ -66,9 +66,9 @@ def parse_rate_mbit(value: object) -> float:
     """'1gbit', '100mbit' or '64kbit' to Mbit/s (decimal, as tc counts)."""
     rate_mbit = _parse(value, _RATE_MBIT, "mbit", "rate")
     if rate_mbit == 0:
-        raise BadQuantity(f"'{value}' lets nothing through", "leave 'rate' out for no limit")
+        raise QuantityError(f"'{value}' lets nothing through", "leave 'rate' out for no limit")
     if rate_mbit > MAX_RATE_MBIT:
-        raise BadQuantity(f"'{value}' is over 400gbit", "leave 'rate' out for no limit")
+        raise QuantityError(f"'{value}' is over 400gbit", "leave 'rate' out for no limit")
     return rate_mbit
 
 
@@ -76,7 +76,7 @@ def parse_percent(value: object) -> float:
     """'0.1%' to 0.1; between 0 and 100."""
     percent = _parse(value, {"%": 1.0}, "%", "percentage")
     if percent > 100:
-        raise BadQuantity(f"'{value}' is over 100%", "write at most '100%'")
+        raise QuantityError(f"'{value}' is over 100%", "write at most '100%'")
     return percent
 
 
@@ -84,7 +84,7 @@ def parse_loss_percent(value: object) -> float:
     """'0.1%' to 0.1; a link that loses everything isn't a link."""
     percent = parse_percent(value)
     if percent >= 100:
-        raise BadQuantity(f"'{value}' loses every packet", "write less than '100%'")
+        raise QuantityError(f"'{value}' loses every packet", "write less than '100%'")
     return percent
 
 

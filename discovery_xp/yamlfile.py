@@ -53,12 +53,14 @@ class YamlFile:
         """What stands at `path`, or None."""
         found = self.data
         for part in path:
-            if isinstance(found, dict) and part in found:
-                found = found[part]
-            elif isinstance(found, list) and isinstance(part, int) and part < len(found):
-                found = found[part]
-            else:
+            inside: dict[object, object] = {}
+            if isinstance(found, dict):
+                inside = found
+            elif isinstance(found, list):
+                inside = dict(enumerate(found))
+            if part not in inside:
                 return None
+            found = inside[part]
         return found
 
     def report(self, path: Sequence[str | int], message: str, remedy: str) -> None:
@@ -80,14 +82,19 @@ def read_yaml(path: Path) -> YamlFile:
     """Read `path`; raises InvalidInput when it can't be read or isn't YAML."""
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise InvalidInput(
-                [Problem(str(path), 0, "", "is over 10 MB", "name a topology file")]
-            )
+            raise InvalidInput([Problem(str(path), 0, "", "is over 10 MB", "name a topology file")])
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InvalidInput(
-            [Problem(str(path), 0, "", "no such file", "name an existing file, such as those "
-                     "under topologies/")]
+            [
+                Problem(
+                    str(path),
+                    0,
+                    "",
+                    "no such file",
+                    "name an existing file, such as those under topologies/",
+                )
+            ]
         ) from None
     except UnicodeDecodeError:
         raise InvalidInput(
@@ -95,8 +102,15 @@ def read_yaml(path: Path) -> YamlFile:
         ) from None
     except OSError as error:
         raise InvalidInput(
-            [Problem(str(path), 0, "", f"can't be read ({error.strerror})",
-                     "name a readable YAML file")]
+            [
+                Problem(
+                    str(path),
+                    0,
+                    "",
+                    f"can't be read ({error.strerror})",
+                    "name a readable YAML file",
+                )
+            ]
         ) from None
     return parse_yaml(text, str(path))
 
@@ -146,10 +160,10 @@ def _construct(node: yaml.Node, path: Path_, parsed: YamlFile, depth: int) -> ob
             parsed.lines[(*path, index)] = item.start_mark.line + 1
             items.append(_construct(item, (*path, index), parsed, depth + 1))
         return items
-    return _scalar(node)
+    return _scalar(node) if isinstance(node, yaml.ScalarNode) else None
 
 
-def _scalar(node: yaml.Node) -> object:
+def _scalar(node: yaml.ScalarNode) -> object:
     text: str = node.value
     if node.style is not None:  # quoted, or a block: a string, whatever it looks like
         return text

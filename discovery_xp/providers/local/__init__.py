@@ -7,6 +7,7 @@ state it is in.
 from __future__ import annotations
 
 import contextlib
+
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
 from discovery_xp.plan import Plan
@@ -91,9 +92,7 @@ def _boot_missing(plan: Plan, testbed: Testbed, progress: Progress) -> None:
     image_key = testbed.load().image
     if image_key is None:
         raise Failed("the root tree is unknown", "run 'up' again")
-    containers.boot(
-        testbed, missing, image_key, lambda done: progress(label, done, len(missing))
-    )
+    containers.boot(testbed, missing, image_key, lambda done: progress(label, done, len(missing)))
 
 
 def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
@@ -169,5 +168,3 @@ def release(testbed: Testbed) -> None:
 def leftovers() -> set[str]:
     """Names of all testbeds that have anything on this machine, with or without a state."""
     return {*testbeds(), *cgroups.testbeds(), *fabric.testbeds()}
-
-

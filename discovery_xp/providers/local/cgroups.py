@@ -81,7 +81,9 @@ def processes(testbed: str, name: str | None = None) -> set[int]:
         top = tree / TOP / testbed / name if name else tree / TOP / testbed
         for folder, _, _ in os.walk(top):
             with contextlib.suppress(OSError):  # the group may vanish as we look
-                found.update(int(pid) for pid in (Path(folder) / "cgroup.procs").read_text().split())
+                found.update(
+                    int(pid) for pid in (Path(folder) / "cgroup.procs").read_text().split()
+                )
     found.discard(0)  # processes of another namespace have no number here
     return {pid for pid in found if not _is_zombie(pid)}
 

@@ -47,7 +47,9 @@ def namespaces(testbed: str) -> set[str]:
     """Those of a testbed that exist."""
     if not _NAMESPACES.is_dir():
         return set()
-    return {entry.name for entry in _NAMESPACES.iterdir() if entry.name.startswith(f"dxp.{testbed}.")}
+    return {
+        entry.name for entry in _NAMESPACES.iterdir() if entry.name.startswith(f"dxp.{testbed}.")
+    }
 
 
 def testbeds() -> set[str]:
@@ -83,7 +85,9 @@ def batch(namespace: str, lines: Iterable[str]) -> None:
 
 
 def _forward(namespace: str) -> None:
-    settings = "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter"
+    settings = (
+        "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter"
+    )
     run(["ip", "netns", "exec", namespace, "sh", "-ec", settings])
 
 

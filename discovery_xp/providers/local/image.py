@@ -34,23 +34,55 @@ PACKAGES = (
 # What a server in a container has no use for: devices, terminals, the firmware's and
 # the clock's housekeeping.  Each unit that doesn't start saves CPU at every boot.
 MASKED_UNITS = (
-    "apt-daily-upgrade.timer apt-daily.timer console-getty.service cryptsetup.target "
-    "dev-hugepages.mount dev-mqueue.mount dpkg-db-backup.timer e2scrub_all.timer "
-    "e2scrub_reap.service fstrim.timer getty.target integritysetup.target "
-    "kmod-static-nodes.service proc-sys-fs-binfmt_misc.automount remote-fs.target "
-    "sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount "
-    "sys-kernel-tracing.mount systemd-ask-password-console.path "
-    "systemd-ask-password-wall.path systemd-binfmt.service systemd-firstboot.service "
-    "systemd-initctl.socket systemd-journal-flush.service systemd-journald-audit.socket "
-    "systemd-logind.service systemd-machine-id-commit.service systemd-modules-load.service "
-    "systemd-pcrphase-sysinit.service systemd-pcrphase.service systemd-pstore.service "
-    "systemd-random-seed.service systemd-remount-fs.service systemd-repart.service "
-    "systemd-resolved.service systemd-sysctl.service systemd-sysusers.service "
-    "systemd-tmpfiles-clean.timer systemd-tmpfiles-setup-dev.service "
-    "systemd-udev-trigger.service systemd-udevd-control.socket systemd-udevd-kernel.socket "
-    "systemd-udevd.service systemd-update-utmp-runlevel.service systemd-update-utmp.service "
-    "systemd-user-sessions.service veritysetup.target"
-).split()
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "console-getty.service",
+    "cryptsetup.target",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty.target",
+    "integritysetup.target",
+    "kmod-static-nodes.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "remote-fs.target",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
+    "systemd-binfmt.service",
+    "systemd-firstboot.service",
+    "systemd-initctl.socket",
+    "systemd-journal-flush.service",
+    "systemd-journald-audit.socket",
+    "systemd-logind.service",
+    "systemd-machine-id-commit.service",
+    "systemd-modules-load.service",
+    "systemd-pcrphase-sysinit.service",
+    "systemd-pcrphase.service",
+    "systemd-pstore.service",
+    "systemd-random-seed.service",
+    "systemd-remount-fs.service",
+    "systemd-repart.service",
+    "systemd-resolved.service",
+    "systemd-sysctl.service",
+    "systemd-sysusers.service",
+    "systemd-tmpfiles-clean.timer",
+    "systemd-tmpfiles-setup-dev.service",
+    "systemd-udev-trigger.service",
+    "systemd-udevd-control.socket",
+    "systemd-udevd-kernel.socket",
+    "systemd-udevd.service",
+    "systemd-update-utmp-runlevel.service",
+    "systemd-update-utmp.service",
+    "systemd-user-sessions.service",
+    "veritysetup.target",
+)
 
 FILES = {
     "etc/ssh/sshd_config.d/emulated-host.conf": (
@@ -141,10 +173,9 @@ def clean() -> None:
     lock = cache() / "images" / ".lock"
     if not lock.exists():
         return
-    with lock.open() as held:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_unfinished()
+    with lock.open() as held, contextlib.suppress(BlockingIOError):
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_unfinished()
 
 
 def _bootstrap(testbed: Testbed, target: Path, log: Path) -> None:
