@@ -96,9 +96,9 @@ def _acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
 
 
 def hosts_of(testbed: Testbed) -> Hosts:
-    """The hosts of a testbed that is up, without touching them; raises Refused otherwise."""
+    """The hosts of a testbed, without touching them; raises Refused before all were made."""
     state = testbed.load()
-    if state.phase != "up":
+    if state.phase == "releasing" or state.wan is None:
         raise Refused(f"'{testbed.name}' is not up ({state.phase})", "run 'discovery-xp up' again")
     return (
         local.hosts(state.plan, testbed)

@@ -12,7 +12,7 @@ from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
 from discovery_xp.plan import Plan
 from discovery_xp.providers.local import cgroups, containers, fabric, image, machine
-from discovery_xp.providers.local.vde import VdeWan
+from discovery_xp.providers.local.vde import VdeWan, remove_run_folder
 from discovery_xp.remote import answering
 from discovery_xp.testbed import Testbed, testbeds, write_atomically
 from discovery_xp.topology import SshHost
@@ -159,6 +159,7 @@ def release(testbed: Testbed) -> None:
     """Remove the testbed's processes, namespaces, interfaces, groups and files."""
     cgroups.kill(testbed.name)
     fabric.remove(testbed.name)
+    remove_run_folder(testbed.name)
     image.clean()
     testbed.remove()
     if not leftovers():

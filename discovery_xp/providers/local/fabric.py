@@ -86,7 +86,9 @@ def batch(namespace: str, lines: Iterable[str]) -> None:
 
 def _forward(namespace: str) -> None:
     settings = (
-        "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter"
+        "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter; "
+        # What joins sites in user space sends datagrams: ten in a queue would drop bursts.
+        "echo 2048 >/proc/sys/net/unix/max_dgram_qlen"
     )
     run(["ip", "netns", "exec", namespace, "sh", "-ec", settings])
 

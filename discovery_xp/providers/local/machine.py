@@ -26,9 +26,8 @@ TOOLS = {
     "ssh-keygen": "openssh-client",
     "unshare": "util-linux",
     "mount": "mount",
-    "dpipe": "vde2",
     "wirefilter": "vde2",
-    "vde_plug2tap": "vde2",
+    "vde_switch": "vde2",
 }
 
 MEMORY_RESERVE_BYTES = 256 * 2**20

@@ -2,11 +2,14 @@
 
 For each pair of sites that has something to impose:
 
-    site A's gateway --TAP-- vde_plug2tap = wirefilter = vde_plug2tap --TAP-- site B's gateway
+    site A's gateway --TAP-- vde_switch = wirefilter = vde_switch --TAP-- site B's gateway
 
 and a route through it at both ends.  Sites meet at layer 3, so that any mesh of
 pairs is free of loops, and each direction has values of its own.  Pairs with
 nothing to impose stay on the kernel's path over the backbone.
+
+(Joining TAPs by dpipe and vde_plug2tap takes fewer parts, but locks up under load: with
+both pipes full, each end waits for the other to read.  Switches drop instead.)
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
+import shutil
 import socket
 import subprocess
 import time
@@ -29,10 +32,12 @@ from discovery_xp.providers.local.run import run
 from discovery_xp.testbed import Testbed
 from discovery_xp.topology import Link
 
+RUN = Path("/run/discovery-xp")  # short: a socket's path may have 107 characters at most
 _PROMPT = b"VDEwf$ "
+_NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
 _VALUE = re.compile(
-    r"^(Delay|Loss|Bandw)\s+L->R\s+([0-9.e+]+?)\+([0-9.e+]+?)[UN]\s+"
-    r"R->L\s+([0-9.e+]+?)\+([0-9.e+]+?)[UN]\s*$",
+    rf"^(Delay|Loss|Bandw)\s+L->R\s+{_NUMBER}\+{_NUMBER}[UN]\s+"
+    rf"R->L\s+{_NUMBER}\+{_NUMBER}[UN]\s*$",
     re.MULTILINE,
 )
 
@@ -45,7 +50,7 @@ class VdeWan:
     def __init__(self, plan: Plan, testbed: Testbed) -> None:
         self.plan = plan
         self.testbed = testbed
-        self.folder = testbed.folder / "wan"
+        self.folder = RUN / plan.name
 
     def impose(self, links: Sequence[PlannedLink]) -> None:
         """Start, change or end the pairs' links so that exactly these hold."""
@@ -67,7 +72,6 @@ class VdeWan:
                 self._start(left, right)
                 starting.append((left, right, there, back))
         for left, right, there, back in starting:
-            self._wait_for_taps(left, right)
             self._set(left, right, there, back)
         self._route(active)
 
@@ -90,8 +94,7 @@ class VdeWan:
         """End all links and their routes."""
         for left, right in self._site_pairs():
             self._end(left, right)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        remove_run_folder(self.plan.name)
 
     def broken(self) -> list[str]:
         """Pairs whose link should run but doesn't."""
@@ -115,57 +118,49 @@ class VdeWan:
         return (self.folder / f"{left.number}-{right.number}.routed").exists()
 
     def _is_running(self, left: PlannedSite, right: PlannedSite) -> bool:
-        """All three programs live (dpipe itself may have gone)."""
+        """All three programs live."""
         names = []
         for pid in cgroups.processes(self.plan.name, self._group(left, right)):
             with contextlib.suppress(OSError):
                 names.append(Path(f"/proc/{pid}/comm").read_text().strip())
-        return names.count("vde_plug2tap") == 2 and names.count("wirefilter") == 1
+        return names.count("vde_switch") == 2 and names.count("wirefilter") == 1
 
     def _start(self, left: PlannedSite, right: PlannedSite) -> None:
         groups = cgroups.create(self.plan.name, self._group(left, right))
         name = self._socket(left, right).name
-        (self.folder / name).unlink(missing_ok=True)
-        plugs = [
-            shlex.join(["ip", "netns", "exec", fabric.site_namespace(self.plan.name, here.name),
-                        "vde_plug2tap", "-s", "-", f"wan{there.number}"])
-            for here, there in ((left, right), (right, left))
-        ]  # fmt: skip
-        # dpipe wants a process group of its own, which a session's leader can't make.
-        script = "; ".join(
+        inside = {
+            site: f"ip netns exec {fabric.site_namespace(self.plan.name, site.name)}"
+            for site in (left, right)
+        }
+        script = "\n".join(
             [
-                "set -e",
                 *(f"echo $$ >{folder}/cgroup.procs" for folder in groups),
-                f"dpipe {plugs[0]} = wirefilter -M {name} = {plugs[1]} </dev/null &",
+                f"{inside[left]} vde_switch -s {name}.left -t wan{right.number} -d",
+                f"{inside[right]} vde_switch -s {name}.right -t wan{left.number} -d",
+                # Inside too: the namespace's longer datagram queues are for it as well.
+                f"{inside[left]} wirefilter -v {name}.left:{name}.right -M {name} --daemon",
             ]
         )
-        with (self.folder / f"{name}.log").open("w") as log:
-            subprocess.Popen(
-                ["sh", "-c", script],
+        log = self.folder / f"{name}.log"
+        with log.open("w") as output:
+            done = subprocess.run(
+                ["sh", "-ec", script],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                cwd=self.folder,  # a socket's path may have 107 characters at most
-            ).wait()
-
-    def _wait_for_taps(self, left: PlannedSite, right: PlannedSite) -> None:
-        deadline = time.monotonic() + 20
-        for here, there in ((left, right), (right, left)):
-            namespace = fabric.site_namespace(self.plan.name, here.name)
-            while True:
-                try:
-                    run(["ip", "-n", namespace, "link", "show", f"wan{there.number}"])
-                    break
-                except Failed:
-                    if time.monotonic() > deadline:
-                        log = self.folder / f"{self._socket(left, right).name}.log"
-                        words = log.read_text().splitlines()[-1:] or ["nothing"]
-                        raise Failed(
-                            f"the link {left.name} = {right.name} doesn't start: {words[0]}",
-                            "set it again, or destroy the testbed",
-                        ) from None
-                    time.sleep(0.05)
+                cwd=self.folder,
+                check=False,
+            )
+        deadline = time.monotonic() + 10
+        while not (self._is_running(left, right) and self._socket(left, right).exists()):
+            if done.returncode or time.monotonic() > deadline:
+                words = log.read_text().splitlines()[-1:] or ["it says nothing"]
+                raise Failed(
+                    f"the link {left.name} = {right.name} doesn't start: {words[0]}",
+                    "set it again, or destroy the testbed",
+                )
+            time.sleep(0.01)
 
     def _route(self, pairs: Sequence[tuple[PlannedSite, PlannedSite]]) -> None:
         """Send the pairs' packets through their TAPs.
@@ -202,11 +197,16 @@ class VdeWan:
                 with contextlib.suppress(Failed):  # gone with its namespace
                     run(["ip", "-n", namespace, "route", "del", "unreachable",
                          there.network or "", "metric", "1000"])  # fmt: skip
+        name = self._socket(left, right).name
         for left_over in (".routed", ".log", ""):
-            (self.folder / f"{left.number}-{right.number}{left_over}").unlink(missing_ok=True)
+            (self.folder / f"{name}{left_over}").unlink(missing_ok=True)
+        for end in ("left", "right"):
+            shutil.rmtree(self.folder / f"{name}.{end}", ignore_errors=True)
 
     def _set(self, left: PlannedSite, right: PlannedSite, there: Link, back: Link) -> None:
-        self._talk(left, right, [*_commands("LR", there), *_commands("RL", back)])
+        in_order = keeps_order(there, back)
+        commands = [*_commands("LR", there), *_commands("RL", back), f"fifo {int(in_order)}"]
+        self._talk(left, right, commands)
 
     def _talk(self, left: PlannedSite, right: PlannedSite, commands: Sequence[str]) -> str:
         """Say `commands` to a pair's wirefilter; returns all that it answered."""
@@ -230,6 +230,13 @@ class VdeWan:
         return answer.decode(errors="replace")
 
 
+def remove_run_folder(testbed: str) -> None:
+    """Remove a testbed's sockets; its processes are gone by then."""
+    shutil.rmtree(RUN / testbed, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        RUN.rmdir()
+
+
 def _until_prompt(connection: socket.socket) -> bytes:
     received = b""
     while not received.endswith(_PROMPT):
@@ -246,13 +253,28 @@ def _mac(here: PlannedSite, there: PlannedSite) -> str:
            f"{there.number >> 8:02x}:{there.number & 255:02x}"  # fmt: skip
 
 
+def keeps_order(there: Link, back: Link) -> bool:
+    """True where wirefilter may be told to deliver packets in the order of their arrival.
+
+    Its order spans both directions: a packet would wait for one of the slower direction
+    that came before it.  So only links that are alike and have nothing that holds single
+    packets back stay in order; elsewhere bursts may be reordered, as by netem's jitter.
+    """
+    return there == back and not there.jitter_ms and there.rate_mbit is None
+
+
 def _commands(direction: str, link: Link) -> list[str]:
     """A link in wirefilter's words: delay in ms, loss in percent, bandwidth in bytes/s."""
     bytes_per_s = 0 if link.rate_mbit is None else max(1, round(link.rate_mbit * 1e6 / 8))
+    # An endless queue before a narrow link would turn into seconds of delay: hold what is
+    # on the way, twice, and 1000 packets at least (as `network.netem_arguments`).
+    in_flight = bytes_per_s * (link.delay_ms + link.jitter_ms) / 1000
+    queue_bytes = 0 if link.rate_mbit is None else max(1_500_000, round(2 * in_flight))
     return [
         f"delay {direction}{link.delay_ms:.3f}+{link.jitter_ms:.3f}U",
         f"loss {direction}{link.loss_percent:.6f}",
         f"bandwidth {direction}{bytes_per_s}",
+        f"chanbufsize {direction}{queue_bytes}",
     ]
 
 
