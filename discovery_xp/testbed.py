@@ -89,6 +89,8 @@ class State:
 class Testbed:
     """The folder of one testbed, by name."""
 
+    __test__ = False  # a name that pytest would take for a test
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.folder = home() / "testbeds" / name

@@ -139,8 +139,8 @@ def parse_yaml(text: str, name: str) -> YamlFile:
 
 def _construct(node: yaml.Node, path: Path_, parsed: YamlFile, depth: int) -> object:
     if depth > 50 or len(parsed.lines) > _MAX_VALUES:  # aliases can grow without end
-        parsed.report(path, "is nested too deeply, or repeats itself", "write it flat")
-        return None
+        parsed.report(path[:3], "is nested too deeply, or repeats itself", "write it flat")
+        raise InvalidInput(parsed.problems)
     if isinstance(node, yaml.MappingNode):
         mapping: dict[object, object] = {}
         for key_node, value_node in node.value:

@@ -1,0 +1,108 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOPOLOGIES = Path(__file__).parents[2] / "topologies"
+
+
+def discovery_xp(*arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DISCOVERY_XP_HOME": str(home or "/x")}
+    return subprocess.run(
+        [sys.executable, "-m", "discovery_xp.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+
+def test_validate_counts_sites_and_hosts() -> None:
+    done = discovery_xp("validate", str(TOPOLOGIES / "eight-sites.yaml"))
+    assert done.returncode == 0
+    assert done.stdout.endswith("eight-sites.yaml: 8 sites, 65 hosts\n")
+
+
+def test_plan_prints_hosts_links_and_order() -> None:
+    done = discovery_xp("plan", str(TOPOLOGIES / "four-sites-uneven.yaml"))
+    assert done.returncode == 0
+    for words in (
+        "rennes-controller-1",
+        "10.109.1.2",
+        "30ms",
+        "0.1%",
+        "20mbit",
+        "42ms",
+        "1. check",
+    ):
+        assert words in done.stdout
+
+
+def test_plan_prints_the_requests_to_grid5000() -> None:
+    done = discovery_xp("plan", str(TOPOLOGIES / "grid5000-eight-clusters.yaml"))
+    assert done.returncode == 0
+    assert "POST /sites/rennes/jobs" in done.stdout
+    assert "/nodes=" in done.stdout
+    assert "node-hours" in done.stdout
+
+
+def test_plan_for_programs_is_json() -> None:
+    done = discovery_xp("plan", "--json", "--sites", "3", "--latency", "50ms")
+    plan = json.loads(done.stdout)
+    assert len(plan["hosts"]) == 25
+    assert {link["link"]["delay_ms"] for link in plan["links"]} == {50.0}
+
+
+def test_a_plan_loads_neither_enoslib_nor_ansible() -> None:
+    code = (
+        "import sys; from discovery_xp.cli import cli; "
+        f"cli(['plan', '{TOPOLOGIES / 'hundred-sites.yaml'}'], standalone_mode=False); "
+        "sys.exit(bool({'enoslib', 'ansible'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_schema_is_json() -> None:
+    assert json.loads(discovery_xp("schema").stdout)["title"] == "TopologyFile"
+
+
+BAD = [
+    (["validate", "nowhere.yaml"], "nowhere.yaml: no such file; "),
+    (["plan"], "no topology was given; "),
+    (["plan", "--sites", "0"], "--sites: '0' is not 1 to 250; "),
+    (["plan", "--sites", "2", "--latency", "50"], "--latency: '50' has no unit; write '50ms'"),
+    (["plan", "--sites", "2", "--name", "a b"], "--name: 'a b' is not a name; "),
+    (["plan", str(TOPOLOGIES / "two-sites.yaml"), "--sites", "2"], "both describe the topology; "),
+    (["status", "--testbed", "none"], "no testbed 'none'; "),
+    (["network", "show"], "there is no testbed; "),
+    (["ssh", "host"], "there is no testbed; "),
+    (["destroy", "--testbed", "none"], "no testbed 'none'; "),
+    (["inventory"], "there is no testbed; "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda value: str(value)[:40])
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = discovery_xp(*arguments, home=tmp_path / "home")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "home").exists()
+
+
+def test_all_problems_of_a_file_are_lines(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("sites: [{name: a, computes: x}]\nnetwork: {delay: 10}\n")
+    done = discovery_xp("validate", str(path))
+    assert done.returncode == 2
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == [f"{path}:1", f"{path}:2"]
+
+
+def test_unknown_commands_are_click_errors() -> None:
+    assert discovery_xp("fly").returncode == 2
