@@ -259,9 +259,12 @@ def running_hosts(options: Options) -> Iterator[list[Host]]:
 
 def empty_network() -> Any:
     """A Mininet network of Linux bridges, without controllers."""
+    from mininet.log import setLogLevel
     from mininet.net import Mininet
     from mininet.nodelib import LinuxBridge
 
+    # It warns of filters on bridges, of which a namespace of our own has none.
+    setLogLevel("error")
     # Left to itself, Mininet raises limits of the whole machine and leaves them so.
     Mininet.inited = True
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -278,7 +281,7 @@ def add_nodes(net: Any, options: Options) -> list[Any]:
     core = net.addSwitch("s0")
     root = net.addHost("root", inNamespace=False, ip=next(addresses))
     net.addLink(root, core)
-    nodes = []
+    nodes: list[Any] = []
     for site in range(1, options.sites + 1):
         bridge = net.addSwitch(f"s{site}")
         net.addLink(bridge, core)

@@ -415,14 +415,10 @@ def _print_testbeds(as_json: bool) -> None:
 def ssh(name: str | None, host: str, command: tuple[str, ...]) -> None:
     """Log in to a host, or run a command on it."""
     chosen = testbeds.choose(name)
-    planned = chosen.load().plan.host(host)
-    if planned.ssh is None:
-        arguments = ["ssh", "-F", str(chosen.ssh_config), host, *command]
-    else:
-        reach = planned.ssh
-        key = ["-i", reach.key] if reach.key else []
-        end = f"{reach.user}@{reach.address}"
-        arguments = ["ssh", "-p", str(reach.port), *key, end, *command]
+    chosen.load().plan.host(host)
+    if not chosen.ssh_config.exists():
+        raise Refused(f"'{chosen.name}' has no hosts yet", "run 'discovery-xp up' again")
+    arguments = ["ssh", "-F", str(chosen.ssh_config), host, *command]
     os.execvp("ssh", arguments)
 
 
@@ -441,7 +437,8 @@ def inventory(name: str | None, as_path: bool) -> None:
 @cli.command()
 @_testbed_option
 @click.option("--all", "everything", is_flag=True, help="All testbeds, and traces of lost ones.")
-def destroy(name: str | None, everything: bool) -> None:
+@click.option("--forget", is_flag=True, help="Even if its hosts can't be reached any more.")
+def destroy(name: str | None, everything: bool, forget: bool) -> None:
     """Remove a testbed and every trace of it."""
     from discovery_xp import experiment
 
@@ -450,9 +447,17 @@ def destroy(name: str | None, everything: bool) -> None:
     else:
         known = experiment.known_testbeds()
         names = known if name is None and len(known) == 1 else [testbeds.choose(name).name]
+    failures = []
     for each in names:
-        experiment.tear_down(Testbed(each))
-        click.echo(f"'{each}' is gone")
+        try:
+            experiment.tear_down(Testbed(each), forget)
+            click.echo(f"'{each}' is gone")
+        except Refused as error:  # the others go all the same
+            failures.append(error)
+            if len(names) > 1:
+                click.echo(f"'{each}' stays: {error}", err=True)
+    if failures:
+        raise failures[0]
     if not names:
         click.echo("there is no testbed")
 

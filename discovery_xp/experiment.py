@@ -24,7 +24,7 @@ from typing import Any
 import enoslib as en
 
 from discovery_xp import network
-from discovery_xp.errors import Refused
+from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading
 from discovery_xp.network import PairRtt
 from discovery_xp.plan import Plan, PlannedLink
@@ -86,7 +86,7 @@ def _acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     if plan.provider == "local":
         return local.acquire(plan, testbed, progress)
     if plan.provider == "static":
-        found = static.acquire(plan, progress)
+        found = static.acquire(plan, testbed, progress)
         testbed.update(wan="netem")
         return found
     raise Refused(
@@ -103,7 +103,7 @@ def hosts_of(testbed: Testbed) -> Hosts:
     return (
         local.hosts(state.plan, testbed)
         if state.plan.provider == "local"
-        else static.hosts(state.plan)
+        else static.hosts(state.plan, testbed)
     )
 
 
@@ -191,27 +191,47 @@ def _measure_and_save(
 
 
 def known_testbeds() -> list[str]:
-    """Names of all testbeds that have a state, or left anything on this machine."""
+    """Names of all testbeds that have a state, or left anything on this machine.
+
+    In the order in which they can be destroyed.
+    """
     found = set(testbeds())
     if os.geteuid() == 0:
         found |= local.leftovers()
-    return sorted(found)
+
+    def is_local(name: str) -> bool:
+        state = _state_or_none(Testbed(name))
+        return state is None or state.plan.provider == "local"
+
+    # Others may stand on emulated hosts: they go first where all are destroyed.
+    return sorted(found, key=lambda name: (is_local(name), name))
 
 
-def tear_down(testbed: Testbed) -> None:
-    """Remove the testbed and all its traces, whatever state it is in."""
+def tear_down(testbed: Testbed, forget: bool = False) -> None:
+    """Remove the testbed and all its traces, whatever state it is in.
+
+    Links on hosts that stay (static ones) are reset first; `forget` goes on when those
+    can't be reached, which raises Failed otherwise.
+    """
     if testbed.name not in known_testbeds():
         known = ", ".join(known_testbeds()) or "none"
         raise Refused(f"no testbed '{testbed.name}'", f"there is: {known}")
     with testbed.locked():
-        _release(testbed)
+        _release(testbed, forget)
 
 
-def _release(testbed: Testbed) -> None:
+def _release(testbed: Testbed, forget: bool = False) -> None:
     state = _state_or_none(testbed)
     if state is not None:
         if state.plan.provider == "static" and state.wan is not None:
-            network.wan_of(static.hosts(state.plan)).reset()
+            try:
+                network.wan_of(static.hosts(state.plan, testbed)).reset()
+            except Failed as error:
+                if not forget:
+                    raise Failed(
+                        error.message,
+                        "links imposed on them may stay; --forget removes the testbed all the same",
+                    ) from None
         if state.plan.provider == "local" and os.geteuid() != 0:
             if state.image is None:  # it was refused before anything was made
                 testbed.remove()

@@ -7,8 +7,10 @@ Whatever works through `Hosts` works on every provider.
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import enoslib as en
@@ -75,13 +77,16 @@ class Hosts:
 
 
 def to_roles_and_networks(
-    plan: Plan, ssh: Mapping[str, SshHost], variables: Mapping[str, Any] | None = None
+    plan: Plan, ssh: Mapping[str, SshHost], ssh_config: Path
 ) -> tuple[en.Roles, en.Networks]:
     """Existing ssh hosts as EnOSlib's Static provider offers them.
 
-    `ssh` tells how to reach each host of the plan; `variables` are Ansible's, for all.
+    `ssh` tells how to reach each host of the plan, `ssh_config` holds the rest.
     """
-    extra = {"ansible_python_interpreter": "/usr/bin/python3", **(variables or {})}
+    extra = {
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "ansible_ssh_common_args": f"-F {shlex.quote(str(ssh_config))}",
+    }
     conf = en.StaticConf()
     for host in plan.hosts:
         reach = ssh[host.name]

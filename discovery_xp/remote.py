@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import enoslib as en
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
@@ -40,6 +42,8 @@ def quietly() -> Iterator[None]:
     os.environ.setdefault("ANSIBLE_PIPELINING", "True")
     # A site may have a hyphen in its name.
     os.environ.setdefault("ANSIBLE_TRANSFORM_INVALID_GROUP_CHARS", "ignore")
+    # It logs what it raises, too.
+    logging.getLogger("enoslib").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="discovery-xp-") as folder:
         os.chdir(folder)
         try:
@@ -80,7 +84,7 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
         play.raw(
             "{{ own_command[inventory_hostname] }}",
             task_name="run",
-            failed_when="false",
+            ignore_errors=True,
         )
         results = play.results
     return {
@@ -128,7 +132,10 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def _last_line(payload: Mapping[str, object]) -> str:
-    text = str(payload.get("stderr") or payload.get("stdout") or payload.get("msg") or payload)
-    lines = [line for line in text.splitlines() if line.strip()]
+def _last_line(payload: Mapping[str, Any]) -> str:
+    """What a failed task said last; of a loop, what its first failed item said."""
+    items = [item for item in payload.get("results", []) if item.get("failed")]
+    said = items[0] if items else payload
+    text = str(said.get("stderr") or said.get("stdout") or said.get("msg") or said)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else "no message"

@@ -20,6 +20,7 @@ from typing import Any
 
 from discovery_xp.errors import Refused
 from discovery_xp.plan import Plan, PlannedLink, links_from_json, plan_from_json
+from discovery_xp.topology import SshHost
 
 STATE_FORMAT = 1
 
@@ -109,6 +110,29 @@ class Testbed:
     def inventory(self) -> Path:
         """Ansible's inventory."""
         return self.folder / "inventory.ini"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The hosts' keys, for ssh."""
+        return self.folder / "known_hosts"
+
+    def write_ssh_config(self, hosts: Mapping[str, SshHost], check_keys: str) -> None:
+        """Write `ssh_config`; `check_keys` is ssh's StrictHostKeyChecking.
+
+        Each host can be named by its name or by its address.
+        """
+        lines = []
+        for name, host in hosts.items():
+            lines.append(f"Host {name} {host.address}\n  HostName {host.address}")
+            lines.append(f"  User {host.user}\n  Port {host.port}")
+            if host.key:
+                lines.append(f'  IdentityFile "{host.key}"\n  IdentitiesOnly yes')
+        lines.append(
+            f'Host *\n  UserKnownHostsFile "{self.known_hosts}"\n'
+            "  GlobalKnownHostsFile /dev/null\n"
+            f"  StrictHostKeyChecking {check_keys}\n  LogLevel ERROR"
+        )
+        write_atomically(self.ssh_config, "\n".join(lines) + "\n")
 
     def exists(self) -> bool:
         """True once a state was written."""

@@ -6,11 +6,15 @@ from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
 from discovery_xp.plan import Plan
 from discovery_xp.remote import Output, answering, run_each
+from discovery_xp.testbed import Testbed
+from discovery_xp.topology import SshHost
 
 
-def acquire(plan: Plan, progress: Progress) -> Hosts:
+def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     """Reach every host once, as root; raises Failed, naming those that aren't fit."""
-    found = hosts(plan)
+    # A host's first key is believed, as there is nothing to compare it with.
+    testbed.write_ssh_config(_ssh_hosts(plan), check_keys="accept-new")
+    found = hosts(plan, testbed)
     progress("reaching hosts", 0, len(plan.hosts))
     answers = run_each(found, {host.name: "id -u; uname -r" for host in plan.hosts})
     unfit = sorted(name for name, answer in answers.items() if not _is_root(answer))
@@ -27,11 +31,14 @@ def _is_root(answer: Output) -> bool:
     return answer.stdout.split()[:1] == ["0"]
 
 
-def hosts(plan: Plan) -> Hosts:
+def hosts(plan: Plan, testbed: Testbed) -> Hosts:
     """The hosts of a plan, without touching them."""
-    ssh = {host.name: host.ssh for host in plan.hosts if host.ssh is not None}
-    roles, networks = to_roles_and_networks(plan, ssh)
+    roles, networks = to_roles_and_networks(plan, _ssh_hosts(plan), testbed.ssh_config)
     return Hosts(plan, roles, networks)
+
+
+def _ssh_hosts(plan: Plan) -> dict[str, SshHost]:
+    return {host.name: host.ssh for host in plan.hosts if host.ssh is not None}
 
 
 def status(plan: Plan) -> list[HostStatus]:

@@ -102,10 +102,7 @@ def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
 
 def hosts(plan: Plan, testbed: Testbed) -> Hosts:
     """The hosts of a testbed that was acquired, without touching them."""
-    options = f"-F {testbed.ssh_config}"
-    roles, networks = to_roles_and_networks(
-        plan, _ssh_hosts(plan, testbed), {"ansible_ssh_common_args": options}
-    )
+    roles, networks = to_roles_and_networks(plan, _ssh_hosts(plan, testbed), testbed.ssh_config)
     wan = VdeWan(plan, testbed) if testbed.load().wan == "vde" else None
     return Hosts(plan, roles, networks, wan)
 
@@ -113,24 +110,9 @@ def hosts(plan: Plan, testbed: Testbed) -> Hosts:
 def _write_ssh_files(plan: Plan, testbed: Testbed) -> None:
     containers.make_keys(testbed)
     public = (testbed.folder / "host_key.pub").read_text().split()
-    names = [f"{host.name},{host.address}" for host in plan.hosts]
-    known = "".join(f"{name} {public[0]} {public[1]}\n" for name in names)
-    write_atomically(testbed.folder / "known_hosts", known)
-    lines = []
-    for host in plan.hosts:
-        lines.append(f"Host {host.name}\n  HostName {host.address}")
-    lines.append(
-        f"Host {' '.join(host.name for host in plan.hosts)} "
-        f"{' '.join(str(host.address) for host in plan.hosts)}\n"
-        "  User root\n"
-        f'  IdentityFile "{testbed.folder / "login_key"}"\n'
-        "  IdentitiesOnly yes\n"
-        f'  UserKnownHostsFile "{testbed.folder / "known_hosts"}"\n'
-        "  GlobalKnownHostsFile /dev/null\n"
-        "  StrictHostKeyChecking yes\n"
-        "  LogLevel ERROR"
-    )
-    write_atomically(testbed.ssh_config, "\n".join(lines) + "\n")
+    known = "".join(f"{host.name},{host.address} {public[0]} {public[1]}\n" for host in plan.hosts)
+    write_atomically(testbed.known_hosts, known)
+    testbed.write_ssh_config(_ssh_hosts(plan, testbed), check_keys="yes")
 
 
 def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:

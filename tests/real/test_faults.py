@@ -1,0 +1,273 @@
+"""Runs that are killed, machines that aren't fit: nothing stays, everything resumes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.real.conftest import HOME, Cli
+from tests.real.traces import traces
+
+pytestmark = pytest.mark.real
+
+TOPOLOGY = """
+name: victim
+sites: [{name: a, count: 2, computes: 2}]
+network: {delay: 4ms}
+"""
+
+LIMITS = ("fs/inotify/max_user_instances", "net/ipv4/neigh/default/gc_thresh3")
+
+
+@pytest.fixture
+def victim(cli: Cli) -> str:
+    return cli.topology("victim", TOPOLOGY)
+
+
+def limits() -> list[str]:
+    return [Path(f"/proc/sys/{name}").read_text() for name in LIMITS]
+
+
+def kill_after(cli: Cli, path: str, delay_s: float, number: signal.Signals) -> int:
+    """Start `up`, send it a signal after `delay_s`; returns its exit code."""
+    process = cli.start("up", path)
+    try:
+        process.wait(delay_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+    code = process.wait(60)
+    if process.stderr is not None:
+        process.stderr.close()
+    return code
+
+
+@pytest.fixture(scope="module")
+def duration_s(cli: Cli) -> float:
+    """How long an undisturbed `up` takes here, so that kills spread over all of it."""
+    path = cli.topology("victim", TOPOLOGY)
+    cli.run("up", path)  # the root tree is in the cache from now on
+    cli.run("destroy")
+    started = time.monotonic()
+    cli.run("up", path)
+    taken = time.monotonic() - started
+    cli.run("destroy")
+    return taken
+
+
+@pytest.mark.parametrize("point", range(1, 13))
+def test_after_sigkill_at_any_point_destroy_leaves_nothing(
+    cli: Cli, victim: str, duration_s: float, point: int
+) -> None:
+    before = limits()
+    kill_after(cli, victim, duration_s * point / 13, signal.SIGKILL)
+    cli.run("destroy", "--all")
+    assert traces() == []
+    assert limits() == before
+    assert not HOME.exists()
+
+
+@pytest.mark.parametrize("point", range(1, 9))
+def test_after_sigkill_at_any_point_up_completes(
+    cli: Cli, victim: str, duration_s: float, point: int
+) -> None:
+    kill_after(cli, victim, duration_s * point / 9, signal.SIGKILL)
+    cli.run("up", victim)
+    cli.run("status")
+    cli.run("network", "measure")
+    cli.run("destroy")
+    assert traces() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_up_says_how_to_go_on(
+    cli: Cli, victim: str, duration_s: float, number: signal.Signals
+) -> None:
+    process = cli.start("up", victim)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "booting" in line:
+            break
+    process.send_signal(number)
+    said = process.stderr.read()
+    assert process.wait(60) == 130
+    assert "interrupted; the same command goes on from here" in said
+    assert "Traceback" not in said
+    cli.run("up", victim)
+    cli.run("status")
+    cli.run("destroy")
+    assert traces() == []
+
+
+def test_a_killed_image_build_leaves_nothing(cli: Cli, victim: str, tmp_path: Path) -> None:
+    own = {**cli.environment, "DISCOVERY_XP_CACHE": str(tmp_path / "cache")}
+    for delay_s in (1.5, 4.0):
+        process = subprocess.Popen(
+            cli.command("up", victim), env=own, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert any("mmdebstrap" in trace for trace in traces("victim")), "it was still building"
+        subprocess.run(cli.command("destroy", "--all"), env=own, check=True, timeout=60)
+        assert traces() == []
+        left = [entry.name for entry in (tmp_path / "cache/images").iterdir()]
+        assert left == [".lock"]
+
+
+def test_ruins_after_a_reboot_are_cleaned(cli: Cli, victim: str) -> None:
+    """Processes are gone, but namespaces, interfaces and files are still there."""
+    cli.run("up", victim)
+    for trace in traces("victim"):
+        if trace.startswith("process"):
+            try:
+                os.kill(int(trace.split()[1]), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    # A name whose mount is gone, as a reboot leaves it on a disk.
+    subprocess.run(["umount", "/run/netns/dxp.victim.host.a1-compute-1"], check=True)
+    cli.run("status", code=1)
+    cli.run("up", victim)
+    cli.run("status")
+    (HOME / "testbeds/victim/state.json").unlink()
+    cli.run("destroy", "--all")
+    assert traces() == []
+
+
+def test_a_damaged_state_can_be_destroyed(cli: Cli, victim: str) -> None:
+    cli.run("up", victim)
+    (HOME / "testbeds/victim/state.json").write_text("{")
+    assert "is damaged" in cli.run("status", code=2).stderr
+    assert "is damaged" in cli.run("up", victim, code=2).stderr
+    cli.run("destroy", "--testbed", "victim")
+    assert traces() == []
+
+
+# ---------------------------------------------------------------- machines that aren't fit
+
+
+def test_without_root_emulated_hosts_are_refused(cli: Cli, victim: str) -> None:
+    probe = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--clear-groups", *cli.command("--version")],
+        capture_output=True,
+        check=False,
+    )
+    if probe.returncode:
+        pytest.skip("another user can't read this checkout")
+    Path(victim).parent.parent.parent.chmod(0o755)
+    Path(victim).parent.parent.chmod(0o755)
+    Path(victim).parent.chmod(0o755)
+    done = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--clear-groups", *cli.command("up", victim)],
+        capture_output=True,
+        text=True,
+        env={**cli.environment, "DISCOVERY_XP_HOME": "/tmp/discovery-xp-of-nobody"},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "emulated hosts need root; run it as root" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path("/tmp/discovery-xp-of-nobody").exists()
+
+
+def test_not_enough_memory_is_refused_with_the_sum(cli: Cli) -> None:
+    text = (
+        "name: huge\nsites: [{name: s, count: 200, computes: 250}]\n"
+        "provider: {type: local, network: 10.0.0.0/8}\n"
+    )
+    done = cli.run("up", cli.topology("huge", text), code=2)
+    assert "50201 hosts need 78" in done.stderr
+    assert "of memory" in done.stderr
+    assert traces() == []
+    assert not HOME.exists()
+
+
+def test_not_enough_disk_is_refused_with_the_sum(cli: Cli, victim: str, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        own = {**cli.environment, "DISCOVERY_XP_HOME": str(tmp_path / "home")}
+        done = subprocess.run(
+            cli.command("up", victim), env=own, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert "of disk, but" in done.stderr
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def in_private_mounts(cli: Cli, prepare: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line where `prepare` changed the mounts, for it alone."""
+    script = f'{prepare}; exec "$@"'
+    return subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh",
+         *cli.command(*arguments)],
+        env=cli.environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def test_without_inotify_instances_it_says_what_to_raise(cli: Cli, victim: str) -> None:
+    place = Path("/proc/sys/fs/inotify/max_user_instances")
+    before = place.read_text()
+    place.write_text("100")
+    try:
+        frozen = "mount --bind /proc/sys/fs /proc/sys/fs; mount -o remount,ro,bind /proc/sys/fs"
+        done = in_private_mounts(cli, frozen, "up", victim)
+        assert done.returncode == 2, done.stderr
+        assert "fs.inotify.max_user_instances is 100, 7 hosts need 184" in done.stderr
+        assert "sysctl -w fs.inotify.max_user_instances=184" in done.stderr
+        assert traces() == []
+    finally:
+        place.write_text(before)
+
+
+def test_inotify_instances_are_raised_and_put_back(cli: Cli, victim: str) -> None:
+    place = Path("/proc/sys/fs/inotify/max_user_instances")
+    before = place.read_text()
+    place.write_text("100")
+    try:
+        cli.run("up", victim)
+        assert int(place.read_text()) == 184
+        cli.run("destroy")
+        assert int(place.read_text()) == 100
+    finally:
+        place.write_text(before)
+
+
+def test_missing_programs_are_named_with_their_package(cli: Cli, victim: str) -> None:
+    hidden = "mount --bind /dev/null /usr/bin/systemd-nspawn"
+    done = in_private_mounts(cli, hidden, "up", victim)
+    assert done.returncode == 2, done.stderr
+    assert "missing programs of systemd-container; install them" in done.stderr
+    assert not HOME.exists()
+
+
+def test_hosts_that_do_not_boot_are_named_with_their_last_words(cli: Cli, victim: str) -> None:
+    # A kernel that refuses what nspawn asks for, as far as it can tell.
+    broken = (
+        "printf '#!/bin/sh\\necho no such luck; exit 1\\n' >/tmp/dxp-broken; "
+        "chmod +x /tmp/dxp-broken; mount --bind /tmp/dxp-broken /usr/bin/systemd-nspawn"
+    )
+    done = in_private_mounts(cli, broken, "up", victim)
+    Path("/tmp/dxp-broken").unlink()
+    assert done.returncode == 1, done.stderr
+    assert "7 of 7 hosts don't answer over ssh" in done.stderr
+    assert "no such luck" in done.stderr
+    cli.run("up", victim)
+    cli.run("destroy")
+    assert traces() == []
+
+
+def test_one_command_at_a_time_works_on_a_testbed(cli: Cli, victim: str) -> None:
+    process = cli.start("up", victim)
+    assert process.stderr is not None
+    process.stderr.readline()
+    done = cli.run("destroy", "--testbed", "victim", code=2)
+    assert f"is being worked on by process {process.pid}" in done.stderr
+    process.stderr.read()
+    assert process.wait(60) == 0
+    cli.run("destroy")
