@@ -123,7 +123,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, float | None]:
     parser.add_argument("--hosts-per-site", type=int, default=8, help="how many (default: 8)")
     parser.add_argument(
         "--network",
-        type=ipaddress.IPv4Network,
+        type=parse_network,
         default="10.200.0.0/16",
         help="where the hosts get their addresses (default: 10.200.0.0/16)",
     )
@@ -148,6 +148,14 @@ def parse(arguments: Sequence[str]) -> tuple[Options, float | None]:
         given.sites, given.hosts_per_site, given.network, given.timeout, as_json=given.json
     )
     return options, given.inside_since
+
+
+def parse_network(text: str) -> ipaddress.IPv4Network:
+    """'10.200.0.0/16' to a network; raises argparse's error with the reason."""
+    try:
+        return ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; write e.g. '10.200.0.0/16'") from None
 
 
 def check_machine() -> None:
@@ -342,8 +350,9 @@ async def wait_for_banner(host: Host) -> None:
     """Return once the host's sshd has sent its banner; raise Failed when it has ended."""
     while not await sends_banner(host.address):
         if host.sshd.poll() is not None:
-            log = (host.folder / "log").read_text().strip()
-            raise Failed(f"sshd of {host.folder.name} has ended; it said: {log or 'nothing'}")
+            log = host.folder / "log"
+            said = log.read_text().strip() if log.exists() else ""
+            raise Failed(f"sshd of {host.folder.name} has ended; it said: {said or 'nothing'}")
         await asyncio.sleep(PROBE_INTERVAL_S)
 
 

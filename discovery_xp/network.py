@@ -74,16 +74,7 @@ class NetemWan:
         outputs = run_each(
             self.hosts, {name: read_back_command(device) for name, device in devices.items()}
         )
-        readings = []
-        for host in self.plan.hosts:
-            if host.name not in outputs:  # there is one site only
-                continue
-            here = parse_tc(outputs[host.name])
-            for site in self.plan.sites:
-                if site.name != host.site:
-                    link = _link_towards(here, site_prefixes(self.plan, site.name))
-                    readings.append(Reading(host.name, host.site, site.name, link))
-        return readings
+        return readings_of(self.plan, outputs)
 
     def reset(self) -> None:
         """Remove every htb and netem root from every device of every host."""
@@ -172,8 +163,22 @@ def read_back_command(device: str) -> str:
     """One line of sh that prints what tc holds on a device, for `parse_tc`."""
     return (
         f"tc -j qdisc show dev {device}; echo; echo ==; "
-        f"tc -j class show dev {device}; echo; echo ==; tc filter show dev {device} parent 1:"
+        f"tc class show dev {device}; echo; echo ==; tc filter show dev {device} parent 1:"
     )
+
+
+def readings_of(plan: Plan, outputs: Mapping[str, Output]) -> list[Reading]:
+    """What the hosts printed for `read_back_command`, as a reading for each direction."""
+    readings = []
+    for host in plan.hosts:
+        if host.name not in outputs:  # there is one site only
+            continue
+        here = parse_tc(outputs[host.name])
+        for site in plan.sites:
+            if site.name != host.site:
+                link = _link_towards(here, site_prefixes(plan, site.name))
+                readings.append(Reading(host.name, host.site, site.name, link))
+    return readings
 
 
 def parse_tc(output: Output) -> dict[str, Link]:
@@ -181,8 +186,8 @@ def parse_tc(output: Output) -> dict[str, Link]:
     parts = output.stdout.split("==")
     if len(parts) != 3:
         raise Failed(f"tc can't be read back: {output.stderr.strip()[:200]}", "install iproute2")
-    qdiscs, classes = (json.loads(part.strip() or "[]") for part in parts[:2])
-    rates = {entry.get("handle"): _rate_mbit(entry) for entry in classes}
+    qdiscs = json.loads(parts[0].strip() or "[]")
+    rates = _rates_mbit(parts[1])
     links = {
         str(entry.get("parent")): _netem_link(entry["options"], rates.get(entry.get("parent")))
         for entry in qdiscs
@@ -201,9 +206,13 @@ def parse_tc(output: Output) -> dict[str, Link]:
     return found
 
 
-def _rate_mbit(entry: Mapping[str, Any]) -> float | None:
-    rate = entry.get("rate")  # bytes a second
-    return None if rate is None else float(rate) * 8 / 1e6
+_RATE = re.compile(r"^class htb (\S+) .*?\brate ([0-9.]+)([KMG]?)bit\b", re.MULTILINE)
+
+
+def _rates_mbit(text: str) -> dict[str, float]:
+    """Rates by class; tc prints classes as text even where JSON is asked for."""
+    factors = {"": 1e-6, "K": 1e-3, "M": 1.0, "G": 1e3}
+    return {match[1]: float(match[2]) * factors[match[3]] for match in _RATE.finditer(text)}
 
 
 def _netem_link(options: Mapping[str, Any], rate_mbit: float | None) -> Link:

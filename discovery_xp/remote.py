@@ -38,10 +38,6 @@ class Output:
 def quietly() -> Iterator[None]:
     """Run EnOSlib without its output, and in a directory of its own."""
     before = os.getcwd()  # noqa: PTH109 (paired with os.chdir)
-    # Pipelining saves a file copy for each task; read when Ansible is first loaded.
-    os.environ.setdefault("ANSIBLE_PIPELINING", "True")
-    # A site may have a hyphen in its name.
-    os.environ.setdefault("ANSIBLE_TRANSFORM_INVALID_GROUP_CHARS", "ignore")
     # It logs what it raises, too.
     logging.getLogger("enoslib").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="discovery-xp-") as folder:
@@ -58,7 +54,7 @@ def quietly() -> Iterator[None]:
             first = error.hosts[0]
             raise Failed(
                 f"{_some(sorted({host.host for host in error.hosts}))}: "
-                f"'{first.task}' failed: {_last_line(first.payload)}",
+                f"'{first.task}' failed: {_last_words(first.payload)}",
                 "see the host's journal with 'discovery-xp ssh HOST journalctl'",
             ) from None
         finally:
@@ -132,10 +128,10 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def _last_line(payload: Mapping[str, Any]) -> str:
+def _last_words(payload: Mapping[str, Any]) -> str:
     """What a failed task said last; of a loop, what its first failed item said."""
     items = [item for item in payload.get("results", []) if item.get("failed")]
     said = items[0] if items else payload
     text = str(said.get("stderr") or said.get("stdout") or said.get("msg") or said)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "no message"
+    return " / ".join(lines[-2:])[:300] if lines else "no message"

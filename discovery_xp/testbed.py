@@ -209,10 +209,12 @@ class Testbed:
                 break
             os.close(descriptor)
         try:
+            _HELD.add(descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield
         finally:
+            _HELD.discard(descriptor)
             path.unlink(missing_ok=True)
             os.close(descriptor)
             for folder in (locks, home()):  # nothing is left where nothing is kept
@@ -231,6 +233,20 @@ class Testbed:
             shutil.rmtree(self.folder)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
+
+
+# A lock lives as long as any copy of its descriptor: Ansible's workers, which are forked
+# and may outlive a killed run for a moment, must not keep it.
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    for descriptor in _HELD:
+        os.close(descriptor)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def testbeds() -> list[str]:

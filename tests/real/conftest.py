@@ -74,6 +74,15 @@ def clean_machine() -> Iterator[None]:
     assert not HOME.exists()
 
 
+@pytest.fixture(autouse=True)
+def without_failed_ones(request: pytest.FixtureRequest) -> None:
+    """A test of a testbed of its own starts without those of failed ones."""
+    if "victim" in request.fixturenames:
+        environment = {**os.environ, "DISCOVERY_XP_HOME": str(HOME)}
+        command = [sys.executable, "-m", "discovery_xp.cli", "destroy", "--all", "--forget"]
+        subprocess.run(command, env=environment, check=True, timeout=120)
+
+
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """The command line; what a module's tests left up is destroyed after them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -87,14 +88,14 @@ def test_after_sigkill_at_any_point_up_completes(
 def test_an_interrupted_up_says_how_to_go_on(
     cli: Cli, victim: str, duration_s: float, number: signal.Signals
 ) -> None:
-    process = cli.start("up", victim)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "booting" in line:
-            break
-    process.send_signal(number)
-    said = process.stderr.read()
-    assert process.wait(60) == 130
+    with cli.start("up", victim) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "booting" in line:
+                break
+        process.send_signal(number)
+        said = process.stderr.read()
+        assert process.wait(60) == 130
     assert "interrupted; the same command goes on from here" in said
     assert "Traceback" not in said
     cli.run("up", victim)
@@ -165,13 +166,18 @@ def test_without_root_emulated_hosts_are_refused(cli: Cli, victim: str) -> None:
         ["setpriv", "--reuid", "65534", "--clear-groups", *cli.command("up", victim)],
         capture_output=True,
         text=True,
-        env={**cli.environment, "DISCOVERY_XP_HOME": "/tmp/discovery-xp-of-nobody"},
+        env={
+            **cli.environment,
+            "DISCOVERY_XP_HOME": "/tmp/discovery-xp-of-nobody",
+            "HOME": "/tmp/home-of-nobody",
+        },
         check=False,
     )
     assert done.returncode == 2
     assert "emulated hosts need root; run it as root" in done.stderr
     assert "Traceback" not in done.stderr
     assert not Path("/tmp/discovery-xp-of-nobody").exists()
+    shutil.rmtree("/tmp/home-of-nobody", ignore_errors=True)  # Ansible's
 
 
 def test_not_enough_memory_is_refused_with_the_sum(cli: Cli) -> None:
@@ -263,11 +269,11 @@ def test_hosts_that_do_not_boot_are_named_with_their_last_words(cli: Cli, victim
 
 
 def test_one_command_at_a_time_works_on_a_testbed(cli: Cli, victim: str) -> None:
-    process = cli.start("up", victim)
-    assert process.stderr is not None
-    process.stderr.readline()
-    done = cli.run("destroy", "--testbed", "victim", code=2)
-    assert f"is being worked on by process {process.pid}" in done.stderr
-    process.stderr.read()
-    assert process.wait(60) == 0
+    with cli.start("up", victim) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        done = cli.run("destroy", "--testbed", "victim", code=2)
+        assert f"is being worked on by process {process.pid}" in done.stderr
+        process.stderr.read()
+        assert process.wait(60) == 0
     cli.run("destroy")
