@@ -88,6 +88,7 @@ def start(testbed: Testbed, host: PlannedHost, root_tree: Path) -> None:
         f"--machine={_machine_name(testbed.name, host.name)}",
         f"--hostname={host.name}",
         f"--network-namespace-path=/run/netns/{fabric.host_namespace(testbed.name, host.name)}",
+        "--capability=CAP_NET_ADMIN",  # its network is its own: tc and nftables are for it to use
         "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe",
     ]  # fmt: skip
     # Mounts are made in a namespace of their own: they end with the host, however it ends.
