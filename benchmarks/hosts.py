@@ -4,7 +4,7 @@ Brings eight sites of eight hosts up (as root), the same with Mininet beside it 
 same run, plans a hundred sites, measures every pair's round trip and the throughput of
 a link in user space, and destroys all.  Times are for the comparison within a run.
 
-    ./.venv/bin/python benchmarks/hosts.py [--repeats 3] [--json FILE]
+    ./.venv/bin/python benchmarks/hosts.py [--repeats 3] [--json FILE] [--figure FILE]
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ def measure_links(folder: str, delay: str) -> dict[str, Any]:
         "median_error_ms": statistics.median(errors),
         "worst_error_ms": max(errors),
         "throughput_mbit": report["end"]["sum_received"]["bits_per_second"] / 1e6,
+        "pairs": pairs,
     }
     discovery_xp("destroy")
     return figures
@@ -115,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("run it as root")
@@ -134,6 +136,54 @@ def main() -> None:
     if options.json:
         everything = {"hosts": ours, "mininet": mininet, "plan_s": plans, "links": links}
         options.json.write_text(json.dumps(everything, indent=1) + "\n")
+    if options.figure:
+        draw(ours, mininet, links, options.figure)
+
+
+def draw(
+    ours: list[dict[str, float]],
+    mininet: list[dict[str, Any]],
+    links: list[dict[str, Any]],
+    target: Path,
+) -> None:
+    """Every pair's round trip less the requested one, and 64 hosts beside Mininet's."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9, 3.2), width_ratios=[3, 2], layout="constrained"
+    )
+    shown = [link for link in links if link["requested_rtt_ms"]]
+    for column, link in enumerate(shown):
+        for index, pair in enumerate(link["pairs"]):
+            x = column + (index - len(link["pairs"]) / 2) / 40
+            middle = pair["observed_ms"] - pair["requested_ms"]
+            ends = [pair["least_ms"] - pair["requested_ms"], pair["most_ms"] - pair["requested_ms"]]
+            left.plot([x, x], ends, color="tab:blue", alpha=0.25, linewidth=1.5)
+            left.plot([x], [middle], ".", color="tab:blue", markersize=4)
+        allowed = link["pairs"][0]["allowed_ms"]
+        for bound in (-allowed, allowed):
+            left.plot([column - 0.4, column + 0.4], [bound, bound], "--", color="tab:red", lw=1)
+    left.axhline(0, color="gray", linewidth=0.8)
+    names = [f"{link['requested_rtt_ms']:g} ms" for link in shown]
+    left.set_xticks(range(len(shown)), names)
+    left.set_xlabel("round trip requested")
+    left.set_ylabel("observed less requested, ms")
+    left.set_title("28 pairs of 8 sites: median and range of 20 pings", fontsize=9)
+    runs = {"emulated hosts": ours, "Mininet": mininet}
+    for offset, (name, figures) in enumerate(runs.items()):
+        values = [
+            statistics.median(run[key] for run in figures) if figures else 0.0
+            for key in ("up_s", "memory_mb_per_host")
+        ]
+        places = [place + 0.36 * offset for place in range(2)]
+        right.bar_label(right.bar(places, values, 0.34, label=name), fmt="%.1f", fontsize=8)
+    right.set_xticks([0.18, 1.18], ["64 hosts up, s", "memory a host, MB"])
+    right.set_title("systems beside bare namespaces", fontsize=9)
+    right.legend(fontsize=8)
+    figure.savefig(target, dpi=120)
 
 
 def spread(values: list[float]) -> str:

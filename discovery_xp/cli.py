@@ -456,6 +456,8 @@ def destroy(name: str | None, everything: bool, forget: bool) -> None:
             failures.append(error)
             if len(names) > 1:
                 click.echo(f"'{each}' stays: {error}", err=True)
+    if everything:
+        experiment.sweep()
     if failures:
         raise failures[0]
     if not names:

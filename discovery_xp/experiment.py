@@ -207,6 +207,12 @@ def known_testbeds() -> list[str]:
     return sorted(found, key=lambda name: (is_local(name), name))
 
 
+def sweep() -> None:
+    """After the last testbed of this machine: remove what belongs to none."""
+    if os.geteuid() == 0:
+        local.sweep()
+
+
 def tear_down(testbed: Testbed, forget: bool = False) -> None:
     """Remove the testbed and all its traces, whatever state it is in.
 

@@ -12,7 +12,7 @@ from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
 from discovery_xp.plan import Plan
 from discovery_xp.providers.local import cgroups, containers, fabric, image, machine
-from discovery_xp.providers.local.vde import VdeWan, remove_run_folder
+from discovery_xp.providers.local.vde import VdeWan, remove_run_folder, run_folders
 from discovery_xp.remote import answering
 from discovery_xp.testbed import Testbed, testbeds, write_atomically
 from discovery_xp.topology import SshHost
@@ -142,12 +142,18 @@ def release(testbed: Testbed) -> None:
     cgroups.kill(testbed.name)
     fabric.remove(testbed.name)
     remove_run_folder(testbed.name)
-    image.clean()
     testbed.remove()
+    sweep()
+
+
+def sweep() -> None:
+    """When no testbed is left: remove what belongs to none, put kernel limits back."""
     if not leftovers():
+        fabric.remove_stray_devices()
+        image.clean()
         machine.restore_limits()
 
 
 def leftovers() -> set[str]:
     """Names of all testbeds that have anything on this machine, with or without a state."""
-    return {*testbeds(), *cgroups.testbeds(), *fabric.testbeds()}
+    return {*testbeds(), *cgroups.testbeds(), *fabric.testbeds(), *run_folders()}

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import ipaddress
 import os
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -146,6 +147,14 @@ def _build_site(plan: Plan, site: PlannedSite) -> None:
                 f"route add default via {site.gateway}",
             ],
         )
+
+
+def remove_stray_devices() -> None:
+    """Remove interfaces of ours whose testbed is gone; for when no testbed is left."""
+    for entry in Path("/sys/class/net").iterdir():
+        if re.fullmatch(r"dxp[0-9a-f]{10}", entry.name):
+            with contextlib.suppress(Failed):
+                run(["ip", "link", "delete", entry.name])
 
 
 def is_whole(plan: Plan) -> bool:

@@ -230,6 +230,11 @@ class VdeWan:
         return answer.decode(errors="replace")
 
 
+def run_folders() -> set[str]:
+    """Names of the testbeds that have sockets."""
+    return {entry.name for entry in RUN.iterdir()} if RUN.is_dir() else set()
+
+
 def remove_run_folder(testbed: str) -> None:
     """Remove a testbed's sockets; its processes are gone by then."""
     shutil.rmtree(RUN / testbed, ignore_errors=True)
