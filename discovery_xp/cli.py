@@ -174,6 +174,9 @@ def validate(topology: tuple[Path, ...]) -> None:
         except InvalidInput as error:
             problems += error.problems
             continue
+        except Refused as error:
+            problems.append(Problem(str(path), 0, "", error.message, error.remedy))
+            continue
         servers = sum(site.servers for site in read.sites) + (read.master is not None)
         click.echo(f"{path}: {len(read.sites)} sites, {servers} hosts")
     if problems:
@@ -215,7 +218,7 @@ def _print_plan(made: Plan) -> None:
     console.print(_hosts_table(made))
     console.print(_links_table(made.links))
     for request in made.requests:
-        console.print(f"POST /sites/{request.site}/jobs", json.dumps(request.body), markup=False)
+        click.echo(f"POST /sites/{request.site}/jobs {json.dumps(request.body)}")
     console.print("Order of play:")
     for number, step in enumerate(made.steps, start=1):
         console.print(f"  {number}. {step}")
@@ -302,9 +305,11 @@ def _links_table(links: Sequence[PlannedLink]) -> Table:
     """One row for each pair, or for all pairs that are alike when those are many."""
     by_ends = {(link.source, link.target): link.link for link in links}
     groups: dict[tuple[Link, Link], list[str]] = {}
+    seen: set[tuple[str, str]] = set()
     for (source, target), there in by_ends.items():
-        back = by_ends[target, source]
-        if f"{target} - {source}" not in groups.get((back, there), []):
+        if (target, source) not in seen:
+            seen.add((source, target))
+            back = by_ends[target, source]
             groups.setdefault((there, back), []).append(f"{source} - {target}")
     table = Table(title="Links between sites", title_justify="left", show_edge=False)
     for column in ("sites", "direction", "delay (one-way)", "jitter", "loss", "rate", "rtt"):
@@ -408,7 +413,7 @@ def _print_testbeds(as_json: bool) -> None:
         click.echo(f"{name}: {state.phase}, {len(state.plan.hosts)} hosts, since {state.created}")
 
 
-@cli.command(context_settings={"ignore_unknown_options": True})
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @_testbed_option
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

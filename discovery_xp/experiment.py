@@ -2,7 +2,7 @@
 
 `bring_up` does, each step saved so that a killed run can be resumed or destroyed:
 
-1. refuse a name that is taken by another plan;
+1. refuse a name that is taken by a testbed with other hosts;
 2. save the state, before anything exists that it would have to name;
 3. acquire the hosts from the provider, or repair them, until ssh answers on all;
 4. write the inventory;
@@ -46,9 +46,9 @@ def bring_up(plan: Plan, progress: Progress) -> Brought:
     """Make or repair the testbed of `plan`; see the module's docstring for the steps."""
     testbed = Testbed(plan.name)
     with testbed.locked():
-        _require_same_plan(plan, testbed)
+        _require_same_hosts(plan, testbed)
         if testbed.exists():
-            testbed.update(phase="acquiring", changed_links=None)
+            testbed.update(phase="acquiring", plan=plan, changed_links=None)
         else:
             testbed.save(State(plan=plan, phase="acquiring", created=now()))
         try:
@@ -56,7 +56,8 @@ def bring_up(plan: Plan, progress: Progress) -> Brought:
         except Refused as error:
             # Nothing was started: a refusal leaves no testbed behind that wasn't there.
             if error.exit_code == Refused.exit_code and testbed.load().image is None:
-                _release(testbed)
+                testbed.remove()
+                sweep()
             raise
         write_inventory(hosts, testbed)
         progress("imposing links", 0, 0)
@@ -67,7 +68,7 @@ def bring_up(plan: Plan, progress: Progress) -> Brought:
         return Brought(testbed, testbed.update(phase="up"), pairs)
 
 
-def _require_same_plan(plan: Plan, testbed: Testbed) -> None:
+def _require_same_hosts(plan: Plan, testbed: Testbed) -> None:
     if not testbed.exists():
         return
     state = testbed.load()
@@ -75,9 +76,9 @@ def _require_same_plan(plan: Plan, testbed: Testbed) -> None:
         raise Refused(
             f"'{plan.name}' is half destroyed", f"finish with 'destroy --testbed {plan.name}'"
         )
-    if state.plan.digest != plan.digest:
+    if not state.plan.has_hosts_of(plan):
         raise Refused(
-            f"a testbed '{plan.name}' with another plan is there since {state.created}",
+            f"a testbed '{plan.name}' with other hosts is there since {state.created}",
             f"'discovery-xp destroy --testbed {plan.name}' first, or give a --name",
         )
 

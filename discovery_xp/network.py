@@ -25,7 +25,9 @@ from discovery_xp.remote import Output, quietly, run_each
 from discovery_xp.topology import Link, Tolerance
 from discovery_xp.units import format_ms, format_percent, format_rate
 
-UNLIMITED_MBIT = 10_000.0
+# No limit, in a word that htb takes; what has none is queued as if it had ten gigabit.
+UNLIMITED_MBIT = 200_000.0
+QUEUED_MBIT = 10_000.0
 PINGS = 10
 ROUNDS = 3
 
@@ -148,7 +150,7 @@ def netem_arguments(link: Link) -> str:
     netem's queue holds 1000 packets by default, which caps a link of 25 ms at about
     480 Mbit/s; ours holds twice what the rate can have on the way.
     """
-    on_the_way = (link.rate_mbit or UNLIMITED_MBIT) * 1e6 / 8 * (link.delay_ms + link.jitter_ms)
+    on_the_way = (link.rate_mbit or QUEUED_MBIT) * 1e6 / 8 * (link.delay_ms + link.jitter_ms)
     packets = max(1000, round(2 * on_the_way / 1000 / 1500))
     jitter = f" {format_ms(link.jitter_ms)}" if link.jitter_ms else ""
     return f"{format_ms(link.delay_ms)}{jitter} limit {packets}"
@@ -361,7 +363,9 @@ def measure(hosts: Hosts, links: Sequence[PlannedLink], pings: int = PINGS) -> l
     results: dict[tuple[str, str], PairRtt] = {}
     pending = pairs
     for round_number in range(1, ROUNDS + 1):
-        samples = _ping(hosts, [(source, target) for source, target, _ in pending], pings)
+        longest_ms = max((requested for _, _, requested in pending), default=0.0)
+        ends = [(source, target) for source, target, _ in pending]
+        samples = _ping(hosts, ends, pings, longest_ms)
         for source, target, requested in pending:
             results[source, target] = summarise(
                 source, target, requested, samples[source, target], plan.tolerance, round_number
@@ -373,7 +377,7 @@ def measure(hosts: Hosts, links: Sequence[PlannedLink], pings: int = PINGS) -> l
 
 
 def _ping(
-    hosts: Hosts, pairs: Sequence[tuple[str, str]], pings: int
+    hosts: Hosts, pairs: Sequence[tuple[str, str]], pings: int, rtt_ms: float
 ) -> dict[tuple[str, str], list[float | None]]:
     """Pings of each pair in both directions at once; None for a lost one."""
     plan = hosts.plan
@@ -384,7 +388,7 @@ def _ping(
         targets.setdefault(source, []).append(target)
         targets.setdefault(target, []).append(source)
     commands = {
-        probe[source].name: fping_command([str(probe[to].address) for to in others], pings)
+        probe[source].name: fping_command([str(probe[to].address) for to in others], pings, rtt_ms)
         for source, others in targets.items()
     }
     outputs = run_each(hosts, commands)
@@ -404,10 +408,14 @@ def _ping(
     return samples
 
 
-def fping_command(addresses: Sequence[str], pings: int) -> str:
-    """One line of sh that pings all addresses; the first ping only warms caches up."""
+def fping_command(addresses: Sequence[str], pings: int, rtt_ms: float = 0.0) -> str:
+    """One line of sh that pings all addresses; the first ping only warms caches up.
+
+    `rtt_ms` is the longest round trip expected: a reply is waited for as long, and 3 s.
+    """
     install = "command -v fping >/dev/null || apt-get install -qq -y fping >/dev/null"
-    return f"{install}; fping -q -C {pings + 1} -p 100 -i 2 -t 3000 {' '.join(addresses)}"
+    wait_ms = round(rtt_ms) + 3000
+    return f"{install}; fping -q -C {pings + 1} -p 100 -i 2 -t {wait_ms} {' '.join(addresses)}"
 
 
 def parse_fping(text: str) -> dict[str, list[float | None]]:

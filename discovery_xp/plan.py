@@ -124,6 +124,16 @@ class Plan:
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def has_hosts_of(self, other: Plan) -> bool:
+        """True when both need the very same hosts; links and tolerance may differ."""
+
+        def without_links(plan: Plan) -> Plan:
+            return dataclasses.replace(
+                plan, links=(), tolerance=Tolerance(), needs=Needs(), steps=()
+            )
+
+        return without_links(self) == without_links(other)
+
     def host(self, name: str) -> PlannedHost:
         """The host called `name`; raises Refused when there is none."""
         for host in self.hosts:

@@ -155,23 +155,24 @@ class Testbed:
                 f"{self.state_file}:{error.lineno}: the state is damaged",
                 f"run 'discovery-xp destroy --testbed {self.name}'",
             ) from None
+        if not isinstance(data, dict):
+            raise Refused(
+                f"{self.state_file}: the state is damaged",
+                f"run 'discovery-xp destroy --testbed {self.name}'",
+            )
         if data.get("format") != STATE_FORMAT:
             raise Refused(
                 f"{self.state_file}: a state of format {data.get('format')}, "
                 f"but this version reads {STATE_FORMAT}",
                 "use the version that wrote it, or destroy the testbed",
             )
-        return State(
-            plan=plan_from_json(data["plan"]),
-            phase=data["phase"],
-            created=data["created"],
-            wan=data["wan"],
-            image=data["image"],
-            observed=tuple(data["observed"]),
-            changed_links=None
-            if data["changed_links"] is None
-            else links_from_json(data["changed_links"]),
-        )
+        try:
+            return _state_from_json(data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(
+                f"{self.state_file}: the state is damaged ({type(error).__name__}: {error})",
+                f"run 'discovery-xp destroy --testbed {self.name}'",
+            ) from None
 
     def save(self, state: State) -> State:
         """Replace the state in one step; returns it."""
@@ -233,6 +234,19 @@ class Testbed:
             shutil.rmtree(self.folder)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
+
+
+def _state_from_json(data: Mapping[str, Any]) -> State:
+    changed = data["changed_links"]
+    return State(
+        plan=plan_from_json(data["plan"]),
+        phase=data["phase"],
+        created=data["created"],
+        wan=data["wan"],
+        image=data["image"],
+        observed=tuple(data["observed"]),
+        changed_links=None if changed is None else links_from_json(changed),
+    )
 
 
 # A lock lives as long as any copy of its descriptor: Ansible's workers, which are forked

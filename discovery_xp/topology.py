@@ -63,7 +63,9 @@ Rate = Annotated[
 ]
 Loss = Annotated[float, *_quantity(units.parse_loss_percent, _NUMBER + r"%\s*$", "0.1%")]
 Percent = Annotated[float, *_quantity(units.parse_percent, _NUMBER + r"%\s*$", "5%")]
-Size = Annotated[int, *_quantity(units.parse_size_bytes, _NUMBER + r"[KMGkmg]i?[Bb]\s*$", "512MiB")]
+Size = Annotated[
+    int, *_quantity(units.parse_memory_bytes, _NUMBER + r"[KMGkmg]i?[Bb]\s*$", "512MiB")
+]
 
 
 def _check_name(value: object) -> object:
@@ -142,7 +144,7 @@ class LimitEntry(_Entry):
 class LocalEntry(_Entry):
     """Emulated hosts on this machine."""
 
-    type: Literal["local"] = "local"
+    type: Literal["local"]
     network: str | None = Field(None, description="IPv4 network of the hosts, e.g. 10.64.0.0/16")
     wan: Literal["auto", "netem", "vde"] = Field(
         "auto", description="how latency is imposed; auto: tc netem if the kernel has it, else VDE"
@@ -205,7 +207,7 @@ class TopologyFile(_Entry):
     )
     network: NetworkEntry = NetworkEntry()
     provider: Annotated[LocalEntry | StaticEntry | G5kEntry, Field(discriminator="type")] = (
-        LocalEntry()
+        LocalEntry(type="local")
     )
 
 
@@ -789,7 +791,7 @@ def _check_static(
     hosts = provider.get("hosts")
     if not isinstance(hosts, dict):
         return
-    seen: set[tuple[str, int]] = set()
+    seen: set[str] = set()
     for site, entries in hosts.items():
         place = ("provider", "hosts", site)
         if site not in servers:
@@ -804,11 +806,9 @@ def _check_static(
                 "list more hosts or lower the site's counts",
             )
         for index, entry in enumerate(entries):
-            own = entry if isinstance(entry, dict) else {"address": entry}
-            end = (str(own.get("address")), _whole(own.get("port", provider.get("port")), 22))
-            if end in seen:
-                parsed.report((*place, index), f"'{end[0]}' is listed twice", "list it once")
-            seen.add(end)
+            address = entry.get("address") if isinstance(entry, dict) else entry
+            _check_address(parsed, (*place, index), str(address), seen)
+            seen.add(str(address))
     for site in servers:
         if site not in hosts:
             parsed.report(
@@ -816,6 +816,19 @@ def _check_static(
                 f"no hosts for site '{site}'",
                 f"add '{site}: [...]' with {servers[site]} addresses",
             )
+
+
+def _check_address(
+    parsed: YamlFile, place: tuple[str | int, ...], address: str, seen: set[str]
+) -> None:
+    try:
+        ipaddress.IPv4Address(address)
+    except ValueError:
+        parsed.report(
+            place, f"'{address}' is not an IPv4 address", "write e.g. '192.168.0.7' (tc wants it)"
+        )
+    if address in seen:
+        parsed.report(place, f"'{address}' is listed twice", "list it once")
 
 
 def _check_g5k(parsed: YamlFile, provider: Mapping[str, Any], servers: Mapping[str, int]) -> None:

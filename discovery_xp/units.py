@@ -25,8 +25,9 @@ _SIZE_BYTES = {
     "gib": 2**30,
 }
 
+MIN_MEMORY_BYTES = 32 * 2**20
 MAX_DELAY_MS = 60_000.0
-MAX_RATE_MBIT = 400_000.0
+MAX_RATE_MBIT = 100_000.0
 
 
 class QuantityError(ValueError):
@@ -68,7 +69,9 @@ def parse_rate_mbit(value: object) -> float:
     if rate_mbit == 0:
         raise QuantityError(f"'{value}' lets nothing through", "leave 'rate' out for no limit")
     if rate_mbit > MAX_RATE_MBIT:
-        raise QuantityError(f"'{value}' is over 400gbit", "leave 'rate' out for no limit")
+        raise QuantityError(f"'{value}' is over 100gbit", "leave 'rate' out for no limit")
+    if not math.isclose(rate_mbit * 1000, round(rate_mbit * 1000)):
+        raise QuantityError(f"'{value}' is finer than 1kbit", "write whole kbit")
     return rate_mbit
 
 
@@ -88,9 +91,12 @@ def parse_loss_percent(value: object) -> float:
     return percent
 
 
-def parse_size_bytes(value: object) -> int:
-    """'512MiB' or '1GB' to bytes."""
-    return round(_parse(value, dict(_SIZE_BYTES), "MiB", "size"))
+def parse_memory_bytes(value: object) -> int:
+    """'512MiB' or '1GB' to bytes; at least what a host needs to boot."""
+    size_bytes = round(_parse(value, dict(_SIZE_BYTES), "MiB", "size"))
+    if size_bytes < MIN_MEMORY_BYTES:
+        raise QuantityError(f"'{value}' is too small for a host", "write at least '32MiB'")
+    return size_bytes
 
 
 def format_ms(duration_ms: float) -> str:

@@ -161,10 +161,18 @@ def test_up_again_changes_nothing_but_the_links(cli: Cli, small: str) -> None:
     assert {pair["requested_ms"] for pair in pairs} == {10, 33}
 
 
-def test_another_plan_of_the_same_name_is_refused(cli: Cli, small: str) -> None:
-    other = cli.topology("clash", TOPOLOGY.replace("delay: 5ms", "delay: 6ms"))
+def test_other_hosts_under_the_same_name_are_refused(cli: Cli, small: str) -> None:
+    other = cli.topology("clash", TOPOLOGY.replace("computes: 1}", "computes: 2}"))
     done = cli.run("up", other, code=2)
-    assert "with another plan is there" in done.stderr
+    assert "with other hosts is there" in done.stderr
+
+
+def test_up_with_other_links_imposes_those(cli: Cli, small: str) -> None:
+    other = cli.topology("other-links", TOPOLOGY.replace("delay: 5ms", "delay: 9ms"))
+    cli.run("up", other)
+    pairs = json.loads(cli.run("network", "measure", "--json").stdout)
+    assert {pair["requested_ms"] for pair in pairs} == {18, 33}
+    cli.run("up", small)
 
 
 def test_addresses_in_use_are_refused(cli: Cli, small: str) -> None:

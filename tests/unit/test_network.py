@@ -69,7 +69,7 @@ QDISCS = """[{"kind":"htb","handle":"1:","root":true,"options":{}},
  {"kind":"netem","handle":"11:","parent":"1:2",
   "options":{"limit":16667,"delay":{"delay":0.01,"jitter":0,"correlation":0}}}]"""
 CLASSES = """class htb 1:1 root leaf 10: prio 0 rate 100Mbit ceil 100Mbit burst 1600b cburst 1600b
-class htb 1:2 root leaf 11: prio 0 rate 10Gbit ceil 10Gbit burst 0b cburst 0b
+class htb 1:2 root leaf 11: prio 0 rate 200Gbit ceil 200Gbit burst 0b cburst 0b
 """
 FILTERS = """filter protocol ip pref 49152 u32 chain 0 fh 800::800 order 2048 flowid 1:1 not_in_hw
   match 0a630200/ffffff00 at 16

@@ -131,12 +131,13 @@ def test_grid5000_requests_are_those_that_enoslib_would_send() -> None:
 def test_static_hosts_are_dealt_out_by_site() -> None:
     plan = plan_of(
         "sites: [{name: a}, {name: b}]\n"
-        "provider: {type: static, hosts: {a: [h1, h2, h3, spare], b: [h4, h5]}}"
+        "provider: {type: static, hosts: "
+        "{a: [10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.9], b: [10.0.0.4, 10.0.0.5]}}"
     )
     assert {host.name: host.address for host in plan.hosts} == {
-        "a-master-1": "h1",
-        "a-controller-1": "h2",
-        "a-compute-1": "h3",
-        "b-controller-1": "h4",
-        "b-compute-1": "h5",
+        "a-master-1": "10.0.0.1",
+        "a-controller-1": "10.0.0.2",
+        "a-compute-1": "10.0.0.3",
+        "b-controller-1": "10.0.0.4",
+        "b-compute-1": "10.0.0.5",
     }

@@ -160,12 +160,23 @@ BAD = [
     (TWO + "provider: {type: local, limits: {compute: {cpus: 0}}}", "'0' is out of range"),
     (TWO + "provider: {type: local, limits: {compute: {memory: 5}}}", "'5' has no unit"),
     (TWO + "provider: {type: local, limits: {computes: {}}}", "unknown key"),
-    (TWO + "provider: {type: static, hosts: {a: [h1, h2, h3]}}", "no hosts for site 'b'"),
     (
-        TWO + "provider: {type: static, hosts: {a: [h1], b: [h2, h3]}}",
+        TWO + "provider: {type: static, hosts: {a: [10.0.0.1, 10.0.0.2, 10.0.0.3]}}",
+        "no hosts for site 'b'",
+    ),
+    (
+        TWO + "provider: {type: static, hosts: {a: [10.0.0.1], b: [10.0.0.2, 10.0.0.3]}}",
         "1 hosts, but the site needs 3; list more hosts or lower the site's counts",
     ),
-    (TWO + "provider: {type: static, hosts: {a: [h, h, h], b: [i, j]}}", "'h' is listed twice"),
+    (
+        TWO + "provider: {type: static, hosts: {a: [10.0.0.1, 10.0.0.1, h], b: []}}",
+        "provider.hosts.a[1]: '10.0.0.1' is listed twice",
+    ),
+    (
+        TWO + "provider: {type: static, hosts: {a: [10.0.0.1, 10.0.0.2, h], b: []}}",
+        "provider.hosts.a[2]: 'h' is not an IPv4 address; write e.g. '192.168.0.7'",
+    ),
+    (TWO + "provider: {type: local, limits: {data: {memory: 1MiB}}}", "is too small for a host"),
     (TWO + "provider: {type: g5k}", "no cluster for a, b; write 'site' and 'cluster'"),
     (TWO + "provider: {type: g5k, site: r, cluster: c, walltime: 2:00}", "is not a walltime"),
     (TWO + "provider: {type: g5k, site: r, cluster: c, reservation: now}", "is not a start"),

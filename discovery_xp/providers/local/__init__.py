@@ -49,6 +49,8 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     _raise_limits(plan)
 
     state = testbed.load()
+    # Once chosen it stays: what was imposed one way can only be changed the same way.
+    wan = state.wan or choose_wan(plan)
     if state.image is None or not image.tree(state.image).is_dir():
         testbed.update(image=image.ensure(testbed, progress))
     if not whole:
@@ -57,7 +59,7 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
         fabric.build(plan)
     _write_ssh_files(plan, testbed)
     _boot_missing(plan, testbed, progress)
-    testbed.update(wan=choose_wan(plan))
+    testbed.update(wan=wan)
     return hosts(plan, testbed)
 
 

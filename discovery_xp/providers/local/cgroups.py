@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
@@ -60,17 +61,25 @@ def _limit(folders: list[Path], limit: Limit) -> None:
         "memory.limit_in_bytes": "-1" if limit.memory_bytes is None else str(limit.memory_bytes),
         "memory.max": "max" if limit.memory_bytes is None else str(limit.memory_bytes),
     }
-    done = set()
     for folder in folders:
         for name, value in settings.items():
             if (folder / name).exists():
                 (folder / name).write_text(value)
-                done.add(name.split(".")[0])
-    for controller, wanted in (("cpu", limit.cpus), ("memory", limit.memory_bytes)):
-        if wanted is not None and controller not in done:
+
+
+def check_limits(limits: Iterable[Limit]) -> None:
+    """Raise Refused where a limit is asked for that this kernel can't impose."""
+    mounted = trees()
+    given = list(limits)
+    for controller, key, wanted in (
+        ("cpu", "cpus", any(limit.cpus is not None for limit in given)),
+        ("memory", "memory", any(limit.memory_bytes is not None for limit in given)),
+    ):
+        version_2 = ROOT / "cgroup.controllers"
+        known = version_2.read_text().split() if version_2.exists() else [t.name for t in mounted]
+        if wanted and not any(controller in name.split(",") for name in known):
             raise Refused(
-                f"this kernel can't limit {controller}",
-                f"remove '{'cpus' if controller == 'cpu' else 'memory'}' from provider.limits",
+                f"this kernel can't limit {controller}", f"remove '{key}' from provider.limits"
             )
 
 
@@ -131,9 +140,13 @@ def _remove(testbed: str, name: str | None, deadline: float) -> None:
 
 
 def testbeds() -> set[str]:
-    """Names of the testbeds that have groups."""
+    """Names of the testbeds that have groups; none where there are no groups at all."""
     found: set[str] = set()
-    for tree in trees():
+    try:
+        mounted = trees()
+    except Refused:
+        return found
+    for tree in mounted:
         if (tree / TOP).is_dir():
             found.update(entry.name for entry in (tree / TOP).iterdir() if entry.is_dir())
     return found

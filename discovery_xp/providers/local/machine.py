@@ -12,6 +12,7 @@ from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.plan import Plan
+from discovery_xp.providers.local import cgroups
 from discovery_xp.providers.local.run import run
 from discovery_xp.testbed import home, write_atomically
 from discovery_xp.units import format_bytes
@@ -48,6 +49,7 @@ def check(plan: Plan, hosts_to_start: int, image_is_cached: bool) -> None:
         )
     if not Path("/dev/net/tun").exists() and not Path("/sys/class/misc/tun").exists():
         raise Refused("this kernel has no TUN/TAP devices", "load the module: 'modprobe tun'")
+    cgroups.check_limits(host.limit for host in plan.hosts)
     share = hosts_to_start / max(1, len(plan.hosts))
     _check_memory(plan.needs.memory_bytes * share, hosts_to_start)
     _check_disk(plan.needs.disk_bytes * (share if image_is_cached else 1))
