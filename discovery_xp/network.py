@@ -100,9 +100,8 @@ class NetemWan:
 
 # Only roots that shape traffic the way we do: a host's other qdiscs are its own business.
 RESET_COMMAND = (
-    "for dev in $(ls /sys/class/net); do "
-    "if tc qdisc show dev $dev root | grep -Eq 'qdisc (htb|netem) .*root'; "
-    "then tc qdisc del dev $dev root; fi; done; true"
+    r"tc qdisc show | sed -En 's/^qdisc (htb|netem) [^ ]+ dev ([^ ]+) root .*/\2/p' | "
+    "while read -r dev; do tc qdisc del dev $dev root; done"
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from discovery_xp import network
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import inside, traces
 
@@ -65,6 +66,7 @@ def test_a_host_is_a_system_of_its_own(cli: Cli, small: str) -> None:
     done = cli.run("ssh", "south-compute-1", facts).stdout.split()
     assert done[:3] == ["south-compute-1", "systemd", "running"]
     assert done[-1].endswith(".2.2/24")
+    assert cli.run("ssh", "south-compute-1", "ls /sys/class/net").stdout.split() == ["eth0", "lo"]
 
 
 def test_hosts_know_each_other_by_name(cli: Cli, small: str) -> None:
@@ -75,9 +77,10 @@ def test_hosts_may_shape_their_own_traffic(cli: Cli, small: str) -> None:
     """What tc netem needs of a host, on a kernel with sch_netem or without."""
     shape = "tc qdisc add dev eth0 root handle 1: htb"
     rate = "tc class add dev eth0 parent 1: classid 1:1 htb rate 1gbit"
-    look = "tc qdisc show dev eth0; tc qdisc del dev eth0 root"
-    done = cli.run("ssh", "south-compute-1", f"{shape} && {rate} && {look}")
+    done = cli.run("ssh", "south-compute-1", f"{shape} && {rate} && tc qdisc show dev eth0")
     assert "qdisc htb 1: root" in done.stdout
+    done = cli.run("ssh", "south-compute-1", f"{network.RESET_COMMAND}; tc qdisc show dev eth0")
+    assert "htb" not in done.stdout
 
 
 def test_the_exit_code_of_a_command_comes_back(cli: Cli, small: str) -> None:

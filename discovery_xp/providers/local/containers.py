@@ -82,12 +82,16 @@ def start(testbed: Testbed, host: PlannedHost, root_tree: Path) -> None:
     own = folder(testbed, host.name)
     groups = cgroups.create(testbed.name, group(host.name), host.limit)
     upper, work, root = (shlex.quote(str(own / name)) for name in ("upper", "work", "root"))
+    network = f"/run/netns/{fabric.host_namespace(testbed.name, host.name)}"
     nspawn = [
+        # Enter it first: nspawn mounts /sys before it joins, and /sys shows the network of
+        # whoever mounted it.
+        "nsenter", f"--net={network}",
         "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit",
         f"--directory={own / 'root'}",
         f"--machine={_machine_name(testbed.name, host.name)}",
         f"--hostname={host.name}",
-        f"--network-namespace-path=/run/netns/{fabric.host_namespace(testbed.name, host.name)}",
+        f"--network-namespace-path={network}",
         "--capability=CAP_NET_ADMIN",  # its network is its own: tc and nftables are for it to use
         "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe",
     ]  # fmt: skip

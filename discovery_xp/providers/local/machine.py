@@ -26,6 +26,7 @@ TOOLS = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "unshare": "util-linux",
+    "nsenter": "util-linux",
     "mount": "mount",
     "wirefilter": "vde2",
     "vde_switch": "vde2",
