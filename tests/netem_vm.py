@@ -198,7 +198,7 @@ def run_in_vm(
     """
     networks = _networks(hosts)
     _check_steps(hosts, steps)
-    qemu = _program(_QEMU)
+    qemu = program(_QEMU)
     image = _boot_image(cache_dir)
     with tempfile.TemporaryDirectory(prefix="netem-vm-") as directory:
         workdir = Path(directory)
@@ -212,8 +212,8 @@ def run_in_vm(
             *("-append", _KERNEL_OPTIONS),
             *("-serial", f"file:{_CONSOLE_LOG}", "-serial", f"file:{_RESULTS_FILE}"),
         ]
-        outcome = _run_qemu(command, workdir, timeout_s)
-        return _read_results(workdir, steps, outcome)
+        outcome = run_qemu(command, workdir, timeout_s)
+        return read_results(workdir, steps, outcome)
 
 
 # Hosts and steps
@@ -313,10 +313,10 @@ def _call_entries(setup_script: str, steps: Sequence[Step]) -> Iterator[_Entry]:
 # Running the machine
 
 
-def _run_qemu(command: Sequence[str], workdir: Path, timeout_s: float) -> str:
+def run_qemu(command: Sequence[str], workdir: Path, timeout_s: float) -> str:
     """Run QEMU until it ends or its time is over, and tell in words which of the two it was."""
     # The kernel ends QEMU if this process dies without a chance to do it.
-    leashed = [_program("setpriv"), "--pdeathsig", "KILL", "--", *command]
+    leashed = [program("setpriv"), "--pdeathsig", "KILL", "--", *command]
     with (workdir / _QEMU_ERRORS).open("wb") as errors:
         process = subprocess.Popen(
             leashed, cwd=workdir, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
@@ -331,7 +331,7 @@ def _run_qemu(command: Sequence[str], workdir: Path, timeout_s: float) -> str:
     return f"ended (QEMU's exit code: {status})"
 
 
-def _read_results(workdir: Path, steps: Sequence[Step], outcome: str) -> list[StepResult]:
+def read_results(workdir: Path, steps: Sequence[Step], outcome: str) -> list[StepResult]:
     """The result of every step, or VmError if the machine did not get through all of them."""
     lines = _text(workdir / _RESULTS_FILE).splitlines()
     frames = [match for line in lines if (match := _RESULT_FRAME.fullmatch(line))]
@@ -394,12 +394,12 @@ def _build_image(directory: Path, kernel_package: Path, busybox_package: Path) -
         unpacked, image = scratch / "unpacked", scratch / "image"
         image.mkdir()
         for package in (kernel_package, busybox_package):
-            _output(["dpkg-deb", "-x", str(package), str(unpacked)])
+            output(["dpkg-deb", "-x", str(package), str(unpacked)])
         busybox = unpacked / "bin/busybox"
         kernel = _only(unpacked.glob("boot/vmlinuz-*"))
         shutil.copyfile(kernel, image / "kernel")
         modules = unpacked / "lib/modules" / kernel.name.removeprefix("vmlinuz-")
-        _output([str(busybox), "depmod", "-b", str(unpacked), modules.name])
+        output([str(busybox), "depmod", "-b", str(unpacked), modules.name])
         entries = [*_base_entries(), *_program_entries(busybox), *_module_entries(modules)]
         archive = gzip.compress(_cpio(entries), compresslevel=6, mtime=0)
         # The kernel looks for the next archive at a multiple of four bytes.
@@ -424,7 +424,7 @@ def _base_entries() -> Iterator[_Entry]:
 
 def _program_entries(busybox: Path) -> Iterator[_Entry]:
     """The programs with their shared libraries, and the delay distributions of tc."""
-    programs = [Path(_program(name)) for name in _PROGRAMS]
+    programs = [Path(program(name)) for name in _PROGRAMS]
     yield _file("usr/bin/busybox", busybox.read_bytes(), 0o755)
     libraries = {library for program in (busybox, *programs) for library in _libraries(program)}
     distributions = sorted({*_USR_LIB.glob("tc/*.dist"), *_USR_LIB.glob("*/tc/*.dist")})
@@ -436,7 +436,7 @@ def _program_entries(busybox: Path) -> Iterator[_Entry]:
 
 def _libraries(program: Path) -> set[Path]:
     """The shared libraries that a program loads, and its loader."""
-    return {Path(path) for path in re.findall(r"(/\S+) \(0x", _output(["ldd", str(program)]))}
+    return {Path(path) for path in re.findall(r"(/\S+) \(0x", output(["ldd", str(program)]))}
 
 
 def _module_entries(modules: Path) -> Iterator[_Entry]:
@@ -478,7 +478,7 @@ def _downloaded(pattern: str, name: Callable[[], str], cache_dir: Path) -> Path:
         return _download(name(), cache_dir)
     except VmError:
         # The package lists may be absent or outdated.
-        _output(["apt-get", "update"])
+        output(["apt-get", "update"])
         return _download(name(), cache_dir)
 
 
@@ -486,14 +486,14 @@ def _download(package: str, cache_dir: Path) -> Path:
     """Download a package from the configured Debian mirrors into `cache_dir`."""
     with tempfile.TemporaryDirectory(prefix="download-", dir=cache_dir) as directory:
         # Root's directory is closed to the user that apt would switch to.
-        _output(["apt-get", "-o", "APT::Sandbox::User=root", "download", package], directory)
+        output(["apt-get", "-o", "APT::Sandbox::User=root", "download", package], directory)
         package_file = _only(Path(directory).glob("*.deb"))
         return package_file.rename(cache_dir / package_file.name)
 
 
 def _kernel_package_name() -> str:
     """The package that holds the kernel for which the meta package stands."""
-    depends = _output(["apt-cache", "depends", _KERNEL_META_PACKAGE])
+    depends = output(["apt-cache", "depends", _KERNEL_META_PACKAGE])
     names = re.findall(r"linux-image-\d\S*-cloud-amd64", depends)
     if not names:
         raise VmError(f"apt knows no kernel for {_KERNEL_META_PACKAGE}")
@@ -502,10 +502,10 @@ def _kernel_package_name() -> str:
 
 def _tool_versions() -> str:
     """The installed versions of the packages whose programs go into the image."""
-    return _output(["dpkg-query", "-W", *DEBIAN_PACKAGES])
+    return output(["dpkg-query", "-W", *DEBIAN_PACKAGES])
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """Where a program is installed."""
     path = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
     if path is None:
@@ -513,7 +513,7 @@ def _program(name: str) -> str:
     return path
 
 
-def _output(command: Sequence[str], directory: str | None = None) -> str:
+def output(command: Sequence[str], directory: str | None = None) -> str:
     """What a command prints; VmError if it is absent, fails, or does not end."""
     try:
         return subprocess.run(

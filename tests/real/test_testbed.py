@@ -83,6 +83,12 @@ def test_hosts_may_shape_their_own_traffic(cli: Cli, small: str) -> None:
     assert "htb" not in done.stdout
 
 
+def test_hosts_may_tune_their_own_network_only(cli: Cli, small: str) -> None:
+    cli.run("ssh", "south-compute-1", "echo 999 >/proc/sys/net/core/somaxconn")
+    assert cli.run("ssh", "north-compute-1", "cat /proc/sys/net/core/somaxconn").stdout != "999\n"
+    cli.run("ssh", "south-compute-1", "echo 1 >/proc/sys/vm/swappiness", code=1)
+
+
 def test_the_exit_code_of_a_command_comes_back(cli: Cli, small: str) -> None:
     cli.run("ssh", "north-compute-1", "exit 7", code=7)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -115,6 +116,8 @@ def start(testbed: Testbed, host: PlannedHost, root_tree: Path) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd="/",
+            # Servers tune net.* as on a machine of their own; the rest of /proc/sys is shared.
+            env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"},
         )
 
 

@@ -231,11 +231,6 @@ def _describe(building: Path) -> None:
     write_atomically(building / "image.json", json.dumps(description, indent=1) + "\n")
 
 
-def versions(image: str) -> dict[str, str]:
-    """Debian package versions inside an image."""
-    return dict(json.loads((_folder(image) / "image.json").read_text())["packages"])
-
-
 def _prune(images: Path, keep: set[str]) -> None:
     """Remove trees of earlier recipes that no testbed stands on."""
     used = set(keep)

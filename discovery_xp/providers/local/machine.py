@@ -145,7 +145,8 @@ def restore_limits() -> None:
 
 
 def _notes() -> Path:
-    return home() / "kernel-limits-before.json"
+    """Beside no testbed: limits belong to the machine, and end with its run, as this file."""
+    return Path("/run/discovery-xp-limits-before.json")
 
 
 def _noted() -> Mapping[str, int]:
@@ -156,7 +157,6 @@ def _noted() -> Mapping[str, int]:
 
 
 def _note(values: Mapping[str, int]) -> None:
-    _notes().parent.mkdir(parents=True, exist_ok=True)
     write_atomically(_notes(), json.dumps(values, indent=1) + "\n")
 
 
