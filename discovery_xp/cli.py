@@ -112,7 +112,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _interrupted() -> int:
-    click.echo("interrupted; the same command goes on from here, 'destroy' removes all", err=True)
+    hint = "; the same command goes on from here, 'destroy' removes all"
+    click.echo(f"interrupted{hint if 'up' in sys.argv[1:2] else ''}", err=True)
     return 130
 
 
@@ -409,7 +410,11 @@ def _print_testbeds(as_json: bool) -> None:
     if not found:
         click.echo("there is no testbed; make one with 'discovery-xp up TOPOLOGY'")
     for name in found:
-        state = Testbed(name).load()
+        try:
+            state = Testbed(name).load()
+        except Refused as error:  # the others are well all the same
+            click.echo(f"{name}: {error}")
+            continue
         click.echo(f"{name}: {state.phase}, {len(state.plan.hosts)} hosts, since {state.created}")
 
 
@@ -534,6 +539,7 @@ def _reading_json(reading: Any) -> dict[str, Any]:
 def network_set(name: str | None, topology: Path | None, **values: Any) -> None:
     """Change the links of a running testbed, read them back and measure them."""
     from discovery_xp import experiment
+    from discovery_xp.network import require_within_tolerance
 
     chosen = testbeds.choose(name)
     state = chosen.load()
@@ -545,6 +551,7 @@ def network_set(name: str | None, topology: Path | None, **values: Any) -> None:
         links = change_links(state.plan, state.links, **values)
     pairs = experiment.set_links(chosen, links)
     _console().print(_pairs_table(pairs))
+    require_within_tolerance(pairs)
 
 
 def _links_of_file(path: Path, running: Plan) -> list[PlannedLink]:

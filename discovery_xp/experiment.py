@@ -153,15 +153,13 @@ def show_links(testbed: Testbed) -> list[Reading]:
 
 
 def set_links(testbed: Testbed, links: Sequence[PlannedLink]) -> list[PairRtt]:
-    """Impose other links, read them back and measure; raises Failed outside the tolerance."""
+    """Impose other links, read them back and measure; the caller judges the round trips."""
     with testbed.locked():
         hosts = hosts_of(testbed)
         # Saved first: what a killed run left half imposed is set right by the next one.
         testbed.update(changed_links=tuple(links), observed=())
         network.impose(hosts, links)
-        pairs = _measure_and_save(hosts, testbed, links)
-        network.require_within_tolerance(pairs)
-        return pairs
+        return _measure_and_save(hosts, testbed, links)
 
 
 def reset_links(testbed: Testbed) -> None:
