@@ -509,7 +509,7 @@ def program(name: str) -> str:
     """Where a program is installed."""
     path = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
     if path is None:
-        raise VmError(f"{name} is not installed; needed: {' '.join(DEBIAN_PACKAGES)}")
+        raise VmError(f"{name} is not installed; see locks/debian-*.txt for the packages")
     return path
 
 
