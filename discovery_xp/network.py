@@ -67,7 +67,7 @@ class NetemWan:
         devices = self._devices()
         sources = htb_sources(self.plan, links, self.hosts.by_name(), devices)
         if sources:
-            with quietly():
+            with quietly(self.plan.name):
                 netem_htb(sources, gather_facts=False)
 
     def read_back(self) -> list[Reading]:

@@ -21,6 +21,7 @@ from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts
 from discovery_xp.plan import PlannedHost
+from discovery_xp.testbed import Testbed
 
 FORKS = 30
 
@@ -35,12 +36,15 @@ class Output:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Run EnOSlib without its output, and in a directory of its own."""
+def quietly(testbed: str) -> Iterator[None]:
+    """Run EnOSlib without its output, and in a directory of its own.
+
+    It lies in the testbed's folder, so that what a killed run leaves goes with that.
+    """
     before = os.getcwd()  # noqa: PTH109 (paired with os.chdir)
     # It logs what it raises, too.
     logging.getLogger("enoslib").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="discovery-xp-") as folder:
+    with tempfile.TemporaryDirectory(prefix="work-", dir=Testbed(testbed).folder) as folder:
         os.chdir(folder)
         try:
             with en.config_context(ansible_stdout="noop", ansible_forks=FORKS):
@@ -72,7 +76,7 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
     by_name = hosts.by_name()
     chosen = en.Roles(all=[by_name[name] for name in commands])
     with (
-        quietly(),
+        quietly(hosts.plan.name),
         en.actions(
             roles=chosen, extra_vars={"own_command": dict(commands)}, gather_facts=False
         ) as play,

@@ -16,6 +16,7 @@ def traces(name: str = "") -> list[str]:
         *(f"namespace {entry}" for entry in _entries("/run/netns") if _ours(entry, name)),
         *(f"interface {entry}" for entry in _entries("/sys/class/net") if entry.startswith("dxp")
           and not name),
+        *(f"file {path}" for path in Path("/tmp").glob("discovery-xp-*") if not name),
         *(f"file {path}" for path in Path("/run").glob("discovery-xp-*") if not name),
         *(f"run file {entry}" for entry in _entries("/run/discovery-xp") if name in entry),
         *(f"file {path}" for path in _testbed_folders() if name in path.name),
