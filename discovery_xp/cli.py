@@ -6,6 +6,7 @@ finished, 2 refused (nothing was started), 130 interrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -500,8 +501,8 @@ def network_show(name: str | None, as_json: bool) -> None:
                 {
                     "testbed": chosen.name,
                     "imposed_by": state.wan,
-                    "links": state.to_json()["changed_links"] or state.plan.to_json()["links"],
-                    "read_back": [_reading_json(reading) for reading in readings],
+                    "links": [dataclasses.asdict(link) for link in state.links],
+                    "read_back": [dataclasses.asdict(reading) for reading in readings],
                     "disagreements": wrong,
                 },
                 indent=1,
@@ -517,12 +518,6 @@ def network_show(name: str | None, as_json: bool) -> None:
             console.print(f"  {words}", markup=False)
     if wrong:
         sys.exit(1)
-
-
-def _reading_json(reading: Any) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(reading)
 
 
 @network.command("set")

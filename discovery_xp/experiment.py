@@ -253,5 +253,5 @@ def _state_or_none(testbed: Testbed) -> State | None:
     """The state, or None where it is missing or damaged: then every trace is looked for."""
     try:
         return testbed.load()
-    except (Refused, KeyError, ValueError):
+    except Refused:
         return None

@@ -103,9 +103,8 @@ def to_roles_and_networks(
         conf.add_machine(**settings)
     for site in plan.sites:
         cidr = site.network or _common_network(plan.hosts_of(site.name))
-        if cidr is not None:
-            gateway = site.gateway or str(ipaddress.IPv4Network(cidr)[-1])
-            conf.add_network(roles=[site.name], cidr=cidr, gateway=gateway, dns=gateway)
+        gateway = site.gateway or str(ipaddress.IPv4Network(cidr)[-1])
+        conf.add_network(roles=[site.name], cidr=cidr, gateway=gateway, dns=gateway)
     roles, networks = en.Static(conf.finalize()).init()
     return roles, networks
 
@@ -114,12 +113,9 @@ def _roles_of(host: PlannedHost) -> list[str]:
     return [*host.roles, host.site, *(f"{host.site}_{role}" for role in host.roles)]
 
 
-def _common_network(hosts: Sequence[PlannedHost]) -> str | None:
-    """The smallest network around the addresses; None when one is a name."""
-    try:
-        addresses = [ipaddress.IPv4Address(host.address or "") for host in hosts]
-    except ValueError:
-        return None
+def _common_network(hosts: Sequence[PlannedHost]) -> str:
+    """The smallest network around the hosts' addresses."""
+    addresses = [ipaddress.IPv4Address(host.address or "") for host in hosts]
     network = ipaddress.IPv4Network((addresses[0], 32))
     while any(address not in network for address in addresses):
         network = network.supernet()

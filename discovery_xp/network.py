@@ -6,6 +6,7 @@ of itself, and the round trips that the hosts see.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import json
 import re
@@ -333,19 +334,7 @@ class PairRtt:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the verdict included."""
-        return {
-            "source": self.source,
-            "target": self.target,
-            "requested_ms": self.requested_ms,
-            "observed_ms": self.observed_ms,
-            "least_ms": self.least_ms,
-            "most_ms": self.most_ms,
-            "samples": self.samples,
-            "lost": self.lost,
-            "allowed_ms": self.allowed_ms,
-            "rounds": self.rounds,
-            "is_off": self.is_off,
-        }
+        return {**dataclasses.asdict(self), "is_off": self.is_off}
 
 
 def measure(hosts: Hosts, links: Sequence[PlannedLink], pings: int = PINGS) -> list[PairRtt]:

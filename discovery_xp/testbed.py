@@ -24,8 +24,6 @@ from discovery_xp.topology import SshHost
 
 STATE_FORMAT = 1
 
-PHASES = ("acquiring", "up", "releasing")
-
 
 def home() -> Path:
     """Where testbeds are kept: $DISCOVERY_XP_HOME, or the system's usual place."""
@@ -50,7 +48,7 @@ def cache() -> Path:
 
 @dataclass(frozen=True)
 class State:
-    """What is known of a testbed.
+    """What is known of a testbed; `phase` is 'acquiring', 'up' or 'releasing'.
 
     `wan` is how its links are imposed ('netem', 'vde'), None before that was chosen;
     `image` the key of the hosts' root tree; `observed` the last measurement, one
@@ -168,7 +166,7 @@ class Testbed:
             )
         try:
             return _state_from_json(data)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Refused(
                 f"{self.state_file}: the state is damaged ({type(error).__name__}: {error})",
                 f"run 'discovery-xp destroy --testbed {self.name}'",

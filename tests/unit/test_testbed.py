@@ -9,6 +9,10 @@ from discovery_xp.plan import PlannedLink, make_plan
 from discovery_xp.testbed import State, Testbed, choose, home, write_atomically
 from discovery_xp.topology import Link, derive_topology
 
+BAD_PLAN = (
+    '{"format": 1, "plan": [], "phase": "up", "created": "", "wan": null, "image": null,'
+    ' "observed": [], "changed_links": null}'
+)
 PLAN = make_plan(derive_topology(2, "10ms"), "mine")
 STATE = State(plan=PLAN, phase="acquiring", created="2027-01-01T00:00:00Z")
 
@@ -44,7 +48,7 @@ def test_a_testbed_is_chosen_by_name_or_because_it_is_the_only_one() -> None:
     assert choose("other").name == "other"
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"format": 0}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 0}', '{"format": 1}', BAD_PLAN])
 def test_a_damaged_or_foreign_state_is_refused_with_a_remedy(text: str) -> None:
     testbed = Testbed("mine")
     testbed.save(STATE)

@@ -68,7 +68,7 @@ def _raise_limits(plan: Plan) -> None:
     in_all, neighbours = len(plan.hosts), _neighbours(plan)
     for name in testbeds():
         if name != plan.name:
-            with contextlib.suppress(Refused, KeyError):  # a damaged state counts nothing
+            with contextlib.suppress(Refused):  # a damaged state counts nothing
                 other = Testbed(name).load().plan
                 in_all += len(other.hosts)
                 neighbours += _neighbours(other)
@@ -105,7 +105,7 @@ def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
 def hosts(plan: Plan, testbed: Testbed) -> Hosts:
     """The hosts of a testbed that was acquired, without touching them."""
     roles, networks = to_roles_and_networks(plan, _ssh_hosts(plan, testbed), testbed.ssh_config)
-    wan = VdeWan(plan, testbed) if testbed.load().wan == "vde" else None
+    wan = VdeWan(plan) if testbed.load().wan == "vde" else None
     return Hosts(plan, roles, networks, wan)
 
 
@@ -136,7 +136,7 @@ def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
 
 def broken_links(plan: Plan, testbed: Testbed) -> list[str]:
     """Pairs of sites whose emulated link died."""
-    return VdeWan(plan, testbed).broken() if testbed.load().wan == "vde" else []
+    return VdeWan(plan).broken() if testbed.load().wan == "vde" else []
 
 
 def release(testbed: Testbed) -> None:

@@ -29,7 +29,6 @@ from discovery_xp.hosts import Reading
 from discovery_xp.plan import Plan, PlannedLink, PlannedSite
 from discovery_xp.providers.local import cgroups, fabric
 from discovery_xp.providers.local.run import run
-from discovery_xp.testbed import Testbed
 from discovery_xp.topology import Link
 
 RUN = Path("/run/discovery-xp")  # short: a socket's path may have 107 characters at most
@@ -47,32 +46,26 @@ class VdeWan:
 
     kind = "vde"
 
-    def __init__(self, plan: Plan, testbed: Testbed) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.testbed = testbed
         self.folder = RUN / plan.name
 
     def impose(self, links: Sequence[PlannedLink]) -> None:
         """Start, change or end the pairs' links so that exactly these hold."""
         by_pair = {(link.source, link.target): link.link for link in links}
         self.folder.mkdir(parents=True, exist_ok=True)
-        starting, active = [], []
+        active = []
         for left, right in self._site_pairs():
             there = by_pair.get((left.name, right.name), Link())
             back = by_pair.get((right.name, left.name), Link())
-            running = self._is_running(left, right)
             if there.is_plain and back.is_plain:
                 self._end(left, right)
                 continue
-            active.append((left, right))
-            if running:
-                self._set(left, right, there, back)
-            else:
+            if not self._is_running(left, right):
                 self._end(left, right)
                 self._start(left, right)
-                starting.append((left, right, there, back))
-        for left, right, there, back in starting:
             self._set(left, right, there, back)
+            active.append((left, right))
         self._route(active)
 
     def read_back(self) -> list[Reading]:
