@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from discovery_xp.providers.local.machine import kernel_has_netem
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import traces
 
@@ -230,6 +231,16 @@ def test_inotify_instances_are_raised_and_put_back(cli: Cli, victim: str) -> Non
         assert int(place.read_text()) == 100
     finally:
         place.write_text(before)
+
+
+def test_netem_is_refused_where_the_kernel_has_none(cli: Cli) -> None:
+    if kernel_has_netem():
+        pytest.skip("this kernel has sch_netem; a virtual machine's test uses it")
+    text = TOPOLOGY + "provider: {type: local, wan: netem}\n"
+    done = cli.run("up", cli.topology("victim-netem", text), code=2)
+    assert "this kernel has no sch_netem; write 'wan: auto' or 'wan: vde'" in done.stderr
+    assert traces() == []
+    assert not HOME.exists()
 
 
 def test_missing_programs_are_named_with_their_package(cli: Cli, victim: str) -> None:
