@@ -36,6 +36,7 @@ from discovery_xp.topology import (
 from discovery_xp.units import format_bytes
 
 if TYPE_CHECKING:
+    from discovery_xp.experiment import Deployed
     from discovery_xp.network import PairRtt
 
 # EnOSlib and Ansible are loaded by the commands that touch hosts, not by a plan.
@@ -147,11 +148,17 @@ def _topology(path: Path | None, sites: int | None, latency: str | None) -> Topo
     return derive_topology(sites, latency)
 
 
-def _plan(path: Path | None, sites: int | None, latency: str | None, name: str | None) -> Plan:
+def _plan(
+    path: Path | None,
+    sites: int | None,
+    latency: str | None,
+    name: str | None,
+    cloud: bool = False,
+) -> Plan:
     topology = _topology(path, sites, latency)
     if name is not None:
         _check_testbed_name(name)
-    return make_plan(topology, name)
+    return make_plan(topology, name, cloud)
 
 
 def _check_testbed_name(name: str) -> None:
@@ -349,6 +356,33 @@ def up(topology: Path | None, sites: int | None, latency: str | None, name: str 
         click.echo(_worst_pair(brought.pairs, brought.state.wan or ""))
     click.echo(f"inventory: {brought.testbed.inventory}")
     click.echo(f"ssh:       ssh -F {brought.testbed.ssh_config} {made.hosts[0].name}")
+
+
+@cli.command()
+@_topology_options
+def deploy(topology: Path | None, sites: int | None, latency: str | None, name: str | None) -> None:
+    """Make a topology's hosts and an OpenStack on them, or repair them; boot a VM at each site."""
+    made = _plan(topology, sites, latency, name, cloud=True)
+    from discovery_xp import experiment
+
+    follower = Follower()
+    deployed = experiment.deploy_cloud(made, follower)
+    follower.end(f"'{made.name}' boots VMs at each of {len(deployed.boots)} sites")
+    console = _console()
+    console.print(_boots_table(deployed))
+    if deployed.pairs:
+        click.echo(_worst_pair(deployed.pairs, deployed.state.wan or ""))
+
+
+def _boots_table(deployed: Deployed) -> Table:
+    urls = {endpoint.region: endpoint.url for endpoint in deployed.deployment.endpoints}
+    table = Table(title="A VM at each site", title_justify="left", show_edge=False)
+    for column in ("site", "asked at", "VM", "on", "after"):
+        table.add_column(column, overflow="fold")
+    for boot in deployed.boots:
+        took = "" if boot.boot_duration_s is None else f"{boot.boot_duration_s:.1f} s"
+        table.add_row(boot.site, urls[boot.region], boot.status, boot.host, took)
+    return table
 
 
 def _worst_pair(pairs: Sequence[PairRtt], wan: str) -> str:

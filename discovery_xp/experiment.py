@@ -1,14 +1,17 @@
-"""The life of a testbed, in order.
+"""The life of a testbed and its cloud, in order.
 
-`bring_up` does, each step saved so that a killed run can be resumed or destroyed:
+`bring_up` makes the hosts, `deploy_cloud` the cloud on them.  Each step is saved, so that
+a killed run can be resumed or destroyed:
 
 1. refuse a name that is taken by a testbed with other hosts;
 2. save the state, before anything exists that it would have to name;
 3. acquire the hosts from the provider, or repair them, until ssh answers on all;
 4. write the inventory;
-5. impose the links between sites, and read them back;
-6. measure every pair of sites, and refuse to go on outside the tolerance;
-7. save the state as 'up'.
+5. `deploy_cloud`: install the services while the links are still quick, or repair them;
+6. impose the links between sites, and read them back;
+7. measure every pair of sites, and refuse to go on outside the tolerance;
+8. `deploy_cloud`: boot a VM at each site, through the API that serves it;
+9. save the state as 'up'.
 
 `tear_down` removes all of it from whatever state it is in.
 """
@@ -23,7 +26,8 @@ from typing import Any
 
 import enoslib as en
 
-from discovery_xp import network
+from discovery_xp import deploy, network
+from discovery_xp.deploy import Boot, Deployment
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading
 from discovery_xp.network import PairRtt
@@ -46,26 +50,74 @@ def bring_up(plan: Plan, progress: Progress) -> Brought:
     """Make or repair the testbed of `plan`; see the module's docstring for the steps."""
     testbed = Testbed(plan.name)
     with testbed.locked():
-        _require_same_hosts(plan, testbed)
-        if testbed.exists():
-            testbed.update(phase="acquiring", plan=plan, changed_links=None)
-        else:
-            testbed.save(State(plan=plan, phase="acquiring", created=now()))
-        try:
-            hosts = _acquire(plan, testbed, progress)
-        except Refused as error:
-            # Nothing was started: a refusal leaves no testbed behind that wasn't there.
-            if error.exit_code == Refused.exit_code and testbed.load().image is None:
-                testbed.remove()
-                sweep()
-            raise
-        write_inventory(hosts, testbed)
+        hosts = _make_hosts(plan, testbed, progress)
         progress("imposing links", 0, 0)
         network.impose(hosts, plan.links)
-        progress("measuring round trips", 0, 0)
-        pairs = _measure_and_save(hosts, testbed, plan.links)
-        network.require_within_tolerance(pairs)
+        pairs = _measure_within_tolerance(hosts, testbed, progress)
         return Brought(testbed, testbed.update(phase="up"), pairs)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A cloud that boots VMs at every site, and what says so."""
+
+    testbed: Testbed
+    state: State
+    deployment: Deployment
+    pairs: list[PairRtt]
+    boots: list[Boot]
+
+
+def deploy_cloud(plan: Plan, progress: Progress) -> Deployed:
+    """Make or repair the hosts and the cloud of `plan`; see the module's docstring.
+
+    Raises Failed when a VM doesn't get ACTIVE at some site.
+    """
+    testbed = Testbed(plan.name)
+    with testbed.locked():
+        hosts = _make_hosts(plan, testbed, progress)
+        if testbed.load().deployed is None and testbed.load().observed:
+            # The hosts were up before: set-up over slow links would take its time.
+            network.wan_of(hosts).reset()
+        deployment = deploy.install(hosts, testbed, progress)
+        # A cloud that runs already must not see its links go away and come back.
+        if network.disagreements(plan.links, network.wan_of(hosts).read_back()):
+            progress("imposing links", 0, 0)
+            network.impose(hosts, plan.links)
+        pairs = _measure_within_tolerance(hosts, testbed, progress)
+        boots = deploy.verify(hosts, testbed, progress)
+        deploy.require_active(boots)
+        state = testbed.update(phase="up", deployed=now())
+        return Deployed(testbed, state, deployment, pairs, boots)
+
+
+def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+    """Steps 1 to 4."""
+    _require_same_hosts(plan, testbed)
+    if testbed.exists():
+        before = testbed.load().plan
+        if plan.cloud is None:  # `up` repairs hosts; what runs on them stays
+            plan = dataclasses.replace(plan, cloud=before.cloud)
+        testbed.update(phase="acquiring", plan=plan, changed_links=None)
+    else:
+        testbed.save(State(plan=plan, phase="acquiring", created=now()))
+    try:
+        hosts = _acquire(plan, testbed, progress)
+    except Refused as error:
+        # Nothing was started: a refusal leaves no testbed behind that wasn't there.
+        if error.exit_code == Refused.exit_code and testbed.load().image is None:
+            testbed.remove()
+            sweep()
+        raise
+    write_inventory(hosts, testbed)
+    return hosts
+
+
+def _measure_within_tolerance(hosts: Hosts, testbed: Testbed, progress: Progress) -> list[PairRtt]:
+    progress("measuring round trips", 0, 0)
+    pairs = _measure_and_save(hosts, testbed, hosts.plan.links)
+    network.require_within_tolerance(pairs)
+    return pairs
 
 
 def _require_same_hosts(plan: Plan, testbed: Testbed) -> None:

@@ -22,7 +22,7 @@ from enoslib.service.emul.utils import _build_commands, _combine
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, Reading, Wan
 from discovery_xp.plan import Plan, PlannedLink, with_links
-from discovery_xp.remote import Output, quietly, run_each
+from discovery_xp.remote import Output, plainly, quietly, run_each
 from discovery_xp.topology import Link, Tolerance
 from discovery_xp.units import format_ms, format_percent, format_rate
 
@@ -68,7 +68,7 @@ class NetemWan:
         devices = self._devices()
         sources = htb_sources(self.plan, links, self.hosts.by_name(), devices)
         if sources:
-            with quietly(self.plan.name):
+            with plainly(), quietly(self.plan.name):
                 netem_htb(sources, gather_facts=False)
 
     def read_back(self) -> list[Reading]:

@@ -23,6 +23,7 @@ from discovery_xp.topology import (
     Limit,
     Link,
     LocalProvider,
+    OpenStack,
     SshHost,
     StaticProvider,
     Tolerance,
@@ -93,6 +94,7 @@ class Request:
 class Plan:
     """All that will be done, decided before anything is done.
 
+    `cloud` is what `deploy` makes on the hosts, None where only hosts are wanted.
     `network` and `backbone` are the addresses of a local testbed: `machine` is this
     machine's own end of the backbone, `router` the backbone's.
     """
@@ -112,6 +114,7 @@ class Plan:
     router: str | None = None
     requests: tuple[Request, ...] = ()
     node_hours: float | None = None
+    cloud: OpenStack | None = None
     format: int = PLAN_FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -129,7 +132,7 @@ class Plan:
 
         def without_links(plan: Plan) -> Plan:
             return dataclasses.replace(
-                plan, links=(), tolerance=Tolerance(), needs=Needs(), steps=()
+                plan, links=(), tolerance=Tolerance(), needs=Needs(), steps=(), cloud=None
             )
 
         return without_links(self) == without_links(other)
@@ -182,8 +185,10 @@ def links_from_json(data: Sequence[Mapping[str, Any]]) -> tuple[PlannedLink, ...
     return _LINKS.validate_python(data)
 
 
-def make_plan(topology: Topology, name: str | None = None) -> Plan:
+def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) -> Plan:
     """Decide everything for `topology`; `name` is the testbed's (default: the topology's).
+
+    With `cloud` the hosts are to get the topology's OpenStack.
 
     Raises Refused when the addresses don't fit.
     """
@@ -200,6 +205,7 @@ def make_plan(topology: Topology, name: str | None = None) -> Plan:
         "provider": topology.provider.type,
         "links": links,
         "tolerance": topology.tolerance,
+        "cloud": topology.openstack if cloud else None,
     }
     if isinstance(topology.provider, LocalProvider):
         return _local_plan(topology, topology.provider, hosts, common)

@@ -36,10 +36,11 @@ class Output:
 
 
 @contextlib.contextmanager
-def quietly(testbed: str) -> Iterator[None]:
-    """Run EnOSlib without its output, and in a directory of its own.
+def quietly(testbed: str, output: str = "noop", forks: int = FORKS) -> Iterator[None]:
+    """Run EnOSlib in a directory of its own, its output left to the callback `output`.
 
-    It lies in the testbed's folder, so that what a killed run leaves goes with that.
+    The directory lies in the testbed's folder, so that what a killed run leaves goes with
+    that.
     """
     before = os.getcwd()  # noqa: PTH109 (paired with os.chdir)
     # It logs what it raises, too.
@@ -47,22 +48,29 @@ def quietly(testbed: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="work-", dir=Testbed(testbed).folder) as folder:
         os.chdir(folder)
         try:
-            with en.config_context(ansible_stdout="noop", ansible_forks=FORKS):
+            with en.config_context(ansible_stdout=output, ansible_forks=forks):
                 yield
-        except EnosUnreachableHostsError as error:
-            raise Failed(
-                f"{_some(sorted({host.host for host in error.hosts}))} can't be reached over ssh",
-                "see 'discovery-xp status'; 'discovery-xp up' repairs emulated hosts",
-            ) from None
-        except EnosFailedHostsError as error:
-            first = error.hosts[0]
-            raise Failed(
-                f"{_some(sorted({host.host for host in error.hosts}))}: "
-                f"'{first.task}' failed: {_last_words(first.payload)}",
-                "see the host's journal with 'discovery-xp ssh HOST journalctl'",
-            ) from None
         finally:
             os.chdir(before)
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Turn EnOSlib's errors about hosts into ours."""
+    try:
+        yield
+    except EnosUnreachableHostsError as error:
+        raise Failed(
+            f"{some(sorted({host.host for host in error.hosts}))} can't be reached over ssh",
+            "see 'discovery-xp status'; 'discovery-xp up' repairs emulated hosts",
+        ) from None
+    except EnosFailedHostsError as error:
+        first = error.hosts[0]
+        raise Failed(
+            f"{some(sorted({host.host for host in error.hosts}))}: "
+            f"'{first.task}' failed: {last_words(first.payload)}",
+            "see the host's journal with 'discovery-xp ssh HOST journalctl'",
+        ) from None
 
 
 def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
@@ -76,6 +84,7 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
     by_name = hosts.by_name()
     chosen = en.Roles(all=[by_name[name] for name in commands])
     with (
+        plainly(),
         quietly(hosts.plan.name),
         en.actions(
             roles=chosen, extra_vars={"own_command": dict(commands)}, gather_facts=False
@@ -127,12 +136,13 @@ async def ssh_answers(host: PlannedHost, timeout_s: float) -> bool:
             writer.close()
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few of many names."""
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def _last_words(payload: Mapping[str, Any]) -> str:
+def last_words(payload: Mapping[str, Any]) -> str:
     """What a failed task said last; of a loop, what its first failed item said."""
     items = [item for item in payload.get("results", []) if item.get("failed")]
     said = items[0] if items else payload

@@ -63,6 +63,7 @@ class State:
     image: str | None = None
     observed: tuple[Mapping[str, Any], ...] = ()
     changed_links: tuple[PlannedLink, ...] | None = None
+    deployed: str | None = None
 
     @property
     def links(self) -> tuple[PlannedLink, ...]:
@@ -81,6 +82,7 @@ class State:
             "changed_links": None
             if self.changed_links is None
             else [dataclasses.asdict(link) for link in self.changed_links],
+            "deployed": self.deployed,
             "plan": self.plan.to_json(),
         }
 
@@ -244,6 +246,7 @@ def _state_from_json(data: Mapping[str, Any]) -> State:
         image=data["image"],
         observed=tuple(data["observed"]),
         changed_links=None if changed is None else links_from_json(changed),
+        deployed=data.get("deployed"),
     )
 
 

@@ -194,6 +194,56 @@ class G5kEntry(_Entry):
     environment: str = Field("debian12-nfs", description="kadeploy image")
 
 
+# The processes of a deployment whose number of workers can be chosen.
+WORKER_SERVICES = (
+    "keystone", "glance", "placement", "neutron", "nova-api", "nova-conductor", "nova-scheduler",
+)  # fmt: skip
+Workers = Annotated[int, Field(ge=1, le=64)]
+
+
+def _check_setting(value: object) -> object:
+    if isinstance(value, str | int | float):
+        return value
+    raise PydanticCustomError(
+        "quantity",
+        "{reason}",
+        {"reason": f"'{_short(value)}' is not a value", "remedy": "write a text or a number"},
+    )
+
+
+Setting = Annotated[
+    Any,
+    BeforeValidator(_check_setting),
+    WithJsonSchema({"type": ["string", "number", "boolean"]}),
+]
+# Section -> option -> value, as in the service's own configuration file.
+Settings = dict[str, dict[str, Setting]]
+
+
+class OpenStackEntry(_Entry):
+    """The cloud that `deploy` makes on the hosts."""
+
+    backend: Literal["mysql"] = Field("mysql", description="what holds the services' databases")
+    placement: Literal["shared", "availability-zones"] = Field(
+        "shared", description="one pool of computes, or an aggregate and a zone for each site"
+    )
+    periodic_tasks: Literal["quiet", "default"] = Field(
+        "quiet", description="Nova's own periodic tasks as they come, or as few as it allows"
+    )
+    virt_driver: Literal["fake"] = Field("fake", description="what the computes run VMs with")
+    nics: int = Field(0, ge=0, le=1, description="network interfaces of each VM")
+    workers: dict[
+        Literal[
+            "default", "keystone", "glance", "placement", "neutron",
+            "nova-api", "nova-conductor", "nova-scheduler",
+        ],
+        Workers,
+    ] = Field({}, description="processes of each service on its host, by service")  # fmt: skip
+    config: dict[Literal["keystone", "glance", "placement", "neutron", "nova"], Settings] = Field(
+        {}, description="options of the services' own, by service and section"
+    )
+
+
 class TopologyFile(_Entry):
     """A topology: sites, what runs where, the network between them, the provider."""
 
@@ -206,6 +256,7 @@ class TopologyFile(_Entry):
         "'none' lets the first controller do it",
     )
     network: NetworkEntry = NetworkEntry()
+    openstack: OpenStackEntry = OpenStackEntry()
     provider: Annotated[LocalEntry | StaticEntry | G5kEntry, Field(discriminator="type")] = (
         LocalEntry(type="local")
     )
@@ -329,6 +380,25 @@ Provider = LocalProvider | StaticProvider | G5kProvider
 
 
 @dataclass(frozen=True)
+class OpenStack:
+    """How the cloud on the hosts is made; `docs/openstack.md` says what each choice does.
+
+    `workers` holds a number for each of WORKER_SERVICES; `config` options of the services
+    themselves, by service, section and option.
+    """
+
+    backend: str = "mysql"
+    placement: str = "shared"
+    periodic_tasks: str = "quiet"
+    virt_driver: str = "fake"
+    nics: int = 0
+    workers: Mapping[str, int] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(WORKER_SERVICES, 1)
+    )
+    config: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Topology:
     """What a researcher asked for, complete and free of contradictions.
 
@@ -343,6 +413,7 @@ class Topology:
     tolerance: Tolerance
     provider: Provider
     description: str = ""
+    openstack: OpenStack = OpenStack()
 
     def link(self, source: str, target: str) -> Link:
         """The link from one site to another (no link is imposed inside a site)."""
@@ -395,6 +466,9 @@ def derive_topology(sites: int, latency: str | None = None) -> Topology:
     )
 
 
+_ANNOTATIONS = ("title", "description", "default")
+
+
 def topology_schema() -> dict[str, Any]:
     """The JSON Schema of a topology file, for editors."""
     schema = TopologyFile.model_json_schema(by_alias=True)
@@ -402,6 +476,10 @@ def topology_schema() -> dict[str, Any]:
     provider = schema["properties"]["provider"]
     full = {key: provider.pop(key) for key in ("discriminator", "oneOf")}
     provider["anyOf"] = [{"const": "local"}, {"oneOf": full["oneOf"]}]
+    # `workers: 2` is short for `workers: {default: 2}`.
+    workers = schema["$defs"]["OpenStackEntry"]["properties"]["workers"]
+    by_service = {key: workers.pop(key) for key in tuple(workers) if key not in _ANNOTATIONS}
+    workers["anyOf"] = [by_service["additionalProperties"], by_service]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -457,6 +535,9 @@ def _build(parsed: YamlFile, default_name: str) -> Topology:
     data = parsed.data
     if isinstance(data.get("provider"), str):
         data = {**data, "provider": {"type": data["provider"]}}
+    cloud = data.get("openstack")
+    if isinstance(cloud, dict) and isinstance(cloud.get("workers"), str | int):
+        data = {**data, "openstack": {**cloud, "workers": {"default": cloud["workers"]}}}
     shape: TopologyFile | None = None
     try:
         shape = TopologyFile.model_validate(data)
@@ -890,6 +971,21 @@ def _resolve(shape: TopologyFile, default_name: str) -> Topology:
         tolerance=Tolerance(tolerance.absolute, tolerance.relative),
         provider=_resolve_provider(shape, sites),
         description=shape.description or "",
+        openstack=_resolve_openstack(shape.openstack),
+    )
+
+
+def _resolve_openstack(entry: OpenStackEntry) -> OpenStack:
+    common = entry.workers.get("default", 1)
+    own: Mapping[str, int] = entry.workers  # type: ignore[assignment]
+    return OpenStack(
+        backend=entry.backend,
+        placement=entry.placement,
+        periodic_tasks=entry.periodic_tasks,
+        virt_driver=entry.virt_driver,
+        nics=entry.nics,
+        workers={service: own.get(service, common) for service in WORKER_SERVICES},
+        config={service: dict(settings) for service, settings in entry.config.items()},
     )
 
 

@@ -199,13 +199,13 @@ def _bootstrap(tree: Path) -> None:
 
 def _hosts_image() -> Path:
     """The folder with the root tree of the emulated hosts, built unless it is cached."""
-    if not image.is_cached():
+    if not image.is_cached(openstack=False):
         builder = Testbed("debian-vm")
         try:
-            image.ensure(builder, lambda _stage, _done, _total: None)
+            image.ensure(builder, False, lambda _stage, _done, _total: None)
         finally:
             cgroups.kill(builder.name)
-    return image.tree(image.key()).parent
+    return image.tree(image.key(openstack=False)).parent
 
 
 # The disk

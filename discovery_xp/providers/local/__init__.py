@@ -40,19 +40,27 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     machine.check(plan, hosts_to_start=0, image_is_cached=True)  # rights and tools first
     running = [host for host in plan.hosts if containers.is_running(testbed, host)]
     whole = fabric.is_whole(plan)
+    openstack = plan.cloud is not None
+    state = testbed.load()
+    fit = image.serves(state.image, openstack)
     machine.check(
         plan,
-        hosts_to_start=len(plan.hosts) - (len(running) if whole else 0),
-        image_is_cached=image.is_cached(),
+        hosts_to_start=len(plan.hosts) - (len(running) if whole and fit else 0),
+        image_is_cached=fit or image.is_cached(openstack),
     )
     machine.check_addresses(plan, fabric.machine_device(plan.name))
     _raise_limits(plan)
 
-    state = testbed.load()
     # Once chosen it stays: what was imposed one way can only be changed the same way.
     wan = state.wan or choose_wan(plan)
-    if state.image is None or not image.tree(state.image).is_dir():
-        testbed.update(image=image.ensure(testbed, progress))
+    if not fit:
+        key = image.ensure(testbed, openstack, progress)
+        if state.image is not None:
+            # What the hosts wrote belongs to the tree that they stood on.
+            cgroups.kill(testbed.name)
+            for host in plan.hosts:
+                containers.wipe(testbed, host)
+        testbed.update(image=key)
     if not whole:
         progress("network namespaces", 0, 0)
         cgroups.kill(testbed.name)  # whatever runs stands on a network that goes away

@@ -72,6 +72,11 @@ def prepare(testbed: Testbed, plan: Plan, host: PlannedHost) -> None:
         path.write_text(text)
 
 
+def wipe(testbed: Testbed, host: PlannedHost) -> None:
+    """Forget all that a stopped host wrote."""
+    shutil.rmtree(folder(testbed, host.name), ignore_errors=True)
+
+
 def _hosts_file(plan: Plan) -> str:
     lines = ["127.0.0.1 localhost"]
     lines += [f"{host.address} {host.name}" for host in plan.hosts]

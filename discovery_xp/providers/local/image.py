@@ -1,4 +1,7 @@
-"""The root tree that all emulated hosts share, built once for each recipe."""
+"""The root tree that all emulated hosts share, built once for each recipe.
+
+There are two recipes: plain hosts, and hosts that have OpenStack's software besides.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from discovery_xp import software
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Progress
 from discovery_xp.providers.local import cgroups
@@ -102,9 +106,17 @@ FILES = {
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
-def key() -> str:
-    """Twelve hexadecimal digits that change with the recipe."""
-    recipe = [SUITE, platform.machine(), PACKAGES, MASKED_UNITS, FILES, _EXCLUDED]
+# Debian starts servers once they are installed; here a deployment starts them.
+SERVERS = ("mariadb.service", "rabbitmq-server.service", "memcached.service", "epmd.socket",
+           "epmd.service", "logrotate.timer", "cron.service", "mysql.service")  # fmt: skip
+
+
+def key(openstack: bool) -> str:
+    """Twelve hexadecimal digits that change with the recipe, with or without OpenStack."""
+    recipe: list[object] = [SUITE, platform.machine(), PACKAGES, MASKED_UNITS, FILES, _EXCLUDED]
+    if openstack:
+        recipe += [software.debian_packages(), SERVERS, software.lock_digest(),
+                   software.ENVIRONMENT]  # fmt: skip
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -117,39 +129,53 @@ def tree(image: str) -> Path:
     return _folder(image) / "tree"
 
 
-def is_cached() -> bool:
+def is_cached(openstack: bool) -> bool:
     """True when the tree of today's recipe is there."""
-    return (_folder(key()) / "image.json").exists()
+    return (_folder(key(openstack)) / "image.json").exists()
 
 
-def ensure(testbed: Testbed, progress: Progress) -> str:
+def serves(image: str | None, openstack: bool) -> bool:
+    """True when hosts may stand on the tree `image`: it is there, with what is wanted."""
+    if image is None or not tree(image).is_dir():
+        return False
+    return not openstack or image == key(openstack)
+
+
+def ensure(testbed: Testbed, openstack: bool, progress: Progress) -> str:
     """Build the tree of today's recipe unless it is there; returns its key.
 
     The build runs in the testbed's control groups, so that a killed run's builder is
     found by `destroy`.  Raises Failed with the builder's last lines.
     """
-    image = key()
-    if is_cached():
+    image = key(openstack)
+    if is_cached(openstack):
         return image
+    if openstack:
+        progress("fetching OpenStack's packages (once for each lock file)", 0, 0)
+        software.ensure_wheels()
     images = cache() / "images"
     images.mkdir(parents=True, exist_ok=True)
     with _build_lock(images):
-        if is_cached():  # another testbed built it while we waited
+        if is_cached(openstack):  # another testbed built it while we waited
             return image
         remove_unfinished()
         progress("building the hosts' root tree (once for each recipe)", 0, 0)
         building = images / f".building-{image}"
         building.mkdir()
         try:
-            _bootstrap(testbed, building / "tree", building / "build.log")
+            packages = PACKAGES + (software.debian_packages() if openstack else ())
+            _bootstrap(testbed, packages, building / "tree", building / "build.log")
             _adapt(building / "tree")
+            if openstack:
+                progress("installing OpenStack in it", 0, 0)
+                _install_openstack(testbed, building / "tree", building / "build.log")
             _describe(building)
         except BaseException:
             cgroups.kill(testbed.name, "image")
             shutil.rmtree(building, ignore_errors=True)
             raise
         building.rename(_folder(image))
-        _prune(images, keep={image})
+        _prune(images, keep={image, key(openstack=False), key(openstack=True)})
     return image
 
 
@@ -178,29 +204,73 @@ def clean() -> None:
         remove_unfinished()
 
 
-def _bootstrap(testbed: Testbed, target: Path, log: Path) -> None:
-    groups = cgroups.create(testbed.name, "image")
-    enter = "".join(f"echo $$ >{folder}/cgroup.procs; " for folder in groups)
+def _bootstrap(testbed: Testbed, packages: Sequence[str], target: Path, log: Path) -> None:
     mirror = os.environ.get("DISCOVERY_XP_MIRROR")
     command = [
-        # Mounts that the builder makes end with it, however it ends.
-        "unshare", "--mount", "--propagation", "private", "sh", "-ec", f'{enter} exec "$@"', "sh",
-        "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}",
+        "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
         '--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"',
         *(f"--dpkgopt=path-exclude={path}" for path in _EXCLUDED),
         SUITE, str(target), *([mirror] if mirror else []),
     ]  # fmt: skip
-    with log.open("w") as output:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode:
+    if _contained(testbed, command, log):
         lines = [line for line in log.read_text().splitlines() if line.startswith("E:")]
         raise Failed(
             f"the hosts' root tree can't be built: {' / '.join(lines[-3:]) or 'see mmdebstrap'}",
             "see that packages can be installed ('apt-get update'), then try again",
         )
+
+
+def _install_openstack(testbed: Testbed, target: Path, log: Path) -> None:
+    """Install the locked wheels in an environment of their own, from the cache alone."""
+    place, wheels = software.ENVIRONMENT, "tmp/wheels"
+    shutil.copytree(software.ensure_wheels(), target / wheels, copy_function=_link_or_copy)
+    # Compiling is half of the work, and pip compiles on one core.
+    script = (
+        f"/usr/bin/python3 -m venv {place} && "
+        # Hashes were checked when the wheels were fetched.
+        f"{place}/bin/pip install --quiet --no-index --no-deps --no-compile "
+        f"--disable-pip-version-check --root-user-action=ignore /{wheels}/*.whl && "
+        f"{place}/bin/python -m compileall -q -j 0 {place}/lib; "
+        f"test -x {place}/bin/nova-compute"
+    )
+    if _contained(testbed, ["chroot", str(target), "sh", "-c", script], log):
+        lines = [line for line in log.read_text().splitlines() if "ERROR" in line]
+        raise Failed(
+            f"OpenStack can't be installed in the hosts' root tree: "
+            f"{' / '.join(lines[-3:]) or 'see the log'}",
+            f"see {log.name}, then try again",
+        )
+    shutil.rmtree(target / wheels)
+    (target / place.lstrip("/") / software.STAMP).write_text(f"{software.lock_digest()}\n")
+    units = target / "etc/systemd/system"
+    for folder in (units, *units.glob("*.wants")):
+        for unit in SERVERS:  # links that lead nowhere outside of the tree
+            (folder / unit).unlink(missing_ok=True)
+    # Each deployment makes a database of its own.
+    shutil.rmtree(target / "var/lib/mysql", ignore_errors=True)
+    (target / "var/lib/rabbitmq/.erlang.cookie").unlink(missing_ok=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _contained(testbed: Testbed, command: Sequence[str], log: Path) -> int:
+    """Run a builder in the testbed's control groups; returns its exit code."""
+    groups = cgroups.create(testbed.name, "image")
+    enter = "".join(f"echo $$ >{folder}/cgroup.procs; " for folder in groups)
+    with log.open("a") as output:
+        done = subprocess.run(
+            # Mounts that the builder makes end with it, however it ends.
+            ["unshare", "--mount", "--propagation", "private",
+             "sh", "-ec", f'{enter} exec "$@"', "sh", *command],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
     cgroups.kill(testbed.name, "image")
+    return done.returncode
 
 
 def _adapt(target: Path) -> None:

@@ -1,0 +1,291 @@
+"""Hosts and playbooks to a `Deployment`: a cloud that boots VMs at every site.
+
+`install` runs the playbooks on hosts that answer over ssh, `verify` boots a VM at each
+site, `inspect` says what is up, `backup` fetches what a reader of results may want to see,
+and `remove` takes the cloud off its hosts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from discovery_xp import cloud, passwords, software
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.hosts import Hosts, Progress
+from discovery_xp.plan import Plan
+from discovery_xp.play import PlayRun, run_playbook
+from discovery_xp.testbed import Testbed, write_atomically
+
+DEPLOYMENT_FORMAT = 1
+USER = "discovery"
+FLAVOR = "m1.tiny"
+IMAGE = "discovery"
+API_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a region's Nova is asked; `site` and `controller` say whose it is."""
+
+    region: str
+    site: str
+    controller: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A cloud that was installed: what a load or a reader needs to know of it, no secrets.
+
+    `versions` is by package; `stages_s` how long each stage took, `changes` how many tasks
+    changed something, both in the last run.
+    """
+
+    auth_url: str
+    endpoints: tuple[Endpoint, ...]
+    user: str
+    flavor: str
+    image: str
+    options: Mapping[str, Any]
+    versions: Mapping[str, str]
+    stages_s: Mapping[str, float]
+    changes: int
+    format: int = DEPLOYMENT_FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What came of a smoke boot at a site; the duration is None unless it got ACTIVE."""
+
+    site: str
+    region: str
+    status: str
+    host: str
+    boot_duration_s: float | None
+    message: str
+
+    @property
+    def is_active(self) -> bool:
+        """True when the VM got ACTIVE."""
+        return self.status == "ACTIVE"
+
+
+def deployment_file(testbed: Testbed) -> Path:
+    """Where the last deployment's description is."""
+    return testbed.folder / "deployment.json"
+
+
+def clouds_file(testbed: Testbed) -> Path:
+    """clouds.yaml of the testbed, for OpenStack's clients."""
+    return testbed.folder / "clouds.yaml"
+
+
+def openrc_file(testbed: Testbed) -> Path:
+    """The same as variables for a shell."""
+    return testbed.folder / "openrc"
+
+
+def addresses(hosts: Hosts) -> dict[str, str]:
+    """Where each host is reached by the others, by name."""
+    return {name: str(host.address) for name, host in hosts.by_name().items()}
+
+
+def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
+    """All that the playbooks are told."""
+    plan = hosts.plan
+    options = _options(plan)
+    secrets = passwords.ensure(testbed)
+    address = addresses(hosts)
+    master = cloud.master(plan)
+    known = cloud.regions(plan)
+    asked = cloud.asked_for(plan)
+    region_of = {region.controller: region.name for region in known}
+    computes = cloud.computes(plan)
+    nova_services: dict[str, list[str]] = {}
+    for service in cloud.services(plan):
+        if service.component == "nova" and service.port is None:
+            nova_services.setdefault(service.unit, []).append(service.host)
+    return {
+        "testbed": plan.name,
+        "cloud": {**dataclasses.asdict(options), "config": options.config},
+        "passwords": secrets,
+        "rabbitmq_password_hash": passwords.rabbitmq_hash(secrets["rabbitmq"], plan.name),
+        "environment": software.ENVIRONMENT,
+        "lock_digest": software.lock_digest(),
+        "debian_packages": list(software.debian_packages()),
+        "prepared": plan.provider == "local",
+        "api_threads": API_THREADS,
+        "user": USER,
+        "flavor": FLAVOR,
+        "image": IMAGE,
+        "master": {"name": master.name, "address": address[master.name]},
+        "hosts": {
+            host.name: {
+                "address": address[host.name],
+                "site": host.site,
+                "region": region_of.get(host.name)
+                or (asked[host.site] if host.site in asked else known[0]).name,
+            }
+            for host in plan.hosts
+        },
+        "regions": [
+            {
+                "name": region.name,
+                "urls": {
+                    "identity": _url(address[master.name], 5000),
+                    "image": _url(address[master.name], 9292),
+                    "placement": _url(address[master.name], 8778),
+                    "network": _url(address[master.name], 9696),
+                    "compute": _url(address[region.controller], 8774, "/v2.1"),
+                },
+            }
+            for region in known
+        ],
+        "clouds": _clouds_yaml(
+            _url(address[master.name], 5000), [region.name for region in known], secrets
+        ),
+        "nova_services": nova_services,
+        "computes": computes,
+        "boots": [
+            {"site": site, "region": asked[site].name, "computes": computes[site]} for site in asked
+        ],
+    }
+
+
+def _options(plan: Plan) -> Any:
+    if plan.cloud is None:
+        raise Refused(f"'{plan.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'")
+    return plan.cloud
+
+
+def _url(address: str, port: int, path: str = "") -> str:
+    return f"http://{address}:{port}{path}"
+
+
+# ---------------------------------------------------------------- installing
+
+
+def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
+    """Make the plan's cloud on the hosts, or repair it; raises Failed with the host's words."""
+    known = variables(hosts, testbed)
+    run = run_playbook(hosts, "deploy", known, progress)
+    deployment = _describe(hosts, known, run)
+    write_atomically(deployment_file(testbed), json.dumps(deployment.to_json(), indent=1) + "\n")
+    regions = [region["name"] for region in known["regions"]]
+    write_atomically(clouds_file(testbed), known["clouds"], mode=0o600)
+    write_atomically(
+        openrc_file(testbed),
+        _openrc(deployment.auth_url, regions, known["passwords"]),
+        mode=0o600,
+    )
+    return deployment
+
+
+def _describe(hosts: Hosts, known: Mapping[str, Any], run: PlayRun) -> Deployment:
+    address = addresses(hosts)
+    locked = software.locked_versions()
+    named = ("nova", "keystone", "glance", "neutron", "openstack-placement", "sqlalchemy",
+             "pymysql", "oslo-db", "oslo-messaging", "gunicorn")  # fmt: skip
+    return Deployment(
+        auth_url=_url(known["master"]["address"], 5000),
+        endpoints=tuple(
+            Endpoint(region.name, region.site, region.controller,
+                     _url(address[region.controller], 8774, "/v2.1"))
+            for region in cloud.regions(hosts.plan)
+        ),
+        user=USER,
+        flavor=FLAVOR,
+        image=IMAGE,
+        options=known["cloud"],
+        versions={name: locked[name] for name in named if name in locked},
+        stages_s=run.stages,
+        changes=len(run.changed),
+    )  # fmt: skip
+
+
+def load(testbed: Testbed) -> Deployment:
+    """The last deployment of a testbed; raises Refused when there is none."""
+    try:
+        data = json.loads(deployment_file(testbed).read_text())
+    except FileNotFoundError:
+        raise Refused(
+            f"'{testbed.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'"
+        ) from None
+    if data.get("format") != DEPLOYMENT_FORMAT:
+        raise Refused(
+            f"a deployment of format {data.get('format')}, but this version reads "
+            f"{DEPLOYMENT_FORMAT}",
+            "use the version that wrote it",
+        )
+    endpoints = tuple(Endpoint(**endpoint) for endpoint in data.pop("endpoints"))
+    return Deployment(endpoints=endpoints, **data)
+
+
+def _clouds_yaml(auth_url: str, regions: Sequence[str], secrets: Mapping[str, str]) -> str:
+    def entry(user: str, project: str, password: str) -> dict[str, Any]:
+        return {
+            "auth": {
+                "auth_url": auth_url,
+                "username": user,
+                "password": password,
+                "project_name": project,
+                "user_domain_name": "Default",
+                "project_domain_name": "Default",
+            },
+            "identity_api_version": 3,
+            "region_name": regions[0],
+        }
+
+    clouds = {
+        "admin": entry("admin", "admin", secrets["admin"]),
+        USER: entry(USER, USER, secrets["user"]),
+    }
+    return yaml.safe_dump({"clouds": clouds}, sort_keys=False)
+
+
+def _openrc(auth_url: str, regions: Sequence[str], secrets: Mapping[str, str]) -> str:
+    shell = {
+        "OS_AUTH_URL": auth_url,
+        "OS_USERNAME": "admin",
+        "OS_PASSWORD": secrets["admin"],
+        "OS_PROJECT_NAME": "admin",
+        "OS_USER_DOMAIN_NAME": "Default",
+        "OS_PROJECT_DOMAIN_NAME": "Default",
+        "OS_IDENTITY_API_VERSION": "3",
+        "OS_REGION_NAME": regions[0],
+    }
+    return "".join(f"export {name}='{value}'\n" for name, value in shell.items())
+
+
+# ---------------------------------------------------------------- verifying
+
+
+def verify(hosts: Hosts, testbed: Testbed, progress: Progress) -> list[Boot]:
+    """Boot a VM at each site through the API that serves it; the caller judges."""
+    run = run_playbook(hosts, "smoke", variables(hosts, testbed), progress)
+    return [Boot(**boot) for boot in run.result("a VM at each site")["boots"]]
+
+
+def require_active(boots: list[Boot]) -> None:
+    """Raise Failed, naming the sites, unless a VM got ACTIVE at each."""
+    failed = [boot for boot in boots if not boot.is_active]
+    if failed:
+        words = "; ".join(
+            f"{boot.site}: {boot.status}{f' ({boot.message})' if boot.message else ''}"
+            for boot in failed[:4]
+        )
+        raise Failed(
+            f"no VM got ACTIVE at {len(failed)} of {len(boots)} sites: {words}",
+            "see 'discovery-xp status'; 'deploy' again repairs what is down",
+        )

@@ -1,0 +1,74 @@
+"""A testbed's passwords: made once, kept beside its state, readable by its owner only."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from pathlib import Path
+
+from discovery_xp.errors import Refused
+from discovery_xp.testbed import Testbed, write_atomically
+
+# One for each party that must not be able to act as another.
+PASSWORDS = ("admin", "user", "services", "database", "rabbitmq")
+FERNET_KEYS = ("fernet_staged", "fernet_primary")
+
+
+def path(testbed: Testbed) -> Path:
+    """Where they are."""
+    return testbed.folder / "passwords.json"
+
+
+def ensure(testbed: Testbed) -> dict[str, str]:
+    """The testbed's passwords, made if they aren't there yet; raises Refused on damaged ones."""
+    file = path(testbed)
+    if not file.exists():
+        # Letters and digits: they stand in URLs, too.
+        made = {name: secrets.token_hex(16) for name in PASSWORDS}
+        made |= {
+            name: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode() for name in FERNET_KEYS
+        }
+        write_atomically(file, json.dumps(made, indent=1) + "\n", mode=0o600)
+    return load(testbed)
+
+
+def load(testbed: Testbed) -> dict[str, str]:
+    """The testbed's passwords; raises Refused when there are none."""
+    file = path(testbed)
+    try:
+        found = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise Refused(
+            f"'{testbed.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'"
+        ) from None
+    except (PermissionError, json.JSONDecodeError) as error:
+        raise Refused(
+            f"{file} can't be read ({type(error).__name__})",
+            f"run as the user who made it, or 'discovery-xp destroy --testbed {testbed.name}'",
+        ) from None
+    missing = [name for name in (*PASSWORDS, *FERNET_KEYS) if name not in found]
+    if missing:
+        raise Refused(
+            f"{file} lacks {', '.join(missing)}",
+            f"'discovery-xp destroy --testbed {testbed.name}', then deploy again",
+        )
+    return dict(found)
+
+
+def forget(testbed: Testbed) -> None:
+    """Remove them, with the cloud that knew them."""
+    path(testbed).unlink(missing_ok=True)
+
+
+def rabbitmq_hash(password: str, salt: str) -> str:
+    """A password as RabbitMQ keeps it: base64 of 4 bytes of salt and SHA-256 of both.
+
+    The salt is drawn from `salt`, so that the same password gives the same text each time.
+    (https://www.rabbitmq.com/docs/passwords)
+    """
+    drawn = hashlib.sha256(salt.encode()).digest()[:4]
+    return base64.b64encode(drawn + hashlib.sha256(drawn + password.encode()).digest()).decode()
+
+
