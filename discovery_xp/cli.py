@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -36,6 +37,7 @@ from discovery_xp.topology import (
 from discovery_xp.units import format_bytes
 
 if TYPE_CHECKING:
+    from discovery_xp.deploy import ServiceStatus
     from discovery_xp.experiment import Deployed
     from discovery_xp.network import PairRtt
 
@@ -431,10 +433,33 @@ def status(name: str | None, as_json: bool) -> None:
         console.print(table)
         for pair in report.broken_links:
             console.print(f"the link {pair} is down")
+        if report.services is not None:
+            _print_services(console, state.plan, report.services)
         if not report.is_healthy:
-            console.print("'up' with the same topology repairs it")
+            repair = "up" if report.services is None else "deploy"
+            console.print(f"'{repair}' with the same topology repairs it")
     if not report.is_healthy:
         sys.exit(1)
+
+
+def _print_services(console: Console, plan: Plan, services: Sequence[ServiceStatus]) -> None:
+    units = list(dict.fromkeys(service.unit for service in services))
+    table = Table(title="Services up", title_justify="left", show_edge=False)
+    table.add_column("service")
+    for site in plan.sites:
+        table.add_column(site.name, justify="right")
+    for unit in units:
+        cells = []
+        for site in plan.sites:
+            own = [each for each in services if each.unit == unit and each.site == site.name]
+            cells.append(f"{sum(each.is_up for each in own)}/{len(own)}" if own else "")
+        table.add_row(unit, *cells)
+    console.print(table)
+    down = [service for service in services if not service.is_up]
+    for service in down[:20]:
+        console.print(f"{service.unit} on {service.host}: {service.complaint}", markup=False)
+    if len(down) > 20:
+        console.print(f"and {len(down) - 20} more; see all with --json")
 
 
 def _print_testbeds(as_json: bool) -> None:
@@ -467,6 +492,38 @@ def ssh(name: str | None, host: str, command: tuple[str, ...]) -> None:
     os.execvp("ssh", arguments)
 
 
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_testbed_option
+@click.option("--cloud", "user", default="admin", show_default=True,
+              help="Who asks: 'admin', or 'discovery', the user of experiments.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def openstack(name: str | None, user: str, arguments: tuple[str, ...]) -> None:
+    """Run OpenStack's client on the master, e.g. 'openstack --os-region-name site2 server list'."""
+    from discovery_xp import cloud, deploy
+    from discovery_xp.software import ENVIRONMENT
+
+    chosen = testbeds.choose(name)
+    deploy.load(chosen)
+    master = cloud.master(chosen.load().plan).name
+    command = shlex.join([f"{ENVIRONMENT}/bin/openstack", "--os-cloud", user, *arguments])
+    terminal = ["-t"] if not arguments and sys.stdin.isatty() else []
+    os.execvp("ssh", ["ssh", "-F", str(chosen.ssh_config), *terminal, master, command])
+
+
+@cli.command()
+@_testbed_option
+@click.option("--to", "target", type=click.Path(path_type=Path), help="A folder that isn't there.")
+def backup(name: str | None, target: Path | None) -> None:
+    """Fetch configurations, journals, database dumps and versions of a cloud, without secrets."""
+    chosen = testbeds.choose(name)
+    from discovery_xp import experiment
+
+    folder = target or Path(f"backup-{chosen.name}-{testbeds.now().replace(':', '')}")
+    follower = Follower()
+    count = experiment.backup_cloud(chosen, folder, follower)
+    follower.end(f"{count} files in {folder}")
+
+
 @cli.command()
 @_testbed_option
 @click.option("--path", "as_path", is_flag=True, help="The file's path instead of its text.")
@@ -483,10 +540,20 @@ def inventory(name: str | None, as_path: bool) -> None:
 @_testbed_option
 @click.option("--all", "everything", is_flag=True, help="All testbeds, and traces of lost ones.")
 @click.option("--forget", is_flag=True, help="Even if its hosts can't be reached any more.")
-def destroy(name: str | None, everything: bool, forget: bool) -> None:
+@click.option("--cloud-only", is_flag=True, help="Only the cloud: its hosts and links stay.")
+def destroy(name: str | None, everything: bool, forget: bool, cloud_only: bool) -> None:
     """Remove a testbed and every trace of it."""
     from discovery_xp import experiment
 
+    if cloud_only:
+        if everything or forget:
+            raise Refused("--cloud-only is for one testbed", "leave --all and --forget out")
+        chosen = testbeds.choose(name)
+        chosen.load()
+        follower = Follower()
+        experiment.remove_cloud(chosen, follower)
+        follower.end(f"'{chosen.name}' has no cloud; its hosts stay")
+        return
     if everything:
         names = experiment.known_testbeds()
     else:

@@ -7,9 +7,14 @@ and `remove` takes the cloud off its hosts.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+import shutil
+import tarfile
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,8 @@ from discovery_xp import cloud, passwords, software
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, Progress
 from discovery_xp.plan import Plan
-from discovery_xp.play import PlayRun, run_playbook
+from discovery_xp.play import PlayRun, log_file, run_playbook
+from discovery_xp.remote import run_each
 from discovery_xp.testbed import Testbed, write_atomically
 
 DEPLOYMENT_FORMAT = 1
@@ -125,6 +131,9 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
         "lock_digest": software.lock_digest(),
         "debian_packages": list(software.debian_packages()),
         "prepared": plan.provider == "local",
+        "wheels": str(software.wheels_folder()),
+        # In the testbed's folder it goes with the testbed, if a killed run leaves it.
+        "wheels_archive": str(testbed.folder / "wheels.tar"),
         "api_threads": API_THREADS,
         "user": USER,
         "flavor": FLAVOR,
@@ -179,6 +188,10 @@ def _url(address: str, port: int, path: str = "") -> str:
 def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
     """Make the plan's cloud on the hosts, or repair it; raises Failed with the host's words."""
     known = variables(hosts, testbed)
+    if not known["prepared"]:
+        if not software.wheels_folder().is_dir():
+            progress("fetching OpenStack's packages (once for each lock file)", 0, 0)
+        software.ensure_wheels()
     run = run_playbook(hosts, "deploy", known, progress)
     deployment = _describe(hosts, known, run)
     write_atomically(deployment_file(testbed), json.dumps(deployment.to_json(), indent=1) + "\n")
@@ -244,7 +257,7 @@ def _clouds_yaml(auth_url: str, regions: Sequence[str], secrets: Mapping[str, st
                 "project_domain_name": "Default",
             },
             "identity_api_version": 3,
-            "region_name": regions[0],
+            "regions": list(regions),  # the first is asked unless another is named
         }
 
     clouds = {
@@ -289,3 +302,164 @@ def require_active(boots: list[Boot]) -> None:
             f"no VM got ACTIVE at {len(failed)} of {len(boots)} sites: {words}",
             "see 'discovery-xp status'; 'deploy' again repairs what is down",
         )
+
+
+# ---------------------------------------------------------------- records, and the end
+
+
+def backup(hosts: Hosts, testbed: Testbed, target: Path, progress: Progress) -> int:
+    """Write every component's records to TARGET/HOST/COMPONENT; returns the number of files.
+
+    Configurations, journals, database dumps and versions; secrets are replaced by their
+    names.  Raises Refused when `target` exists, Failed when a host can't be asked.
+    """
+    if target.exists():
+        raise Refused(f"{target} exists", "name a folder that doesn't")
+    known = variables(hosts, testbed)
+    run = run_playbook(hosts, "backup", known, progress)
+    count = 0
+    target.mkdir(parents=True)
+    for outcome in run.outcomes:
+        archive = outcome.result.get("archive")
+        if archive is None:
+            continue
+        # 'keystone : keystone's records'
+        folder = target / outcome.host / outcome.task.split(" ")[0]
+        count += _unpack(base64.b64decode(archive), folder)
+    for file in (deployment_file(testbed), testbed.state_file, log_file(testbed.name),
+                 software.lock_file()):  # fmt: skip
+        shutil.copy(file, target / file.name)
+        count += 1
+    return count
+
+
+def _unpack(archive: bytes, folder: Path) -> int:
+    """Write the files of a gzipped tar below `folder`; returns their number."""
+    count = 0
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        for entry in tar.getmembers():
+            data = tar.extractfile(entry)
+            path = folder / entry.name
+            if data is None or ".." in path.parts:
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data.read())
+            count += 1
+    return count
+
+
+def remove(hosts: Hosts, testbed: Testbed, progress: Progress) -> None:
+    """Take the cloud off its hosts, its data and passwords too; Debian's packages stay."""
+    run_playbook(hosts, "destroy", variables(hosts, testbed), progress)
+    for file in (deployment_file(testbed), clouds_file(testbed), openrc_file(testbed)):
+        file.unlink(missing_ok=True)
+    passwords.forget(testbed)
+
+
+# ---------------------------------------------------------------- looking
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """How a service is: `state` is systemd's ('active', 'failed', ...) or 'unknown'.
+
+    `answers` is what its port says over HTTP, None where it has none; `nova` what Nova
+    itself calls it ('up', 'down'), None where Nova doesn't know it or wasn't asked.
+    """
+
+    unit: str
+    host: str
+    site: str
+    state: str
+    restarts: int
+    answers: bool | None
+    nova: str | None
+
+    @property
+    def is_up(self) -> bool:
+        """True when nothing speaks against it."""
+        return self.state == "active" and self.answers is not False and self.nova != "down"
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with it, in a few words; empty when it is up."""
+        if self.state != "active":
+            return "its host doesn't answer" if self.state == "unknown" else self.state
+        if self.answers is False:
+            return "active, but its port doesn't answer"
+        return "active, but Nova calls it down" if self.nova == "down" else ""
+
+
+_NOVA_LIST = f"{software.ENVIRONMENT}/bin/openstack --os-cloud admin compute service list -f json"
+
+
+def _look_command(services: Sequence[cloud.Service], lists_nova: bool) -> str:
+    """A line of bash that says how a host's services are, a line for each thing it says."""
+    units = " ".join(service.unit for service in services)
+    parts = [
+        f"for unit in {units}; do echo unit $unit $(systemctl show "
+        "--property=ActiveState,NRestarts $unit); done"
+    ]
+    for service in services:
+        if service.port is not None:
+            request = f"exec 3<>/dev/tcp/127.0.0.1/{service.port}; "
+            request += "printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3"
+            parts.append(
+                f"echo port {service.unit} $(timeout 10 bash -c {shlex.quote(request)} 2>&1)"
+            )
+    if lists_nova:
+        parts.append(f"echo nova $(timeout 60 {_NOVA_LIST} 2>/dev/null)")
+    return f"bash -c {shlex.quote('; '.join(parts))}"
+
+
+def inspect(hosts: Hosts, answering: Set[str]) -> list[ServiceStatus]:
+    """How every service of the plan's cloud is; only hosts in `answering` are asked."""
+    by_host: dict[str, list[cloud.Service]] = {}
+    for service in cloud.services(hosts.plan):
+        by_host.setdefault(service.host, []).append(service)
+    master = cloud.master(hosts.plan).name
+    outputs = run_each(
+        hosts,
+        {
+            host: _look_command(services, lists_nova=host == master)
+            for host, services in by_host.items()
+            if host in answering
+        },
+    )
+    return read_status(by_host, {host: output.stdout for host, output in outputs.items()})
+
+
+def read_status(
+    by_host: Mapping[str, Sequence[cloud.Service]], said: Mapping[str, str]
+) -> list[ServiceStatus]:
+    """What `_look_command` printed on each host, as values."""
+    states: dict[tuple[str, str], dict[str, str]] = {}
+    answers: dict[tuple[str, str], bool] = {}
+    nova: dict[tuple[str, str], str] = {}
+    for host, text in said.items():
+        for line in text.splitlines():
+            kind, _, rest = line.partition(" ")
+            unit, _, value = rest.partition(" ")
+            if kind == "unit":
+                words = (word.split("=", 1) for word in value.split() if "=" in word)
+                states[unit, host] = {word[0]: word[1] for word in words}
+            elif kind == "port":
+                answers[unit, host] = value.startswith("HTTP/")
+            elif kind == "nova" and rest.strip():
+                for entry in json.loads(rest):
+                    nova[entry["Binary"], entry["Host"]] = entry["State"]
+    return [
+        ServiceStatus(
+            service.unit,
+            host,
+            service.site,
+            states.get((service.unit, host), {}).get("ActiveState", "unknown"),
+            int(states.get((service.unit, host), {}).get("NRestarts", 0)),
+            answers.get((service.unit, host), False if host in said else None)
+            if service.port
+            else None,
+            nova.get((service.unit, host)),
+        )
+        for host, services in by_host.items()
+        for service in services
+    ]

@@ -22,12 +22,13 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import enoslib as en
 
 from discovery_xp import deploy, network
-from discovery_xp.deploy import Boot, Deployment
+from discovery_xp.deploy import Boot, Deployment, ServiceStatus
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading
 from discovery_xp.network import PairRtt
@@ -162,18 +163,25 @@ def hosts_of(testbed: Testbed) -> Hosts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """How a testbed is: its hosts by name, and the links that died."""
+    """How a testbed is: its hosts by name, the links that died, its cloud's services.
+
+    `services` is None where no cloud is wanted.
+    """
 
     name: str
     phase: str
     hosts: dict[str, HostStatus]
     broken_links: list[str]
+    services: list[ServiceStatus] | None = None
 
     @property
     def is_healthy(self) -> bool:
         """True when all that should be up is up."""
         everything_answers = all(host.answers for host in self.hosts.values())
-        return self.phase == "up" and everything_answers and not self.broken_links
+        services_are_up = all(service.is_up for service in self.services or [])
+        return (
+            self.phase == "up" and everything_answers and not self.broken_links and services_are_up
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the verdict included."""
@@ -188,7 +196,12 @@ def inspect(testbed: Testbed) -> Inspection:
         broken = local.broken_links(state.plan, testbed)
     else:
         looked, broken = static.status(state.plan), []
-    return Inspection(testbed.name, state.phase, {host.name: host for host in looked}, broken)
+    services = None
+    if deploy.deployment_file(testbed).exists():
+        answering = {host.name for host in looked if host.answers}
+        services = deploy.inspect(hosts_of(testbed), answering)
+    found = {host.name: host for host in looked}
+    return Inspection(testbed.name, state.phase, found, broken, services)
 
 
 def write_inventory(hosts: Hosts, testbed: Testbed) -> None:
@@ -238,6 +251,27 @@ def _measure_and_save(
     return pairs
 
 
+# ---------------------------------------------------------------- the cloud's records
+
+
+def backup_cloud(testbed: Testbed, target: Path, progress: Progress) -> int:
+    """Fetch every component's records; returns the number of files.  See `deploy.backup`."""
+    with testbed.locked():
+        return deploy.backup(hosts_of(testbed), testbed, target, progress)
+
+
+def remove_cloud(testbed: Testbed, progress: Progress) -> None:
+    """Take the cloud off its hosts, which stay; raises Failed when one can't be reached."""
+    with testbed.locked():
+        state = testbed.load()
+        if state.plan.cloud is None:
+            raise Refused(f"'{testbed.name}' has no cloud", "there is nothing to remove")
+        hosts = hosts_of(testbed)
+        testbed.update(deployed=None)
+        deploy.remove(hosts, testbed, progress)
+        testbed.update(plan=dataclasses.replace(state.plan, cloud=None))
+
+
 # ---------------------------------------------------------------- the end
 
 
@@ -282,12 +316,16 @@ def _release(testbed: Testbed, forget: bool = False) -> None:
     if state is not None:
         if state.plan.provider == "static" and state.wan is not None:
             try:
-                network.wan_of(static.hosts(state.plan, testbed)).reset()
+                hosts = static.hosts(state.plan, testbed)
+                network.wan_of(hosts).reset()
+                if state.plan.cloud is not None:
+                    deploy.remove(hosts, testbed, lambda _stage, _done, _total: None)
             except Failed as error:
                 if not forget:
                     raise Failed(
                         error.message,
-                        "links imposed on them may stay; --forget removes the testbed all the same",
+                        "links and services on them may stay; "
+                        "--forget removes the testbed all the same",
                     ) from None
         if state.plan.provider == "local" and os.geteuid() != 0:
             if state.image is None:  # it was refused before anything was made

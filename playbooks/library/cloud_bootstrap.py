@@ -64,7 +64,6 @@ class Bootstrap:
         identity = self.cloud.identity
         regions = {region.id for region in identity.regions()}
         services = {service.type: service for service in identity.services()}
-        # One for each region and service: the SDK asks for 'public' unless told otherwise.
         known = {(endpoint.region_id, endpoint.service_id, endpoint.interface): endpoint
                  for endpoint in identity.endpoints()}  # fmt: skip
         for kind, name in SERVICE_NAMES.items():
@@ -76,18 +75,18 @@ class Bootstrap:
                 identity.create_region(id=region["name"])
                 self.changes.append(f"region {region['name']}")
             for kind, url in region["urls"].items():
-                for interface in ("public", "internal", "admin"):
-                    old = known.get((region["name"], services[kind].id, interface))
-                    if old is None:
-                        identity.create_endpoint(
-                            service_id=services[kind].id, interface=interface, url=url,
-                            region_id=region["name"],
-                        )  # fmt: skip
-                    elif old.url != url:
-                        identity.update_endpoint(old, url=url)
-                    else:
-                        continue
-                    self.changes.append(f"{interface} endpoint of {kind} in {region['name']}")
+                # Public ones only: every token carries them all.
+                old = known.get((region["name"], services[kind].id, "public"))
+                if old is None:
+                    identity.create_endpoint(
+                        service_id=services[kind].id, interface="public", url=url,
+                        region_id=region["name"],
+                    )  # fmt: skip
+                elif old.url != url:
+                    identity.update_endpoint(old, url=url)
+                else:
+                    continue
+                self.changes.append(f"endpoint of {kind} in {region['name']}")
 
     def ensure_users(self) -> None:
         identity = self.cloud.identity
@@ -99,8 +98,10 @@ class Bootstrap:
                 roles[role] = identity.create_role(name=role)
                 self.changes.append(f"role {role}")
         own = self.args["user"]
-        wanted = [(name, "service", ("admin", "service"), self.args["service_password"])
-                  for name in self.args["service_users"]]  # fmt: skip
+        wanted: list[tuple[str, str, tuple[str, ...], str]] = [
+            (name, "service", ("admin", "service"), self.args["service_password"])
+            for name in self.args["service_users"]
+        ]
         wanted.append((own, own, ("member",), self.args["user_password"]))
         for name, project, granted, password in wanted:
             if project not in projects:
