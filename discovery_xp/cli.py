@@ -117,7 +117,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _interrupted() -> int:
     hint = "; the same command goes on from here, 'destroy' removes all"
-    click.echo(f"interrupted{hint if 'up' in sys.argv[1:2] else ''}", err=True)
+    click.echo(f"interrupted{hint if sys.argv[1:2] in (['up'], ['deploy']) else ''}", err=True)
     return 130
 
 
@@ -202,16 +202,18 @@ def schema() -> None:
 
 @cli.command()
 @_topology_options
+@click.option("--hosts-only", is_flag=True, help="What 'up' would do instead of 'deploy'.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
 def plan(
     topology: Path | None,
     sites: int | None,
     latency: str | None,
     name: str | None,
+    hosts_only: bool,
     as_json: bool,
 ) -> None:
-    """Print what would be done: hosts, roles, addresses, links, requests. Touches nothing."""
-    made = _plan(topology, sites, latency, name)
+    """Print what 'deploy' would do: hosts, services, links, requests. Touches nothing."""
+    made = _plan(topology, sites, latency, name, cloud=not hosts_only)
     if as_json:
         click.echo(json.dumps({**made.to_json(), "digest": made.digest}, indent=1))
         return
@@ -227,6 +229,8 @@ def _print_plan(made: Plan) -> None:
     for line in _facts(made):
         console.print(line)
     console.print(_hosts_table(made))
+    if made.cloud is not None:
+        console.print(_services_table(made))
     console.print(_links_table(made.links))
     for request in made.requests:
         click.echo(f"POST /sites/{request.site}/jobs {json.dumps(request.body)}")
@@ -246,6 +250,15 @@ def _facts(made: Plan) -> list[str]:
         )
     if made.node_hours is not None:
         lines.append(f"{made.node_hours:g} node-hours")
+    if made.cloud is not None:
+        cloud = made.cloud
+        more = {name: count for name, count in cloud.workers.items() if count > 1}
+        lines.append(
+            f"OpenStack on {cloud.backend}, placement {cloud.placement}, "
+            f"periodic tasks {cloud.periodic_tasks}, virt driver {cloud.virt_driver}, "
+            f"{cloud.nics} NICs a VM, "
+            f"workers {', '.join(f'{name} {n}' for name, n in more.items()) or '1 each'}"
+        )
     lines.append(f"links are imposed by {_wan_in_words(made)}")
     allowed = made.tolerance
     lines.append(
@@ -293,6 +306,23 @@ def _hosts_table(made: Plan) -> Table:
                 _range(addresses),
                 ", ".join(bounds),
             )
+    return table
+
+
+def _services_table(made: Plan) -> Table:
+    """How many of each service there are, and where."""
+    from discovery_xp.cloud import services
+
+    table = Table(title="Services", title_justify="left", show_edge=False)
+    for column in ("service", "hosts", "of sites"):
+        table.add_column(column, overflow="fold")
+    places: dict[str, list[tuple[str, str]]] = {}
+    for service in services(made):
+        places.setdefault(service.unit, []).append((service.host, service.site))
+    for unit, where in places.items():
+        sites = list(dict.fromkeys(site for _, site in where))
+        hosts = where[0][0] if len(where) == 1 else str(len(where))
+        table.add_row(unit, hosts, sites[0] if len(sites) == 1 else f"{sites[0]} ... {sites[-1]}")
     return table
 
 
@@ -494,8 +524,13 @@ def ssh(name: str | None, host: str, command: tuple[str, ...]) -> None:
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @_testbed_option
-@click.option("--cloud", "user", default="admin", show_default=True,
-              help="Who asks: 'admin', or 'discovery', the user of experiments.")
+@click.option(
+    "--cloud",
+    "user",
+    default="admin",
+    show_default=True,
+    help="Who asks: 'admin', or 'discovery', the user of experiments.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def openstack(name: str | None, user: str, arguments: tuple[str, ...]) -> None:
     """Run OpenStack's client on the master, e.g. 'openstack --os-region-name site2 server list'."""

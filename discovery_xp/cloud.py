@@ -99,5 +99,7 @@ def asked_for(plan: Plan) -> dict[str, Region]:
     Its own, or the first there is where the site has no controller.
     """
     known = regions(plan)
-    own = {region.name: region for region in known}
+    own: dict[str, Region] = {}
+    for region in known:
+        own.setdefault(region.site, region)
     return {site: own.get(site, known[0]) for site in computes(plan)}

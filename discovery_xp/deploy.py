@@ -8,6 +8,7 @@ and `remove` takes the cloud off its hosts.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import io
 import json
@@ -34,6 +35,7 @@ USER = "discovery"
 FLAVOR = "m1.tiny"
 IMAGE = "discovery"
 API_THREADS = 16
+COMPUTE_API_VERSION = "2.90"
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,7 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
         "lock_digest": software.lock_digest(),
         "debian_packages": list(software.debian_packages()),
         "prepared": plan.provider == "local",
-        "wheels": str(software.wheels_folder()),
-        # In the testbed's folder it goes with the testbed, if a killed run leaves it.
-        "wheels_archive": str(testbed.folder / "wheels.tar"),
+        **({} if plan.provider == "local" else _wheels(testbed)),
         "api_threads": API_THREADS,
         "user": USER,
         "flavor": FLAVOR,
@@ -176,6 +176,14 @@ def _options(plan: Plan) -> Any:
     if plan.cloud is None:
         raise Refused(f"'{plan.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'")
     return plan.cloud
+
+
+def _wheels(testbed: Testbed) -> dict[str, str]:
+    """Where they are, and where they are put into one archive: it goes with the testbed."""
+    return {
+        "wheels": str(software.wheels_folder()),
+        "wheels_archive": str(testbed.folder / "wheels.tar"),
+    }
 
 
 def _url(address: str, port: int, path: str = "") -> str:
@@ -229,20 +237,26 @@ def _describe(hosts: Hosts, known: Mapping[str, Any], run: PlayRun) -> Deploymen
 
 def load(testbed: Testbed) -> Deployment:
     """The last deployment of a testbed; raises Refused when there is none."""
+    file = deployment_file(testbed)
     try:
-        data = json.loads(deployment_file(testbed).read_text())
+        data = json.loads(file.read_text())
+        if data["format"] != DEPLOYMENT_FORMAT:
+            raise Refused(
+                f"{file}: a deployment of format {data['format']}, but this version reads "
+                f"{DEPLOYMENT_FORMAT}",
+                "use the version that wrote it, or deploy again",
+            )
+        endpoints = tuple(Endpoint(**endpoint) for endpoint in data.pop("endpoints"))
+        return Deployment(endpoints=endpoints, **data)
     except FileNotFoundError:
         raise Refused(
             f"'{testbed.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'"
         ) from None
-    if data.get("format") != DEPLOYMENT_FORMAT:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(
-            f"a deployment of format {data.get('format')}, but this version reads "
-            f"{DEPLOYMENT_FORMAT}",
-            "use the version that wrote it",
-        )
-    endpoints = tuple(Endpoint(**endpoint) for endpoint in data.pop("endpoints"))
-    return Deployment(endpoints=endpoints, **data)
+            f"{file}: the description of the cloud is damaged ({type(error).__name__})",
+            "'deploy' again writes it anew",
+        ) from None
 
 
 def _clouds_yaml(auth_url: str, regions: Sequence[str], secrets: Mapping[str, str]) -> str:
@@ -256,7 +270,9 @@ def _clouds_yaml(auth_url: str, regions: Sequence[str], secrets: Mapping[str, st
                 "user_domain_name": "Default",
                 "project_domain_name": "Default",
             },
-            "identity_api_version": 3,
+            "identity_api_version": "3",
+            # Without it the client speaks the API of 2013, which can't go without a NIC.
+            "compute_api_version": COMPUTE_API_VERSION,
             "regions": list(regions),  # the first is asked unless another is named
         }
 
@@ -276,6 +292,7 @@ def _openrc(auth_url: str, regions: Sequence[str], secrets: Mapping[str, str]) -
         "OS_USER_DOMAIN_NAME": "Default",
         "OS_PROJECT_DOMAIN_NAME": "Default",
         "OS_IDENTITY_API_VERSION": "3",
+        "OS_COMPUTE_API_VERSION": COMPUTE_API_VERSION,
         "OS_REGION_NAME": regions[0],
     }
     return "".join(f"export {name}='{value}'\n" for name, value in shell.items())
@@ -445,9 +462,10 @@ def read_status(
                 states[unit, host] = {word[0]: word[1] for word in words}
             elif kind == "port":
                 answers[unit, host] = value.startswith("HTTP/")
-            elif kind == "nova" and rest.strip():
-                for entry in json.loads(rest):
-                    nova[entry["Binary"], entry["Host"]] = entry["State"]
+            elif kind == "nova":
+                with contextlib.suppress(ValueError):  # the client had nothing to say
+                    for entry in json.loads(rest):
+                        nova[entry["Binary"], entry["Host"]] = entry["State"]
     return [
         ServiceStatus(
             service.unit,

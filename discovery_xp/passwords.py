@@ -35,7 +35,7 @@ def ensure(testbed: Testbed) -> dict[str, str]:
 
 
 def load(testbed: Testbed) -> dict[str, str]:
-    """The testbed's passwords; raises Refused when there are none."""
+    """The testbed's passwords; raises Refused when there are none, or damaged ones."""
     file = path(testbed)
     try:
         found = json.loads(file.read_text())
@@ -43,18 +43,19 @@ def load(testbed: Testbed) -> dict[str, str]:
         raise Refused(
             f"'{testbed.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'"
         ) from None
-    except (PermissionError, json.JSONDecodeError) as error:
+    except (PermissionError, ValueError) as error:  # ValueError: no text, or no JSON
         raise Refused(
             f"{file} can't be read ({type(error).__name__})",
             f"run as the user who made it, or 'discovery-xp destroy --testbed {testbed.name}'",
         ) from None
-    missing = [name for name in (*PASSWORDS, *FERNET_KEYS) if name not in found]
+    known = found if isinstance(found, dict) else {}
+    missing = [name for name in (*PASSWORDS, *FERNET_KEYS) if not isinstance(known.get(name), str)]
     if missing:
         raise Refused(
             f"{file} lacks {', '.join(missing)}",
             f"'discovery-xp destroy --testbed {testbed.name}', then deploy again",
         )
-    return dict(found)
+    return dict(known)
 
 
 def forget(testbed: Testbed) -> None:
@@ -70,5 +71,3 @@ def rabbitmq_hash(password: str, salt: str) -> str:
     """
     drawn = hashlib.sha256(salt.encode()).digest()[:4]
     return base64.b64encode(drawn + hashlib.sha256(drawn + password.encode()).digest()).decode()
-
-

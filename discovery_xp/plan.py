@@ -38,6 +38,16 @@ PLAN_FORMAT = 1
 HOST_MEMORY_BYTES = 16 * 2**20
 HOST_DISK_BYTES = 4 * 2**20
 IMAGE_DISK_BYTES = 700 * 2**20
+# What OpenStack adds on a host of each role, once it has booted some hundred VMs
+# (benchmarks/deploy.py measures them), and for each worker beyond the first.
+CLOUD_MEMORY_BYTES = {
+    "master": 1500 * 2**20,
+    "controller": 480 * 2**20,
+    "compute": 150 * 2**20,
+    "data": 0,
+}
+WORKER_MEMORY_BYTES = 110 * 2**20
+CLOUD_DISK_BYTES = 2500 * 2**20
 WAN_PAIR_MEMORY_BYTES = 2 * 2**20
 
 
@@ -190,10 +200,16 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
 
     With `cloud` the hosts are to get the topology's OpenStack.
 
-    Raises Refused when the addresses don't fit.
+    Raises Refused when the addresses don't fit, or a cloud lacks a role.
     """
     chosen = name or topology.name
     hosts = tuple(_hosts(topology))
+    for role in ("controller", "compute") if cloud else ():
+        if not any(role in host.roles for host in hosts):
+            raise Refused(
+                f"'{chosen}' has no {role}, so its cloud can't boot a VM",
+                f"write '{role}s: 1' for one of its sites",
+            )
     links = tuple(
         PlannedLink(source.name, target.name, topology.link(source.name, target.name))
         for source in topology.sites
@@ -217,7 +233,7 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
             sites=sites,
             hosts=tuple(_static_hosts(hosts, topology.provider)),
             needs=Needs(),
-            steps=_steps("reach the hosts over ssh"),
+            steps=_steps(topology, common["cloud"], "reach the hosts over ssh"),
             **common,
         )
     requests = tuple(_requests(topology.provider, hosts, chosen))
@@ -228,7 +244,10 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
         requests=requests,
         node_hours=sum(request.nodes for request in requests) * _hours(topology.provider.walltime),
         steps=_steps(
-            f"reserve {len(hosts)} nodes on Grid'5000", f"deploy {topology.provider.environment}"
+            topology,
+            common["cloud"],
+            f"reserve {len(hosts)} nodes on Grid'5000",
+            f"deploy {topology.provider.environment}",
         ),
         **common,
     )
@@ -239,12 +258,37 @@ def with_links(plan: Plan, links: Iterable[PlannedLink]) -> Plan:
     return dataclasses.replace(plan, links=tuple(links))
 
 
-def _steps(*acquire: str) -> tuple[str, ...]:
-    return (
-        *acquire,
+def _steps(topology: Topology, cloud: OpenStack | None, *acquire: str) -> tuple[str, ...]:
+    links = (
         "impose the links between sites",
         "read back what was imposed",
         "measure every pair of sites, and refuse to go on outside the tolerance",
+    )
+    if cloud is None:
+        return (*acquire, *links)
+    sites = sum(1 for site in topology.sites if site.computes)
+    return (
+        *acquire,
+        "install OpenStack on hosts that haven't got it",
+        "start the database, the message bus and the cache, bring the schemas up to date",
+        "start Keystone, Glance, Placement and Neutron; make endpoints, users and an image",
+        "start Nova on the controllers, then on the computes, and map the computes",
+        *links,
+        f"boot a VM at each of {sites} sites, through the API that serves it",
+    )
+
+
+def _cloud_memory(cloud: OpenStack | None, hosts: Iterable[PlannedHost]) -> int:
+    if cloud is None:
+        return 0
+    more = {
+        "controller": sum(n - 1 for name, n in cloud.workers.items() if name.startswith("nova")),
+        "master": sum(n - 1 for name, n in cloud.workers.items() if not name.startswith("nova")),
+    }
+    return sum(
+        CLOUD_MEMORY_BYTES[role] + more.get(role, 0) * WORKER_MEMORY_BYTES
+        for host in hosts
+        for role in host.roles
     )
 
 
@@ -311,10 +355,16 @@ def _local_plan(
         machine=str(backbone[-3]),
         router=str(backbone[-2]),
         needs=Needs(
-            memory_bytes=len(hosts) * HOST_MEMORY_BYTES + pairs * WAN_PAIR_MEMORY_BYTES // 2,
-            disk_bytes=len(hosts) * HOST_DISK_BYTES + IMAGE_DISK_BYTES,
+            memory_bytes=len(hosts) * HOST_MEMORY_BYTES
+            + pairs * WAN_PAIR_MEMORY_BYTES // 2
+            + _cloud_memory(common["cloud"], hosts),
+            disk_bytes=len(hosts) * HOST_DISK_BYTES
+            + IMAGE_DISK_BYTES
+            + (CLOUD_DISK_BYTES if common["cloud"] else 0),
         ),
         steps=_steps(
+            topology,
+            common["cloud"],
             "check this machine: rights, tools, memory, disk, addresses",
             "build the root tree of the hosts, or take it from the cache",
             f"join {len(sites)} sites by a backbone of network namespaces",

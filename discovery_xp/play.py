@@ -169,7 +169,8 @@ def _failure(error: EnosFailedHostsError, following: Listener, log: Path) -> Fai
     names = some(sorted({host.host for host in error.hosts}))
     text = f"{names}: '{first.task}' failed: {last_words(first.payload)}"
     journal = first.payload.get("journal") or []
-    lines = "".join(f"\n  {line}" for line in journal)
+    remedy = f"the whole log is {log}; the same command goes on from here"
     if journal:
-        text += f"; the journal of {first.payload.get('unit')} on {first.host} ends with:{lines}\n"
-    return Failed(text, f"the whole log is {log}; the same command goes on from here")
+        lines = "".join(f"\n  {line}" for line in journal)
+        remedy += f"; the journal of {first.payload.get('unit')} on {first.host} ends with:{lines}"
+    return Failed(text, remedy)

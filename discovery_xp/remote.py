@@ -146,6 +146,12 @@ def last_words(payload: Mapping[str, Any]) -> str:
     """What a failed task said last; of a loop, what its first failed item said."""
     items = [item for item in payload.get("results", []) if item.get("failed")]
     said = items[0] if items else payload
-    text = str(said.get("stderr") or said.get("stdout") or said.get("msg") or said)
+    text = str(
+        said.get("module_stderr")
+        or said.get("stderr")
+        or said.get("stdout")
+        or said.get("msg")
+        or said
+    )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " / ".join(lines[-2:])[:300] if lines else "no message"

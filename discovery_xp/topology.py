@@ -37,6 +37,7 @@ MAX_SITES = 250
 MAX_SERVERS_PER_SITE = 1000
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?")
+_HOST_NAME = re.compile(rf"-({'|'.join(ROLES)})-\d+$")
 _DOCS = "see docs/topologies.md"
 
 
@@ -536,7 +537,7 @@ def _build(parsed: YamlFile, default_name: str) -> Topology:
     if isinstance(data.get("provider"), str):
         data = {**data, "provider": {"type": data["provider"]}}
     cloud = data.get("openstack")
-    if isinstance(cloud, dict) and isinstance(cloud.get("workers"), str | int):
+    if isinstance(cloud, dict) and not isinstance(cloud.get("workers", {}), dict | None):
         data = {**data, "openstack": {**cloud, "workers": {"default": cloud["workers"]}}}
     shape: TopologyFile | None = None
     try:
@@ -679,6 +680,12 @@ def _check_sites(parsed: YamlFile, data: Mapping[str, Any]) -> dict[str, int]:
                 parsed.report(
                     ("sites", index, "name"),
                     f"'{name}' is a word of its own",
+                    "choose another name",
+                )
+            if _HOST_NAME.search(name):
+                parsed.report(
+                    ("sites", index, "name"),
+                    f"'{name}' reads like the name of a host",
                     "choose another name",
                 )
             servers[name] = total

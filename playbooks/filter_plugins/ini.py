@@ -12,7 +12,7 @@ def to_ini(settings: Settings, *overrides: Settings | None) -> str:
     """`settings` with `overrides` on top, as oslo.config reads them.
 
     A list gives one line for each item; True and False are lower case; None leaves the
-    option out.
+    option out; further lines of a text are indented, so that they stay a part of it.
     """
     merged: dict[str, dict[str, Any]] = {}
     for layer in (settings, *overrides):
@@ -26,7 +26,7 @@ def to_ini(settings: Settings, *overrides: Settings | None) -> str:
                 continue
             for item in value if isinstance(value, list) else [value]:
                 text = str(item).lower() if isinstance(item, bool) else str(item)
-                lines.append(f"{option} = {text}")
+                lines.append("\n  ".join(f"{option} = {text}".splitlines()))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.discovery_cloud import LOGIN, connect, wait_for
+from ansible.module_utils.discovery_cloud import LOGIN, connect, plainly, wait_for
 
 DOCUMENTATION = r"""
 module: cloud_bootstrap
@@ -124,9 +124,9 @@ class Bootstrap:
 
     def ensure_image(self) -> None:
         name = self.args["image"]
-        glance = self.cloud.image
 
         def find() -> bool:
+            glance = self.cloud.image
             images = list(glance.images(name=name))
             for image in images:  # a killed run may have left one without data
                 if image.status != "active":
@@ -143,9 +143,8 @@ class Bootstrap:
         wait_for(self.module, find, 60, lambda: "Glance doesn't answer")
 
     def ensure_network(self) -> None:
-        neutron = self.cloud.network
-
         def find() -> bool:
+            neutron = self.cloud.network
             # Neutron's first requests, made side by side, would find empty lists: this is
             # one on its own.
             network = neutron.find_network(NETWORK)
@@ -177,8 +176,9 @@ def main() -> None:
             "nics": {"type": "int", "required": True},
         }
     )
-    bootstrap = Bootstrap(module)
-    bootstrap.run()
+    with plainly(module):
+        bootstrap = Bootstrap(module)
+        bootstrap.run()
     module.exit_json(changed=bool(bootstrap.changes), changes=bootstrap.changes)
 
 

@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.discovery_cloud import LOGIN, connect, wait_for
+from ansible.module_utils.discovery_cloud import LOGIN, connect, plainly, wait_for
 
 DOCUMENTATION = r"""
 module: cloud_computes
@@ -40,6 +40,13 @@ def main() -> None:
             "timeout_s": {"type": "int", "default": 300},
         }
     )
+    with plainly(module):
+        changes = run(module)
+    module.exit_json(changed=bool(changes), changes=changes)
+
+
+def run(module: AnsibleModule) -> list[str]:
+    """All steps, in order; returns what was changed."""
     nova = connect(module, module.params["region"]).compute
     changes = []
     wait_for_services(module, nova)
@@ -61,7 +68,7 @@ def main() -> None:
         )  # fmt: skip
         changes.append(f"computes mapped, {len(left)} left")
     changes += group_by_site(module, nova)
-    module.exit_json(changed=bool(changes), changes=changes)
+    return changes
 
 
 def wait_for_services(module: AnsibleModule, nova: Any) -> None:

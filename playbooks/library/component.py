@@ -8,6 +8,7 @@ restarts units whose files changed since they were started.
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import os
 import pwd
@@ -30,13 +31,14 @@ options:
   copies: {description: "path -> existing file on the host", type: dict}
   units: {description: Units to enable and run., type: list}
   ports: {description: "unit -> port that must answer before it counts as up", type: dict}
+  http: {description: The ports must answer over HTTP., type: bool, default: false}
   stamp: {description: Anything whose change restarts the units., type: str}
   wait: {description: Wait for the ports., type: bool, default: true}
   timeout_s: {description: For units to start and ports to answer., type: int, default: 180}
 """
 
 STARTED = "/var/lib/discovery-xp"
-JOURNAL_LINES = 15
+JOURNAL_LINES = 20
 
 
 class Component:
@@ -55,7 +57,7 @@ class Component:
             self.ensure_directory(path, owner, mode)
         texts = {path: text.encode() for path, text in (self.args["contents"] or {}).items()}
         for path, source in (self.args["copies"] or {}).items():
-            with open(source, "rb") as file:  # noqa: PTH123
+            with open(source, "rb") as file:
                 texts[path] = file.read()
         for path, text in texts.items():
             owner, mode = (self.args["files"] or {}).get(path, ["root:root", "0644"])
@@ -74,8 +76,10 @@ class Component:
         try:
             pwd.getpwnam(user)
         except KeyError:
-            self.command(["useradd", "--system", "--user-group", "--no-log-init",
-                          "--home-dir", f"/var/lib/{user}", "--shell", "/usr/sbin/nologin", user])  # fmt: skip
+            self.command(
+                ["useradd", "--system", "--user-group", "--no-log-init",
+                 "--home-dir", f"/var/lib/{user}", "--shell", "/usr/sbin/nologin", user]
+            )  # fmt: skip
             self.changed.append(f"user {user}")
 
     def ensure_directory(self, path: str, owner: str, mode: str) -> None:
@@ -87,7 +91,7 @@ class Component:
     def ensure_rights(self, path: str, owner: str, mode: str) -> None:
         user, _, group = owner.partition(":")
         uid = pwd.getpwnam(user).pw_uid
-        gid = pwd.getpwnam(group or user).pw_gid
+        gid = grp.getgrnam(group).gr_gid if group else pwd.getpwnam(user).pw_gid
         found = os.stat(path)
         if (found.st_uid, found.st_gid) != (uid, gid):
             os.chown(path, uid, gid)
@@ -99,7 +103,7 @@ class Component:
     def ensure_file(self, path: str, text: bytes, owner: str, mode: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
-            with open(path, "rb") as file:  # noqa: PTH123
+            with open(path, "rb") as file:
                 same = file.read() == text
         except FileNotFoundError:
             same = False
@@ -156,10 +160,11 @@ class Component:
         restarts = self.show(unit)["NRestarts"]
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-                return
+                if self.answers(port):
+                    return
             except OSError:
-                state = self.show(unit)
+                pass
+            state = self.show(unit)
             if state["ActiveState"] not in ("active", "activating") or (
                 state["NRestarts"] != restarts
             ):
@@ -168,6 +173,17 @@ class Component:
             if time.monotonic() > self.deadline:
                 self.fail(unit, f"port {port} didn't answer in {self.args['timeout_s']} s", since)
             time.sleep(0.2)
+
+    def answers(self, port: int) -> bool:
+        """True when the port takes connections and, where it should, speaks HTTP.
+
+        gunicorn listens before the application is loaded: only an answer says that it is.
+        """
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            if not self.args["http"]:
+                return True
+            connection.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            return connection.recv(16).startswith(b"HTTP/")
 
     # ------------------------------------------------------------ systemd
 
@@ -194,11 +210,13 @@ class Component:
         return done.stdout
 
     def fail(self, unit: str, message: str, since: float) -> None:
+        time.sleep(1)  # what it says as it dies is still on its way
+        # With --since, --lines gives the first ones.
         journal = subprocess.run(
             ["journalctl", "--no-pager", "--output=cat", f"--unit={unit}",
-             f"--since=@{int(since) - 1}", f"--lines={JOURNAL_LINES}"],
+             f"--since=@{int(since) - 1}"],
             capture_output=True, text=True, check=False,
-        ).stdout.splitlines()  # fmt: skip
+        ).stdout.splitlines()[-JOURNAL_LINES:]  # fmt: skip
         self.module.fail_json(
             msg=f"{unit}: {message}", journal=journal, unit=unit, changes=self.changed
         )
@@ -207,14 +225,14 @@ class Component:
 
     def noted(self, unit: str) -> str:
         try:
-            with open(f"{STARTED}/{unit}", encoding="ascii") as file:  # noqa: PTH123
+            with open(f"{STARTED}/{unit}", encoding="ascii") as file:
                 return file.read()
         except FileNotFoundError:
             return ""
 
     def note(self, unit: str, digest: str) -> None:
         os.makedirs(STARTED, exist_ok=True)
-        with open(f"{STARTED}/{unit}", "w", encoding="ascii") as file:  # noqa: PTH123
+        with open(f"{STARTED}/{unit}", "w", encoding="ascii") as file:
             file.write(digest)
 
     def forget(self, unit: str) -> None:
@@ -234,6 +252,7 @@ def main() -> None:
             "copies": {"type": "dict"},
             "units": {"type": "list", "elements": "str"},
             "ports": {"type": "dict"},
+            "http": {"type": "bool", "default": False},
             "stamp": {"type": "str", "default": ""},
             "wait": {"type": "bool", "default": True},
             "timeout_s": {"type": "int", "default": 180},
@@ -241,7 +260,9 @@ def main() -> None:
     )
     component = Component(module)
     component.run()
-    module.exit_json(changed=bool(component.changed), changes=component.changed)
+    module.exit_json(
+        changed=bool(component.changed), changes=list(dict.fromkeys(component.changed))
+    )
 
 
 if __name__ == "__main__":

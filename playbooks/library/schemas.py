@@ -28,7 +28,10 @@ options:
       commands (lists of words; run in order when the schema is behind or the query empty).
     type: list
     required: true
-  urls: {description: "name -> SQLAlchemy's URL of its database; never logged", type: dict}
+  urls:
+    description: name -> SQLAlchemy's URL of its database; never logged
+    type: dict
+    required: true
   environment: {description: For the commands; never logged., type: dict}
 """
 

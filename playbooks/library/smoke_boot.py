@@ -95,7 +95,7 @@ def main() -> None:
             "timeout_s": {"type": "int", "default": 120},
         }
     )
-    with ThreadPoolExecutor(max_workers=4) as pool:
+    with ThreadPoolExecutor(max_workers=8) as pool:
         boots = list(pool.map(lambda wanted: boot(module, wanted), module.params["boots"]))
     module.exit_json(changed=False, boots=boots)
 

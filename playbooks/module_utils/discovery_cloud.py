@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ansible.module_utils.basic import AnsibleModule
@@ -18,10 +19,13 @@ LOGIN = {
 
 
 def connect(
-    module: AnsibleModule, region: str, project: str = "admin", user: str = "admin",
+    module: AnsibleModule,
+    region: str,
+    project: str = "admin",
+    user: str = "admin",
     password: str | None = None,
 ) -> Any:
-    """A connection whose calls go to the endpoints of `region`."""  # fmt: skip
+    """A connection whose calls go to the endpoints of `region`."""
     import openstack
 
     return openstack.connect(
@@ -37,6 +41,18 @@ def connect(
         load_yaml_config=False,
         load_envvars=False,
     )
+
+
+@contextlib.contextmanager
+def plainly(module: AnsibleModule) -> Iterator[None]:
+    """What the APIs refuse ends the task with their words instead of a traceback."""
+    from keystoneauth1.exceptions import ClientException
+    from openstack.exceptions import SDKException
+
+    try:
+        yield
+    except (ClientException, SDKException) as error:
+        module.fail_json(msg=str(error)[:500])
 
 
 def wait_for(

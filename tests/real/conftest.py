@@ -31,14 +31,16 @@ class Cli:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "discovery_xp.cli", *arguments]
 
-    def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, code: int | None = 0, timeout_s: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self.command(*arguments),
             capture_output=True,
             text=True,
             env=self.environment,
             check=False,
-            timeout=300,
+            timeout=timeout_s,
         )
         assert code is None or done.returncode == code, (
             f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -20,9 +20,7 @@ class AgentlessDriver(api.MechanismDriver):
         return str(portbindings.CONNECTIVITY_L2)
 
     def bind_port(self, context: Any) -> None:
-        """Bind to the first segment; its traffic ends in a bridge that nobody made."""
+        """Bind to the first segment; the fake virt driver plugs nothing in."""
         for segment in context.segments_to_bind:
-            context.set_binding(
-                segment[api.ID], portbindings.VIF_TYPE_BRIDGE, {}, status="ACTIVE"
-            )
+            context.set_binding(segment[api.ID], portbindings.VIF_TYPE_OVS, {}, status="ACTIVE")
             return

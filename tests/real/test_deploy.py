@@ -1,0 +1,302 @@
+"""A real OpenStack over two sites: it boots VMs, is repaired, looked at and taken away."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discovery_xp.testbed import State, Testbed
+from tests.real.conftest import HOME, Cli
+from tests.real.traces import traces
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+
+CLOUD = """
+name: pair
+sites: [{name: site, count: 2, computes: 1, data: 0}]
+network: {delay: 10ms}
+"""
+FOLDER = HOME / "testbeds/pair"
+UNITS = {
+    "site1-master-1": ["mariadb", "rabbitmq-server", "memcached", "keystone-api", "glance-api",
+                       "placement-api", "neutron-api"],
+    "site1-controller-1": ["nova-api", "nova-conductor", "nova-scheduler"],
+    "site2-controller-1": ["nova-api", "nova-conductor", "nova-scheduler"],
+    "site1-compute-1": ["nova-compute"],
+    "site2-compute-1": ["nova-compute"],
+}  # fmt: skip
+
+
+def deploy(cli: Cli, path: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    # The first one may have to build the hosts' root tree.
+    return cli.run("deploy", path, code=code, timeout_s=900)
+
+
+@pytest.fixture(scope="module")
+def cloud(cli: Cli) -> Iterator[str]:
+    """A cloud whose making was killed at three stages, and resumed each time."""
+    path = cli.topology("pair", CLOUD)
+    for stage in ("schemas", "shared services", "computes"):
+        kill_in(cli, path, stage)
+    said = deploy(cli, path).stdout
+    assert re.search(r"site1 .*:8774/v2.1 .* ACTIVE .* site1-compute-1", said), said
+    assert re.search(r"site2 .*:8774/v2.1 .* ACTIVE .* site2-compute-1", said), said
+    yield path
+    cli.run("destroy")
+    assert traces() == []
+
+
+def kill_in(cli: Cli, path: str, stage: str) -> None:
+    """Start `deploy` and kill it while it is in `stage`."""
+    process = cli.start("deploy", path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if stage in line:
+            break
+    else:
+        raise AssertionError(f"it never came to '{stage}'")
+    time.sleep(1.5)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    process.stderr.close()
+
+
+def on(cli: Cli, host: str, command: str) -> str:
+    return cli.run("ssh", host, command).stdout
+
+
+def openstack(cli: Cli, region: str, *arguments: str) -> Any:
+    """What OpenStack's own client says at a site's API."""
+    said = cli.run("openstack", "--os-region-name", region, *arguments, "-f", "json").stdout
+    return json.loads(said)
+
+
+def boot(cli: Cli, region: str, name: str, compute: str) -> str:
+    """Ask a site's API for a VM on a compute, delete it; returns the status that it got to."""
+    server = openstack(
+        cli, region, "server", "create", "--flavor", "m1.tiny", "--image", "discovery",
+        "--no-network", "--hypervisor-hostname", compute, "--wait", name,
+    )  # fmt: skip
+    cli.run("openstack", "--os-region-name", region, "server", "delete", "--wait", name)
+    assert server["OS-EXT-SRV-ATTR:hypervisor_hostname"] == compute
+    return str(server["status"])
+
+
+def status(cli: Cli, code: int = 0) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(cli.run("status", "--json", code=code).stdout)
+    return report
+
+
+def processes(cli: Cli) -> dict[str, str]:
+    """The main process of every service, by host."""
+    return {
+        host: on(cli, host, f"systemctl show --value --property=MainPID {' '.join(units)}")
+        for host, units in UNITS.items()
+    }
+
+
+def passwords() -> list[str]:
+    return [*json.loads((FOLDER / "passwords.json").read_text()).values()]
+
+
+def files_with(secrets: list[str], folder: Path) -> list[str]:
+    return sorted(
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file()
+        and "hosts" not in path.relative_to(folder).parts[:1]
+        and any(secret.encode() in path.read_bytes() for secret in secrets)
+    )
+
+
+def test_each_site_has_an_api_of_its_own(cli: Cli, cloud: str) -> None:
+    description = json.loads((FOLDER / "deployment.json").read_text())
+    urls = {endpoint["region"]: endpoint["url"] for endpoint in description["endpoints"]}
+    assert list(urls) == ["site1", "site2"]
+    assert len(set(urls.values())) == 2
+    for region in urls:
+        services = openstack(cli, region, "compute", "service", "list")
+        found = {(service["Binary"], service["Host"], service["State"]) for service in services}
+        for binary, host in (
+            ("nova-compute", "site1-compute-1"),
+            ("nova-compute", "site2-compute-1"),
+            ("nova-conductor", "site2-controller-1"),
+        ):
+            assert (binary, host, "up") in found
+        hosts = openstack(cli, region, "hypervisor", "list")
+        names = {host["Hypervisor Hostname"] for host in hosts}
+        assert names == {"site1-compute-1", "site2-compute-1"}
+        assert openstack(cli, region, "server", "list", "--all-projects") == []
+    catalog = openstack(cli, "site1", "catalog", "show", "nova")
+    assert all(url in str(catalog["endpoints"]) for url in urls.values())
+
+
+def test_the_links_were_imposed_under_the_cloud(cli: Cli, cloud: str) -> None:
+    pairs = json.loads(cli.run("network", "measure", "--json").stdout)
+    assert [pair["requested_ms"] for pair in pairs] == [20.0]
+    cli.run("network", "show")
+
+
+def test_status_says_per_site_and_service_what_is_up(cli: Cli, cloud: str) -> None:
+    report = status(cli)
+    assert report["is_healthy"]
+    seen = {(service["host"], service["unit"]) for service in report["services"]}
+    assert seen == {(host, unit) for host, units in UNITS.items() for unit in units}
+    assert {service["nova"] for service in report["services"] if "compute" in service["unit"]} == {
+        "up"
+    }
+    assert "nova-compute" in cli.run("status").stdout
+
+
+def test_passwords_are_nowhere_but_where_they_must_be(cli: Cli, cloud: str, tmp_path: Path) -> None:
+    assert files_with(passwords(), FOLDER) == ["clouds.yaml", "openrc", "passwords.json"]
+    for name in ("clouds.yaml", "openrc", "passwords.json", "ansible.log"):
+        assert (FOLDER / name).stat().st_mode & 0o077 == 0, name
+    for host in UNITS:
+        journal = on(cli, host, "journalctl --no-pager; ps -eo args")
+        assert not [secret for secret in passwords() if secret in journal]
+
+
+def test_backup_has_every_component_and_no_password(cli: Cli, cloud: str, tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    cli.run("backup", "--to", str(folder))
+    assert files_with(passwords(), folder) == []
+    master = folder / "site1-master-1"
+    components = {"mariadb", "rabbitmq", "memcached", "keystone", "glance", "placement", "neutron"}
+    assert {path.name for path in master.iterdir()} == components
+    for component in components:
+        assert any((master / component / "configuration").rglob("*")), component
+        assert any(path.stat().st_size for path in (master / component / "journal").iterdir())
+    dump = (master / "mariadb/database/nova_api.sql").read_text()
+    assert "INSERT INTO `cell_mappings`" in dump and "<database>" in dump
+    assert (
+        "connection"
+        in (
+            folder / "site2-controller-1/nova/configuration/etc/nova/nova-database.conf"
+        ).read_text()
+    )
+    # Computes never touch the database, so nothing on them could.
+    assert not (folder / "site2-compute-1/nova/configuration/etc/nova/nova-database.conf").exists()
+    assert "nova==34" in (folder / "openstack.txt").read_text()
+    refused = cli.run("backup", "--to", str(folder), code=2)
+    assert "exists" in refused.stderr
+
+
+def test_deploy_again_changes_nothing(cli: Cli, cloud: str) -> None:
+    before = processes(cli)
+    deploy(cli, cloud)
+    assert json.loads((FOLDER / "deployment.json").read_text())["changes"] == 0
+    assert processes(cli) == before
+
+
+@pytest.mark.parametrize("service", ["mariadb", "rabbitmq-server"])
+def test_a_boot_works_after_a_restart_of(cli: Cli, cloud: str, service: str) -> None:
+    on(cli, "site1-master-1", f"systemctl restart {service}")
+    assert boot(cli, "site2", f"after-{service}", "site2-compute-1") == "ACTIVE"
+
+
+def test_a_service_that_dies_at_its_start_is_shown_with_its_journal(cli: Cli, cloud: str) -> None:
+    broken = "openstack: {config: {glance: {glance_store: {default_backend: nowhere}}}}\n"
+    said = deploy(cli, cli.topology("broken", CLOUD + broken), code=1).stderr
+    assert "site1-master-1" in said and "glance-api: died before port 9292 answered" in said
+    assert "nowhere" in said.partition("the journal of glance-api")[2]
+    assert str(FOLDER / "ansible.log") in said
+    report = status(cli, code=1)
+    assert not report["is_healthy"]
+    down = [service["unit"] for service in report["services"] if service["state"] != "active"
+            or service["answers"] is False]  # fmt: skip
+    assert down == ["glance-api"]
+    deploy(cli, cloud)
+    assert status(cli)["is_healthy"]
+
+
+def test_a_killed_compute_is_named_and_vms_elsewhere_still_boot(cli: Cli, cloud: str) -> None:
+    kill_host("pair", "site2-compute-1")
+    report = status(cli, code=1)
+    assert [host["name"] for host in report["hosts"].values() if not host["answers"]] == [
+        "site2-compute-1"
+    ]
+    wrong = [service for service in report["services"] if service["state"] != "active"]
+    assert [(service["unit"], service["host"]) for service in wrong] == [
+        ("nova-compute", "site2-compute-1")
+    ]
+    assert "nova-compute on site2-compute-1: its host doesn't answer" in cli.run(
+        "status", code=1
+    ).stdout  # fmt: skip
+    assert boot(cli, "site2", "elsewhere", "site1-compute-1") == "ACTIVE"
+    said = deploy(cli, cloud).stdout
+    assert re.search(r"site2 .* ACTIVE .* site2-compute-1", said), said
+    assert status(cli)["is_healthy"]
+
+
+def kill_host(testbed: str, host: str) -> None:
+    """End all of a host's processes at once, as a power cut would."""
+    for tree in [*Path("/sys/fs/cgroup").iterdir(), Path("/sys/fs/cgroup")]:
+        group = tree / "discovery-xp" / testbed / f"host.{host}"
+        for _ in range(50):
+            found = [file for file in group.rglob("cgroup.procs") if file.read_text().strip()]
+            if not found:
+                break
+            for file in found:
+                for pid in file.read_text().split():
+                    subprocess.run(["kill", "-KILL", pid], check=False, stderr=subprocess.DEVNULL)
+            time.sleep(0.1)
+
+
+def test_other_options_reach_a_running_cloud(cli: Cli, cloud: str) -> None:
+    """Zones for sites, a NIC for each VM, two workers, OpenStack's own periodic tasks."""
+    options = (
+        "openstack: {placement: availability-zones, nics: 1, periodic_tasks: default, "
+        "workers: {nova-api: 2, nova-conductor: 2}}\n"
+    )
+    deploy(cli, cli.topology("options", CLOUD + options))
+    zones = openstack(cli, "site1", "availability", "zone", "list", "--compute")
+    assert {"site1", "site2"} <= {zone["Zone Name"] for zone in zones}
+    # The user of experiments names no compute: asked at site 2, the VM stays at site 2.
+    server = json.loads(
+        cli.run(
+            "openstack", "--cloud", "discovery", "--os-region-name", "site2", "server", "create",
+            "--flavor", "m1.tiny", "--image", "discovery", "--network", "discovery", "--wait",
+            "-f", "json", "mine",
+        ).stdout
+    )  # fmt: skip
+    assert (server["status"], server["OS-EXT-AZ:availability_zone"]) == ("ACTIVE", "site2")
+    assert server["addresses"]["discovery"]
+    cli.run("openstack", "--cloud", "discovery", "server", "delete", "--wait", "mine")
+    assert on(cli, "site2-controller-1", "pgrep -fc '[g]unicorn: worker'").strip() == "2"
+    deploy(cli, cloud)
+    zones = openstack(cli, "site1", "availability", "zone", "list", "--compute")
+    assert [zone["Zone Name"] for zone in zones if zone["Zone Name"].startswith("site")] == []
+
+
+def test_the_cloud_goes_and_its_hosts_stay(cli: Cli, cloud: str) -> None:
+    cli.run("destroy", "--cloud-only")
+    report = status(cli)
+    assert report["is_healthy"] and report["services"] is None
+    for host in UNITS:
+        left = on(
+            cli, host,
+            "ls -d /etc/nova /etc/keystone /var/lib/nova /var/lib/mysql /var/lib/discovery-xp; "
+            "ps -eo user= | grep -E 'nova|keystone|glance|placement|neutron|mysql|rabbitmq'; true",
+        )  # fmt: skip
+        assert left == "", host
+    assert not (FOLDER / "passwords.json").exists()
+    refused = cli.run("openstack", "server", "list", code=2)
+    assert "has no cloud" in refused.stderr
+    state: State = load_state()
+    assert state.deployed is None and state.plan.cloud is None
+    cli.run("network", "measure")
+
+
+def load_state() -> State:
+    testbed = Testbed("pair")
+    testbed.folder = FOLDER
+    return testbed.load()
