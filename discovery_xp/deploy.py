@@ -52,8 +52,9 @@ class Endpoint:
 class Deployment:
     """A cloud that was installed: what a load or a reader needs to know of it, no secrets.
 
-    `versions` is by package; `stages_s` how long each stage took, `changes` how many tasks
-    changed something, both in the last run.
+    `versions` is by package; `stages_s` how long each stage took, the hosts' and the links'
+    included (empty until all is through), `changes` how many tasks changed something, both
+    in the last run.
     """
 
     auth_url: str
@@ -202,7 +203,7 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
         software.ensure_wheels()
     run = run_playbook(hosts, "deploy", known, progress)
     deployment = _describe(hosts, known, run)
-    write_atomically(deployment_file(testbed), json.dumps(deployment.to_json(), indent=1) + "\n")
+    save(testbed, deployment)
     regions = [region["name"] for region in known["regions"]]
     write_atomically(clouds_file(testbed), known["clouds"], mode=0o600)
     write_atomically(
@@ -230,9 +231,14 @@ def _describe(hosts: Hosts, known: Mapping[str, Any], run: PlayRun) -> Deploymen
         image=IMAGE,
         options=known["cloud"],
         versions={name: locked[name] for name in named if name in locked},
-        stages_s=run.stages,
+        stages_s={},
         changes=len(run.changed),
     )  # fmt: skip
+
+
+def save(testbed: Testbed, deployment: Deployment) -> None:
+    """Write the description beside the testbed's state."""
+    write_atomically(deployment_file(testbed), json.dumps(deployment.to_json(), indent=1) + "\n")
 
 
 def load(testbed: Testbed) -> Deployment:

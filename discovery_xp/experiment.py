@@ -30,7 +30,7 @@ import enoslib as en
 from discovery_xp import deploy, network
 from discovery_xp.deploy import Boot, Deployment, ServiceStatus
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading
+from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch
 from discovery_xp.network import PairRtt
 from discovery_xp.plan import Plan, PlannedLink
 from discovery_xp.providers import local, static
@@ -75,6 +75,7 @@ def deploy_cloud(plan: Plan, progress: Progress) -> Deployed:
     Raises Failed when a VM doesn't get ACTIVE at some site.
     """
     testbed = Testbed(plan.name)
+    progress = stopwatch = Stopwatch(progress)
     with testbed.locked():
         hosts = _make_hosts(plan, testbed, progress)
         if testbed.load().deployed is None and testbed.load().observed:
@@ -87,6 +88,9 @@ def deploy_cloud(plan: Plan, progress: Progress) -> Deployed:
             network.impose(hosts, plan.links)
         pairs = _measure_within_tolerance(hosts, testbed, progress)
         boots = deploy.verify(hosts, testbed, progress)
+        stopwatch.stop()
+        deployment = dataclasses.replace(deployment, stages_s=stopwatch.stages_s)
+        deploy.save(testbed, deployment)
         deploy.require_active(boots)
         state = testbed.update(phase="up", deployed=now())
         return Deployed(testbed, state, deployment, pairs, boots)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,29 @@ from discovery_xp.topology import Link, SshHost
 
 # (what is being done, how many are done, out of how many; 0 where it isn't countable)
 Progress = Callable[[str, int, int], None]
+
+
+class Stopwatch:
+    """A progress that also takes the time of each stage, and hands everything on."""
+
+    def __init__(self, onward: Progress) -> None:
+        self.onward = onward
+        self.stages_s: dict[str, float] = {}
+        self._stage = ""
+        self._started = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage:
+            self.stop()
+            self._stage, self._started = stage, time.monotonic()
+        self.onward(stage, done, total)
+
+    def stop(self) -> None:
+        """The last stage ends now."""
+        if self._stage:
+            taken = time.monotonic() - self._started
+            self.stages_s[self._stage] = round(self.stages_s.get(self._stage, 0.0) + taken, 2)
+        self._stage = ""
 
 
 @dataclass(frozen=True)

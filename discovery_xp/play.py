@@ -1,7 +1,7 @@
 """Our playbooks on a testbed's hosts, by Ansible over ssh, through EnOSlib.
 
-Each play is a stage: its time is taken, its hosts are counted, and everything Ansible
-says goes to the testbed's log.
+Each play is a stage of the progress: its hosts are counted, and everything Ansible says
+goes to the testbed's log.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ class Outcome:
 
 @dataclass
 class PlayRun:
-    """A playbook's run: seconds by stage, and what every task said."""
+    """A playbook's run: what every task said."""
 
-    stages: dict[str, float] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
 
     @property
@@ -65,12 +64,11 @@ class Listener:
         self.progress = progress
         self.run = PlayRun()
         self.stage, self.task, self.total, self.done = "", "", 0, 0
-        self.stage_started = self.task_started = time.monotonic()
+        self.task_started = time.monotonic()
 
     def on_play(self, name: str, patterns: Sequence[str]) -> None:
         """A stage begins on the hosts of these groups."""
-        self.end_stage()
-        self.stage, self.stage_started = name, time.monotonic()
+        self.stage = name
         self.total = len(self._hosts_of(patterns))
         self._write(f"STAGE {name} ({self.total} hosts)")
         if self.total:
@@ -89,12 +87,6 @@ class Listener:
         self._write(f"{status}: {host} after {took:.1f} s{_in_words(status, result)}")
         if self.total:
             self.progress(self.stage, self.done, self.total)
-
-    def end_stage(self) -> None:
-        """Note how long it took."""
-        if self.stage:
-            self.run.stages[self.stage] = round(time.monotonic() - self.stage_started, 2)
-        self.stage = ""
 
     def _hosts_of(self, patterns: Sequence[str]) -> set[str]:
         if "all" in patterns:
@@ -159,7 +151,6 @@ def run_playbook(
         except EnosFailedHostsError as error:
             raise _failure(error, following, log) from None
         finally:
-            following.end_stage()
             _listener = None
     return following.run
 

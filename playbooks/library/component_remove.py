@@ -37,10 +37,10 @@ def main() -> None:
         }
     )
     changes: list[str] = []
-    for unit in module.params["units"]:
-        if exists(unit):
-            run(module, ["systemctl", "disable", "--quiet", "--now", unit])
-            changes.append(f"{unit} stopped")
+    known = [unit for unit in module.params["units"] if exists(unit)]
+    if known:  # side by side: some take seconds to end
+        run(module, ["systemctl", "disable", "--quiet", "--now", *known])
+        changes += [f"{unit} stopped" for unit in known]
     for path in [
         *module.params["paths"],
         *(f"/etc/systemd/system/{unit}.service" for unit in module.params["units"]),

@@ -12,10 +12,11 @@ import enoslib as en
 import pytest
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
+from discovery_xp import hosts as contract
 from discovery_xp import play
 from discovery_xp.ansible_plugins.callback.follow_plays import CallbackModule
 from discovery_xp.errors import Failed
-from discovery_xp.hosts import Hosts
+from discovery_xp.hosts import Hosts, Stopwatch
 from discovery_xp.plan import make_plan
 from discovery_xp.play import Listener, Outcome, PlayRun, run_playbook
 from discovery_xp.testbed import Testbed
@@ -51,6 +52,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         monotonic=lambda: made.now, strftime=time.strftime, gmtime=lambda: time.gmtime(0)
     )
     monkeypatch.setattr(play, "time", fake)
+    monkeypatch.setattr(contract, "time", fake)
     return made
 
 
@@ -75,17 +77,20 @@ def watched(clock: Clock) -> Watched:
 # ---------------------------------------------------------------- following a playbook
 
 
-def test_each_play_is_a_stage_and_is_timed(watched: Watched, clock: Clock) -> None:
-    listener = watched.listener
+def test_a_stopwatch_takes_the_time_of_each_stage(clock: Clock) -> None:
+    shown: list[tuple[str, int, int]] = []
+    stopwatch = Stopwatch(lambda *words: shown.append(words))
     clock.wait(5)  # before the first one
-    listener.on_play("database", ["master"])
-    clock.wait(2.504)
-    listener.on_play("computes", ["compute"])
+    stopwatch("database", 0, 1)
+    clock.wait(2.5)
+    stopwatch("database", 1, 1)
+    stopwatch("computes", 0, 3)
     clock.wait(60)
-    listener.end_stage()
+    stopwatch.stop()
     clock.wait(9)
-    listener.end_stage()
-    assert listener.run.stages == {"database": 2.5, "computes": 60.0}
+    stopwatch.stop()
+    assert stopwatch.stages_s == {"database": 2.5, "computes": 60.0}
+    assert shown == [("database", 0, 1), ("database", 1, 1), ("computes", 0, 3)]
 
 
 def test_hosts_are_counted_task_by_task(watched: Watched) -> None:
@@ -253,7 +258,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ansible], 
     return run_with
 
 
-def test_a_run_gives_its_stages_and_results(run: Callable[[Ansible], PlayRun]) -> None:
+def test_a_run_gives_its_results(run: Callable[[Ansible], PlayRun]) -> None:
     asked: dict[str, Any] = {}
 
     def ansible(playbooks: list[str], **options: Any) -> None:
@@ -265,7 +270,6 @@ def test_a_run_gives_its_stages_and_results(run: Callable[[Ansible], PlayRun]) -
 
     done = run(ansible)
     assert done.result("a VM at each site") == {"boots": []}
-    assert list(done.stages) == ["a VM at each site"]
     assert [Path(path).name for path in asked["playbooks"]] == ["smoke.yml"]
     assert asked["extra_vars"] == {"xp": {"nics": 0}}
     with pytest.raises(RuntimeError, match="no playbook is running"):
