@@ -31,7 +31,7 @@ from discovery_xp.topology import (
     site_prefix,
 )
 
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 
 # What an idle emulated host and its share of the machinery take (benchmarks/hosts.py
 # measures them), rounded up: these refuse a plan that can't fit, they don't limit it.

@@ -22,7 +22,7 @@ from discovery_xp.errors import Refused
 from discovery_xp.plan import Plan, PlannedLink, links_from_json, plan_from_json
 from discovery_xp.topology import SshHost
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 
 def home() -> Path:

@@ -10,7 +10,7 @@ from discovery_xp.testbed import State, Testbed, choose, home, write_atomically
 from discovery_xp.topology import Link, derive_topology
 
 BAD_PLAN = (
-    '{"format": 1, "plan": [], "phase": "up", "created": "", "wan": null, "image": null,'
+    '{"format": 2, "plan": [], "phase": "up", "created": "", "wan": null, "image": null,'
     ' "observed": [], "changed_links": null}'
 )
 PLAN = make_plan(derive_topology(2, "10ms"), "mine")
@@ -48,7 +48,7 @@ def test_a_testbed_is_chosen_by_name_or_because_it_is_the_only_one() -> None:
     assert choose("other").name == "other"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 0}', '{"format": 1}', BAD_PLAN])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 0}', '{"format": 2}', BAD_PLAN])
 def test_a_damaged_or_foreign_state_is_refused_with_a_remedy(text: str) -> None:
     testbed = Testbed("mine")
     testbed.save(STATE)
@@ -98,5 +98,5 @@ def test_the_state_is_json_for_others_too() -> None:
     testbed = Testbed("mine")
     testbed.save(STATE)
     data = json.loads(testbed.state_file.read_text())
-    assert data["format"] == 1
+    assert data["format"] == 2
     assert data["plan"]["hosts"][0]["name"] == "site1-master-1"

@@ -302,11 +302,21 @@ def _describe(building: Path) -> None:
 
 
 def _prune(images: Path, keep: set[str]) -> None:
-    """Remove trees of earlier recipes that no testbed stands on."""
+    """Remove trees of earlier recipes that no testbed stands on, whatever its home."""
     used = set(keep)
     for name in testbeds():
         with contextlib.suppress(Exception):  # a damaged state names no image
             used.add(Testbed(name).load().image or "")
-    for entry in images.iterdir():
-        if entry.is_dir() and entry.name not in used:
-            shutil.rmtree(entry, ignore_errors=True)
+    unused = {entry.name for entry in images.iterdir() if entry.is_dir()} - used
+    for name in unused - _mounted(images, unused):
+        shutil.rmtree(images / name, ignore_errors=True)
+
+
+def _mounted(images: Path, names: set[str]) -> set[str]:
+    """Those of the trees that some process on this machine sees below its root."""
+    found: set[str] = set()
+    for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):
+            text = mounts.read_text()
+            found |= {name for name in names - found if f"{images / name}/" in text}
+    return found
