@@ -1,0 +1,75 @@
+"""What hosts say of their services, read into a verdict on each."""
+
+import json
+
+import pytest
+
+from discovery_xp import cloud
+from discovery_xp.deploy import ServiceStatus, read_status
+from discovery_xp.plan import make_plan
+from discovery_xp.topology import parse_topology
+
+PLAN = make_plan(parse_topology("sites: [{name: a}]"), cloud=True)
+BY_HOST = {
+    host.name: [each for each in cloud.services(PLAN) if each.host == host.name]
+    for host in PLAN.hosts
+}
+NOVA = [
+    {"Binary": "nova-compute", "Host": "a-compute-1", "State": "down"},
+    {"Binary": "nova-conductor", "Host": "a-controller-1", "State": "up"},
+]
+SAID = {
+    "a-master-1": "\n".join(
+        [
+            "unit mariadb ActiveState=active NRestarts=2",
+            "unit keystone-api NRestarts=0 ActiveState=active",
+            "port keystone-api HTTP/1.1 300 MULTIPLE CHOICES",
+            "unit glance-api ActiveState=failed NRestarts=5",
+            "port glance-api bash: connect: Connection refused",
+            f"nova {json.dumps(NOVA)}",
+        ]
+    ),
+    "a-controller-1": "unit nova-conductor ActiveState=active NRestarts=0\n"
+    "unit nova-api ActiveState=active NRestarts=0\nport nova-api",
+    "a-compute-1": "unit nova-compute ActiveState=active NRestarts=0",
+}
+
+
+def seen(said: dict[str, str]) -> dict[str, ServiceStatus]:
+    return {each.unit: each for each in read_status(BY_HOST, said)}
+
+
+@pytest.mark.parametrize(
+    ("unit", "complaint"),
+    [
+        ("mariadb", ""),
+        ("keystone-api", ""),
+        ("glance-api", "failed"),
+        ("nova-api", "active, but its port doesn't answer"),
+        ("nova-compute", "active, but Nova calls it down"),
+        ("nova-conductor", ""),
+    ],
+)
+def test_a_service_is_up_when_nothing_speaks_against_it(unit: str, complaint: str) -> None:
+    service = seen(SAID)[unit]
+    assert service.complaint == complaint
+    assert service.is_up == (complaint == "")
+
+
+def test_restarts_are_counted() -> None:
+    assert seen(SAID)["mariadb"].restarts == 2
+
+
+def test_services_of_a_host_that_does_not_answer_are_unknown() -> None:
+    said = {host: text for host, text in SAID.items() if host != "a-compute-1"}
+    service = seen(said)["nova-compute"]
+    assert (service.state, service.is_up) == ("unknown", False)
+    assert service.complaint == "its host doesn't answer"
+
+
+@pytest.mark.parametrize("words", ["nova ", "nova", "nova [{", "nova null garbage"])
+def test_without_nova_s_own_word_systemd_s_counts(words: str) -> None:
+    said = {host: text.partition("\nnova ")[0] for host, text in SAID.items()}
+    said["a-master-1"] += f"\n{words}"
+    service = seen(said)["nova-compute"]
+    assert (service.nova, service.is_up) == (None, True)
