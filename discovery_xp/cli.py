@@ -24,7 +24,8 @@ from rich.table import Table
 
 from discovery_xp import testbed as testbeds
 from discovery_xp import units
-from discovery_xp.errors import InvalidInput, Problem, Refused, UserError
+from discovery_xp.cli_report import report
+from discovery_xp.errors import Failed, InvalidInput, Problem, Refused, UserError
 from discovery_xp.plan import Plan, PlannedLink, make_plan
 from discovery_xp.testbed import Testbed
 from discovery_xp.topology import (
@@ -522,6 +523,87 @@ def ssh(name: str | None, host: str, command: tuple[str, ...]) -> None:
     os.execvp("ssh", arguments)
 
 
+@cli.command()
+@_topology_options
+@click.option("--backend", type=click.Choice(["mysql"]), help="What holds the databases.")
+@click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
+              help="One pool of computes, or a zone for each site.")  # fmt: skip
+@click.option("--scenario", type=click.Path(path_type=Path), help="What is asked of the cloud.")
+@click.option("--vms", type=click.IntRange(1), help="How many, instead of the scenario's.")
+@click.option("--probes", default="all", show_default=True,
+              help="'all', 'none', or some of calls, requests, statements, traffic, messages, "
+              "usage, with commas.")  # fmt: skip
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"),
+              show_default=True, help="Where the run's folder goes.")  # fmt: skip
+@click.option("--keep", is_flag=True, help="Leave the testbed up.")
+def bench(
+    topology: Path | None,
+    sites: int | None,
+    latency: str | None,
+    name: str | None,
+    backend: str | None,
+    placement: str | None,
+    scenario: Path | None,
+    vms: int | None,
+    probes: str,
+    results: Path,
+    keep: bool,
+) -> None:
+    """Deploy, load, measure, store, report, destroy: one experiment from end to end.
+
+    Without a topology: 2 sites 10 ms apart and 20 VMs, in some minutes. With --sites and
+    --latency: as many sites as in the paper, and 500 VMs.
+    """
+    from discovery_xp import bench as benches
+
+    small = topology is None and sites is None and latency is None
+    if topology is None:
+        sites = 2 if sites is None else sites
+        latency = "10ms" if small else latency
+    chosen = _topology(topology, sites, latency)
+    cloud = chosen.openstack
+    if backend is not None:
+        cloud = dataclasses.replace(cloud, backend=backend)
+    if placement is not None:
+        cloud = dataclasses.replace(cloud, placement=placement)
+    if name is not None:
+        _check_testbed_name(name)
+    made = make_plan(dataclasses.replace(chosen, openstack=cloud), name, cloud=True)
+    wanted = benches.Wanted(
+        scenario=benches.choose_scenario(scenario, vms, small),
+        topology_text=topology.read_text() if topology else _as_file(sites or 2, latency),
+        results=results,
+        probes=benches.choose_probes(probes),
+        keep=keep,
+    )
+    console = _console()
+    for line in benches.foretell(made, wanted):
+        console.print(line, markup=False)
+    follower = Follower()
+    opened: list[Path] = []
+    try:
+        run = benches.run(made, wanted, follower, lambda run: opened.append(run.folder))
+    except BaseException:
+        if opened:
+            click.echo(f"what was measured is in {opened[0]}, as a partial run", err=True)
+        raise
+    follower.end(f"the run is in {run.folder}")
+    click.get_current_context().invoke(
+        report, run=(run.folder,), page=None, csv=None, latex=None, whole=False
+    )
+    if run.load().is_partial:
+        raise Failed(f"the run is partial: {run.load().why_partial}", "its rows are kept")
+
+
+def _as_file(sites: int, latency: str | None) -> str:
+    """What the command line said, as a topology file that says the same."""
+    delay = f"network: {{delay: {latency}}}\n" if latency else ""
+    return (
+        f"name: sites-{sites}\n"
+        f"sites: [{{name: site, count: {sites}, controllers: 1, computes: 6, data: 1}}]\n{delay}"
+    )
+
+
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @_testbed_option
 @click.option(
@@ -787,6 +869,8 @@ def _pairs_table(pairs: Sequence[PairRtt]) -> Table:
         )
     return table
 
+
+cli.add_command(report)
 
 if __name__ == "__main__":
     main()

@@ -130,11 +130,11 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
         "cloud": {**dataclasses.asdict(options), "config": options.config},
         "passwords": secrets,
         "rabbitmq_password_hash": passwords.rabbitmq_hash(secrets["rabbitmq"], plan.name),
-        "environment": software.ENVIRONMENT,
-        "lock_digest": software.lock_digest(),
+        "environment": software.OPENSTACK.place,
+        "lock_digest": software.OPENSTACK.lock_digest,
+        "environments": {each.name: _environment(testbed, each) for each in software.ENVIRONMENTS},
         "debian_packages": list(software.debian_packages()),
         "prepared": plan.provider == "local",
-        **({} if plan.provider == "local" else _wheels(testbed)),
         "api_threads": API_THREADS,
         "user": USER,
         "flavor": FLAVOR,
@@ -179,11 +179,14 @@ def _options(plan: Plan) -> Any:
     return plan.cloud
 
 
-def _wheels(testbed: Testbed) -> dict[str, str]:
-    """Where they are, and where they are put into one archive: it goes with the testbed."""
+def _environment(testbed: Testbed, environment: software.Environment) -> dict[str, str]:
+    """What hosts get that don't have it; its archive lies in the testbed's folder meanwhile."""
     return {
-        "wheels": str(software.wheels_folder()),
-        "wheels_archive": str(testbed.folder / "wheels.tar"),
+        "place": environment.place,
+        "program": environment.program,
+        "lock_digest": environment.lock_digest,
+        "wheels": str(environment.wheels_folder),
+        "archive": str(testbed.folder / f"{environment.name}.tar"),
     }
 
 
@@ -198,9 +201,11 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
     """Make the plan's cloud on the hosts, or repair it; raises Failed with the host's words."""
     known = variables(hosts, testbed)
     if not known["prepared"]:
-        if not software.wheels_folder().is_dir():
-            progress("fetching OpenStack's packages (once for each lock file)", 0, 0)
-        software.ensure_wheels()
+        for environment in software.ENVIRONMENTS:
+            if not environment.wheels_folder.is_dir():
+                title = environment.title
+                progress(f"fetching {title}'s packages (once for each lock file)", 0, 0)
+            environment.ensure_wheels()
     run = run_playbook(hosts, "deploy", known, progress)
     deployment = _describe(hosts, known, run)
     save(testbed, deployment)
@@ -216,9 +221,10 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
 
 def _describe(hosts: Hosts, known: Mapping[str, Any], run: PlayRun) -> Deployment:
     address = addresses(hosts)
-    locked = software.locked_versions()
+    locked = {**software.OPENSTACK.locked_versions,
+              "rally": software.RALLY.locked_versions["rally"]}  # fmt: skip
     named = ("nova", "keystone", "glance", "neutron", "openstack-placement", "sqlalchemy",
-             "pymysql", "oslo-db", "oslo-messaging", "gunicorn")  # fmt: skip
+             "pymysql", "oslo-db", "oslo-messaging", "gunicorn", "rally")  # fmt: skip
     return Deployment(
         auth_url=_url(known["master"]["address"], 5000),
         endpoints=tuple(
@@ -350,7 +356,7 @@ def backup(hosts: Hosts, testbed: Testbed, target: Path, progress: Progress) -> 
         folder = target / outcome.host / outcome.task.split(" ")[0]
         count += _unpack(base64.b64decode(archive), folder)
     for file in (deployment_file(testbed), testbed.state_file, log_file(testbed.name),
-                 software.lock_file()):  # fmt: skip
+                 *(each.lock_file for each in software.ENVIRONMENTS)):  # fmt: skip
         shutil.copy(file, target / file.name)
         count += 1
     return count
@@ -413,7 +419,9 @@ class ServiceStatus:
         return "active, but Nova calls it down" if self.nova == "down" else ""
 
 
-_NOVA_LIST = f"{software.ENVIRONMENT}/bin/openstack --os-cloud admin compute service list -f json"
+_NOVA_LIST = (
+    f"{software.OPENSTACK.place}/bin/openstack --os-cloud admin compute service list -f json"
+)
 
 
 def _look_command(services: Sequence[cloud.Service], lists_nova: bool) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""OpenStack's software on a host: Debian packages, and a Python environment of locked wheels.
+"""Software on a host: Debian packages, and a Python environment of locked wheels.
 
 What is there already is left alone.  An environment's stamp names its lock file once all is
 there, so one that was left half made is made anew.
@@ -29,7 +29,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: software
-short_description: Debian packages and the Python environment of OpenStack
+short_description: Debian packages and a Python environment
 options:
   step:
     description: >
@@ -39,6 +39,7 @@ options:
     choices: [packages, serve, install, stop, remove]
     required: true
   place: {description: Where the environment is., type: str}
+  program: {description: One that is there in bin/ once all is installed., type: str}
   stamp: {description: What a whole environment's stamp holds., type: str}
   built_for: {description: "[Python, machine] of the wheels, as [cp311, x86_64]", type: list}
   packages: {description: Debian packages that must be installed., type: list}
@@ -257,7 +258,8 @@ class Software:
             )  # fmt: skip
             # Some files are templates of Python; those don't compile.
             self.run([f"{place}/bin/python", "-m", "compileall", "-q", "-j", "0", f"{place}/lib"])
-            self.require(["test", "-x", f"{place}/bin/nova-compute"], "the wheels lack Nova")
+            program = self.args["program"]
+            self.require(["test", "-x", f"{place}/bin/{program}"], f"the wheels lack {program}")
             remove_folder(folder)
             with contextlib.suppress(OSError):  # the master still serves what is in it
                 os.rmdir(self.args["folder"])
@@ -359,6 +361,7 @@ def main() -> None:
                 "required": True,
             },
             "place": {"type": "str"},
+            "program": {"type": "str"},
             "stamp": {"type": "str"},
             "built_for": {"type": "list", "elements": "str"},
             "packages": {"type": "list", "elements": "str", "default": []},

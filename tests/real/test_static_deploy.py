@@ -165,7 +165,11 @@ def test_the_next_run_goes_on_to_a_vm(cli: Cli, lent: str, mirror: Mirror) -> No
     on(cli, HOSTS[0], "systemd-run --unit=discovery-xp-wheels sleep 1000 2>&1")
     assert "ACTIVE" in deploy(cli, lent).stdout
     for host in HOSTS:
-        assert on(cli, host, "cat /opt/openstack/.lock").strip() == software.lock_digest()
+        stamp = on(cli, host, "cat /opt/openstack/.lock").strip()
+        assert stamp == software.OPENSTACK.lock_digest
+    for host in HOSTS[:2]:
+        assert on(cli, host, "cat /opt/rally/.lock").strip() == software.RALLY.lock_digest
+    assert on(cli, HOSTS[2], "ls -A /opt") == "openstack\n", "no load starts on a compute"
 
 
 def test_only_the_master_has_servers(cli: Cli, lent: str) -> None:

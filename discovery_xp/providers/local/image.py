@@ -20,6 +20,7 @@ from discovery_xp import software
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Progress
 from discovery_xp.providers.local import cgroups
+from discovery_xp.software import Environment
 from discovery_xp.testbed import Testbed, cache, testbeds, write_atomically
 
 SUITE = "bookworm"
@@ -115,8 +116,8 @@ def key(openstack: bool) -> str:
     """Twelve hexadecimal digits that change with the recipe, with or without OpenStack."""
     recipe: list[object] = [SUITE, platform.machine(), PACKAGES, MASKED_UNITS, FILES, _EXCLUDED]
     if openstack:
-        recipe += [software.debian_packages(), SERVERS, software.lock_digest(),
-                   software.ENVIRONMENT]  # fmt: skip
+        recipe += [software.debian_packages(), SERVERS,
+                   [(each.lock_digest, each.place) for each in software.ENVIRONMENTS]]  # fmt: skip
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -151,8 +152,11 @@ def ensure(testbed: Testbed, openstack: bool, progress: Progress) -> str:
     if is_cached(openstack):
         return image
     if openstack:
-        progress("fetching OpenStack's packages (once for each lock file)", 0, 0)
-        software.ensure_wheels()
+        for environment in software.ENVIRONMENTS:
+            if not environment.wheels_folder.is_dir():
+                title = environment.title
+                progress(f"fetching {title}'s packages (once for each lock file)", 0, 0)
+            environment.ensure_wheels()
     images = cache() / "images"
     images.mkdir(parents=True, exist_ok=True)
     with _build_lock(images):
@@ -167,8 +171,10 @@ def ensure(testbed: Testbed, openstack: bool, progress: Progress) -> str:
             _bootstrap(testbed, packages, building / "tree", building / "build.log")
             _adapt(building / "tree")
             if openstack:
-                progress("installing OpenStack in it", 0, 0)
-                _install_openstack(testbed, building / "tree", building / "build.log")
+                for environment in software.ENVIRONMENTS:
+                    progress(f"installing {environment.title} in it", 0, 0)
+                    _install(testbed, environment, building / "tree", building / "build.log")
+                _clear_servers(building / "tree")
             _describe(building)
         except BaseException:
             cgroups.kill(testbed.name, "image")
@@ -220,10 +226,10 @@ def _bootstrap(testbed: Testbed, packages: Sequence[str], target: Path, log: Pat
         )
 
 
-def _install_openstack(testbed: Testbed, target: Path, log: Path) -> None:
+def _install(testbed: Testbed, environment: Environment, target: Path, log: Path) -> None:
     """Install the locked wheels in an environment of their own, from the cache alone."""
-    place, wheels = software.ENVIRONMENT, "tmp/wheels"
-    shutil.copytree(software.ensure_wheels(), target / wheels, copy_function=_link_or_copy)
+    place, wheels = environment.place, "tmp/wheels"
+    shutil.copytree(environment.ensure_wheels(), target / wheels, copy_function=_link_or_copy)
     # Compiling is half of the work, and pip compiles on one core.
     script = (
         f"/usr/bin/python3 -m venv {place} && "
@@ -231,22 +237,26 @@ def _install_openstack(testbed: Testbed, target: Path, log: Path) -> None:
         f"{place}/bin/pip install --quiet --no-index --no-deps --no-compile "
         f"--disable-pip-version-check --root-user-action=ignore /{wheels}/*.whl && "
         f"{place}/bin/python -m compileall -q -j 0 {place}/lib; "
-        f"test -x {place}/bin/nova-compute"
+        f"test -x {place}/bin/{environment.program}"
     )
     if _contained(testbed, ["chroot", str(target), "sh", "-c", script], log):
         lines = [line for line in log.read_text().splitlines() if "ERROR" in line]
         raise Failed(
-            f"OpenStack can't be installed in the hosts' root tree: "
+            f"{environment.title} can't be installed in the hosts' root tree: "
             f"{' / '.join(lines[-3:]) or 'see the log'}",
             f"see {log.name}, then try again",
         )
     shutil.rmtree(target / wheels)
-    (target / place.lstrip("/") / software.STAMP).write_text(f"{software.lock_digest()}\n")
+    stamp = target / place.lstrip("/") / software.STAMP
+    stamp.write_text(f"{environment.lock_digest}\n")
+
+
+def _clear_servers(target: Path) -> None:
+    """Nothing starts servers, and each deployment makes a database of its own."""
     units = target / "etc/systemd/system"
     for folder in (units, *units.glob("*.wants")):
         for unit in SERVERS:  # links that lead nowhere outside of the tree
             (folder / unit).unlink(missing_ok=True)
-    # Each deployment makes a database of its own.
     shutil.rmtree(target / "var/lib/mysql", ignore_errors=True)
     (target / "var/lib/rabbitmq/.erlang.cookie").unlink(missing_ok=True)
 

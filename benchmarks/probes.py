@@ -1,0 +1,266 @@
+"""What the probes cost: microseconds a record, and CPU a boot with them and without.
+
+First the probes' own code is timed in a process without a cloud, the thread that writes
+included: what a service pays for each call, statement and request.  Then, on a testbed with
+a cloud that is up, VMs are booted with the probes inside the services off and on, in turn,
+and the services' CPU is compared (read from outside: that costs them nothing).  Nothing is
+asserted.
+
+    ./.venv/bin/python benchmarks/probes.py [--testbed NAME [--boots 40] [--rounds 3]] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import importlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from discovery_xp import cloud, deploy, experiment, probes
+from discovery_xp.hosts import Hosts
+from discovery_xp.remote import run_each
+from discovery_xp.testbed import Testbed
+
+# What runs inside the services is found by its folder there, too.
+sys.path.insert(0, str(Path(__file__).parents[1] / "playbooks/roles/probes/files"))
+calls, requests, statements, recorders = (
+    importlib.import_module(f"discovery_probes.{name}")
+    for name in ("calls", "requests", "statements", "recorder")
+)
+
+REPEATS = 20_000
+SETTLE_S = 20
+WARM_UP = 6
+AT_ONCE = 4
+OUTSIDE = ("usage",)
+INSIDE = ("calls", "statements", "requests", "usage")
+
+
+# ---------------------------------------------------------------- the probes' own code
+
+
+def cpu_us(work: Callable[[], Any], plain: Callable[[], Any], recorder: Any) -> float:
+    """CPU microseconds that the probed `work` takes more than the plain one, writing included."""
+
+    def spent(function: Callable[[], Any]) -> float:
+        started = time.process_time()
+        for _ in range(REPEATS):
+            function()
+        recorder.flush()
+        return (time.process_time() - started) / REPEATS * 1e6
+
+    differences = [spent(work) - spent(plain) for _ in range(7)]
+    return round(statistics.median(differences), 2)
+
+
+class Plain:
+    """A connection like PyMySQL's that has its answers at once."""
+
+    _rfile = None
+
+    def query(self, sql: bytes) -> None:
+        """As PyMySQL's does."""
+        self._execute_command(3, sql)
+        self._read_query_result()
+
+    def _execute_command(self, command: int, sql: bytes) -> None:
+        self._write_bytes(sql)
+
+    def _read_query_result(self) -> None:
+        pass
+
+    def _write_bytes(self, data: bytes) -> None:
+        pass
+
+    connect = _get_server_information = _request_authentication = _read_ok_packet = (
+        _read_query_result
+    )
+
+
+def code() -> dict[str, float]:
+    """Microseconds by what is recorded."""
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = recorders.Recorder(folder)
+
+        def function(context: Any) -> None:
+            """Asks no database."""
+
+        timed = calls.timed(recorder, "main", "instance_get_by_uuid", function)
+        nested = calls.timed(
+            recorder, "main", "outer", lambda context: [timed(1) for _ in range(9)]
+        )
+
+        def plain_nested(context: Any) -> None:
+            for _ in range(9):
+                function(1)
+
+        driver: Any = ModuleType("pymysql.connections")
+        driver.Connection = type("Connection", (Plain,), {})
+        statements.patches(recorder)["pymysql.connections"](driver)
+        watched, unwatched = driver.Connection(), Plain()
+
+        class Logger:
+            """As gunicorn's."""
+
+            def access(self, *_: Any) -> None:
+                """Its log is off."""
+
+        plain_log = type("PlainLogger", (), {"access": Logger.access})()
+        gunicorn: Any = ModuleType("gunicorn.glogging")
+        gunicorn.Logger = Logger
+        requests.patches(recorder)["gunicorn.glogging"](gunicorn)
+        path = "/v2.1/servers/0b3c2f9e-52f1-4f6c-9d2e-0123456789ab"
+        answered: tuple[Any, ...] = (
+            SimpleNamespace(status="200 OK"),
+            SimpleNamespace(method="GET", path=path),
+            {},
+            timedelta(milliseconds=5),
+        )
+        log = Logger()
+        sql = b"SELECT instances.id FROM instances WHERE instances.uuid = 'x'"
+        per_call = cpu_us(lambda: timed(1), lambda: function(1), recorder)
+        return {
+            "a call of the database API": per_call,
+            "a call inside a call": round(
+                (cpu_us(lambda: nested(1), lambda: plain_nested(1), recorder) - per_call) / 9, 2
+            ),
+            "a statement": cpu_us(
+                lambda: watched.query(sql), lambda: unwatched.query(sql), recorder
+            ),
+            "a request": cpu_us(
+                lambda: log.access(*answered), lambda: plain_log.access(*answered), recorder
+            ),
+        }
+
+
+# ---------------------------------------------------------------- a cloud with and without
+
+BOOT = """
+import concurrent.futures, sys, time, openstack
+count, at_once, regions = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(",")
+clouds = [openstack.connect(cloud="discovery", region_name=region) for region in regions]
+image = clouds[0].image.find_image("{image}").id
+flavor = clouds[0].compute.find_flavor("{flavor}").id
+def boot(number):
+    compute = clouds[number % len(clouds)].compute
+    server = compute.create_server(
+        name=f"probe-{{number}}", image_id=image, flavor_id=flavor, networks="none")
+    for _ in range(100):
+        time.sleep(1)
+        server = compute.get_server(server.id)
+        if server.status != "BUILD":
+            break
+    return server
+with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+    servers = list(pool.map(boot, range(count)))
+print(sum(server.status == "ACTIVE" for server in servers))
+for number, server in enumerate(servers):
+    clouds[number % len(clouds)].compute.delete_server(server.id)
+"""
+
+
+def boot(hosts: Hosts, count: int) -> int:
+    """Boot VMs from the master, a few at a time, and delete them; returns how many got ACTIVE."""
+    script = BOOT.format(image=deploy.IMAGE, flavor=deploy.FLAVOR)
+    encoded = base64.b64encode(script.encode()).decode()
+    names = ",".join(region.name for region in cloud.regions(hosts.plan))
+    master = cloud.master(hosts.plan).name
+    command = f"echo {encoded} | base64 -d | /opt/openstack/bin/python - {count} {AT_ONCE} {names}"
+    said = run_each(hosts, {master: command})[master]
+    if said.exit_code:
+        raise SystemExit(said.stderr[-2000:])
+    return int(said.stdout.split()[-1])
+
+
+def window(hosts: Hosts, known: dict[str, Any], wanted: tuple[str, ...], boots: int) -> Any:
+    """The tables of one window with so many boots."""
+    probes.install(hosts, known, wanted, quiet)
+    time.sleep(SETTLE_S)
+    boot(hosts, WARM_UP)
+    probes.start(hosts, known, wanted, quiet)
+    since = time.time()
+    active = boot(hosts, boots)
+    time.sleep(5)  # the deletions
+    tables = probes.collect(hosts, known, wanted, (since, time.time()), quiet)
+    if active != boots:
+        raise SystemExit(f"only {active} of {boots} VMs got ACTIVE")
+    return tables
+
+
+def quiet(_stage: str, _done: int, _total: int) -> None:
+    """No progress."""
+
+
+def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
+    """CPU milliseconds a boot by service, without and with what is inside the services."""
+    testbed = Testbed(name)
+    with testbed.locked():
+        hosts = experiment.hosts_of(testbed)
+        known = deploy.variables(hosts, testbed)
+        cpu: dict[str, dict[str, list[float]]] = {"off": {}, "on": {}}
+        counts: dict[str, float] = {}
+        for number in range(rounds):
+            # In the other order each time: what grows with time is on both sides.
+            for mode in ("off", "on") if number % 2 == 0 else ("on", "off"):
+                wanted = INSIDE if mode == "on" else OUTSIDE
+                tables = window(hosts, known, wanted, boots)
+                spent: dict[str, float] = {}
+                for row in tables["usage"]:
+                    ms = row["cpu_s"] * 1000 / boots
+                    spent[row["service"]] = spent.get(row["service"], 0.0) + ms
+                for service, ms in spent.items():
+                    cpu[mode].setdefault(service, []).append(ms)
+                print(f"# {mode}: {sum(spent.values()):.0f} CPU-ms a boot", file=sys.stderr)
+                if mode == "on":
+                    counts = {
+                        "calls": len(tables["calls"]) / boots,
+                        "requests": len(tables["requests"]) / boots,
+                        "statements": sum(r["count"] for r in tables["statements"]) / boots,
+                    }
+        probes.install(hosts, known, (), quiet)
+    return {"boots": boots, "rounds": rounds, "cpu_ms_a_boot": cpu, "a_boot": counts}
+
+
+def main() -> None:
+    """Measure and print tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--testbed")
+    parser.add_argument("--boots", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    figures: dict[str, Any] = {"us": code()}
+    print("| recorded | CPU, us |\n|---|---|")
+    for what, us in figures["us"].items():
+        print(f"| {what} | {us:.2f} |")
+    if arguments.testbed:
+        measured = on_testbed(arguments.testbed, arguments.boots, arguments.rounds)
+        figures["testbed"] = measured
+        off, on = (measured["cpu_ms_a_boot"][mode] for mode in ("off", "on"))
+        print("\n| CPU-ms a boot | off | on | |\n|---|---|---|---|")
+        lines = {name: (off[name], on[name]) for name in sorted(off)}
+        off_in_all, on_in_all = (
+            [sum(values) for values in zip(*mode.values(), strict=True)] for mode in (off, on)
+        )
+        lines["in all"] = (off_in_all, on_in_all)
+        for name, (without, with_) in lines.items():
+            before, after = statistics.mean(without), statistics.mean(with_)
+            print(f"| {name} | {before:.1f} | {after:.1f} | {after - before:+.1f} |")
+        print("\n| a boot | |\n|---|---|")
+        for what, count in measured["a_boot"].items():
+            print(f"| {what} | {count:.0f} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

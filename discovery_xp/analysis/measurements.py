@@ -1,0 +1,297 @@
+"""Stored files to tidy frames: one row is one thing that was observed.
+
+runs = read_runs([Path("results")])
+runs[0].calls            # a frame with the columns of calls.parquet
+summary(runs)            # a row for each run
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from discovery_xp.analysis import summaries
+from discovery_xp.errors import Refused
+from discovery_xp.store import Run, RunRecord, open_run, runs_under
+
+
+class Measurements:
+    """What one run measured; each table is read once, when it is asked for.
+
+    `number` is the run's among those that were read together, from 1.  A table whose probe
+    was off has no rows; `record.probes` says which were on.
+    """
+
+    def __init__(self, run: Run, number: int = 1) -> None:
+        self.run = run
+        self.number = number
+        self.record: RunRecord = run.load()
+
+    def __repr__(self) -> str:
+        return f"Measurements({self.run.name!r})"
+
+    def measured(self, table: str) -> bool:
+        """True when the run has the table at all."""
+        return self.run.has(table)
+
+    @functools.cached_property
+    def vms(self) -> pd.DataFrame:
+        """A row for each VM asked for."""
+        return self._frame("vms")
+
+    @functools.cached_property
+    def actions(self) -> pd.DataFrame:
+        """A row for each timed action of the load."""
+        return self._frame("actions")
+
+    @functools.cached_property
+    def calls(self) -> pd.DataFrame:
+        """A row for each call of Nova's database API that began while the load ran."""
+        return self._in_window(self._frame("calls"))
+
+    @functools.cached_property
+    def requests(self) -> pd.DataFrame:
+        """A row for each REST request that arrived while the load ran."""
+        return self._in_window(self._frame("requests"))
+
+    @functools.cached_property
+    def statements(self) -> pd.DataFrame:
+        """SQL statements by process and kind."""
+        return self._frame("statements")
+
+    @functools.cached_property
+    def traffic(self) -> pd.DataFrame:
+        """Bytes and packets between hosts, without what a host said to itself."""
+        frame = self._frame("traffic")
+        return frame[frame["host"] != frame["peer"]].reset_index(drop=True)
+
+    @functools.cached_property
+    def messages(self) -> pd.DataFrame:
+        """Messages of the bus by queue."""
+        return self._frame("messages")
+
+    @functools.cached_property
+    def usage(self) -> pd.DataFrame:
+        """CPU and memory by service and host."""
+        return self._frame("usage")
+
+    @functools.cached_property
+    def round_trips(self) -> pd.DataFrame:
+        """Round trips between sites: `phase` (before, after), pair, requested, observed."""
+        links = self.run.read_json("links.json")
+        columns = ["phase", "source", "target", "requested_ms", "observed_ms", "samples", "lost"]
+        rows: list[dict[str, Any]] = []
+        for phase in ("before", "after") if isinstance(links, dict) else ():
+            for pair in (links.get(phase) or {}).get("pairs", ()):
+                rows.append({"phase": phase, **pair})
+        return pd.DataFrame(rows, columns=columns)
+
+    @functools.cached_property
+    def figures(self) -> dict[str, Any]:
+        """The run's row of `summary`."""
+        return _summary(self)
+
+    @property
+    def active(self) -> int:
+        """VMs that got ACTIVE: what figures per VM are divided by."""
+        return self.record.vms.active
+
+    @property
+    def window_s(self) -> float | None:
+        """How long the load ran."""
+        window = self.record.window
+        return None if window is None else window.end - window.start
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        frame: pd.DataFrame = self.run.table(table).to_pandas()
+        return frame
+
+    def _in_window(self, frame: pd.DataFrame) -> pd.DataFrame:
+        window = self.record.window
+        if window is None:
+            return frame
+        return frame[frame["at"].between(window.start, window.end)].reset_index(drop=True)
+
+
+def read_runs(paths: Iterable[Path]) -> list[Measurements]:
+    """The runs in `paths`, each a run's folder or a folder of runs, the oldest first.
+
+    Raises Refused where there is none, or one is damaged.
+    """
+    found: dict[Path, Run] = {}
+    for path in paths:
+        below = [open_run(path)] if (path / "run.json").exists() else runs_under(path)
+        if not below:
+            raise Refused(
+                f"{path}: there is no run under it", "name a run's folder, or a folder of runs"
+            )
+        found.update({run.folder.resolve(): run for run in below})
+    runs = sorted(found.values(), key=lambda run: (run.load().started, run.name))
+    return [Measurements(run, number) for number, run in enumerate(runs, start=1)]
+
+
+def nodes(record: RunRecord) -> int:
+    """How many nodes hold the database: one server for MySQL, else the data hosts."""
+    return 1 if record.backend == "mysql" else max(record.data, 1)
+
+
+def replicas(record: RunRecord) -> int:
+    """Copies of each datum beyond the first."""
+    return int(record.options.get("replicas", 0))
+
+
+def configuration(nodes_: int, replicas_: int) -> str:
+    """In the paper's words: '4 nodes + 1 replica'."""
+    words = f"{nodes_} node{'s' if nodes_ != 1 else ''}"
+    if replicas_:
+        words += f" + {replicas_} replica{'s' if replicas_ != 1 else ''}"
+    return words
+
+
+def latency(record: RunRecord) -> str:
+    """The one-way delay in words; empty with one site."""
+    if record.sites == 1:
+        return ""
+    return "mixed latency" if record.latency_ms is None else f"{record.latency_ms:g} ms"
+
+
+def label(record: RunRecord, with_latency: bool = True) -> str:
+    """What a run is called in a legend: 'mysql, 2 sites, 10 ms'."""
+    parts = [record.backend]
+    usual = 1 if record.backend == "mysql" else record.sites  # a node at each site
+    if nodes(record) != usual or replicas(record):
+        parts.append(configuration(nodes(record), replicas(record)))
+    parts.append("1 site" if record.sites == 1 else f"{record.sites} sites")
+    if record.sites > 1 and with_latency:
+        parts.append(latency(record))
+    if record.options.get("placement", "shared") != "shared":
+        parts.append("zones")
+    if record.is_partial:
+        parts.append("PARTIAL")
+    return ", ".join(parts)
+
+
+def group(record: RunRecord) -> str:
+    """Equal for runs that repeat each other: same cloud, links, load, probes and machine.
+
+    A partial run repeats no complete one, and the commit of this project doesn't count.
+    """
+    machine = record.machine
+    what = {
+        "partial": record.is_partial,
+        "backend": record.backend,
+        "options": record.options,
+        "hosts": [record.sites, record.controllers, record.computes, record.data],
+        "latency_ms": record.latency_ms,
+        "imposed_by": record.imposed_by,
+        "scenario": record.scenario,
+        "vms": record.vms.asked,
+        "probes": sorted(record.probes),
+        "machine": [machine.cpus, machine.cpu_model, machine.memory_bytes, machine.provider],
+        "versions": {k: v for k, v in record.versions.items() if k != "discovery-xp"},
+    }
+    # Links that differ from each other are in the plan alone.
+    if record.latency_ms is None and record.sites > 1:
+        what["plan"] = record.plan
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def groups(runs: Sequence[Measurements]) -> list[list[Measurements]]:
+    """Runs that repeat each other together, in the order of their first."""
+    found: dict[str, list[Measurements]] = {}
+    for run in runs:
+        found.setdefault(group(run.record), []).append(run)
+    return list(found.values())
+
+
+def labels(runs: Sequence[Measurements], with_latency: bool = True) -> dict[str, str]:
+    """A label for each group, by its key, that no other group has.
+
+    Without the latency in it, groups at different latencies may share one.
+    """
+    by_label: dict[str, list[str]] = {}
+    first: dict[str, Measurements] = {}
+    for run in runs:
+        key = group(run.record)
+        if key not in first:
+            first[key] = run
+            by_label.setdefault(label(run.record), []).append(key)
+    return {
+        key: label(first[key].record, with_latency)
+        + ("" if len(keys) == 1 else f" (#{first[key].number})")
+        for keys in by_label.values()
+        for key in keys
+    }
+
+
+def summary(runs: Sequence[Measurements]) -> pd.DataFrame:
+    """A row for each run: what it was, how it went, and what a VM cost.
+
+    Units are in the names of the columns; what wasn't measured is NaN.
+    """
+    return pd.DataFrame([run.figures for run in runs])
+
+
+def _summary(run: Measurements) -> dict[str, Any]:
+    record = run.record
+    active, duration_s = record.vms.active, record.duration_s
+    boots = run.vms.loc[run.vms["status"] == "ACTIVE", "boot_duration_s"]
+    row: dict[str, Any] = {
+        "number": run.number,
+        "run": run.run.name,
+        "group": group(record),
+        "status": record.status,
+        "partial": record.is_partial,
+        "reason": record.why_partial,
+        "started": record.started,
+        "backend": record.backend,
+        "nodes": nodes(record),
+        "replicas": replicas(record),
+        "configuration": configuration(nodes(record), replicas(record)),
+        "sites": record.sites,
+        "controllers": record.controllers,
+        "computes": record.computes,
+        "latency_ms": record.latency_ms if record.sites > 1 else None,
+        "rtt_ms": record.rtt_ms,
+        "placement": record.options.get("placement", "shared"),
+        "vms_asked": record.vms.asked,
+        "vms_active": active,
+        "vms_failed": record.vms.failed,
+        "duration_s": duration_s,
+        "s_per_vm": _per(duration_s, active),
+        "vms_per_s": _per(active, duration_s),
+        "boot_median_s": boots.median(),
+        "boot_p90_s": boots.quantile(0.9),
+    }
+    row |= summaries.call_statistics(run.calls)
+    network = summaries.network_mb(run.traffic) if run.measured("traffic") else {}
+    row |= {key: network.get(key) for key in ("network_mb", "intra_mb", "inter_mb")}
+    row["network_mb_per_vm"] = _per(row["network_mb"], active)
+    statements = run.statements if run.measured("statements") else None
+    row["statements_per_vm"] = _total(statements, ("count",), active)
+    row["round_trips_per_vm"] = _total(statements, ("round_trips",), active)
+    row["db_kb_per_vm"] = _total(statements, ("bytes_sent", "bytes_received"), active, 1000)
+    messages = run.messages if run.measured("messages") else None
+    row["messages_per_vm"] = _total(messages, ("published",), active)
+    usage = run.usage if run.measured("usage") else None
+    row["cpu_ms_per_vm"] = _total(usage, ("cpu_s",), active, 0.001)
+    return row | summaries.cpu_shares(record)
+
+
+def _per(value: float | None, count: float | None) -> float | None:
+    return None if value is None or not count else value / count
+
+
+def _total(
+    frame: pd.DataFrame | None, columns: tuple[str, ...], active: int, unit: float = 1
+) -> float | None:
+    """The sum of columns for each VM, in `unit`."""
+    if frame is None:
+        return None
+    return _per(float(frame[list(columns)].to_numpy().sum()) / unit, active)

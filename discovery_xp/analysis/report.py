@@ -1,0 +1,452 @@
+"""Runs as reports: for the terminal, as CSV files, as LaTeX tables, as one HTML page.
+
+All of them show the same tables; the page has the figures, too, and is a single file that
+needs nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import yaml
+from matplotlib.figure import Figure
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from discovery_xp.analysis import paper, plots, summaries, tables
+from discovery_xp.analysis.measurements import Measurements, label, latency, summary
+from discovery_xp.analysis.tables import Table, digits
+from discovery_xp.errors import Refused
+from discovery_xp.store import PROBES
+from discovery_xp.testbed import write_atomically
+from discovery_xp.units import format_bytes
+
+# ---------------------------------------------------------------- what is told
+
+
+def comparisons(runs: Sequence[Measurements]) -> list[Table]:
+    """Runs beside each other, without the published values."""
+    made = [tables.overview(runs), tables.costs(runs), tables.repeats(runs)]
+    return [table for table in made if len(table.frame)]
+
+
+def tables_of(runs: Sequence[Measurements], whole: bool = False) -> list[Table]:
+    """The tables of several runs; those of one run are `tables.run_tables`."""
+    return comparisons(runs) + tables.paper_tables(runs, whole)
+
+
+def facts(run: Measurements) -> list[tuple[str, str]]:
+    """What was run, in words: pairs of subject and what is to be said of it."""
+    record = run.record
+    machine = record.machine
+    zones = record.options.get("placement", "shared")
+    told = [
+        ("status", f"PARTIAL: {record.why_partial}" if record.is_partial else record.status),
+        ("time", f"{record.started} to {record.ended or '...'}"),
+        ("run", f"{run.run.name}, commit {record.commit or 'unknown'}"),
+        ("cloud", f"OpenStack on {record.backend}, placement {zones}"),
+        (
+            "hosts",
+            f"{_count(record.sites, 'site')}: {_count(record.controllers, 'controller')}, "
+            f"{_count(record.computes, 'compute')}, {_count(record.data, 'data node')} in all",
+        ),
+        ("links", _links(run)),
+        (
+            "machine",
+            f"{machine.cpus} processors, {machine.cpu_model}, "
+            f"{format_bytes(machine.memory_bytes)}, {machine.kernel}, provider {machine.provider}",
+        ),
+        (
+            "VMs",
+            f"{record.vms.asked} asked for, {record.vms.active} ACTIVE, {record.vms.failed} "
+            f"failed, {record.vms.deleted} deleted",
+        ),
+        ("load", _load(run)),
+        ("probes", ", ".join(record.probes) or "none"),
+        ("stages", ", ".join(f"{k} {digits(v)} s" for k, v in record.stages_s.items())),
+    ]
+    return [(subject, words) for subject, words in told if words]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _links(run: Measurements) -> str:
+    record = run.record
+    if record.sites == 1:
+        return ""
+    words = f"{latency(record)} one-way" if record.latency_ms is not None else latency(record)
+    if record.imposed_by:
+        words += f", imposed by {record.imposed_by}"
+    if record.rtt_ms is not None:
+        words += f"; median round trip observed {digits(record.rtt_ms)} ms"
+    return words
+
+
+def _load(run: Measurements) -> str:
+    load = run.record.load
+    if load is None:
+        return ""
+    return (
+        f"took {digits(load.cpu_s)} s of CPU ({digits(load.cores)} cores) on {load.host}, "
+        f"and polled {load.polls} times"
+    )
+
+
+def headline(run: Measurements) -> list[tuple[str, str]]:
+    """The few figures that one looks at first: pairs of value and what it is."""
+    row = summary([run]).iloc[0].to_dict()
+    told: list[tuple[str, str]] = [
+        (f"{row['vms_active']} of {row['vms_asked']}", "VMs ACTIVE"),
+    ]
+    for key, unit, words in (
+        ("duration_s", " s", "to create them"),
+        ("s_per_vm", " s", "a VM"),
+        ("call_mean_ms", " ms", "mean call of the database API"),
+        ("cpu_ms_per_vm", " ms", "of CPU a VM"),
+        ("round_trips_per_vm", "", "database round trips a VM"),
+        ("network_mb", " MB", "over the network"),
+        ("machine_busy", "", "of the machine busy"),
+    ):
+        if not tables.is_empty(row[key]):
+            told.append((f"{tables.cell(key, row[key])}{unit}", words))
+    return told
+
+
+def missing(run: Measurements) -> str:
+    """Which probes were off, in a line; empty when none was."""
+    off = [probe for probe in PROBES if not run.measured(probe)]
+    return f"Not measured in this run: {', '.join(off)}." if off else ""
+
+
+# ---------------------------------------------------------------- terminal
+
+
+def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableType:
+    """The report for a terminal: one run in depth, or several beside each other."""
+    parts: list[RenderableType] = []
+    if len(runs) == 1:
+        (run,) = runs
+        parts.append(Text(tables.title(run), style="bold"))
+        grid = RichTable.grid(padding=(0, 2))
+        for subject, words in facts(run):
+            partial = subject == "status" and run.record.is_partial
+            grid.add_row(Text(subject, style="dim"), Text(words, style="bold" if partial else ""))
+        parts += [grid, Text()]
+        for value, words in headline(run):
+            parts.append(Text.assemble((f"{value:>12}", "bold"), f" {words}"))
+        parts += [_rich(table) for table in tables.run_tables(run)]
+        if missing(run):
+            parts.append(Text(missing(run)))
+        parts += [_rich(table) for table in tables.paper_tables(runs, whole)]
+    else:
+        parts += [_rich(table) for table in tables_of(runs, whole)]
+    if whole or tables.paper_tables(runs):
+        parts.append(Text())
+        parts += [Text(f"[{source.key}] {source.citation}") for source in paper.SOURCES]
+    return Group(*parts)
+
+
+def _rich(table: Table) -> RenderableType:
+    made = RichTable(title=Text(table.title), title_justify="left", show_edge=False)
+    for heading, right in zip(table.headings(), table.numeric(), strict=True):
+        made.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
+    for row in table.cells():
+        made.add_row(*(Text(value) for value in row))
+    return Group(Text(), made, *(Text(f"  {note}", style="dim") for note in table.notes))
+
+
+def print_report(console: Console, runs: Sequence[Measurements], whole: bool = False) -> None:
+    """Print the terminal report."""
+    console.print(terminal(runs, whole))
+
+
+# ---------------------------------------------------------------- CSV and LaTeX
+
+
+def write_csv(folder: Path, runs: Sequence[Measurements], whole: bool = False) -> list[Path]:
+    """Write every table as CSV, whole and with units in the columns' names.
+
+    `runs.csv` has all there is to say of a run in one row; RUN.TABLE.csv is of a single run.
+    """
+    named = {"runs": summary(runs)}
+    for table in tables_of(runs, whole):
+        named.setdefault(table.name, table.frame)
+    for run in runs:
+        for table in tables.run_tables(run):
+            named[f"{run.run.folder.resolve().name}.{table.name}"] = table.frame
+    return _write(folder, ".csv", {name: each.to_csv(index=False) for name, each in named.items()})
+
+
+def write_latex(folder: Path, runs: Sequence[Measurements], whole: bool = False) -> list[Path]:
+    """Write the tables of `tables_of` as LaTeX floats, for \\input; they need booktabs."""
+    return _write(folder, ".tex", {table.name: latex(table) for table in tables_of(runs, whole)})
+
+
+def _write(folder: Path, suffix: str, texts: dict[str, str]) -> list[Path]:
+    paths = [folder / f"{name}{suffix}" for name in texts]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(paths, texts.values(), strict=True):
+            write_atomically(path, text)
+    except OSError as error:
+        raise Refused(
+            f"{folder}: can't be written to ({error.strerror})", "name another folder"
+        ) from None
+    return paths
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return re.sub(r"[\\&%$#_{}~^<>]", lambda found: _LATEX[found[0]], text)
+
+
+def latex(table: Table) -> str:
+    """A table as a LaTeX float; \\label is tab:NAME."""
+    title = re.sub(r"^Table \d\. ", "", table.title)
+    lines = [
+        "% \\usepackage{booktabs}",
+        "\\begin{table}",
+        "  \\centering\\footnotesize",
+        f"  \\caption{{{_tex(title)}}}",
+        f"  \\label{{tab:{table.name}}}",
+        f"  \\begin{{tabular}}{{{''.join('r' if right else 'l' for right in table.numeric())}}}",
+        "    \\toprule",
+        "    " + " & ".join(_tex(heading) for heading in table.headings()) + " \\\\",
+        "    \\midrule",
+        *(
+            "    " + " & ".join("--" if cell == "-" else _tex(cell) for cell in row) + " \\\\"
+            for row in table.cells()
+        ),
+        "    \\bottomrule",
+        "  \\end{tabular}",
+        *(f"  \\par\\smallskip {_tex(note)}" for note in table.notes),
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- HTML
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page, for light and dark; `alt` says what is to be seen."""
+
+    title: str
+    caption: str
+    alt: str
+    light: str
+    dark: str
+
+
+def html(runs: Sequence[Measurements], whole: bool = False) -> str:
+    """One page that is one file: inline images, no script, nothing loaded from elsewhere."""
+    one = runs[0] if len(runs) == 1 else None
+    shown = tables.paper_tables(runs, whole)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    partial = [run for run in runs if run.record.is_partial]
+    return environment.get_template("report.html.j2").render(
+        title=tables.title(one) if one else _title(runs),
+        one=one,
+        partial=[(f"#{run.number} {run.run.name}", run.record.why_partial) for run in partial],
+        all_partial=len(partial) == len(runs),
+        facts=facts(one) if one else [],
+        headline=headline(one) if one else [],
+        missing=missing(one) if one else "",
+        options=_yaml(one.record.options) if one else "",
+        scenario=_yaml(one.record.scenario) if one else "",
+        versions=sorted(one.record.versions.items()) if one else [],
+        pictures=_pictures_of_one(one) if one else _pictures_of_several(runs),
+        overview=None if one else tables.overview(runs),
+        comparisons=[] if one else comparisons(runs)[1:],
+        paper_tables=shown,
+        run_tables=tables.run_tables(one) if one else [],
+        caveats=paper.CAVEATS,
+        sources=paper.SOURCES,
+        several=[(run.number, run.run.name, label(run.record)) for run in runs],
+    )
+
+
+def write_html(path: Path, runs: Sequence[Measurements], whole: bool = False) -> Path:
+    """Write the page to a file; returns its path."""
+    page = html(runs, whole)
+    try:
+        write_atomically(path, page)
+    except OSError as error:
+        raise Refused(
+            f"{path}: can't be written ({error.strerror})", "name another file with --html"
+        ) from None
+    return path
+
+
+def default_page(runs: Sequence[Measurements]) -> Path:
+    """Where the page goes unless it is said: a run's own folder, or with several, this one."""
+    if len(runs) == 1:
+        return runs[0].run.path("report.html")
+    names = {run.record.experiment for run in runs}
+    which = names.pop() if len(names) == 1 else "runs"
+    return Path(f"report-{which}-{len(runs)}.html")
+
+
+def _title(runs: Sequence[Measurements]) -> str:
+    names = sorted({run.record.experiment for run in runs})
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{some}: {len(runs)} runs"
+
+
+def _yaml(data: object) -> str:
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else ""
+
+
+def _picture(title: str, caption: str, alt: str, draw: Callable[[plots.Theme], Figure]) -> Picture:
+    light, dark = (plots.data_uri(draw(theme)) for theme in (plots.LIGHT, plots.DARK))
+    return Picture(title, caption, alt, light, dark)
+
+
+_PUBLISHED_MARKS = (
+    "Hollow marks are the published quantiles (75 % and 90 % of the calls), of Kilo on Grid'5000."
+)
+
+
+def _pictures_of_one(run: Measurements) -> list[Picture]:
+    made = []
+    row = summary([run]).iloc[0].to_dict()
+    if len(run.vms):
+        half = (run.vms["active_at"] - run.vms["requested_at"].min()).median()
+        took = "none of them got ACTIVE"
+        if not tables.is_empty(half):
+            took = f"half of those that got ACTIVE were so after {digits(float(half))} s"
+        made.append(
+            _picture(
+                "VMs becoming ACTIVE",
+                "VMs asked for and ACTIVE, by time since the first request.",
+                f"{row['vms_active']} of {row['vms_asked']} VMs got ACTIVE; {took}.",
+                lambda theme: plots.timeline([run], theme),
+            )
+        )
+    if row["calls"]:
+        made.append(
+            _picture(
+                "Response time of Nova's database API",
+                f"Cumulative distribution of {row['calls']} calls, log scale. {_PUBLISHED_MARKS}",
+                f"Half of the calls took at most {digits(row['call_median_ms'])} ms, 75 % "
+                f"{digits(row['call_p75_ms'])} ms, 90 % {digits(row['call_p90_ms'])} ms.",
+                lambda theme: plots.response_times([run], theme),
+            )
+        )
+    if row["vms_active"] and len(run.vms):
+        spread = summaries.vms_by_site(run.vms)
+        made.append(
+            _picture(
+                "VMs by site",
+                "Where the VMs landed; the dashed line is an even share.",
+                ", ".join(f"{site}: {count}" for site, count in
+                          zip(spread["site"], spread["active"], strict=True)) + ".",
+                lambda theme: plots.vms_by_site(run, theme),
+            )
+        )  # fmt: skip
+    if len(run.usage) and row["vms_active"]:
+        usage = summaries.cpu_by_service(run.usage, run.active)
+        made.append(
+            _picture(
+                "CPU by service",
+                "CPU milliseconds for each VM that got ACTIVE; in brackets, how many of a "
+                "service ran.",
+                f"{digits(row['cpu_ms_per_vm'])} ms a VM in all, the most by "
+                f"{usage['service'].iloc[0]}: {digits(usage['cpu_ms_per_vm'].iloc[0])} ms.",
+                lambda theme: plots.cpu_by_service(run, theme),
+            )
+        )
+    if len(run.traffic):
+        made.append(
+            _picture(
+                "Bytes by service",
+                "Sent between hosts while the load ran, by the service that was spoken to.",
+                f"{digits(row['network_mb'])} MB in all, {digits(row['inter_mb'])} MB of it "
+                "between sites.",
+                lambda theme: plots.traffic_by_service(run, theme),
+            )
+        )
+    if not tables.is_empty(row["machine_busy"]):
+        made.append(_shares([run]))
+    return made
+
+
+def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
+    made = []
+    creation = [table for number, table in
+                ((3, tables.table_3(runs)), (4, tables.table_4(runs)),
+                 (0, tables.other_latencies(runs))) if len(table.frame)]  # fmt: skip
+    if creation:
+        alt = "; ".join(
+            f"{row['clusters']} clusters, {row['backend']}: {digits(row['measured_s'])} s"
+            for table in creation
+            for row in table.frame.to_dict("records")
+        )
+        made.append(
+            _picture(
+                "Time to create the VMs",
+                "By number of clusters and latency; hatched bars are published values, of Kilo on "
+                "Grid'5000. Whiskers, where there are repeats: 95 % interval of the mean.",
+                f"Measured: {alt}.",
+                lambda theme: plots.creation_times(runs, theme),
+            )
+        )
+    if any(len(run.calls) for run in runs):
+        made.append(
+            _picture(
+                "Response time of Nova's database API",
+                "Cumulative distribution of the calls of each configuration, repeats pooled, log "
+                f"scale. {_PUBLISHED_MARKS}",
+                "The median, P75, P90 and P99 of each run are in the table of costs.",
+                lambda theme: plots.response_times(runs, theme),
+            )
+        )
+    if any(len(run.vms) for run in runs):
+        made.append(
+            _picture(
+                "VMs becoming ACTIVE",
+                "VMs ACTIVE by time since the first request, a line for each run.",
+                "When the last VM of each run got ACTIVE is in the table of runs.",
+                lambda theme: plots.timeline(runs, theme),
+            )
+        )
+    if any(run.record.harness and run.window_s for run in runs):
+        made.append(_shares(runs))
+    return made
+
+
+def _shares(runs: Sequence[Measurements]) -> Picture:
+    told = []
+    for run in runs:
+        shares = summaries.cpu_shares(run.record)
+        if shares["machine_busy"] is not None:
+            busy, own = shares["machine_busy"], shares["openstack_share"] or 0
+            which = f"#{run.number}: " if len(runs) > 1 else ""
+            told.append(f"{which}{busy * 100:.0f} % busy, {own * 100:.0f} % of that by OpenStack")
+    return _picture(
+        "Whose CPU time it was",
+        "Of all that the processors had while the load ran. Near 100 % the machine, and not the "
+        "cloud, decides how long things take.",
+        "; ".join(told) + ".",
+        lambda theme: plots.cpu_shares(runs, theme),
+    )

@@ -1,0 +1,282 @@
+"""Sums, means, percentiles and intervals of what runs measured.
+
+Frames in, numbers or frames out; figures per VM are divided by the VMs that got ACTIVE.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from discovery_xp.store import RunRecord
+
+MB = 1e6
+CONFIDENCE = 0.95
+
+
+# ---------------------------------------------------------------- repeats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The mean of `count` repeats, and where it lies with 95 % confidence.
+
+    `low` and `high` are None with less than two repeats, and so is `deviation`, the
+    sample's standard deviation.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    deviation: float | None
+    count: int
+
+
+def mean_interval(values: Iterable[float | None], confidence: float = CONFIDENCE) -> Interval:
+    """Student's t interval of the mean, which takes the repeats as independent and normal.
+
+    Nulls are left out; the mean of nothing is NaN.
+    """
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    count = len(known)
+    if not count:
+        return Interval(math.nan, None, None, None, 0)
+    mean = statistics.fmean(known)
+    if count == 1:
+        return Interval(mean, None, None, None, 1)
+    deviation = statistics.stdev(known)
+    half = student_t(confidence, count - 1) * deviation / math.sqrt(count)
+    return Interval(mean, mean - half, mean + half, deviation, count)
+
+
+def student_t(confidence: float, degrees: int) -> float:
+    """The t that |T| stays below with probability `confidence`, T of so many degrees.
+
+    From the closed form of T's distribution for whole degrees of freedom (Abramowitz and
+    Stegun, 26.7.3 and 26.7.4), by bisection on its angle.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        if _within(middle, degrees) < confidence:
+            low = middle
+        else:
+            high = middle
+    return math.tan(low) * math.sqrt(degrees)
+
+
+def _within(angle: float, degrees: int) -> float:
+    """P(|T| <= tan(angle) sqrt(degrees))."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    term = cosine if degrees % 2 else 1.0
+    total = term if degrees > 1 else 0.0
+    for k in range(2 + degrees % 2, degrees - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    return (angle + sine * total) * 2 / math.pi if degrees % 2 else sine * total
+
+
+# ---------------------------------------------------------------- calls of the database API
+
+
+def call_statistics(calls: pd.DataFrame) -> dict[str, float | int | None]:
+    """Of calls of Nova's database API: number, mean, percentiles, lazy loads, failures.
+
+    The mean is all time spent, lazy loads included, for each call proper.  Percentiles are
+    of the calls proper: it isn't known which call a lazy load belongs to.  A call that
+    raised took its time like any other.  All but the numbers are None without calls.
+    """
+    lazy = calls["lazy"].astype(bool)
+    proper = calls.loc[~lazy, "duration_ms"]
+    none = proper.empty
+    quantiles = {"median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99}
+    return {
+        "calls": len(proper),
+        "lazy_loads": int(lazy.sum()),
+        "lazy_ms": float(calls.loc[lazy, "duration_ms"].sum()),
+        "failed_calls": int(calls.loc[~lazy, "error"].notna().sum()),
+        "call_mean_ms": None if none else float(calls["duration_ms"].sum()) / len(proper),
+        **{
+            f"call_{name}_ms": None if none else float(proper.quantile(share))
+            for name, share in quantiles.items()
+        },
+    }
+
+
+def calls_by_function(calls: pd.DataFrame) -> pd.DataFrame:
+    """A row for each function, and each relationship loaded later; most time first."""
+    grouped = calls.groupby(["function", "lazy"])["duration_ms"]
+    frame = grouped.agg(
+        calls="count",
+        mean_ms="mean",
+        median_ms="median",
+        p90_ms=lambda values: values.quantile(0.9),
+        total_ms="sum",
+    ).reset_index()
+    total = frame["total_ms"].sum()
+    frame["share"] = frame["total_ms"] / total if total else 0.0
+    return frame.sort_values("total_ms", ascending=False, ignore_index=True)
+
+
+# ---------------------------------------------------------------- by service
+
+
+def requests_by_service(requests: pd.DataFrame, active: int) -> pd.DataFrame:
+    """REST requests of each service: number, for each VM, mean, P90, and errors (400 and up)."""
+    grouped = requests.assign(failed=requests["status"] >= 400).groupby("service")
+    frame = grouped.agg(
+        requests=("duration_ms", "count"),
+        mean_ms=("duration_ms", "mean"),
+        p90_ms=("duration_ms", lambda values: values.quantile(0.9)),
+        failed=("failed", "sum"),
+    ).reset_index()
+    frame.insert(2, "requests_per_vm", _per_vm(frame["requests"], active))
+    return frame.sort_values("requests", ascending=False, ignore_index=True)
+
+
+def cpu_by_service(usage: pd.DataFrame, active: int) -> pd.DataFrame:
+    """CPU of each service over all hosts, and its memory; the most first."""
+    grouped = usage.groupby("service")
+    frame = grouped.agg(
+        instances=("host", "count"),
+        cpu_s=("cpu_s", "sum"),
+        memory_mb=("memory_bytes", lambda values: values.sum() / MB),
+        grown_mb=("memory_bytes", lambda values: values.sum() / MB),
+    ).reset_index()
+    frame["grown_mb"] -= grouped["memory_start_bytes"].sum().to_numpy() / MB
+    frame.insert(3, "cpu_ms_per_vm", _per_vm(frame["cpu_s"] * 1000, active))
+    return frame.sort_values("cpu_s", ascending=False, ignore_index=True)
+
+
+def statements_by_kind(statements: pd.DataFrame, active: int) -> pd.DataFrame:
+    """SQL statements of each kind and their round trips, in all and for each VM."""
+    frame = statements.groupby("kind")[["count", "round_trips", "duration_ms"]].sum().reset_index()
+    frame = frame.rename(columns={"count": "statements"})
+    frame["mean_ms"] = frame["duration_ms"] / frame["statements"].where(frame["statements"] > 0)
+    frame = frame.drop(columns="duration_ms")
+    frame.insert(2, "statements_per_vm", _per_vm(frame["statements"], active))
+    frame.insert(4, "round_trips_per_vm", _per_vm(frame["round_trips"], active))
+    return frame.sort_values("statements", ascending=False, ignore_index=True)
+
+
+def statements_by_service(statements: pd.DataFrame, active: int) -> pd.DataFrame:
+    """Statements, round trips and bytes of the database for each VM, by service."""
+    columns = ["count", "round_trips", "bytes_sent", "bytes_received"]
+    sums = statements.groupby("service")[columns].sum().reset_index()
+    frame = pd.DataFrame(
+        {
+            "service": sums["service"],
+            "statements_per_vm": _per_vm(sums["count"], active),
+            "round_trips_per_vm": _per_vm(sums["round_trips"], active),
+            "sent_kb_per_vm": _per_vm(sums["bytes_sent"] / 1000, active),
+            "received_kb_per_vm": _per_vm(sums["bytes_received"] / 1000, active),
+        }
+    )
+    return frame.sort_values("statements_per_vm", ascending=False, ignore_index=True)
+
+
+def actions_by_name(actions: pd.DataFrame) -> pd.DataFrame:
+    """The load's timed actions: number, failures, mean, median, P90."""
+    grouped = actions.assign(failed=actions["error"].notna()).groupby("action", sort=False)
+    return grouped.agg(
+        actions=("duration_s", "count"),
+        failed=("failed", "sum"),
+        mean_s=("duration_s", "mean"),
+        median_s=("duration_s", "median"),
+        p90_s=("duration_s", lambda values: values.quantile(0.9)),
+    ).reset_index()
+
+
+def _per_vm(values: pd.Series[Any], active: int) -> pd.Series[float]:
+    return values / active if active else values * math.nan
+
+
+# ---------------------------------------------------------------- network and sites
+
+
+def network_mb(traffic: pd.DataFrame) -> dict[str, float]:
+    """Megabytes (10^6) sent over the network: in all, within sites, between sites.
+
+    Each byte counts once, where it was sent.
+    """
+    sent = traffic[traffic["direction"] == "out"]
+    within = sent["site"] == sent["peer_site"]
+    return {
+        "network_mb": float(sent["bytes"].sum()) / MB,
+        "intra_mb": float(sent.loc[within, "bytes"].sum()) / MB,
+        "inter_mb": float(sent.loc[~within, "bytes"].sum()) / MB,
+    }
+
+
+def traffic_by_service(traffic: pd.DataFrame) -> pd.DataFrame:
+    """Megabytes of each service, within and between sites; the most first."""
+    rows = [
+        {"service": str(service), **network_mb(part)}
+        for service, part in traffic.groupby("service")
+    ]
+    frame = pd.DataFrame(rows, columns=["service", "network_mb", "intra_mb", "inter_mb"])
+    return frame.sort_values("network_mb", ascending=False, ignore_index=True)
+
+
+def vms_by_site(vms: pd.DataFrame) -> pd.DataFrame:
+    """For each site: VMs asked for there, VMs ACTIVE on its hosts, their share, an even share."""
+    active = vms[vms["status"] == "ACTIVE"]
+    names = set(vms["site"].dropna()) | set(vms["host_site"].dropna())
+    sites = sorted(names, key=_natural)
+    landed = active["host_site"].value_counts()
+    frame = pd.DataFrame(
+        {
+            "site": sites,
+            "asked": [int((vms["site"] == site).sum()) for site in sites],
+            "active": [int(landed.get(site, 0)) for site in sites],
+        }
+    )
+    frame["share"] = frame["active"] / len(active) if len(active) else math.nan
+    frame["even_share"] = 1 / len(sites) if sites else math.nan
+    return frame
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """site2 before site10."""
+    head = name.rstrip("0123456789")
+    return head, int(name[len(head) :] or 0)
+
+
+def vms_by_status(vms: pd.DataFrame) -> pd.DataFrame:
+    """How many VMs ended in each status, and the most frequent error of each."""
+    rows = [
+        {
+            "status": str(status),
+            "vms": len(part),
+            "error": next(iter(part["error"].dropna().mode()), ""),
+        }
+        for status, part in vms.groupby("status")
+    ]
+    return pd.DataFrame(rows, columns=["status", "vms", "error"])
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def cpu_shares(record: RunRecord) -> dict[str, float | None]:
+    """Whose CPU time it was while the load ran, and how busy that made the machine.
+
+    Shares are of all CPU seconds used; `machine_busy` is those, of the seconds that the
+    processors had.
+    """
+    harness, window = record.harness, record.window
+    keys = ("openstack_share", "load_share", "other_share")
+    if harness is None or not harness.total_cpu_s:
+        return dict.fromkeys((*keys, "machine_busy"))
+    parts = (harness.openstack_cpu_s, harness.load_cpu_s, harness.other_cpu_s)
+    shares: dict[str, float | None] = {
+        key: part / harness.total_cpu_s for key, part in zip(keys, parts, strict=True)
+    }
+    had_s = 0.0 if window is None else record.machine.cpus * (window.end - window.start)
+    shares["machine_busy"] = harness.total_cpu_s / had_s if had_s else None
+    return shares

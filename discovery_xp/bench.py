@@ -1,0 +1,326 @@
+"""One experiment, from a topology and a scenario to a stored result, in order.
+
+1. deploy the cloud (`experiment.deploy_cloud`), or take the one that is there;
+2. open the run's folder, so that a run that dies is found: plan, topology, scenario;
+3. put the probes in, and let the cloud settle;
+4. open the window: counters are reset, CPU seconds are read;
+5. the load, whose rows are stored as they come;
+6. close the window, collect the probes' records;
+7. measure the links again, keep the journals of what complained;
+8. close the record: complete, or partial with the reason;
+9. destroy, unless the testbed is to be kept.
+
+Whatever goes wrong after step 2 leaves a partial run that can be reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from discovery_xp import cloud, deploy, experiment, load, network, probes, store
+from discovery_xp.errors import Failed, Refused, UserError
+from discovery_xp.hosts import Hosts, Progress, Stopwatch
+from discovery_xp.plan import Plan
+from discovery_xp.remote import run_each
+from discovery_xp.scenario import Scenario, read_scenario
+from discovery_xp.store import Run, RunRecord
+from discovery_xp.testbed import Testbed, now
+
+# After services were started they are busy for a while with each other.
+SETTLE_S = 15.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a bench is asked for, besides the plan."""
+
+    scenario: Scenario
+    topology_text: str
+    results: Path
+    probes: Sequence[str]
+    keep: bool
+    settle_s: float = SETTLE_S
+
+
+def choose_scenario(path: Path | None, vms: int | None, small: bool) -> Scenario:
+    """The scenario of a file, or the paper's: all VMs at once, fairly over the controllers."""
+    chosen = read_scenario(path) if path else Scenario(name="boot", kind="boot", vms=500)
+    if path is None and small:
+        chosen = dataclasses.replace(chosen, vms=20)
+    return chosen if vms is None else dataclasses.replace(chosen, vms=vms)
+
+
+def choose_probes(text: str) -> tuple[str, ...]:
+    """The probes that a comma-separated list names; raises Refused for one that isn't there."""
+    if text in ("all", "none"):
+        return store.PROBES if text == "all" else ()
+    named = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in named if word not in store.PROBES]
+    if unknown:
+        raise Refused(
+            f"--probes: no probe '{unknown[0]}'",
+            f"write 'all', 'none' or some of {', '.join(store.PROBES)}",
+        )
+    return tuple(probe for probe in store.PROBES if probe in named)
+
+
+def foretell(plan: Plan, wanted: Wanted) -> list[str]:
+    """What will happen and about how long it takes, before anything does."""
+    scenario = wanted.scenario
+    what = f"{scenario.count} VMs" if scenario.boots else f"{scenario.count} rounds"
+    deploy_s = 45 + 2.6 * len(plan.hosts)
+    load_s = 60 + scenario.count * (1.2 if scenario.boots else 0.2)
+    rest_s = 40 + 0.6 * len(plan.hosts)
+    minutes = max(1, round((deploy_s + load_s + rest_s) / 60))
+    end = "the testbed stays up" if wanted.keep else "then all but the results is destroyed"
+    return [
+        f"{plan.name}: {len(plan.hosts)} hosts at {len(plan.sites)} sites are made, OpenStack is "
+        f"deployed on them, '{scenario.name}' asks for {what}; {end}",
+        f"probes: {', '.join(wanted.probes) or 'none'}; results go to "
+        f"{wanted.results / plan.name}/",
+        f"this takes about {minutes} minutes on two cores, and some more the first time, when "
+        "packages are fetched",
+    ]
+
+
+def run(plan: Plan, wanted: Wanted, progress: Progress, opened: Callable[[Run], None]) -> Run:
+    """The whole life, as the module's docstring numbers it; `opened` gets the run's folder early.
+
+    Raises Failed, after the run was closed as partial, when the load couldn't be done.
+    """
+    progress = stopwatch = Stopwatch(progress)
+    testbed = Testbed(plan.name)
+    try:
+        deployed = experiment.deploy_cloud(plan, progress)
+        return _measure(deployed, wanted, stopwatch, opened)
+    finally:
+        if not wanted.keep and testbed.exists():
+            progress("destroying", 0, 0)
+            experiment.tear_down(testbed)
+            experiment.sweep()
+
+
+def _measure(
+    deployed: experiment.Deployed,
+    wanted: Wanted,
+    stopwatch: Stopwatch,
+    opened: Callable[[Run], None],
+) -> Run:
+    """Steps 2 to 8."""  # fmt: skip
+    testbed, plan = deployed.testbed, deployed.state.plan
+    with testbed.locked():
+        hosts = experiment.hosts_of(testbed)
+        known = deploy.variables(hosts, testbed)
+        stored = store.new_run(wanted.results, plan.name, now(), plan.digest)
+        stored.save(_first_record(hosts, deployed, wanted))
+        opened(stored)
+        stored.write_json("plan.json", plan.to_json())
+        stored.write_text("topology.yaml", wanted.topology_text)
+        stored.write_yaml("scenario.yaml", dataclasses.asdict(wanted.scenario))
+        stored.write_json("deployment.json", deployed.deployment.to_json())
+        before = [pair.to_json() for pair in deployed.pairs]
+        stored.write_json("links.json", {"before": before, "after": []})
+        reason: str | None = None
+        try:
+            reason = _load_and_collect(hosts, testbed, known, wanted, stored, stopwatch)
+            stopwatch("measuring round trips again", 0, 0)
+            after = [pair.to_json() for pair in network.measure(hosts, deployed.state.links)]
+            stored.write_json("links.json", {"before": before, "after": after})
+            _keep_logs(hosts, testbed, stored, stopwatch)
+        except KeyboardInterrupt:
+            reason = "interrupted"
+            raise
+        except UserError as error:
+            reason = str(error).splitlines()[0]
+            raise
+        except OSError as error:
+            reason = f"{error.strerror or error}"
+            raise Failed(
+                f"the run can't be stored: {reason}",
+                f"what was measured is in {stored.folder}; free some disk, then run it again",
+            ) from None
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            stopwatch.stop()
+            _close(stored, reason, stopwatch.stages_s)
+    return stored
+
+
+def _load_and_collect(
+    hosts: Hosts,
+    testbed: Testbed,
+    known: Mapping[str, Any],
+    wanted: Wanted,
+    stored: Run,
+    progress: Progress,
+) -> str | None:
+    """Steps 3 to 6; returns why the load is partial, None when it is whole."""  # fmt: skip
+    probes.install(hosts, known, wanted.probes, progress)
+    progress("letting the cloud settle", 0, 0)
+    time.sleep(wanted.settle_s)
+    busy: list[float] = []
+    began: list[float] = []
+
+    def open_window() -> None:
+        probes.start(hosts, known, wanted.probes, progress)
+        busy.append(_machine_cpu_s())
+        began.append(time.time())
+
+    def keep(vms: list[load.Row], actions: list[load.Row]) -> None:
+        if vms:
+            stored.append("vms", vms)
+        if actions:
+            stored.append("actions", actions)
+
+    done: load.LoadRun | None = None
+    try:
+        done = load.run(
+            hosts, testbed, known, wanted.scenario, keep, progress, before_load=open_window
+        )
+        # Where VMs landed and when they were deleted is known by now.
+        stored.write_table("vms", done.vms)
+        stored.write_table("actions", done.actions)
+        _keep_raw(done.raw, stored)
+    finally:
+        if began:
+            busy.append(_machine_cpu_s())
+            window = (done.window if done else None) or (began[0], time.time())
+            tables = probes.collect(hosts, known, wanted.probes, window, progress)
+            for name, rows in tables.items():
+                stored.write_table(name, rows)
+            stored.update(window=store.Window(*window))
+    stored.update(**_figures(stored, done, busy[1] - busy[0]))
+    return done.reason
+
+
+def _keep_raw(raw: Path, stored: Run) -> None:
+    """Rally's own reports and logs, by load host."""
+    shutil.copytree(raw, stored.path("rally"), dirs_exist_ok=True)
+
+
+def _figures(stored: Run, done: load.LoadRun, busy_s: float) -> dict[str, Any]:
+    """What run.json says of the load as a whole."""
+    harness = None
+    if stored.has("usage") and stored.load().machine.provider == "local":
+        # All hosts are on this machine: what isn't theirs is the harness's.
+        openstack_s = sum(row["cpu_s"] for row in stored.table("usage").to_pylist())
+        harness = store.Harness(
+            total_cpu_s=busy_s,
+            openstack_cpu_s=openstack_s,
+            load_cpu_s=done.cpu_s,
+            other_cpu_s=max(0.0, busy_s - openstack_s - done.cpu_s),
+        )
+    return {
+        "vms": store.Vms(**done.vm_counts),
+        "duration_s": done.duration_s,
+        "load": store.Load(**done.load),
+        "harness": harness,
+    }
+
+
+def _keep_logs(hosts: Hosts, testbed: Testbed, stored: Run, progress: Progress) -> None:
+    """Journals, configurations and database dumps of all hosts, in one compressed archive."""
+    with tempfile.TemporaryDirectory(dir=testbed.folder) as folder:
+        gathered = Path(folder) / "records"
+        deploy.backup(hosts, testbed, gathered, progress)
+        with tarfile.open(stored.path("logs/records.tar.xz"), "w:xz") as archive:
+            archive.add(gathered, arcname="records")
+
+
+def _close(stored: Run, reason: str | None, stages_s: Mapping[str, float]) -> None:
+    stored.merge()
+    stored.update(
+        ended=now(),
+        status="complete" if reason is None else "partial",
+        reason=reason,
+        stages_s=dict(stages_s),
+    )
+
+
+# ---------------------------------------------------------------- what it ran on
+
+
+def _first_record(hosts: Hosts, deployed: experiment.Deployed, wanted: Wanted) -> RunRecord:
+    plan, deployment = hosts.plan, deployed.deployment
+    machine, versions = _look_at_master(hosts)
+    delays = {link.link.delay_ms for link in deployed.state.links}
+    rtts = sorted(pair.observed_ms for pair in deployed.pairs if pair.observed_ms is not None)
+    roles = [role for host in plan.hosts for role in host.roles]
+    return RunRecord(
+        experiment=plan.name,
+        plan=plan.digest,
+        started=now(),
+        machine=machine,
+        backend=str(deployment.options["backend"]),
+        options=deployment.options,
+        sites=len(plan.sites),
+        controllers=roles.count("controller"),
+        computes=roles.count("compute"),
+        data=roles.count("data"),
+        scenario=dataclasses.asdict(wanted.scenario),
+        vms=store.Vms(asked=0),
+        commit=_commit(),
+        versions={**deployment.versions, **versions},
+        latency_ms=delays.pop() if len(delays) == 1 else (None if delays else 0.0),
+        rtt_ms=rtts[len(rtts) // 2] if rtts else None,
+        imposed_by="vde" if deployed.state.wan == "vde" else "netem",
+        probes=tuple(wanted.probes),
+    )
+
+
+_LOOK = """
+nproc; grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2; grep MemTotal /proc/meminfo; uname -r
+dpkg-query --show --showformat '${Package} ${Version}\\n' mariadb-server rabbitmq-server memcached
+"""
+
+
+def _look_at_master(hosts: Hosts) -> tuple[store.Machine, dict[str, str]]:
+    """The master's machine, which stands for all, and versions of Debian's servers."""
+    master = cloud.master(hosts.plan).name
+    said = run_each(hosts, {master: _LOOK})[master].stdout.splitlines()
+    lines = [line.strip() for line in said if line.strip()]
+    machine = store.Machine(
+        cpus=int(lines[0]),
+        cpu_model=lines[1],
+        memory_bytes=int(lines[2].split()[1]) * 1024,
+        kernel=lines[3],
+        provider=hosts.plan.provider,
+    )
+    versions = dict(line.split(" ", 1) for line in lines[4:] if " " in line)
+    return machine, {**versions, "kernel": lines[3]}
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with '+' when its files had changes; None outside of one."""
+    folder = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "discovery_xp",
+                  "playbooks", "locks", "scenarios")  # fmt: skip
+    return None if commit is None else f"{commit}{'+' if changed else ''}"
+
+
+def _machine_cpu_s() -> float:
+    """CPU seconds that this machine has been busy since it started."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / 100

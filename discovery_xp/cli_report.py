@@ -1,0 +1,50 @@
+"""`discovery-xp report`: runs to a report; registered by `cli`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+# pandas and matplotlib are loaded by the command, not by every other one.
+
+
+@click.command()
+@click.argument("run", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--html", "page", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the page there.")  # fmt: skip
+@click.option("--csv", "csv", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Write every table as CSV there.")  # fmt: skip
+@click.option("--latex", "latex", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Write the tables for a paper there.")  # fmt: skip
+@click.option("--paper", "whole", is_flag=True,
+              help="All published values, also those that no run stands beside.")  # fmt: skip
+def report(
+    run: tuple[Path, ...], page: Path | None, csv: Path | None, latex: Path | None, whole: bool
+) -> None:
+    """Print what runs measured, beside the published values; write pages and tables.
+
+    RUN is a run's folder, or a folder of runs. Without --html, --csv and --latex the page is
+    written into the run's folder, or with several runs into this one.
+    """
+    from rich.console import Console
+
+    from discovery_xp.analysis import report as reports
+    from discovery_xp.analysis.measurements import read_runs
+
+    runs = read_runs(run)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
+    reports.print_report(console, runs, whole)
+    written = []
+    if page is None and csv is None and latex is None:
+        page = reports.default_page(runs)
+    if page is not None:
+        written.append(reports.write_html(page, runs, whole))
+    if csv is not None:
+        reports.write_csv(csv, runs, whole)
+        written.append(csv)
+    if latex is not None:
+        reports.write_latex(latex, runs, whole)
+        written.append(latex)
+    click.echo("written: " + ", ".join(str(path) for path in written), err=True)

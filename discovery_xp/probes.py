@@ -1,0 +1,265 @@
+"""Probes of the bench: they measure a running cloud without changing a line of it.
+
+`install` lays down the wanted ones and takes the others away, `start` begins a window, and
+`collect` gives what was measured in it, as the rows that docs/results.md tells of.  What
+each measures, what it costs and what it can't see is in docs/probes.md.
+
+`known` is what `deploy.variables` says of the cloud, `wanted` the names of the probes.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import gzip
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import enoslib as en
+
+from discovery_xp import cloud
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.hosts import Hosts, Progress
+from discovery_xp.plan import Plan
+from discovery_xp.play import run_playbook
+from discovery_xp.remote import answering, run_each, some
+
+PROBES = ("calls", "requests", "statements", "traffic", "messages", "usage")
+
+Row = dict[str, Any]
+
+# In the place of a queue's name: queues that were deleted in the window.
+GONE = "(gone)"
+
+# What can be seen from inside a service.  Nova forbids its computes the database and they
+# have no API: there is nothing to see in them, and restarting them takes minutes.
+_INSIDE: Mapping[str, tuple[str, ...]] = {
+    "keystone-api": ("statements", "requests"),
+    "glance-api": ("statements", "requests"),
+    "placement-api": ("statements", "requests"),
+    "neutron-api": ("statements", "requests"),
+    "nova-api": ("calls", "statements", "requests"),
+    "nova-conductor": ("calls", "statements"),
+    "nova-scheduler": ("calls", "statements"),
+}
+
+_SERVICE_BY_PORT = {
+    3306: "mysql", 5672: "amqp", 11211: "memcached", 5000: "keystone", 9292: "glance",
+    8778: "placement", 9696: "neutron", 8774: "nova", 6379: "redis", 0: "other",
+}  # fmt: skip
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
+
+
+def install(
+    hosts: Hosts, known: Mapping[str, Any], wanted: Collection[str], progress: Progress
+) -> None:
+    """Have exactly the wanted probes on the hosts; none takes all of ours away.
+
+    Only services whose own probes change are restarted, and those with a port waited for.
+    Raises Refused for a name that isn't a probe's, Failed with the host's words.
+    """
+    variables = _variables(hosts.plan, wanted)
+    run = run_playbook(hosts, "probes", {**known, **variables}, progress)
+    if any("neutron-api started" in outcome.result.get("changes", ()) for outcome in run.outcomes):
+        _ask_neutron_for_networks(hosts, known)
+
+
+def _ask_neutron_for_networks(hosts: Hosts, known: Mapping[str, Any]) -> None:
+    """Neutron 29 can't list ports, which Nova asks for, before it has listed anything else."""
+    client = f"{known['environment']}/bin/openstack --os-cloud admin network list"
+    run_each(hosts, {cloud.master(hosts.plan).name: f"timeout 60 {client}"})
+
+
+def start(
+    hosts: Hosts, known: Mapping[str, Any], wanted: Collection[str], progress: Progress
+) -> None:
+    """Begin a window: note what counters are at, forget what services wrote before."""
+    variables = _variables(hosts.plan, wanted)
+    if wanted:
+        run_playbook(hosts, "probes_start", {**known, **variables}, progress)
+
+
+def collect(
+    hosts: Hosts,
+    known: Mapping[str, Any],
+    wanted: Collection[str],
+    window: tuple[float, float],
+    progress: Progress,
+    complain: Callable[[str], None] = _warn,
+) -> dict[str, list[Row]]:
+    """Rows by table, for the wanted probes.
+
+    `window` is its start and end, in seconds since 1970: calls and requests are those that
+    began in it.  `statements` has up to a second more at both ends; `usage`, `traffic` and
+    `messages` are from each host's `start` to now.  `complain` is told what is missing:
+    hosts that don't answer, records that were dropped.
+    """
+    variables = _variables(hosts.plan, wanted, window)
+    if not wanted:
+        return {}
+    there = answering(hosts.plan.hosts)
+    silent = [host.name for host in hosts.plan.hosts if host.name not in there]
+    if not there:
+        raise Failed(f"{some(silent)} can't be reached", "see 'discovery-xp status'")
+    if silent:
+        complain(f"{some(silent)} can't be reached: what was measured there is missing")
+    run = run_playbook(only(hosts, there), "probes_collect", {**known, **variables}, progress)
+    said = {
+        outcome.host: outcome.result
+        for outcome in run.outcomes
+        if outcome.task.endswith("records of the window")
+    }
+    return to_rows(known["hosts"], wanted, said, complain)
+
+
+def only(hosts: Hosts, names: Collection[str]) -> Hosts:
+    """The same testbed with these of its hosts."""
+    roles = {
+        role: [host for host in group if host.alias in names] for role, group in hosts.roles.items()
+    }
+    return dataclasses.replace(hosts, roles=en.Roles(**roles))
+
+
+def _variables(
+    plan: Plan, wanted: Collection[str], window: tuple[float, float] = (0.0, 0.0)
+) -> dict[str, Any]:
+    """What the playbooks are told besides."""
+    unknown = sorted(set(wanted) - set(PROBES))
+    if unknown:
+        raise Refused(f"no probe '{unknown[0]}'", f"there are: {', '.join(PROBES)}")
+    units: dict[str, dict[str, Any]] = {}
+    for service in cloud.services(plan):
+        inside = [name for name in _INSIDE.get(service.unit, ()) if name in wanted]
+        units.setdefault(service.host, {})[service.unit] = {"probes": inside, "port": service.port}
+    names = [name for name in PROBES if name in wanted]
+    return {"probes": {"wanted": names, "units": units, "window": list(window)}}
+
+
+# ---------------------------------------------------------------- what the hosts said, as rows
+
+
+def to_rows(
+    hosts: Mapping[str, Mapping[str, Any]],
+    wanted: Collection[str],
+    said: Mapping[str, Mapping[str, Any]],
+    complain: Callable[[str], None],
+) -> dict[str, list[Row]]:
+    """What `probes_collect.yml` brought by host, as tables; `hosts` tells address and site."""
+    names = {host["address"]: name for name, host in hosts.items()}
+    tables: dict[str, list[Row]] = {name: [] for name in PROBES if name in wanted}
+    for host, result in sorted(said.items()):
+        place = {"host": host, "site": hosts[host]["site"]}
+        if "records" in result:
+            text = gzip.decompress(base64.b64decode(result["records"])).decode()
+            for table, row in read_records(text, place, complain):
+                if table in tables:
+                    tables[table].append(row)
+        for key, (sent, packets) in result.get("traffic", {}).items():
+            address, _, port = key.partition(" ")
+            peer = names.get(address, address)
+            tables["traffic"].append(
+                {
+                    **place,
+                    "peer": peer,
+                    "peer_site": hosts[peer]["site"] if peer in hosts else "",
+                    "direction": "out",
+                    "port": int(port),
+                    "service": _SERVICE_BY_PORT.get(int(port), "other"),
+                    "bytes": sent,
+                    "packets": packets,
+                }
+            )
+        tables.get("messages", []).extend(_messages(result.get("messages", {})))
+        for service, used in result.get("usage", {}).items():
+            tables["usage"].append({"service": service, **place, **used})
+    for table in ("calls", "requests"):
+        tables.get(table, []).sort(key=lambda row: row["at"])
+    return tables
+
+
+def _messages(said: Mapping[str, Sequence[int]]) -> list[Row]:
+    """A row for each queue; what the broker has counted beyond them was in queues that are gone."""
+    columns = ("published", "delivered", "acknowledged")
+    queues = {queue: counts for queue, counts in said.items() if queue}
+    if "" in said:
+        known = [sum(column) for column in zip(*queues.values(), strict=True)] or [0, 0, 0]
+        rest = [max(0, total - own) for total, own in zip(said[""], known, strict=True)]
+        if any(rest):
+            queues[GONE] = rest
+    return [
+        {"queue": queue, **dict(zip(columns, counts, strict=True))}
+        for queue, counts in queues.items()
+    ]
+
+
+def read_records(
+    text: str, place: Mapping[str, str], complain: Callable[[str], None]
+) -> Iterator[tuple[str, Row]]:
+    """(table, row) of the lines that the probes of one host wrote; see their `lines.py`."""
+    unit, pid = "", 0
+    sums: dict[tuple[str, int, str], list[float]] = {}
+    for line in text.splitlines():
+        tag, *fields = line.split("\t")
+        if tag == "@":
+            unit, pid = fields[0], int(fields[1])
+        elif tag == "c":
+            at, ms, api, function, lazy, error = fields
+            yield (
+                "calls",
+                {
+                    "at": float(at),
+                    "service": unit,
+                    **place,
+                    "function": function,
+                    "api": api,
+                    "duration_ms": float(ms),
+                    "lazy": lazy == "1",
+                    "error": error or None,
+                },
+            )
+        elif tag == "r":
+            at, ms, method, path, status = fields
+            yield (
+                "requests",
+                {
+                    "at": float(at),
+                    "service": unit,
+                    **place,
+                    "method": method,
+                    "path": path,
+                    "status": int(status),
+                    "duration_ms": float(ms),
+                },
+            )
+        elif tag == "s":
+            _, _, kind, *numbers = fields
+            total = sums.setdefault((unit, pid, kind), [0.0] * len(numbers))
+            sums[unit, pid, kind] = [
+                old + float(new) for old, new in zip(total, numbers, strict=True)
+            ]
+        elif tag == "!":
+            _, dropped, errors, last = fields
+            complain(
+                f"{unit} on {place['host']}: {dropped} records dropped, {errors} errors of the "
+                f"probes since it started{f', the last: {last}' if last else ''}"
+            )
+    for (service, process, kind), totals in sums.items():
+        count, trips, sent, received, milliseconds = totals
+        yield (
+            "statements",
+            {
+                "service": service,
+                **place,
+                "pid": process,
+                "kind": kind,
+                "count": int(count),
+                "round_trips": int(trips),
+                "bytes_sent": int(sent),
+                "bytes_received": int(received),
+                "duration_ms": round(milliseconds, 3),
+            },
+        )

@@ -1,0 +1,846 @@
+"""The load as Rally runs it: an iteration is a VM, a round of reads, or a token.
+
+Rally brings the users, keeps the results and writes the reports.  Its own runners start a
+thread, a login and a poller for each iteration, and 500 of those are a load of their own.
+So the runner is ours, too: one process, one event loop, one token for each user,
+connections that are kept, and one list of VMs for each region and look.
+
+All that happens is written at once to a file of JSON lines: a load that is killed keeps
+what it had.  `discovery_xp/load.py` reads them; docs/load.md says what each step is.
+"""
+
+# No `from __future__ import annotations`: Rally loads plugins outside of sys.modules, where
+# dataclasses look for names in annotations.
+import asyncio
+import contextlib
+import json
+import os
+import re
+import resource
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from rally.common import logging, validation
+from rally.task import runner
+from rally_openstack.common import osclients
+from rally_openstack.task import scenario
+
+LOG = logging.getLogger(__name__)
+
+COMPUTE_VERSION = "2.90"
+PREFIX = "load-"
+# Of the load's other requests: their time isn't what is measured.
+ANSWER_S = 120.0
+CONNECT_S = 30.0
+# A region whose API can't be reached for so long is given up.
+GIVE_UP_S = 60.0
+# `changes-since` looks back so far behind the last look: the hosts' clocks differ a bit.
+MARGIN_S = 30.0
+# Each so many looks one is at all VMs, and at those in ERROR.
+FULL_LOOK_EVERY = 5
+USAGE_EVERY_S = 2.0
+# Whoever started the load says when it may begin.
+GO_WITHIN_S = 1800.0
+GO_EVERY_S = 0.05
+# Deletions of what isn't measured.
+CLEARING_AT_ONCE = 32
+CLEARING_STOOD_STILL_S = 120.0
+ERROR_LENGTH = 300
+
+
+class Refusal(Exception):
+    """A request that was answered by an error, or couldn't be sent."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message[:ERROR_LENGTH])
+
+
+class NoAnswer(Refusal):
+    """A request that wasn't answered in time."""
+
+
+class Lost(Exception):
+    """The region's API was given up."""
+
+
+@dataclass
+class Region:
+    """An API that is asked, and who waits for what its lists show.
+
+    `booting` is by name: a list may show a VM before its request was answered.  `leaving`
+    is by id.  `lost` says why it was given up, `unreached` counts requests of the load that
+    didn't reach it.
+    """
+
+    name: str
+    site: str
+    count: int
+    warm_up: int
+    url: str = ""
+    booting: dict[str, asyncio.Future[tuple[str, float]]] = field(default_factory=dict)
+    leaving: dict[str, asyncio.Future[float]] = field(default_factory=dict)
+    waited_for: asyncio.Event = field(default_factory=asyncio.Event)
+    since: float = 0.0
+    looks: int = 0
+    failing_since: float | None = None
+    lost: str = ""
+    unreached: int = 0
+    last_failure: str = ""
+
+    def wait_for_boot(self, name: str) -> asyncio.Future[tuple[str, float]]:
+        """Done with (status, when it was seen) once the VM is ACTIVE or in ERROR."""
+        return self._wait(self.booting, name)
+
+    def wait_for_end(self, server_id: str) -> asyncio.Future[float]:
+        """Done with when it was seen that the VM is gone."""
+        return self._wait(self.leaving, server_id)
+
+    def _wait(self, waiting: dict[str, asyncio.Future[Any]], key: str) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.lost:
+            future.set_exception(Lost(self.lost))
+        else:
+            waiting[key] = future
+            self.waited_for.set()
+            future.add_done_callback(lambda _done: waiting.pop(key, None))
+        return future
+
+    def note(self, refusal: Refusal) -> None:
+        """A request of the load failed; an answer that refuses it is an answer."""
+        if refusal.status is None and not isinstance(refusal, NoAnswer):
+            self.unreached += 1
+            self.last_failure = str(refusal)
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with it; empty when nothing is."""
+        if self.lost or not self.unreached:
+            return self.lost
+        requests = "a request" if self.unreached == 1 else f"{self.unreached} requests"
+        return f"{self.name}'s API couldn't be reached by {requests}: {self.last_failure}"
+
+    def lose(self, reason: str) -> None:
+        """Nobody waits for it any longer."""
+        self.lost = reason
+        waiting: list[asyncio.Future[Any]] = [*self.booting.values(), *self.leaving.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(Lost(reason))
+
+
+@dataclass
+class Vm:
+    """A VM of the load; times are seconds since 1970."""
+
+    name: str
+    region: Region
+    number: int
+    requested_at: float = 0.0
+    accepted_at: float | None = None
+    seen_at: float | None = None
+    server_id: str | None = None
+    status: str = ""
+    error: str | None = None
+    deleted_at: float | None = None
+
+
+class Records:
+    """The file of JSON lines; each line is there once `write` returns."""
+
+    def __init__(self, path: str) -> None:
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def write(self, line: str, **values: Any) -> None:
+        os.write(self.file, f"{json.dumps({'line': line, **values})}\n".encode())
+
+
+class Login:
+    """A user of the cloud; one token for all requests, another when it is refused."""
+
+    def __init__(self, credential: Any) -> None:
+        self.credential = credential
+        self.session, self.plugin = osclients.Clients(credential).keystone.get_session()
+        self.token: str = self.session.get_token()
+        self.lock = asyncio.Lock()
+
+    def endpoint(self, service: str, region: str) -> str:
+        """Where a service of a region is asked."""
+        found = self.session.get_endpoint(
+            service_type=service, interface="public", region_name=region
+        )
+        if not found:
+            raise Refusal(f"the catalogue has no {service} in {region}")
+        return str(found).rstrip("/")
+
+    async def renew(self, stale: str) -> None:
+        """Another token than `stale`, by whoever comes first."""
+        async with self.lock:
+            if self.token == stale:
+                await asyncio.to_thread(self.session.invalidate)
+                self.token = await asyncio.to_thread(self.session.get_token)
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and all that it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(sum(each.ru_utime + each.ru_stime for each in used), 3)
+
+
+def interleaved(regions: list[Region], counts: Callable[[Region], int]) -> Iterator[Region]:
+    """One region after the other, each as often as it is due, for as long as any is."""
+    left = [counts(region) for region in regions]
+    while any(left):
+        for index, region in enumerate(regions):
+            if left[index]:
+                left[index] -= 1
+                yield region
+
+
+class Bench:
+    """One load; `report` gets each iteration in Rally's own form."""
+
+    def __init__(self, wanted: dict[str, Any], user: Any, admin: Any) -> None:
+        self.wanted = wanted
+        self.user, self.admin = Login(user), Login(admin)
+        self.records = Records(wanted["records"])
+        self.regions = [Region(**region) for region in wanted["regions"]]
+        self.report: Callable[[dict[str, Any]], None] = lambda _result: None
+        self.http: Any = None
+        self.polls = 0
+        self.order: dict[str, Any] = {}
+        self.deadline = float("inf")
+        self.time_is_up = False
+        self.last_sent_at = 0.0
+        self.to_show: dict[str, list[str]] = {}
+
+    # ------------------------------------------------------------ the life of a load
+
+    async def run(self) -> None:
+        """Clear, warm up, wait for the word, load, look at what became of it, delete."""
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(self.note_sent)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+        async with aiohttp.ClientSession(
+            connector=connector, trace_configs=[tracing], auto_decompress=True
+        ) as self.http:
+            watchers = [asyncio.create_task(self.watch(region)) for region in self.regions]
+            watchers.append(asyncio.create_task(self.write_usage()))
+            try:
+                await self.live()
+            finally:
+                for watcher in watchers:
+                    watcher.cancel()
+                await asyncio.gather(*watchers, return_exceptions=True)
+
+    async def live(self) -> None:
+        for region in self.regions:
+            region.url = self.user.endpoint("compute", region.name)
+        kind = self.wanted["kind"]
+        warm: list[Vm] = []
+        if kind != "authenticate":
+            await self.clear("clearing VMs of earlier loads")
+            self.order = await self.find_order()
+            warm = await self.warm_up()
+        await self.wait_for_go()
+        started = time.time()
+        self.deadline = started + self.wanted["run_timeout_s"]
+        self.usage("start")
+        runs = {"reads": self.read, "authenticate": self.authenticate}
+        vms = await (self.boot_all() if kind not in runs else self.repeat(runs[kind]))
+        self.usage("end")
+        self.records.write("loaded", last_sent_at=self.last_sent_at, time_is_up=self.time_is_up)
+        self.deadline = float("inf")
+        if vms:
+            self.records.write("stage", stage="looking where the VMs are", done=0, total=0)
+            await self.describe(vms)
+        if kind == "boot-and-delete" or self.wanted["delete_after"]:
+            await self.delete_all(vms)
+            if kind != "authenticate":
+                await self.clear("clearing the cloud")
+        elif warm and kind == "reads":
+            await self.clear("clearing the cloud")
+        complaints = {region.name: region.complaint for region in self.regions}
+        self.records.write("done", lost={name: text for name, text in complaints.items() if text})
+
+    async def wait_for_go(self) -> None:
+        """Until the file is there that says when to begin."""
+        self.records.write("ready", at=time.time())
+        path, latest = Path(self.wanted["go"]), time.monotonic() + GO_WITHIN_S
+        while True:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                starts_at = float(path.read_text())
+                break
+            if time.monotonic() > latest:
+                raise RuntimeError(f"nobody said go within {GO_WITHIN_S:g} s")
+            await asyncio.sleep(GO_EVERY_S)
+        await asyncio.sleep(max(0.0, starts_at - time.time()))
+
+    async def note_sent(self, _session: Any, _context: Any, params: Any) -> None:
+        if params.method == "POST":
+            self.last_sent_at = time.time()
+
+    def usage(self, mark: str = "") -> None:
+        self.records.write("usage", at=time.time(), cpu_s=cpu_s(), polls=self.polls, mark=mark)
+
+    async def write_usage(self) -> None:
+        while True:
+            await asyncio.sleep(USAGE_EVERY_S)
+            self.usage()
+
+    # ------------------------------------------------------------ requests
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        admin: bool = False,
+        limit_s: float = ANSWER_S,
+    ) -> Any:
+        """The answer's JSON; raises Refusal."""
+        login = self.admin if admin else self.user
+        limits = aiohttp.ClientTimeout(total=limit_s, sock_connect=CONNECT_S)
+        renewed = False
+        while True:
+            token = login.token
+            headers = {"X-Auth-Token": token, "X-OpenStack-Nova-API-Version": COMPUTE_VERSION}
+            status, data = await self.send(method, url, body, headers, limits)
+            if status != 401 or renewed:
+                break
+            await login.renew(token)
+            renewed = True
+        if status >= 400:
+            raise Refusal(f"HTTP {status}: {said(data)}", status)
+        try:
+            return json.loads(data) if data else None
+        except ValueError:
+            raise Refusal(f"HTTP {status}, but not JSON: {said(data)}", status) from None
+
+    async def send(
+        self, method: str, url: str, body: Any, headers: dict[str, str], limits: Any
+    ) -> tuple[int, bytes]:
+        try:
+            async with self.http.request(
+                method, url, json=body, headers=headers, timeout=limits
+            ) as answer:
+                return answer.status, await answer.read()
+        except aiohttp.ServerTimeoutError:
+            raise Refusal(f"no connection within {CONNECT_S:g} s") from None
+        except TimeoutError:
+            raise NoAnswer(f"no answer within {limits.total:.0f} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Refusal(f"{type(error).__name__}: {error}") from None
+
+    async def pages(self, region: Region, query: str, admin: bool = False) -> list[Any]:
+        """All servers of a list, however many pages it has; each page is a poll."""
+        url: str | None = f"{region.url}/servers{query}"
+        found: list[Any] = []
+        while url:
+            self.polls += 1
+            limit_s = max(ANSWER_S, self.wanted["vm_timeout_s"])
+            answer = await self.ask("GET", url, admin=admin, limit_s=limit_s)
+            found += answer["servers"]
+            links = [link for link in answer.get("servers_links", []) if link["rel"] == "next"]
+            url = links[0]["href"] if links else None
+        return found
+
+    # ------------------------------------------------------------ looking at VMs
+
+    async def watch(self, region: Region) -> None:
+        """Look at the region's VMs as long as somebody waits for one."""
+        while not region.lost:
+            if not (region.booting or region.leaving):
+                region.waited_for.clear()
+                await region.waited_for.wait()
+            await asyncio.sleep(self.wanted["poll_interval_s"])
+            started = time.time()
+            try:
+                if region.booting:
+                    await self.look_for_boots(region, started)
+                if region.leaving:
+                    await self.look_for_ends(region)
+                region.failing_since = None
+            except Refusal as error:
+                # An API that answers, or takes its time, is there: it may be busy.
+                if error.status is not None or isinstance(error, NoAnswer):
+                    region.failing_since = None
+                    continue
+                if region.failing_since is None:
+                    region.failing_since = started
+                if time.time() - region.failing_since >= GIVE_UP_S:
+                    region.lose(f"{region.name}'s API doesn't answer: {error}")
+
+    async def look_for_boots(self, region: Region, started: float) -> None:
+        """Ids and names only: that costs the API least, and asks nothing of Neutron."""
+        full = region.looks % FULL_LOOK_EVERY == FULL_LOOK_EVERY - 1
+        region.looks += 1
+        own = f"&name={names_of(region.name)}"
+        since = "" if full or not region.since else f"&changes-since={as_utc(region.since)}"
+        for status in ("ACTIVE", "ERROR") if full else ("ACTIVE",):
+            servers = await self.pages(region, f"?status={status}{own}{since}")
+            seen_at = time.time()
+            for server in servers:
+                future = region.booting.get(server["name"])
+                if future is not None and not future.done():
+                    future.set_result((status, seen_at))
+        region.since = started - MARGIN_S
+
+    async def look_for_ends(self, region: Region) -> None:
+        left = {
+            server["id"] for server in await self.pages(region, f"?name={names_of(region.name)}")
+        }
+        seen_at = time.time()
+        for server_id, future in [*region.leaving.items()]:
+            if server_id not in left and not future.done():
+                future.set_result(seen_at)
+
+    # ------------------------------------------------------------ before the load
+
+    async def find_order(self) -> dict[str, Any]:
+        """What a request for a VM holds besides its name."""
+        flavor = self.wanted["flavor"]
+        flavors = await self.first("compute", "/flavors")
+        ids = {each["name"]: each["id"] for each in flavors["flavors"]}
+        if flavor not in ids:
+            raise Refusal(f"the cloud has no flavor '{flavor}'; it has {', '.join(sorted(ids))}")
+        image = self.wanted["image"]
+        images = (await self.first("image", "/v2/images?limit=1000"))["images"]
+        active = {each["name"]: each["id"] for each in images if each["status"] == "active"}
+        if image not in active:
+            raise Refusal(f"the cloud has no image '{image}'; it has {', '.join(sorted(active))}")
+        networks: Any = "none"
+        if self.wanted["network"]:
+            found = await self.first("network", f"/v2.0/networks?name={self.wanted['network']}")
+            networks = [{"uuid": found["networks"][0]["id"]}]
+        return {"flavorRef": ids[flavor], "imageRef": active[image], "networks": networks}
+
+    async def first(self, service: str, path: str) -> Any:
+        """What the first region says that answers."""
+        refusal = Refusal("there is no region")
+        for region in self.regions:
+            try:
+                return await self.ask("GET", self.user.endpoint(service, region.name) + path)
+            except Refusal as error:
+                refusal = error
+        raise refusal
+
+    async def clear(self, stage: str) -> None:
+        """Delete what any load left of the VMs that are ours to clear, lost regions' as well."""
+        own = {region.name: region for region in self.regions}
+        for name in self.wanted["clears"]:
+            # VMs are one cell's: where a region's own API is gone, another one knows them.
+            asked = [own[name]] if name in own and not own[name].lost else [
+                region for region in self.regions if not region.lost
+            ]  # fmt: skip
+            if not asked:
+                return
+            region, query = asked[0], f"?name={names_of(name)}"
+            try:
+                left = await self.pages(region, query)
+                total, places = len(left), asyncio.Semaphore(CLEARING_AT_ONCE)
+                if left:
+                    self.records.write("stage", stage=stage, done=0, total=total)
+                await asyncio.gather(
+                    *(self.clear_one(region, server["id"], places) for server in left)
+                )
+                latest = time.monotonic() + CLEARING_STOOD_STILL_S
+                while left and time.monotonic() < latest:
+                    await asyncio.sleep(self.wanted["poll_interval_s"])
+                    before, left = left, await self.pages(region, query)
+                    if len(left) < len(before):
+                        latest = time.monotonic() + CLEARING_STOOD_STILL_S
+                    self.records.write("stage", stage=stage, done=total - len(left), total=total)
+                if left:
+                    self.records.write("note", text=f"{len(left)} VMs can't be deleted ({stage})")
+            except Refusal as error:
+                self.records.write("note", text=f"{stage}, {region.name}: {error}")
+
+    async def clear_one(self, region: Region, server_id: str, places: asyncio.Semaphore) -> None:
+        async with places:
+            with contextlib.suppress(Refusal):  # what stays is in the next list
+                await self.ask("DELETE", f"{region.url}/servers/{server_id}")
+
+    async def warm_up(self) -> list[Vm]:
+        """Boot some VMs and delete them, but for those that are there to be read."""
+        vms = [
+            Vm(f"{PREFIX}{region.name}-{number:05d}", region, number)
+            for number, region in enumerate(
+                interleaved(self.regions, lambda region: region.warm_up), start=1
+            )
+        ]
+        if not vms:
+            return []
+        self.records.write("stage", stage="warming up", done=0, total=len(vms))
+        await asyncio.gather(*(self.boot(vm, is_measured=False) for vm in vms))
+        for vm in vms:
+            if vm.status != "ACTIVE":
+                text = f"{vm.region.name}, warming up: {vm.status}, {vm.error}"
+                self.records.write("note", text=text)
+        self.records.write("stage", stage="warming up", done=len(vms), total=len(vms))
+        if self.wanted["kind"] == "reads":
+            for vm in vms:
+                if vm.status == "ACTIVE" and vm.server_id:
+                    self.to_show.setdefault(vm.region.name, []).append(vm.server_id)
+        else:
+            await self.clear("warming up")
+        for region in self.regions:  # a new start for one that was down just then
+            region.looks, region.since, region.failing_since = 0, 0.0, None
+        return vms
+
+    # ------------------------------------------------------------ VMs
+
+    async def boot_all(self) -> list[Vm]:
+        """All VMs, at once or so many at a time, over the regions in turn."""
+        vms: list[Vm] = []
+        numbers: dict[str, int] = {}
+        for region in interleaved(self.regions, lambda region: region.count):
+            own = numbers[region.name] = numbers.get(region.name, 0) + 1
+            number = self.wanted["iterations_before"] + len(vms) + 1
+            vms.append(Vm(f"{PREFIX}{region.name}-{own:05d}", region, number))
+        await self.together([self.iteration_of(vm) for vm in vms])
+        return [vm for vm in vms if vm.requested_at]
+
+    async def together(self, todo: list[Callable[[], Awaitable[None]]]) -> None:
+        """Do all of it, so much at a time as is wanted; begin nothing once the time is up."""
+        waiting = iter(todo)
+
+        async def work() -> None:
+            for each in waiting:
+                if time.time() > self.deadline:
+                    self.time_is_up = True
+                    return
+                await each()
+
+        at_once = min(self.wanted["concurrency"] or len(todo), len(todo))
+        await asyncio.gather(*(work() for _ in range(at_once)))
+
+    def iteration_of(self, vm: Vm) -> Callable[[], Awaitable[None]]:
+        async def iteration() -> None:
+            with self.rally_iteration(vm.region, vm.number) as steps:
+                await self.boot(vm)
+                ended_at = vm.seen_at or time.time()
+                steps.add("boot", vm.requested_at, ended_at, vm.error)
+                if vm.status == "ACTIVE" and self.wanted["kind"] == "boot-and-delete":
+                    started = time.time()
+                    error = await self.delete(vm)
+                    steps.add("delete", started, vm.deleted_at or time.time(), error)
+                elif vm.status == "ACTIVE" and self.wanted["kind"] == "boot-and-list":
+                    await steps.take("list", self.ask("GET", f"{vm.region.url}/servers/detail"))
+
+        return iteration
+
+    async def boot(self, vm: Vm, is_measured: bool = True) -> None:
+        """Ask for it and wait for what becomes of it; all of that is in `vm` then."""
+        region = vm.region
+        order = {"name": vm.name, **self.order}
+        waiting = region.wait_for_boot(vm.name)
+        waiting.add_done_callback(retrieved)
+        vm.requested_at = time.time()
+        latest = min(vm.requested_at + self.wanted["vm_timeout_s"], self.deadline)
+        note = self.records.write if is_measured else lambda *_, **__: None
+        note("vm", name=vm.name, region=region.name, site=region.site,
+             requested_at=vm.requested_at)  # fmt: skip
+        try:
+            if region.lost:
+                raise Refusal(region.lost)
+            answer = await self.ask(
+                "POST", f"{region.url}/servers", {"server": order}, limit_s=left_s(latest)
+            )
+            vm.accepted_at, vm.server_id = time.time(), answer["server"]["id"]
+            note("vm", name=vm.name, accepted_at=vm.accepted_at, server_id=vm.server_id)
+            vm.status, vm.seen_at = await asyncio.wait_for(waiting, left_s(latest))
+        except NoAnswer as error:
+            vm.status, vm.error = "TIMEOUT", str(error)
+        except Refusal as error:
+            vm.status, vm.error = "REFUSED", str(error)
+            region.note(error)
+        except TimeoutError:
+            vm.status, vm.error = "TIMEOUT", self.in_vain(latest)
+        except Lost as error:
+            vm.status, vm.error = "TIMEOUT", str(error)
+        finally:
+            waiting.cancel()
+        if vm.status == "ERROR":
+            vm.error = "it went to ERROR"
+        note("vm", name=vm.name, status=vm.status, seen_at=vm.seen_at, error=vm.error)
+
+    def in_vain(self, latest: float) -> str:
+        """Why a VM was waited for no longer."""
+        if latest == self.deadline:
+            self.time_is_up = True
+            return f"not ACTIVE when the run's time ({self.wanted['run_timeout_s']:g} s) was up"
+        return f"not ACTIVE within {self.wanted['vm_timeout_s']:g} s"
+
+    async def delete(self, vm: Vm) -> str | None:
+        """Delete it and wait until it is gone; returns what went wrong."""
+        started, error = time.time(), None
+        waiting = vm.region.wait_for_end(str(vm.server_id))
+        waiting.add_done_callback(retrieved)
+        latest = started + self.wanted["vm_timeout_s"]
+        try:
+            await self.ask(
+                "DELETE", f"{vm.region.url}/servers/{vm.server_id}", limit_s=left_s(latest)
+            )
+            vm.deleted_at = await asyncio.wait_for(waiting, left_s(latest))
+            self.records.write("vm", name=vm.name, deleted_at=vm.deleted_at)
+        except (Refusal, Lost) as refusal:
+            error = str(refusal)
+        except TimeoutError:
+            error = f"not gone within {self.wanted['vm_timeout_s']:g} s"
+        finally:
+            waiting.cancel()
+        self.action("delete", vm.region, started, vm.deleted_at or time.time(), error, vm.number)
+        return error
+
+    async def describe(self, vms: list[Vm]) -> None:
+        """Where each VM is, when it says it got ACTIVE, why it failed: as admin, afterwards."""
+        by_id = {vm.server_id: vm for vm in vms if vm.server_id}
+        for region in self.regions:
+            own = [vm.requested_at for vm in vms if vm.region is region]
+            if not own:
+                continue
+            asked = [region] if not region.lost else [each for each in self.regions
+                                                      if not each.lost][:1]  # fmt: skip
+            # With `changes-since` a list has those that are deleted already as well.
+            since = as_utc(min(own) - MARGIN_S)
+            query = f"/detail?all_tenants=1&name={names_of(region.name)}&changes-since={since}"
+            for each in asked:
+                try:
+                    for server in await self.pages(each, query, admin=True):
+                        if server["id"] in by_id:
+                            self.describe_one(by_id[server["id"]], server)
+                except Refusal as error:
+                    self.records.write("note", text=f"{region.name}, looking back: {error}")
+
+    def describe_one(self, vm: Vm, server: dict[str, Any]) -> None:
+        known: dict[str, Any] = {
+            "host": server.get("OS-EXT-SRV-ATTR:host"),
+            "launched_at": from_utc(server.get("OS-SRV-USG:launched_at")),
+        }
+        fault = (server.get("fault") or {}).get("message")
+        if vm.status == "ERROR" and fault:
+            known["error"] = str(fault)[:ERROR_LENGTH]
+        elif vm.status not in ("ACTIVE", "ERROR"):
+            known["error"] = f"{vm.error}; afterwards Nova called it {server.get('status')}"
+        self.records.write("vm", name=vm.name, **known)
+
+    async def delete_all(self, vms: list[Vm]) -> None:
+        """All that are there, at once or so many at a time as there were boots; timed."""
+        there = [vm for vm in vms if vm.server_id and not vm.deleted_at and not vm.region.lost]
+        done = 0
+
+        async def one(vm: Vm) -> None:
+            nonlocal done
+            await self.delete(vm)
+            done += 1
+            self.records.write("stage", stage="deleting the VMs", done=done, total=len(there))
+
+        if there:
+            self.records.write("stage", stage="deleting the VMs", done=0, total=len(there))
+            await self.together([lambda vm=vm: one(vm) for vm in there])  # type: ignore[misc]
+
+    # ------------------------------------------------------------ reads and tokens
+
+    async def repeat(self, once: Callable[[Region, int, "Steps"], Awaitable[None]]) -> list[Vm]:
+        """All iterations of what has no VMs; returns none of them."""
+
+        def iteration_of(region: Region, number: int) -> Callable[[], Awaitable[None]]:
+            async def iteration() -> None:
+                with self.rally_iteration(region, number) as steps:
+                    await once(region, number, steps)
+                self.records.write("iteration", number=number)
+
+            return iteration
+
+        first = self.wanted["iterations_before"] + 1
+        turns = enumerate(interleaved(self.regions, lambda region: region.count), start=first)
+        await self.together([iteration_of(region, number) for number, region in turns])
+        return []
+
+    async def read(self, region: Region, number: int, steps: "Steps") -> None:
+        """A round of reads, one after the other."""
+        for kind in self.wanted["reads"]:
+            for _ in range(self.wanted["repeats"]):
+                await steps.take(kind, self.read_one(kind, region, number))
+
+    async def read_one(self, kind: str, region: Region, number: int) -> None:
+        admin = kind in ("hypervisors", "services")
+        if kind == "images":
+            url = f"{self.user.endpoint('image', region.name)}/v2/images"
+        elif kind == "show":
+            known = self.to_show.get(region.name, [])
+            if not known:
+                raise Refusal("there is no VM to show")
+            url = f"{region.url}/servers/{known[number % len(known)]}"
+        else:
+            paths = {"list": "servers/detail", "flavors": "flavors/detail",
+                     "hypervisors": "os-hypervisors/detail", "services": "os-services"}  # fmt: skip
+            url = f"{region.url}/{paths[kind]}"
+        await self.ask("GET", url, admin=admin)
+
+    async def authenticate(self, _region: Region, _number: int, steps: "Steps") -> None:
+        await steps.take("authenticate", self.ask_for_token())
+
+    async def ask_for_token(self) -> None:
+        """A token by the user's password, for its project, with the whole catalogue."""
+        credential = self.user.credential
+        user = {
+            "name": credential["username"],
+            "domain": {"name": credential["user_domain_name"]},
+            "password": credential["password"],
+        }
+        project = {
+            "name": credential["tenant_name"],
+            "domain": {"name": credential["project_domain_name"]},
+        }
+        body = {
+            "auth": {
+                "identity": {"methods": ["password"], "password": {"user": user}},
+                "scope": {"project": project},
+            }
+        }
+        base = credential["auth_url"].rstrip("/").removesuffix("/v3")
+        limits = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
+        status, data = await self.send("POST", f"{base}/v3/auth/tokens", body, {}, limits)
+        if status >= 400:
+            raise Refusal(f"HTTP {status}: {said(data)}", status)
+
+    # ------------------------------------------------------------ what is kept
+
+    def action(
+        self, name: str, region: Region, started: float, ended: float, error: str | None,
+        iteration: int,
+    ) -> None:  # fmt: skip
+        self.records.write("action", action=name, iteration=iteration, region=region.name,
+                           site=region.site, started_at=started, duration_s=ended - started,
+                           error=error)  # fmt: skip
+
+    @contextlib.contextmanager
+    def rally_iteration(self, region: Region, number: int) -> Iterator["Steps"]:
+        """An iteration of Rally's report: from its first step to the end of its last."""
+        steps = Steps(self, region, number)
+        yield steps
+        first = steps.taken[0]["started_at"] if steps.taken else time.time()
+        last = steps.taken[-1]["finished_at"] if steps.taken else first
+        self.report(
+            {
+                "timestamp": first,
+                "duration": max(0.0, last - first),
+                "idle_duration": 0.0,
+                "error": ["Failed", steps.error, ""] if steps.error else [],
+                "output": {"additive": [], "complete": []},
+                "atomic_actions": steps.taken,
+            }
+        )
+
+
+class Steps:
+    """The timed steps of an iteration, Rally's atomic actions; the first error is kept."""
+
+    def __init__(self, bench: Bench, region: Region, number: int) -> None:
+        self.bench, self.region, self.number = bench, region, number
+        self.taken: list[dict[str, Any]] = []
+        self.error: str | None = None
+
+    def add(self, name: str, started: float, ended: float, error: str | None) -> None:
+        step = {"name": name, "children": [], "started_at": started, "finished_at": ended}
+        self.taken.append({**step, **({"failed": True} if error else {})})
+        self.error = self.error or error
+        if name != "delete":  # that one was noted where it was done
+            self.bench.action(name, self.region, started, ended, error, self.number)
+
+    async def take(self, name: str, doing: Awaitable[Any]) -> None:
+        started, error = time.time(), None
+        try:
+            await doing
+        except Refusal as refusal:
+            error = str(refusal)
+            self.region.note(refusal)
+        self.add(name, started, time.time(), error)
+
+
+def names_of(region: str) -> str:
+    """A regular expression, fit for a URL, of the names of a region's VMs."""
+    return f"^{PREFIX}{region}-[0-9]%2B$"
+
+
+def as_utc(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+def from_utc(text: str | None) -> float | None:
+    """Seconds since 1970 of Nova's '2026-11-23T16:05:01.000000'."""
+    if not text:
+        return None
+    import calendar
+
+    return float(calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")))
+
+
+def left_s(latest: float) -> float:
+    return max(0.001, latest - time.time())
+
+
+def said(data: bytes) -> str:
+    """What an API's error says in words."""
+    text = data.decode(errors="replace")
+    with contextlib.suppress(ValueError, AttributeError):
+        for value in json.loads(text).values():
+            if isinstance(value, dict) and "message" in value:
+                return str(value["message"])
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split()) or "no message"
+
+
+def retrieved(future: asyncio.Future[Any]) -> None:
+    """Keeps asyncio from logging what nobody waits for any longer."""
+    if not future.cancelled():
+        future.exception()
+
+
+@validation.add("required_platform", platform="openstack", admin=True, users=True)
+@scenario.configure(name="Discovery.load")
+class Load(scenario.OpenStackScenario):
+    """VMs, reads or tokens, spread over regions."""
+
+    report: Callable[[dict[str, Any]], None] = staticmethod(lambda _result: None)
+
+    def run(self, load: dict) -> None:  # type: ignore[type-arg]
+        """Do all of the load.
+
+        :param load: what discovery_xp/load.py writes
+        """
+        asyncio.run(self.start(load))
+
+    async def start(self, load: dict[str, Any]) -> None:
+        bench = Bench(
+            load, self.context["users"][0]["credential"], self.context["admin"]["credential"]
+        )
+        bench.report = self.report
+        try:
+            await bench.run()
+        except Exception as error:
+            words = str(error) if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
+            bench.records.write("crash", error=words[:ERROR_LENGTH])
+            raise
+
+
+@runner.configure(name="discovery")
+class Together(runner.ScenarioRunner):
+    """Leaves it to the scenario what runs when; its iterations go to Rally one by one."""
+
+    CONFIG_SCHEMA = {"type": "object", "additionalProperties": False, "properties": {}}  # noqa: RUF012
+
+    def _run_scenario(
+        self, cls: Any, method_name: str, context: dict[str, Any], args: dict[str, Any]
+    ) -> None:
+        instance = cls(runner._get_scenario_context(0, context))
+        instance.report = self._send_result
+        try:
+            getattr(instance, method_name)(**args)
+        finally:
+            self._flush_results()
