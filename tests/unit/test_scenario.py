@@ -107,8 +107,10 @@ def test_no_warm_up_is_not_the_default_warm_up() -> None:
 def test_it_is_plain_values_for_json() -> None:
     data = json.loads(json.dumps(parse_scenario(EVERY_KEY).to_json()))
     assert data["regions"] == ["site2", "site1-controller-2"]
-    assert Scenario(**{key: tuple(value) if isinstance(value, list) else value
-                       for key, value in data.items()}) == parse_scenario(EVERY_KEY)  # fmt: skip
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+    }
+    assert Scenario(**values) == parse_scenario(EVERY_KEY)
 
 
 BAD = [
