@@ -207,6 +207,7 @@ def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
         hosts = experiment.hosts_of(testbed)
         known = deploy.variables(hosts, testbed)
         cpu: dict[str, dict[str, list[float]]] = {"off": {}, "on": {}}
+        memory: dict[str, list[float]] = {"off": [], "on": []}
         counts: dict[str, float] = {}
         for number in range(rounds):
             # In the other order each time: what grows with time is on both sides.
@@ -217,6 +218,7 @@ def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
                 for row in tables["usage"]:
                     ms = row["cpu_s"] * 1000 / boots
                     spent[row["service"]] = spent.get(row["service"], 0.0) + ms
+                memory[mode].append(sum(row["memory_bytes"] for row in tables["usage"]) / 1e6)
                 for service, ms in spent.items():
                     cpu[mode].setdefault(service, []).append(ms)
                 print(f"# {mode}: {sum(spent.values()):.0f} CPU-ms a boot", file=sys.stderr)
@@ -227,7 +229,13 @@ def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
                         "statements": sum(r["count"] for r in tables["statements"]) / boots,
                     }
         probes.install(hosts, known, (), quiet)
-    return {"boots": boots, "rounds": rounds, "cpu_ms_a_boot": cpu, "a_boot": counts}
+    return {
+        "boots": boots,
+        "rounds": rounds,
+        "cpu_ms_a_boot": cpu,
+        "memory_mb": memory,
+        "a_boot": counts,
+    }
 
 
 def main() -> None:
@@ -255,6 +263,8 @@ def main() -> None:
         for name, (without, with_) in lines.items():
             before, after = statistics.mean(without), statistics.mean(with_)
             print(f"| {name} | {before:.1f} | {after:.1f} | {after - before:+.1f} |")
+        for mode, sizes in measured["memory_mb"].items():
+            print(f"\nmemory of all services, {mode}: {statistics.mean(sizes):.0f} MB")
         print("\n| a boot | |\n|---|---|")
         for what, count in measured["a_boot"].items():
             print(f"| {what} | {count:.0f} |")

@@ -786,6 +786,7 @@ class _Following:
         self.on_pace = on_pace
         self.told_at = 0.0
         self.told: tuple[str, int, int] | None = None
+        self.was_loading = False
 
     def until(self, is_reached: Callable[[], bool]) -> None:
         """Take what comes until it is so."""
@@ -835,7 +836,9 @@ class _Following:
         """Rows and progress; a word on the pace while the load goes on."""
         self.told_at = time.monotonic()
         self.hand_on_rows()
-        if self.ledger.is_loading:
+        # Its last word is told, too.
+        if self.ledger.is_loading or self.was_loading:
+            self.was_loading = self.ledger.is_loading
             pace = self.ledger.pace(time.time())
             self.on_pace(pace)
             stage: tuple[str, int, int] | None = (

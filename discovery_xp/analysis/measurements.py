@@ -84,12 +84,17 @@ class Measurements:
     @functools.cached_property
     def round_trips(self) -> pd.DataFrame:
         """Round trips between sites: `phase` (before, after), pair, requested, observed."""
-        links = self.run.read_json("links.json")
+        links = self.run.read_json("links.json") or {}
         columns = ["phase", "source", "target", "requested_ms", "observed_ms", "samples", "lost"]
         rows: list[dict[str, Any]] = []
-        for phase in ("before", "after") if isinstance(links, dict) else ():
-            for pair in (links.get(phase) or {}).get("pairs", ()):
-                rows.append({"phase": phase, **pair})
+        try:
+            for phase in ("before", "after"):
+                rows += [{"phase": phase, **pair} for pair in links.get(phase) or ()]
+        except (AttributeError, TypeError):
+            raise Refused(
+                f"{self.run.path('links.json')}: the run is damaged (no lists of pairs)",
+                "name another run, or move this one away",
+            ) from None
         return pd.DataFrame(rows, columns=columns)
 
     @functools.cached_property
@@ -271,7 +276,7 @@ def _summary(run: Measurements) -> dict[str, Any]:
     }
     row |= summaries.call_statistics(run.calls)
     network = summaries.network_mb(run.traffic) if run.measured("traffic") else {}
-    row |= {key: network.get(key) for key in ("network_mb", "intra_mb", "inter_mb")}
+    row |= {key: network.get(key) for key in ("network_mb", "intra_mb", "inter_mb", "outside_mb")}
     row["network_mb_per_vm"] = _per(row["network_mb"], active)
     statements = run.statements if run.measured("statements") else None
     row["statements_per_vm"] = _total(statements, ("count",), active)

@@ -434,6 +434,7 @@ def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
 def traffic_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
     """Megabytes between hosts by service, within and between sites."""
     frame = summaries.traffic_by_service(run.traffic)
+    frame = frame[frame["network_mb"] > 0].reset_index(drop=True)
     if frame.empty:
         return _nothing(theme, "Traffic was not measured.")
     figure, (axes,) = _figure(theme, 0.9 + 0.28 * len(frame))

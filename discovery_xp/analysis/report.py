@@ -376,7 +376,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
                 lambda theme: plots.cpu_by_service(run, theme),
             )
         )
-    if len(run.traffic):
+    if row["network_mb"]:
         made.append(
             _picture(
                 "Bytes by service",

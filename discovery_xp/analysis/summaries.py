@@ -200,26 +200,31 @@ def _per_vm(values: pd.Series[Any], active: int) -> pd.Series[float]:
 
 
 def network_mb(traffic: pd.DataFrame) -> dict[str, float]:
-    """Megabytes (10^6) sent over the network: in all, within sites, between sites.
+    """Megabytes (10^6) that hosts sent each other: in all, within sites, between sites.
 
-    Each byte counts once, where it was sent.
+    Each byte counts once, where it was sent.  What went to others than the testbed's hosts
+    (this machine, the internet) is in `outside_mb` alone.
     """
     sent = traffic[traffic["direction"] == "out"]
+    outside = sent["peer_site"] == ""
     within = sent["site"] == sent["peer_site"]
     return {
-        "network_mb": float(sent["bytes"].sum()) / MB,
+        "network_mb": float(sent.loc[~outside, "bytes"].sum()) / MB,
         "intra_mb": float(sent.loc[within, "bytes"].sum()) / MB,
-        "inter_mb": float(sent.loc[~within, "bytes"].sum()) / MB,
+        "inter_mb": float(sent.loc[~within & ~outside, "bytes"].sum()) / MB,
+        "outside_mb": float(sent.loc[outside, "bytes"].sum()) / MB,
     }
 
 
 def traffic_by_service(traffic: pd.DataFrame) -> pd.DataFrame:
-    """Megabytes of each service, within and between sites; the most first."""
+    """Megabytes of each service, within and between sites and outside; the most first."""
     rows = [
         {"service": str(service), **network_mb(part)}
         for service, part in traffic.groupby("service")
     ]
-    frame = pd.DataFrame(rows, columns=["service", "network_mb", "intra_mb", "inter_mb"])
+    frame = pd.DataFrame(
+        rows, columns=["service", "network_mb", "intra_mb", "inter_mb", "outside_mb"]
+    )
     return frame.sort_values("network_mb", ascending=False, ignore_index=True)
 
 

@@ -90,6 +90,7 @@ HEADINGS = {
     "network_mb_per_vm": "network, MB a VM",
     "intra_mb": "within sites, MB",
     "inter_mb": "between sites, MB",
+    "outside_mb": "to others, MB",
     "openstack_share": "OpenStack",
     "load_share": "load",
     "other_share": "other",
@@ -182,7 +183,15 @@ def _of(active: float, asked: float) -> str:
     """'18 of 20', or '20' when all of them got ACTIVE."""
     if is_empty(asked):
         return ""
-    return f"{asked:g}" if active == asked else f"{digits(active)} of {asked:g}"
+    if active == asked:
+        return f"{asked:g}"
+    return (
+        f"{active:g} of {asked:g}"
+        if float(active).is_integer()
+        else (
+            f"{digits(active)} of {asked:g}"  # a mean over repeats
+        )
+    )
 
 
 def is_empty(value: object) -> bool:
@@ -511,7 +520,7 @@ def table_5(runs: Sequence[Measurements], whole: bool = False) -> Table:
         _notes(
             made,
             "Bytes between hosts, counted where they were sent; MB are 10^6 bytes. What a host "
-            "said to itself isn't in it.",
+            "said to itself, or to others than the testbed's hosts, isn't in it.",
             "Published for a single cluster only.",
         ),
     )

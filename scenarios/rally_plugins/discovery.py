@@ -241,11 +241,10 @@ class Bench:
         for region in self.regions:
             region.url = self.user.endpoint("compute", region.name)
         kind = self.wanted["kind"]
-        warm: list[Vm] = []
         if kind != "authenticate":
             await self.clear("clearing VMs of earlier loads")
             self.order = await self.find_order()
-            warm = await self.warm_up()
+            await self.warm_up()
         await self.wait_for_go()
         started = time.time()
         self.deadline = started + self.wanted["run_timeout_s"]
@@ -258,11 +257,8 @@ class Bench:
         if vms:
             self.records.write("stage", stage="looking where the VMs are", done=0, total=0)
             await self.describe(vms)
-        if kind == "boot-and-delete" or self.wanted["delete_after"]:
+        if kind in ("boot-and-delete", "reads") or (vms and self.wanted["delete_after"]):
             await self.delete_all(vms)
-            if kind != "authenticate":
-                await self.clear("clearing the cloud")
-        elif warm and kind == "reads":
             await self.clear("clearing the cloud")
         complaints = {region.name: region.complaint for region in self.regions}
         self.records.write("done", lost={name: text for name, text in complaints.items() if text})
@@ -465,7 +461,7 @@ class Bench:
             with contextlib.suppress(Refusal):  # what stays is in the next list
                 await self.ask("DELETE", f"{region.url}/servers/{server_id}")
 
-    async def warm_up(self) -> list[Vm]:
+    async def warm_up(self) -> None:
         """Boot some VMs and delete them, but for those that are there to be read."""
         vms = [
             Vm(f"{PREFIX}{region.name}-{number:05d}", region, number)
@@ -474,7 +470,7 @@ class Bench:
             )
         ]
         if not vms:
-            return []
+            return
         self.records.write("stage", stage="warming up", done=0, total=len(vms))
         await asyncio.gather(*(self.boot(vm, is_measured=False) for vm in vms))
         for vm in vms:
@@ -490,7 +486,6 @@ class Bench:
             await self.clear("warming up")
         for region in self.regions:  # a new start for one that was down just then
             region.looks, region.since, region.failing_since = 0, 0.0, None
-        return vms
 
     # ------------------------------------------------------------ VMs
 

@@ -1283,6 +1283,22 @@ def test_no_probes_ask_no_host_but_to_take_them_away(playbooks: FakePlaybooks) -
     assert [name for name, _, _ in playbooks.asked] == ["probes", "probes_start"]
 
 
+def test_neutron_is_asked_for_something_after_it_was_restarted(
+    playbooks: FakePlaybooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = hosts_of_a_testbed()
+    asked: list[Mapping[str, str]] = []
+    monkeypatch.setattr(probes, "run_each", lambda _, commands: asked.append(commands))
+    known = {**known_of(hosts), "environment": "/opt/openstack"}
+    probes.install(hosts, known, ["requests"], quiet)
+    assert asked == []
+    playbooks.result = {"changes": ["neutron-api started"]}
+    probes.install(hosts, known, ["requests"], quiet)
+    (commands,) = asked
+    assert list(commands) == ["site1-master-1"]
+    assert "network list" in commands["site1-master-1"]
+
+
 def test_every_probe_of_the_format_is_known_and_the_other_way_round() -> None:
     assert set(probes.PROBES) == set(TABLES) - {"vms", "actions"}
 

@@ -1,0 +1,429 @@
+"""What Rally runs, on a cloud that is a dictionary: `send` is the only way out of it."""
+
+import asyncio
+import importlib.util
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+PLUGIN = Path(__file__).parents[2] / "scenarios/rally_plugins/discovery.py"
+
+
+class Session:
+    """In aiohttp's and keystoneauth's place; the tests' cloud answers instead."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.tokens = 0
+
+    async def __aenter__(self) -> "Session":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    def get_token(self) -> str:
+        self.tokens += 1
+        return f"token{self.tokens}"
+
+    def invalidate(self) -> None:
+        """Nothing to forget."""
+
+    def get_endpoint(self, service_type: str, interface: str, region_name: str) -> str:
+        return f"http://{region_name}/{service_type}"
+
+
+class Clients:
+    """In Rally's place."""
+
+    def __init__(self, _credential: Any) -> None:
+        session = Session()
+        self.keystone = SimpleNamespace(get_session=lambda: (session, None))
+
+
+def decorator(*_: Any, **__: Any) -> Callable[[Any], Any]:
+    return lambda made: made
+
+
+@pytest.fixture(scope="module")
+def plugin() -> Iterator[Any]:
+    """The plugin; what it imports is on the hosts only."""
+    stubs: dict[str, Any] = {
+        "aiohttp": {
+            "ClientSession": Session,
+            "ClientTimeout": SimpleNamespace,
+            "TCPConnector": SimpleNamespace,
+            "TraceConfig": lambda: SimpleNamespace(on_request_headers_sent=[]),
+            "ClientError": type("ClientError", (Exception,), {}),
+            "ServerTimeoutError": type("ServerTimeoutError", (TimeoutError,), {}),
+        },
+        "rally": {},
+        "rally.common": {
+            "logging": SimpleNamespace(getLogger=lambda _name: None),
+            "validation": SimpleNamespace(add=decorator),
+        },
+        "rally.task": {"runner": SimpleNamespace(ScenarioRunner=object, configure=decorator)},
+        "rally_openstack": {},
+        "rally_openstack.common": {"osclients": SimpleNamespace(Clients=Clients)},
+        "rally_openstack.task": {
+            "scenario": SimpleNamespace(OpenStackScenario=object, configure=decorator)
+        },
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, content in stubs.items():
+            module = ModuleType(name)
+            vars(module).update(content)
+            patch.setitem(sys.modules, name, module)
+        spec = importlib.util.spec_from_file_location("rally_plugin", PLUGIN)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        # Rally does it the same way: the module isn't in sys.modules.
+        spec.loader.exec_module(module)
+        yield module
+
+
+class Cloud:
+    """VMs by id; each gets ACTIVE so many lists after it was asked for."""
+
+    def __init__(self, plugin: Any) -> None:
+        self.plugin = plugin
+        self.servers: dict[str, dict[str, Any]] = {}
+        self.down: set[str] = set()
+        self.refuses: dict[str, tuple[int, str]] = {}
+        self.fails: set[str] = set()
+        self.stuck: set[str] = set()
+        self.silent_until = 0.0
+        self.valid_tokens = {"token1", "token2"}
+        self.asked: list[tuple[str, str, str]] = []
+        self.after_post: Callable[[], None] = lambda: None
+
+    async def send(
+        self, method: str, url: str, body: Any, headers: dict[str, str], limits: Any
+    ) -> tuple[int, bytes]:
+        """In place of the plugin's own."""
+        await asyncio.sleep(0)
+        place = urlsplit(url)
+        region, path = place.netloc, place.path
+        self.asked.append((method, region, path + ("?" + place.query if place.query else "")))
+        if region in self.down:
+            raise self.plugin.Refusal("ClientConnectorError: refused")
+        if "status=" in url and time.monotonic() < self.silent_until:
+            raise self.plugin.NoAnswer(f"no answer within {limits.total:.0f} s")
+        if headers.get("X-Auth-Token", "token1") not in self.valid_tokens:
+            return 401, b"{}"
+        status, answer = self.answer(method, region, path, parse_qs(place.query), body)
+        return status, json.dumps(answer).encode()
+
+    def answer(
+        self, method: str, region: str, path: str, query: dict[str, list[str]], body: Any
+    ) -> tuple[int, Any]:
+        if path == "/compute/flavors":
+            return 200, {"flavors": [{"name": "m1.tiny", "id": "1"}]}
+        if path == "/image/v2/images":
+            return 200, {"images": [{"name": "discovery", "id": "i", "status": "active"}]}
+        if method == "POST" and path == "/compute/servers":
+            name = body["server"]["name"]
+            if name in self.refuses:
+                status, words = self.refuses[name]
+                return status, {"forbidden": {"message": words, "code": status}}
+            self.add(name)
+            self.after_post()
+            return 202, {"server": {"id": f"id-{name}"}}
+        if method == "DELETE":
+            self.servers.pop(path.rpartition("/")[2], None)
+            return 204, None
+        if path.startswith("/compute/servers"):
+            return 200, {"servers": [*self.listed(path, query)]}
+        return 200, {}
+
+    def add(self, name: str) -> None:
+        self.servers[f"id-{name}"] = {"id": f"id-{name}", "name": name, "lists": 0}
+
+    def listed(self, path: str, query: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+        for server in self.servers.values():
+            if not re.search(query["name"][0], server["name"]):
+                continue
+            server["lists"] += 1
+            status = "BUILD"
+            if server["lists"] > 1 and server["name"] not in self.stuck:
+                status = "ERROR" if server["name"] in self.fails else "ACTIVE"
+            if "status" in query and status not in query["status"]:
+                continue
+            details = {"status": status, "OS-EXT-SRV-ATTR:host": "compute-1",
+                       "OS-SRV-USG:launched_at": "2026-11-23T16:05:01.000000",
+                       "fault": {"message": "No valid host"}}  # fmt: skip
+            own = {"id": server["id"], "name": server["name"]}
+            yield {**own, **details} if path.endswith("detail") else own
+
+
+class Tried:
+    """A load that was done: its lines, and what Rally got of it."""
+
+    def __init__(self, lines: list[dict[str, Any]], iterations: list[dict[str, Any]]) -> None:
+        self.lines = lines
+        self.iterations = iterations
+
+    def of(self, line: str) -> list[dict[str, Any]]:
+        return [each for each in self.lines if each["line"] == line]
+
+    @property
+    def vms(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for each in self.of("vm"):
+            known = {key: value for key, value in each.items() if value is not None}
+            found.setdefault(each["name"], {}).update(known)
+        return found
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {name: vm["status"] for name, vm in self.vms.items()}
+
+    @property
+    def stages(self) -> list[str]:
+        return list(dict.fromkeys(each["stage"] for each in self.of("stage")))
+
+
+class Try:
+    """Does loads on a cloud of the tests."""
+
+    def __init__(self, plugin: Any, folder: Path) -> None:
+        self.plugin = plugin
+        self.folder = folder
+        self.cloud = Cloud(plugin)
+
+    def __call__(self, kind: str = "boot", counts: tuple[int, ...] = (2, 2), **more: Any) -> Tried:
+        (self.folder / "go").write_text("0")
+        records = self.folder / "records.jsonl"
+        regions = [
+            {"name": f"site{number}", "site": f"site{number}", "count": count, "warm_up": 0}
+            for number, count in enumerate(counts, start=1)
+        ]
+        wanted = {
+            "kind": kind, "regions": regions, "concurrency": None, "iterations_before": 0,
+            "clears": [region["name"] for region in regions], "flavor": "m1.tiny",
+            "image": "discovery", "network": "", "poll_interval_s": 0.01, "vm_timeout_s": 5,
+            "run_timeout_s": 5, "delete_after": True, "reads": ["list", "hypervisors"],
+            "repeats": 2, "records": str(records), "go": str(self.folder / "go"), **more,
+        }  # fmt: skip
+        iterations: list[dict[str, Any]] = []
+
+        async def run() -> None:
+            credential = {"username": "u", "password": "p", "tenant_name": "t",
+                          "user_domain_name": "D", "project_domain_name": "D",
+                          "auth_url": "http://site1/v3"}  # fmt: skip
+            bench = self.plugin.Bench(wanted, credential, credential)
+            bench.send, bench.report = self.cloud.send, iterations.append
+            await bench.run()
+
+        asyncio.run(run())
+        return Tried([json.loads(line) for line in records.read_text().splitlines()], iterations)
+
+
+@pytest.fixture
+def attempt(plugin: Any, tmp_path: Path) -> Try:
+    return Try(plugin, tmp_path)
+
+
+def test_vms_go_over_the_regions_in_turn(attempt: Try) -> None:
+    done = attempt(counts=(3, 1))
+    assert [
+        region for method, region, _ in attempt.cloud.asked if method == "POST"
+    ] == ["site1", "site2", "site1", "site1"]  # fmt: skip
+    assert done.statuses == {
+        "load-site1-00001": "ACTIVE",
+        "load-site2-00001": "ACTIVE",
+        "load-site1-00002": "ACTIVE",
+        "load-site1-00003": "ACTIVE",
+    }
+    for vm in done.vms.values():
+        assert vm["requested_at"] <= vm["accepted_at"] <= vm["seen_at"] <= vm["deleted_at"]
+        assert (vm["host"], vm["launched_at"]) == ("compute-1", 1795449901.0)
+    assert done.of("done")[0]["lost"] == {}
+    assert attempt.cloud.servers == {}
+
+
+def test_an_iteration_of_rally_is_a_vm(attempt: Try) -> None:
+    done = attempt("boot-and-delete", iterations_before=10)
+    assert [[step["name"] for step in each["atomic_actions"]] for each in done.iterations] == [
+        ["boot", "delete"]
+    ] * 4
+    assert all(each["error"] == [] for each in done.iterations)
+    actions = done.of("action")
+    assert {(each["action"], each["iteration"]) for each in actions} == {
+        (action, number) for action in ("boot", "delete") for number in range(11, 15)
+    }
+
+
+def test_so_many_are_under_way_as_is_wanted(attempt: Try) -> None:
+    done = attempt(counts=(4, 4), concurrency=3)
+    vms = done.vms.values()
+    under_way = [
+        sum(vm["requested_at"] <= at < vm["seen_at"] for vm in vms)
+        for at in (vm["requested_at"] for vm in vms)
+    ]
+    assert max(under_way) == 3
+
+
+def test_polls_are_lists_of_names_since_the_last(attempt: Try) -> None:
+    done = attempt(counts=(1,))
+    lists = [path for method, _, path in attempt.cloud.asked if "status=ACTIVE" in path]
+    assert lists[0] == "/compute/servers?status=ACTIVE&name=^load-site1-[0-9]%2B$"
+    assert all("changes-since" in path for path in lists[1:])
+    assert not any("detail" in path for path in lists)
+    start, end = (next(u for u in done.of("usage") if u["mark"] == m) for m in ("start", "end"))
+    assert end["polls"] - start["polls"] == len(lists)
+
+
+def test_what_the_api_refuses_is_told_in_its_words(attempt: Try) -> None:
+    attempt.cloud.refuses["load-site1-00001"] = (403, "Quota exceeded")
+    done = attempt()
+    assert done.vms["load-site1-00001"]["error"] == "HTTP 403: Quota exceeded"
+    assert sorted(done.statuses.values()) == ["ACTIVE", "ACTIVE", "ACTIVE", "REFUSED"]
+    failed = [each for each in done.iterations if each["error"]]
+    assert [each["error"][1] for each in failed] == ["HTTP 403: Quota exceeded"]
+    assert done.of("done")[0]["lost"] == {}, "a refusal is an answer"
+
+
+def test_a_vm_in_error_has_novas_fault(attempt: Try) -> None:
+    attempt.cloud.fails.add("load-site2-00002")
+    done = attempt()
+    vm = done.vms["load-site2-00002"]
+    assert (vm["status"], vm["error"]) == ("ERROR", "No valid host")
+    assert "seen_at" in vm
+
+
+def test_a_vm_that_takes_too_long_is_given_up_alone(attempt: Try) -> None:
+    attempt.cloud.stuck.add("load-site1-00002")
+    done = attempt(vm_timeout_s=0.3)
+    vm = done.vms["load-site1-00002"]
+    assert vm["status"] == "TIMEOUT"
+    assert vm["error"] == "not ACTIVE within 0.3 s; afterwards Nova called it BUILD"
+    assert list(done.statuses.values()).count("ACTIVE") == 3
+    assert attempt.cloud.servers == {}
+
+
+def test_an_api_that_is_down_refuses_its_own_vms_only(attempt: Try) -> None:
+    attempt.cloud.down.add("site2")
+    done = attempt()
+    assert [done.statuses[f"load-site{n}-00001"] for n in (1, 2)] == ["ACTIVE", "REFUSED"]
+    assert done.of("done")[0]["lost"] == {
+        "site2": "site2's API couldn't be reached by 2 requests: ClientConnectorError: refused"
+    }
+
+
+def test_an_api_that_goes_down_is_given_up(
+    attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "GIVE_UP_S", 0.1)
+    cloud = attempt.cloud
+
+    def stop() -> None:
+        if len(cloud.servers) == 4:
+            cloud.down.add("site2")
+
+    cloud.after_post = stop
+    done = attempt(counts=(2, 2))
+    assert done.statuses == {
+        "load-site1-00001": "ACTIVE",
+        "load-site1-00002": "ACTIVE",
+        "load-site2-00001": "TIMEOUT",
+        "load-site2-00002": "TIMEOUT",
+    }
+    reason = "site2's API doesn't answer: ClientConnectorError: refused"
+    assert done.of("done")[0]["lost"] == {"site2": reason}
+    assert done.vms["load-site2-00001"]["error"].startswith(reason)
+    assert done.vms["load-site2-00001"]["host"] == "compute-1", "the other API knows"
+    assert cloud.servers == {}, "the other API deletes them"
+
+
+def test_an_api_that_takes_its_time_is_not_given_up(
+    attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "GIVE_UP_S", 0.0)
+    attempt.cloud.silent_until = time.monotonic() + 0.3
+    done = attempt(counts=(2,), clears=[], delete_after=False)
+    assert set(done.statuses.values()) == {"ACTIVE"}
+    assert done.of("done")[0]["lost"] == {}
+
+
+def test_nothing_is_asked_once_the_time_is_up(attempt: Try) -> None:
+    attempt.cloud.stuck.add("load-site1-00002")
+    done = attempt(counts=(9,), concurrency=1, run_timeout_s=0.5)
+    assert done.statuses["load-site1-00001"] == "ACTIVE"
+    assert done.vms["load-site1-00002"]["error"].startswith(
+        "not ACTIVE when the run's time (0.5 s) was up"
+    )
+    assert len(done.vms) == 2
+    assert done.of("loaded")[0]["time_is_up"] is True
+
+
+def test_an_old_token_is_renewed_once_for_all(attempt: Try) -> None:
+    cloud = attempt.cloud
+    cloud.after_post = lambda: cloud.valid_tokens.discard("token1")
+    done = attempt(counts=(5, 5))
+    assert set(done.statuses.values()) == {"ACTIVE"}
+
+
+def test_vms_of_earlier_loads_go_first(attempt: Try) -> None:
+    for name in ("load-site1-00001", "load-site2-00099", "mine"):
+        attempt.cloud.add(name)
+    done = attempt(counts=(1, 0))
+    assert done.stages[0] == "clearing VMs of earlier loads"
+    assert list(attempt.cloud.servers) == ["id-mine"]
+    assert done.statuses == {"load-site1-00001": "ACTIVE"}
+
+
+def test_vms_stay_where_that_is_wanted(attempt: Try) -> None:
+    attempt(delete_after=False)
+    assert len(attempt.cloud.servers) == 4
+
+
+def test_reads_go_round_by_round(attempt: Try) -> None:
+    done = attempt("reads", counts=(2, 1))
+    taken = sorted((each["iteration"], each["action"]) for each in done.of("action"))
+    assert taken == [
+        (number, action)
+        for number in (1, 2, 3)
+        for action in ("hypervisors", "hypervisors", "list", "list")
+    ]
+    assert sorted(each["number"] for each in done.of("iteration")) == [1, 2, 3]
+    assert [len(each["atomic_actions"]) for each in done.iterations] == [4, 4, 4]
+
+
+def test_a_read_that_fails_is_a_row_and_the_round_goes_on(attempt: Try) -> None:
+    done = attempt("reads", counts=(1,), reads=["show", "list"], repeats=1)
+    assert [(each["action"], each["error"]) for each in done.of("action")] == [
+        ("show", "there is no VM to show"),
+        ("list", None),
+    ]
+
+
+def test_tokens_ask_for_nothing_else(attempt: Try) -> None:
+    done = attempt("authenticate", counts=(2, 2))
+    assert [each["action"] for each in done.of("action")] == ["authenticate"] * 4
+    assert {path for _, _, path in attempt.cloud.asked} == {"/v3/auth/tokens"}
+
+
+def test_an_order_that_cannot_be_ends_it_before_the_load(attempt: Try, plugin: Any) -> None:
+    with pytest.raises(plugin.Refusal, match=r"no flavor 'huge'; it has m1\.tiny"):
+        attempt(flavor="huge")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"itemNotFound": {"message": "No flavor", "code": 404}}', "No flavor"),
+        (b"<html><h1>Bad</h1> Gateway</html>", "Bad Gateway"),
+        (b"[]", "[]"),
+        (b"", "no message"),
+    ],
+)
+def test_errors_are_told_in_words(plugin: Any, body: bytes, words: str) -> None:
+    assert plugin.said(body) == words
