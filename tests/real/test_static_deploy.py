@@ -10,6 +10,7 @@ import functools
 import hashlib
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -151,7 +152,8 @@ def on(cli: Cli, host: str, command: str) -> str:
 def test_a_package_that_cannot_be_had_is_named_in_a_line(cli: Cli, lent: str) -> None:
     *before, last = deploy(cli, lent, code=1).stderr.splitlines()
     assert all(host in last for host in HOSTS)
-    assert "python3-venv can't be installed: E: " in last
+    # Whoever answers first is quoted: the master lacks more than the others.
+    assert re.search(r"failed: python3-venv[a-z0-9, -]* can't be installed: E: ", last), last
     assert not any("python3-venv" in line for line in before)
     assert on(cli, HOSTS[0], "ls -A /opt") == ""
 
@@ -191,7 +193,7 @@ def test_deploy_again_installs_nothing(cli: Cli, lent: str, mirror: Mirror) -> N
     before = {host: on(cli, host, made) for host in HOSTS}
     assert "ACTIVE" in deploy(cli, lent).stdout
     assert {host: on(cli, host, made) for host in HOSTS} == before
-    said = [line for line in installed() if " after " in line]
+    said = [line for line in installed() if " after " in line and " skipped: " not in line]
     assert len(said) == len(HOSTS), "one look at each host is enough"
     assert all(" ok: " in line for line in said)
     assert json.loads((HOME / "testbeds/lent/deployment.json").read_text())["changes"] == 0
