@@ -12,10 +12,10 @@ asserted.
 from __future__ import annotations
 
 import argparse
-import base64
 import importlib
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +27,6 @@ from typing import Any
 
 from discovery_xp import cloud, deploy, experiment, probes
 from discovery_xp.hosts import Hosts
-from discovery_xp.remote import run_each
 from discovery_xp.testbed import Testbed
 
 # What runs inside the services is found by its folder there, too.
@@ -148,12 +147,12 @@ BOOT = """
 import concurrent.futures, sys, time, openstack
 count, at_once, regions = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(",")
 clouds = [openstack.connect(cloud="discovery", region_name=region) for region in regions]
-image = clouds[0].image.find_image("{image}").id
-flavor = clouds[0].compute.find_flavor("{flavor}").id
+image = clouds[0].image.find_image("IMAGE").id
+flavor = clouds[0].compute.find_flavor("FLAVOR").id
 def boot(number):
     compute = clouds[number % len(clouds)].compute
     server = compute.create_server(
-        name=f"probe-{{number}}", image_id=image, flavor_id=flavor, networks="none")
+        name=f"probe-{number}", image_id=image, flavor_id=flavor, networks="none")
     for _ in range(100):
         time.sleep(1)
         server = compute.get_server(server.id)
@@ -170,15 +169,17 @@ for number, server in enumerate(servers):
 
 def boot(hosts: Hosts, count: int) -> int:
     """Boot VMs from the master, a few at a time, and delete them; returns how many got ACTIVE."""
-    script = BOOT.format(image=deploy.IMAGE, flavor=deploy.FLAVOR)
-    encoded = base64.b64encode(script.encode()).decode()
+    script = BOOT.replace("IMAGE", deploy.IMAGE).replace("FLAVOR", deploy.FLAVOR)
     names = ",".join(region.name for region in cloud.regions(hosts.plan))
     master = cloud.master(hosts.plan).name
-    command = f"echo {encoded} | base64 -d | /opt/openstack/bin/python - {count} {AT_ONCE} {names}"
-    said = run_each(hosts, {master: command})[master]
-    if said.exit_code:
-        raise SystemExit(said.stderr[-2000:])
-    return int(said.stdout.split()[-1])
+    done = subprocess.run(
+        ["ssh", "-F", str(Testbed(hosts.plan.name).ssh_config), master,
+         "/opt/openstack/bin/python", "-", str(count), str(AT_ONCE), names],
+        input=script, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return int(done.stdout.split()[-1])
 
 
 def window(hosts: Hosts, known: dict[str, Any], wanted: tuple[str, ...], boots: int) -> Any:
