@@ -96,7 +96,7 @@ def collect(
     `window` is its start and end, in seconds since 1970: calls and requests are those that
     began in it.  `statements` has up to a second more at both ends; `usage`, `traffic` and
     `messages` are from each host's `start` to now.  `complain` is told what is missing:
-    hosts that don't answer, records that were dropped.
+    hosts that don't answer, counters that can't be read, records that were dropped.
     """
     variables = _variables(hosts.plan, wanted, window)
     if not wanted:
@@ -153,6 +153,8 @@ def to_rows(
     tables: dict[str, list[Row]] = {name: [] for name in PROBES if name in wanted}
     for host, result in sorted(said.items()):
         place = {"host": host, "site": hosts[host]["site"]}
+        for problem in result.get("problems", ()):
+            complain(f"{host}: {problem}")
         if "records" in result:
             text = gzip.decompress(base64.b64decode(result["records"])).decode()
             for table, row in read_records(text, place, complain):

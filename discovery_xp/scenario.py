@@ -204,7 +204,7 @@ class ScenarioFile(BaseModel):
         "master", alias="from", description="the hosts where the load starts"
     )
     poll_interval: Annotated[float, *_seconds(0.1)] = Field(
-        1.0, description="pause between two looks at a region's VMs"
+        1.0, description="pause between two looks at the VMs"
     )
     vm_timeout: Annotated[float, *_seconds(1)] = Field(
         600.0, description="for a VM to be ACTIVE, or to be gone"

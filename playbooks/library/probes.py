@@ -21,7 +21,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -547,47 +547,58 @@ def forget_records() -> None:
 # ---------------------------------------------------------------- the window
 
 
-def read_counters(args: Mapping[str, Any]) -> dict[str, Any]:
+def read_counters(args: Mapping[str, Any], failed: Callable[[Failure], None]) -> dict[str, Any]:
     """All that is read from outside the services; the quick ones first."""
-    wanted = args["wanted"]
-    found: dict[str, Any] = {"at": time.time()}
-    if "usage" in wanted:
-        found["usage"] = usage_now(args["units"])
-    if "traffic" in wanted:
-        found["traffic"] = traffic_now()
-    if "messages" in wanted and "rabbitmq-server" in args["units"]:
-        found["messages"] = messages_now()
+    readers: dict[str, Callable[[], Any]] = {
+        "usage": lambda: usage_now(args["units"]),
+        "traffic": traffic_now,
+        "messages": messages_now,
+    }
+    found: dict[str, Any] = {}
+    for name, look in readers.items():
+        if name not in args["wanted"] or (
+            name == "messages" and "rabbitmq-server" not in args["units"]
+        ):
+            continue
+        try:
+            found[name] = look()
+        except Failure as failure:
+            failed(failure)
     return found
 
 
 def start(args: Mapping[str, Any]) -> None:
     """The window may begin when this is through."""
+
+    def failed(failure: Failure) -> None:
+        raise failure
+
     if not os.path.isdir(RECORDS):
         raise Failure("the probes aren't laid down here")
     if "traffic" in args["wanted"] and not has_table():
         make_table(args["ports"])  # a host that was restarted has lost it
     forget_records()
     with open(f"{START}.new", "w", encoding="utf-8") as file:
-        json.dump(read_counters(args), file)
+        json.dump(read_counters(args, failed), file)
     os.replace(f"{START}.new", START)
 
 
 def collect(args: Mapping[str, Any]) -> dict[str, Any]:
-    """What there is of the window."""
-    now = read_counters(args)
+    """What there is of the window, and `problems`: what isn't."""
+    problems: list[str] = []
+    now = read_counters(args, lambda failure: problems.append(str(failure)))
     try:
-        with open(START, encoding="utf-8") as file:
-            before = json.load(file)
-    except FileNotFoundError:
-        raise Failure("the window wasn't started here") from None
-    found: dict[str, Any] = {"from": before["at"], "to": now["at"]}
-    for name in ("traffic", "messages"):
-        if name in now:
-            found[name] = differences(before.get(name, {}), now[name])
-    if "usage" in now:
-        found["usage"] = used(before.get("usage", {}), now["usage"])
-    wait = args["until"] + WRITTEN_AFTER_S - time.time()
+        before = json.loads(read(START))
+    except (OSError, ValueError):
+        before = {}
+    found: dict[str, Any] = {"problems": problems}
+    for name, difference in (("usage", used), ("traffic", differences), ("messages", differences)):
+        if name in now and name not in before:
+            problems.append(f"{name} wasn't read here when the window began")
+        elif name in now:
+            found[name] = difference(before[name], now[name])
     if any(unit["probes"] for unit in args["units"].values()):
+        wait = args["until"] + WRITTEN_AFTER_S - time.time()
         time.sleep(min(max(0.0, wait), 10))
         packed = gzip.compress("".join(records(args["since"], args["until"])).encode(), 6)
         found["records"] = base64.b64encode(packed).decode()

@@ -3,7 +3,7 @@
 Rally brings the users, keeps the results and writes the reports.  Its own runners start a
 thread, a login and a poller for each iteration, and 500 of those are a load of their own.
 So the runner is ours, too: one process, one event loop, one token for each user,
-connections that are kept, and one list of VMs for each region and look.
+connections that are kept, and one list of VMs for each look, at the regions in turn.
 
 All that happens is written at once to a file of JSON lines: a load that is killed keeps
 what it had.  `discovery_xp/load.py` reads them; docs/load.md says what each step is.
@@ -19,23 +19,26 @@ import re
 import resource
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
-from rally.common import logging, validation
+from rally.common import validation
 from rally.task import runner
 from rally_openstack.common import osclients
 from rally_openstack.task import scenario
 
-LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 COMPUTE_VERSION = "2.90"
 PREFIX = "load-"
 # Of the load's other requests: their time isn't what is measured.
 ANSWER_S = 120.0
 CONNECT_S = 30.0
+# Of a look: there is another region to ask.
+LOOK_ANSWER_S = 60.0
+LOOK_CONNECT_S = 5.0
 # A region whose API can't be reached for so long is given up.
 GIVE_UP_S = 60.0
 # `changes-since` looks back so far behind the last look: the hosts' clocks differ a bit.
@@ -65,16 +68,15 @@ class NoAnswer(Refusal):
 
 
 class Lost(Exception):
-    """The region's API was given up."""
+    """All APIs were given up."""
 
 
 @dataclass
 class Region:
-    """An API that is asked, and who waits for what its lists show.
+    """An API that is asked.
 
-    `booting` is by name: a list may show a VM before its request was answered.  `leaving`
-    is by id.  `lost` says why it was given up, `unreached` counts requests of the load that
-    didn't reach it.
+    `lost` says why it was given up, `unreached` counts requests of the load that didn't
+    reach it, `failing_since` is set while looks don't.
     """
 
     name: str
@@ -82,15 +84,55 @@ class Region:
     count: int
     warm_up: int
     url: str = ""
-    booting: dict[str, asyncio.Future[tuple[str, float]]] = field(default_factory=dict)
-    leaving: dict[str, asyncio.Future[float]] = field(default_factory=dict)
-    waited_for: asyncio.Event = field(default_factory=asyncio.Event)
-    since: float = 0.0
-    looks: int = 0
     failing_since: float | None = None
     lost: str = ""
     unreached: int = 0
     last_failure: str = ""
+
+    def note(self, refusal: Refusal) -> None:
+        """A request of the load failed; an answer that refuses it is an answer."""
+        if refusal.status is None and not isinstance(refusal, NoAnswer):
+            self.unreached += 1
+            self.last_failure = str(refusal)
+
+    def note_look(self, started: float, failure: Refusal | None) -> None:
+        """A look was answered or not; an API that fails to be reached for long is given up.
+
+        One that answers by errors, or takes its time, is there: it may be busy.
+        """
+        if failure is None or failure.status is not None or isinstance(failure, NoAnswer):
+            self.failing_since = None
+            return
+        self.failing_since, self.last_failure = self.failing_since or started, str(failure)
+        if time.time() - self.failing_since >= GIVE_UP_S:
+            self.lost = f"{self.name}'s API doesn't answer: {failure}"
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with it; empty when nothing is."""
+        if self.lost:
+            return self.lost
+        if self.unreached:
+            requests = "a request" if self.unreached == 1 else f"{self.unreached} requests"
+            return f"{self.name}'s API couldn't be reached by {requests}: {self.last_failure}"
+        if self.failing_since is not None:
+            return f"{self.name}'s API doesn't answer any more: {self.last_failure}"
+        return ""
+
+
+class View:
+    """Who waits for what lists show: VMs that boot, by name, and that go, by id.
+
+    By name, as a list may show a VM before its request was answered.
+    """
+
+    def __init__(self) -> None:
+        self.booting: dict[str, asyncio.Future[tuple[str, float]]] = {}
+        self.leaving: dict[str, asyncio.Future[float]] = {}
+        self.waited_for = asyncio.Event()
+        self.lost = ""
+        self.looks = 0
+        self.since = 0.0
 
     def wait_for_boot(self, name: str) -> asyncio.Future[tuple[str, float]]:
         """Done with (status, when it was seen) once the VM is ACTIVE or in ERROR."""
@@ -110,27 +152,17 @@ class Region:
             future.add_done_callback(lambda _done: waiting.pop(key, None))
         return future
 
-    def note(self, refusal: Refusal) -> None:
-        """A request of the load failed; an answer that refuses it is an answer."""
-        if refusal.status is None and not isinstance(refusal, NoAnswer):
-            self.unreached += 1
-            self.last_failure = str(refusal)
-
-    @property
-    def complaint(self) -> str:
-        """What is wrong with it; empty when nothing is."""
-        if self.lost or not self.unreached:
-            return self.lost
-        requests = "a request" if self.unreached == 1 else f"{self.unreached} requests"
-        return f"{self.name}'s API couldn't be reached by {requests}: {self.last_failure}"
-
     def lose(self, reason: str) -> None:
-        """Nobody waits for it any longer."""
+        """There is nobody left to ask: nobody waits any longer."""
         self.lost = reason
         waiting: list[asyncio.Future[Any]] = [*self.booting.values(), *self.leaving.values()]
         for future in waiting:
             if not future.done():
                 future.set_exception(Lost(reason))
+
+    def begin_anew(self) -> None:
+        """As if nothing had been looked at."""
+        self.looks, self.since = 0, 0.0
 
 
 @dataclass
@@ -212,6 +244,8 @@ class Bench:
         self.report: Callable[[dict[str, Any]], None] = lambda _result: None
         self.http: Any = None
         self.polls = 0
+        self.view = View()
+        self.turn = 0
         self.order: dict[str, Any] = {}
         self.deadline = float("inf")
         self.time_is_up = False
@@ -228,8 +262,7 @@ class Bench:
         async with aiohttp.ClientSession(
             connector=connector, trace_configs=[tracing], auto_decompress=True
         ) as self.http:
-            watchers = [asyncio.create_task(self.watch(region)) for region in self.regions]
-            watchers.append(asyncio.create_task(self.write_usage()))
+            watchers = [asyncio.create_task(each()) for each in (self.watch, self.write_usage)]
             try:
                 await self.live()
             finally:
@@ -297,10 +330,11 @@ class Bench:
         body: Any = None,
         admin: bool = False,
         limit_s: float = ANSWER_S,
+        connect_s: float = CONNECT_S,
     ) -> Any:
         """The answer's JSON; raises Refusal."""
         login = self.admin if admin else self.user
-        limits = aiohttp.ClientTimeout(total=limit_s, sock_connect=CONNECT_S)
+        limits = aiohttp.ClientTimeout(total=limit_s, sock_connect=connect_s)
         renewed = False
         while True:
             token = login.token
@@ -326,74 +360,106 @@ class Bench:
             ) as answer:
                 return answer.status, await answer.read()
         except aiohttp.ServerTimeoutError:
-            raise Refusal(f"no connection within {CONNECT_S:g} s") from None
+            raise Refusal(f"no connection within {limits.sock_connect:g} s") from None
         except TimeoutError:
             raise NoAnswer(f"no answer within {limits.total:.0f} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Refusal(f"{type(error).__name__}: {error}") from None
 
-    async def pages(self, region: Region, query: str, admin: bool = False) -> list[Any]:
+    async def pages(self, region: Region, query: str, **how: Any) -> list[Any]:
         """All servers of a list, however many pages it has; each page is a poll."""
         url: str | None = f"{region.url}/servers{query}"
         found: list[Any] = []
         while url:
             self.polls += 1
-            limit_s = max(ANSWER_S, self.wanted["vm_timeout_s"])
-            answer = await self.ask("GET", url, admin=admin, limit_s=limit_s)
+            answer = await self.ask("GET", url, **how)
             found += answer["servers"]
             links = [link for link in answer.get("servers_links", []) if link["rel"] == "next"]
             url = links[0]["href"] if links else None
         return found
 
+    async def somewhere(self, doing: Callable[[Region], Awaitable[T]]) -> T:
+        """What comes of it at the first region that can be asked; raises the last Refusal.
+
+        VMs are one cell's: where a region's own API is gone, another one knows them.
+        """
+        refusal = Refusal("; ".join(region.lost for region in self.regions) or "no region")
+        for region in self.regions:
+            if not region.lost:
+                try:
+                    return await doing(region)
+                except Refusal as error:
+                    refusal = error
+        raise refusal
+
+    def api_of(self, region: Region) -> str:
+        """Where a region's VMs are asked about: by its own API, or another if it was lost."""
+        others = [each for each in self.regions if not each.lost]
+        return region.url if not region.lost or not others else others[0].url
+
     # ------------------------------------------------------------ looking at VMs
 
-    async def watch(self, region: Region) -> None:
-        """Look at the region's VMs as long as somebody waits for one."""
-        while not region.lost:
-            if not (region.booting or region.leaving):
-                region.waited_for.clear()
-                await region.waited_for.wait()
+    async def watch(self) -> None:
+        """Look at all VMs that are under way as long as somebody waits for one."""
+        view = self.view
+        while True:
+            if not (view.booting or view.leaving):
+                view.waited_for.clear()
+                await view.waited_for.wait()
             await asyncio.sleep(self.wanted["poll_interval_s"])
-            started = time.time()
+            await self.look()
+            if all(region.lost for region in self.regions):
+                view.lose("; ".join(region.lost for region in self.regions))
+
+    async def look(self) -> None:
+        """At the next region in turn that can be reached: no API has more of it than others."""
+        for _ in self.regions:
+            region = self.regions[self.turn % len(self.regions)]
+            self.turn += 1
+            if region.lost:
+                continue
+            started, failure = time.time(), None
             try:
-                if region.booting:
+                if self.view.booting:
                     await self.look_for_boots(region, started)
-                if region.leaving:
+                if self.view.leaving:
                     await self.look_for_ends(region)
-                region.failing_since = None
-            except Refusal as error:
-                # An API that answers, or takes its time, is there: it may be busy.
-                if error.status is not None or isinstance(error, NoAnswer):
-                    region.failing_since = None
-                    continue
-                if region.failing_since is None:
-                    region.failing_since = started
-                if time.time() - region.failing_since >= GIVE_UP_S:
-                    region.lose(f"{region.name}'s API doesn't answer: {error}")
+            except Refusal as refusal:
+                failure = refusal
+            region.note_look(started, failure)
+            if region.failing_since is None:
+                return
 
     async def look_for_boots(self, region: Region, started: float) -> None:
         """Ids and names only: that costs the API least, and asks nothing of Neutron."""
-        full = region.looks % FULL_LOOK_EVERY == FULL_LOOK_EVERY - 1
-        region.looks += 1
-        own = f"&name={names_of(region.name)}"
-        since = "" if full or not region.since else f"&changes-since={as_utc(region.since)}"
+        view = self.view
+        full = view.looks % FULL_LOOK_EVERY == FULL_LOOK_EVERY - 1
+        since = "" if full or not view.since else f"&changes-since={as_utc(view.since)}"
         for status in ("ACTIVE", "ERROR") if full else ("ACTIVE",):
-            servers = await self.pages(region, f"?status={status}{own}{since}")
+            query = f"?status={status}&name={self.names}{since}"
+            servers = await self.pages(
+                region, query, limit_s=LOOK_ANSWER_S, connect_s=LOOK_CONNECT_S
+            )
             seen_at = time.time()
             for server in servers:
-                future = region.booting.get(server["name"])
+                future = view.booting.get(server["name"])
                 if future is not None and not future.done():
                     future.set_result((status, seen_at))
-        region.since = started - MARGIN_S
+        view.looks, view.since = view.looks + 1, started - MARGIN_S
 
     async def look_for_ends(self, region: Region) -> None:
-        left = {
-            server["id"] for server in await self.pages(region, f"?name={names_of(region.name)}")
-        }
-        seen_at = time.time()
-        for server_id, future in [*region.leaving.items()]:
-            if server_id not in left and not future.done():
+        left = await self.pages(
+            region, f"?name={self.names}", limit_s=LOOK_ANSWER_S, connect_s=LOOK_CONNECT_S
+        )
+        there, seen_at = {server["id"] for server in left}, time.time()
+        for server_id, future in [*self.view.leaving.items()]:
+            if server_id not in there and not future.done():
                 future.set_result(seen_at)
+
+    @property
+    def names(self) -> str:
+        """What a list asks for: our VMs' names, as closely as Nova allows without an 'or'."""
+        return names_of(self.regions[0].name) if len(self.regions) == 1 else f"^{PREFIX}"
 
     # ------------------------------------------------------------ before the load
 
@@ -417,44 +483,35 @@ class Bench:
 
     async def first(self, service: str, path: str) -> Any:
         """What the first region says that answers."""
-        refusal = Refusal("there is no region")
-        for region in self.regions:
-            try:
-                return await self.ask("GET", self.user.endpoint(service, region.name) + path)
-            except Refusal as error:
-                refusal = error
-        raise refusal
+        return await self.somewhere(
+            lambda region: self.ask("GET", self.user.endpoint(service, region.name) + path)
+        )
 
     async def clear(self, stage: str) -> None:
-        """Delete what any load left of the VMs that are ours to clear, lost regions' as well."""
-        own = {region.name: region for region in self.regions}
+        """Delete what any load left of the VMs that are ours to clear."""
         for name in self.wanted["clears"]:
-            # VMs are one cell's: where a region's own API is gone, another one knows them.
-            asked = [own[name]] if name in own and not own[name].lost else [
-                region for region in self.regions if not region.lost
-            ]  # fmt: skip
-            if not asked:
-                return
-            region, query = asked[0], f"?name={names_of(name)}"
             try:
-                left = await self.pages(region, query)
-                total, places = len(left), asyncio.Semaphore(CLEARING_AT_ONCE)
-                if left:
-                    self.records.write("stage", stage=stage, done=0, total=total)
-                await asyncio.gather(
-                    *(self.clear_one(region, server["id"], places) for server in left)
-                )
-                latest = time.monotonic() + CLEARING_STOOD_STILL_S
-                while left and time.monotonic() < latest:
-                    await asyncio.sleep(self.wanted["poll_interval_s"])
-                    before, left = left, await self.pages(region, query)
-                    if len(left) < len(before):
-                        latest = time.monotonic() + CLEARING_STOOD_STILL_S
-                    self.records.write("stage", stage=stage, done=total - len(left), total=total)
-                if left:
-                    self.records.write("note", text=f"{len(left)} VMs can't be deleted ({stage})")
+                await self.somewhere(lambda region, name=name: self.clear_of(name, region, stage))  # type: ignore[misc]
             except Refusal as error:
-                self.records.write("note", text=f"{stage}, {region.name}: {error}")
+                self.records.write("note", text=f"{stage}, {name}: {error}")
+
+    async def clear_of(self, name: str, region: Region, stage: str) -> None:
+        """Those of region `name`, by way of `region`, until none is left or none goes."""
+        query = f"?name={names_of(name)}"
+        left = await self.pages(region, query)
+        total, places = len(left), asyncio.Semaphore(CLEARING_AT_ONCE)
+        if left:
+            self.records.write("stage", stage=stage, done=0, total=total)
+        await asyncio.gather(*(self.clear_one(region, server["id"], places) for server in left))
+        latest = time.monotonic() + CLEARING_STOOD_STILL_S
+        while left and time.monotonic() < latest:
+            await asyncio.sleep(self.wanted["poll_interval_s"])
+            before, left = left, await self.pages(region, query)
+            if len(left) < len(before):
+                latest = time.monotonic() + CLEARING_STOOD_STILL_S
+            self.records.write("stage", stage=stage, done=total - len(left), total=total)
+        if left:
+            self.records.write("note", text=f"{len(left)} VMs can't be deleted ({stage})")
 
     async def clear_one(self, region: Region, server_id: str, places: asyncio.Semaphore) -> None:
         async with places:
@@ -464,7 +521,7 @@ class Bench:
     async def warm_up(self) -> None:
         """Boot some VMs and delete them, but for those that are there to be read."""
         vms = [
-            Vm(f"{PREFIX}{region.name}-{number:05d}", region, number)
+            Vm(f"{PREFIX}{region.name}-9{number:05d}", region, number)
             for number, region in enumerate(
                 interleaved(self.regions, lambda region: region.warm_up), start=1
             )
@@ -484,8 +541,9 @@ class Bench:
                     self.to_show.setdefault(vm.region.name, []).append(vm.server_id)
         else:
             await self.clear("warming up")
-        for region in self.regions:  # a new start for one that was down just then
-            region.looks, region.since, region.failing_since = 0, 0.0, None
+        self.view.begin_anew()
+        for region in self.regions:  # it was down just then
+            region.failing_since, region.unreached = None, 0
 
     # ------------------------------------------------------------ VMs
 
@@ -533,7 +591,7 @@ class Bench:
         """Ask for it and wait for what becomes of it; all of that is in `vm` then."""
         region = vm.region
         order = {"name": vm.name, **self.order}
-        waiting = region.wait_for_boot(vm.name)
+        waiting = self.view.wait_for_boot(vm.name)
         waiting.add_done_callback(retrieved)
         vm.requested_at = time.time()
         latest = min(vm.requested_at + self.wanted["vm_timeout_s"], self.deadline)
@@ -574,17 +632,19 @@ class Bench:
     async def delete(self, vm: Vm) -> str | None:
         """Delete it and wait until it is gone; returns what went wrong."""
         started, error = time.time(), None
-        waiting = vm.region.wait_for_end(str(vm.server_id))
+        waiting = self.view.wait_for_end(str(vm.server_id))
         waiting.add_done_callback(retrieved)
         latest = started + self.wanted["vm_timeout_s"]
         try:
-            await self.ask(
-                "DELETE", f"{vm.region.url}/servers/{vm.server_id}", limit_s=left_s(latest)
-            )
+            url = f"{self.api_of(vm.region)}/servers/{vm.server_id}"
+            await self.ask("DELETE", url, limit_s=left_s(latest))
             vm.deleted_at = await asyncio.wait_for(waiting, left_s(latest))
             self.records.write("vm", name=vm.name, deleted_at=vm.deleted_at)
-        except (Refusal, Lost) as refusal:
+        except Refusal as refusal:
             error = str(refusal)
+            vm.region.note(refusal)
+        except Lost as lost:
+            error = str(lost)
         except TimeoutError:
             error = f"not gone within {self.wanted['vm_timeout_s']:g} s"
         finally:
@@ -595,22 +655,19 @@ class Bench:
     async def describe(self, vms: list[Vm]) -> None:
         """Where each VM is, when it says it got ACTIVE, why it failed: as admin, afterwards."""
         by_id = {vm.server_id: vm for vm in vms if vm.server_id}
-        for region in self.regions:
-            own = [vm.requested_at for vm in vms if vm.region is region]
-            if not own:
-                continue
-            asked = [region] if not region.lost else [each for each in self.regions
-                                                      if not each.lost][:1]  # fmt: skip
-            # With `changes-since` a list has those that are deleted already as well.
-            since = as_utc(min(own) - MARGIN_S)
-            query = f"/detail?all_tenants=1&name={names_of(region.name)}&changes-since={since}"
-            for each in asked:
-                try:
-                    for server in await self.pages(each, query, admin=True):
-                        if server["id"] in by_id:
-                            self.describe_one(by_id[server["id"]], server)
-                except Refusal as error:
-                    self.records.write("note", text=f"{region.name}, looking back: {error}")
+        # With `changes-since` a list has those that are deleted already as well.
+        since = as_utc(min(vm.requested_at for vm in vms) - MARGIN_S)
+        query = f"/detail?all_tenants=1&name={self.names}&changes-since={since}"
+        try:
+            servers = await self.somewhere(
+                lambda region: self.pages(region, query, admin=True, limit_s=10 * ANSWER_S)
+            )
+        except Refusal as error:
+            self.records.write("note", text=f"looking where the VMs are: {error}")
+            return
+        for server in servers:
+            if server["id"] in by_id:
+                self.describe_one(by_id[server["id"]], server)
 
     def describe_one(self, vm: Vm, server: dict[str, Any]) -> None:
         known: dict[str, Any] = {
@@ -626,7 +683,7 @@ class Bench:
 
     async def delete_all(self, vms: list[Vm]) -> None:
         """All that are there, at once or so many at a time as there were boots; timed."""
-        there = [vm for vm in vms if vm.server_id and not vm.deleted_at and not vm.region.lost]
+        there = [vm for vm in vms if vm.server_id and not vm.deleted_at]
         done = 0
 
         async def one(vm: Vm) -> None:

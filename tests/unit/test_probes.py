@@ -951,6 +951,77 @@ def test_rabbitmqs_words_are_read_however_they_are_broken_into_lines() -> None:
     }
 
 
+@pytest.fixture
+def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a host's counters are at; a Failure can't be read."""
+    at: dict[str, Any] = {
+        "usage": {"nova-api": {"main": "1", "cpu_s": 1.0, "memory": 5}},
+        "traffic": {"10.0.0.1 3306": [10, 1]},
+        "messages": {"": [0, 0, 0]},
+    }
+
+    def reader(name: str) -> Any:
+        def look(*_: Any) -> Any:
+            if isinstance(at[name], Exception):
+                raise at[name]
+            return at[name]
+
+        return look
+
+    monkeypatch.setattr(module, "RECORDS", str(tmp_path))
+    monkeypatch.setattr(module, "START", str(tmp_path / "start.json"))
+    monkeypatch.setattr(module, "has_table", lambda: True)
+    for name in at:
+        monkeypatch.setattr(module, f"{name}_now", reader(name))
+    return at
+
+
+def windowed(**more: Any) -> dict[str, Any]:
+    units = {"nova-api": {"probes": [], "port": 1}, "rabbitmq-server": {"probes": [], "port": None}}
+    wanted = ["usage", "traffic", "messages"]
+    return {"wanted": wanted, "units": units, "ports": [], "since": 0, "until": 0, **more}
+
+
+def test_a_window_is_what_counters_did_between_start_and_collect(counters: dict[str, Any]) -> None:
+    module.start(windowed())
+    counters["traffic"] = {"10.0.0.1 3306": [30, 3]}
+    counters["messages"] = {"": [4, 4, 4]}
+    counters["usage"] = {"nova-api": {"main": "1", "cpu_s": 3.5, "memory": 6}}
+    assert module.collect(windowed()) == {
+        "problems": [],
+        "usage": {"nova-api": {"cpu_s": 2.5, "memory_bytes": 6, "memory_start_bytes": 5}},
+        "traffic": {"10.0.0.1 3306": [20, 2]},
+        "messages": {"": [4, 4, 4]},
+    }
+
+
+def test_what_cant_be_read_at_the_end_costs_no_other_table(counters: dict[str, Any]) -> None:
+    module.start(windowed())
+    counters["messages"] = module.Failure("rabbitmqctl: down")
+    found = module.collect(windowed())
+    assert found["problems"] == ["rabbitmqctl: down"]
+    assert "messages" not in found and "usage" in found
+
+
+def test_a_window_that_cant_be_started_is_no_window(counters: dict[str, Any]) -> None:
+    counters["messages"] = module.Failure("rabbitmqctl: down")
+    with pytest.raises(module.Failure, match="down"):
+        module.start(windowed())
+    found = module.collect(windowed(wanted=["usage"]))
+    assert found == {"problems": ["usage wasn't read here when the window began"]}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "RECORDS", "/nowhere")
+        with pytest.raises(module.Failure, match="aren't laid down"):
+            module.start(windowed())
+
+
+def test_only_the_host_of_the_bus_is_asked_for_messages(counters: dict[str, Any]) -> None:
+    counters["messages"] = module.Failure("no RabbitMQ here")
+    one = windowed(units={"nova-api": {"probes": [], "port": 1}})
+    module.start(one)
+    assert module.collect(one)["problems"] == []
+
+
 # ---------------------------------------------------------------- laying them down
 
 
@@ -1162,8 +1233,9 @@ def test_what_hosts_say_becomes_rows_of_the_format() -> None:
             "usage": {"nova-api": usage},
             "traffic": {"10.0.0.1 3306": [5000, 50], "10.0.1.2 0": [60, 1], "8.8.8.8 0": [1, 1]},
         },
-        "site1-master-1": {"messages": {"conductor": [5, 5, 4], "": [6, 6, 3]}, "traffic": {}},
-    }
+        "site1-master-1": {"messages": {"conductor": [5, 5, 4], "": [6, 6, 3]}, "traffic": {},
+                           "problems": []},
+    }  # fmt: skip
     tables = probes.to_rows(HOSTS, probes.PROBES, said, pytest.fail)
     assert list(tables) == list(probes.PROBES)
     for name, rows in tables.items():
@@ -1183,6 +1255,13 @@ def test_what_hosts_say_becomes_rows_of_the_format() -> None:
     assert tables["usage"][0] == {
         "service": "nova-api", "host": "site1-controller-1", "site": "site1", **usage
     }  # fmt: skip
+
+
+def test_what_a_host_could_not_read_is_told() -> None:
+    said: list[str] = []
+    result = {"site1-master-1": {"problems": ["rabbitmqctl: down"]}}
+    assert probes.to_rows(HOSTS, ["messages"], result, said.append) == {"messages": []}
+    assert said == ["site1-master-1: rabbitmqctl: down"]
 
 
 def test_only_the_wanted_tables_are_there() -> None:

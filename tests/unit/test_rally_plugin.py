@@ -65,10 +65,7 @@ def plugin() -> Iterator[Any]:
             "ServerTimeoutError": type("ServerTimeoutError", (TimeoutError,), {}),
         },
         "rally": {},
-        "rally.common": {
-            "logging": SimpleNamespace(getLogger=lambda _name: None),
-            "validation": SimpleNamespace(add=decorator),
-        },
+        "rally.common": {"validation": SimpleNamespace(add=decorator)},
         "rally.task": {"runner": SimpleNamespace(ScenarioRunner=object, configure=decorator)},
         "rally_openstack": {},
         "rally_openstack.common": {"osclients": SimpleNamespace(Clients=Clients)},
@@ -277,8 +274,19 @@ def test_polls_are_lists_of_names_since_the_last(attempt: Try) -> None:
     assert lists[0] == "/compute/servers?status=ACTIVE&name=^load-site1-[0-9]%2B$"
     assert all("changes-since" in path for path in lists[1:])
     assert not any("detail" in path for path in lists)
+    regions = {region for _, region, path in attempt.cloud.asked if "status=" in path}
+    assert regions == {"site1"}
     start, end = (next(u for u in done.of("usage") if u["mark"] == m) for m in ("start", "end"))
     assert end["polls"] - start["polls"] == len(lists)
+
+
+def test_regions_are_looked_at_in_turn(attempt: Try) -> None:
+    attempt.cloud.stuck.add("load-site1-00001")
+    done = attempt(counts=(1, 0, 0), vm_timeout_s=0.4)
+    assert done.statuses == {"load-site1-00001": "TIMEOUT"}
+    looks = [(region, path) for _, region, path in attempt.cloud.asked if "status=ACTIVE" in path]
+    assert [region for region, _ in looks[:6]] == ["site1", "site2", "site3"] * 2
+    assert looks[0][1] == "/compute/servers?status=ACTIVE&name=^load-"
 
 
 def test_what_the_api_refuses_is_told_in_its_words(attempt: Try) -> None:
@@ -318,29 +326,60 @@ def test_an_api_that_is_down_refuses_its_own_vms_only(attempt: Try) -> None:
     }
 
 
-def test_an_api_that_goes_down_is_given_up(
+def goes_down(cloud: Cloud, region: str, after: int) -> None:
+    """It can't be reached once there are so many VMs."""
+
+    def stop() -> None:
+        if len(cloud.servers) == after:
+            cloud.down.add(region)
+
+    cloud.after_post = stop
+
+
+def test_vms_of_an_api_that_goes_down_are_seen_by_another(attempt: Try) -> None:
+    goes_down(attempt.cloud, "site2", after=4)
+    done = attempt(counts=(2, 2))
+    assert set(done.statuses.values()) == {"ACTIVE"}
+    assert {vm["host"] for vm in done.vms.values()} == {"compute-1"}
+    assert done.of("done")[0]["lost"] == {
+        "site2": "site2's API couldn't be reached by 2 requests: ClientConnectorError: refused"
+    }
+    assert attempt.cloud.servers == {}, "the other API deletes them"
+
+
+def test_vms_that_no_api_knows_of_are_given_up(
+    attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "GIVE_UP_S", 0.1)
+    goes_down(attempt.cloud, "site1", after=2)
+    done = attempt(counts=(3,), concurrency=2)
+    reason = "site1's API doesn't answer: ClientConnectorError: refused"
+    assert [(vm["status"], vm["error"]) for vm in done.vms.values()] == [
+        ("TIMEOUT", reason),
+        ("TIMEOUT", reason),
+        ("REFUSED", reason),
+    ]
+    assert done.of("done")[0]["lost"] == {"site1": reason}
+    assert {each["text"] for each in done.of("note")} == {
+        f"looking where the VMs are: {reason}",
+        f"clearing the cloud, site1: {reason}",
+    }
+
+
+def test_an_api_that_is_given_up_is_asked_no_more(
     attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugin, "GIVE_UP_S", 0.1)
     cloud = attempt.cloud
-
-    def stop() -> None:
-        if len(cloud.servers) == 4:
-            cloud.down.add("site2")
-
-    cloud.after_post = stop
-    done = attempt(counts=(2, 2))
-    assert done.statuses == {
-        "load-site1-00001": "ACTIVE",
-        "load-site1-00002": "ACTIVE",
-        "load-site2-00001": "TIMEOUT",
-        "load-site2-00002": "TIMEOUT",
-    }
+    cloud.stuck |= {"load-site1-00001", "load-site2-00001"}
+    goes_down(cloud, "site2", after=2)
+    done = attempt(counts=(2, 2), concurrency=2, vm_timeout_s=0.5)
     reason = "site2's API doesn't answer: ClientConnectorError: refused"
+    assert done.statuses["load-site1-00002"] == "ACTIVE"
+    assert done.vms["load-site2-00001"]["error"].startswith("not ACTIVE within 0.5 s; afterwards")
+    assert done.vms["load-site2-00002"]["error"] == reason
     assert done.of("done")[0]["lost"] == {"site2": reason}
-    assert done.vms["load-site2-00001"]["error"].startswith(reason)
-    assert done.vms["load-site2-00001"]["host"] == "compute-1", "the other API knows"
-    assert cloud.servers == {}, "the other API deletes them"
+    assert cloud.servers == {}, "the other API deletes what is left"
 
 
 def test_an_api_that_takes_its_time_is_not_given_up(
