@@ -3,9 +3,10 @@
 1. deploy the cloud (`experiment.deploy_cloud`), or take the one that is there;
 2. open the run's folder, so that a run that dies is found: plan, topology, scenario;
 3. put the probes in, and let the cloud settle;
-4. open the window: counters are reset, CPU seconds are read;
-5. the load, whose rows are stored as they come;
-6. close the window, collect the probes' records;
+4. open the window: counters are read;
+5. the load, whose rows are stored as they come; at its end, before VMs are deleted, the window
+   is closed: counters are read again;
+6. collect the probes' records;
 7. measure the links again, keep the journals of what complained;
 8. close the record: complete, or partial with the reason;
 9. destroy, unless the testbed is to be kept.
@@ -16,6 +17,8 @@ Whatever goes wrong after step 2 leaves a partial run that can be reported.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
+import os
 import shutil
 import subprocess
 import tarfile
@@ -26,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import cloud, deploy, experiment, load, network, probes, store
+from discovery_xp import cloud, deploy, experiment, load, network, probes, software, store
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, Progress, Stopwatch
 from discovery_xp.plan import Plan
@@ -73,14 +76,20 @@ def choose_probes(text: str) -> tuple[str, ...]:
     return tuple(probe for probe in store.PROBES if probe in named)
 
 
+def expected_s(plan: Plan, wanted: Wanted) -> float:
+    """About how long all of it takes, as it did on two cores with everything at hand."""
+    scenario, hosts = wanted.scenario, len(plan.hosts)
+    deploy_s = 45 + 2.6 * hosts
+    load_s = 60 + scenario.count * (1.2 if scenario.boots else 0.2)
+    rest_s = wanted.settle_s + 40 + 0.6 * hosts
+    return deploy_s + load_s + rest_s
+
+
 def foretell(plan: Plan, wanted: Wanted) -> list[str]:
     """What will happen and about how long it takes, before anything does."""
     scenario = wanted.scenario
     what = f"{scenario.count} VMs" if scenario.boots else f"{scenario.count} rounds"
-    deploy_s = 45 + 2.6 * len(plan.hosts)
-    load_s = 60 + scenario.count * (1.2 if scenario.boots else 0.2)
-    rest_s = 40 + 0.6 * len(plan.hosts)
-    minutes = max(1, round((deploy_s + load_s + rest_s) / 60))
+    minutes = max(1, round(expected_s(plan, wanted) / 60))
     end = "the testbed stays up" if wanted.keep else "then all but the results is destroyed"
     return [
         f"{plan.name}: {len(plan.hosts)} hosts at {len(plan.sites)} sites are made, OpenStack is "
@@ -92,16 +101,23 @@ def foretell(plan: Plan, wanted: Wanted) -> list[str]:
     ]
 
 
-def run(plan: Plan, wanted: Wanted, progress: Progress, opened: Callable[[Run], None]) -> Run:
-    """The whole life, as the module's docstring numbers it; `opened` gets the run's folder early.
+def run(
+    plan: Plan,
+    wanted: Wanted,
+    progress: Progress,
+    opened: Callable[[Run], None],
+    on_pace: Callable[[load.Pace], None] = lambda _pace: None,
+) -> Run:
+    """The whole life, as the module's docstring numbers it.
 
-    Raises Failed, after the run was closed as partial, when the load couldn't be done.
+    `opened` gets the run's folder early, `on_pace` how the load comes on.  Raises Failed,
+    after the run was closed as partial, when the load couldn't be done.
     """
     progress = stopwatch = Stopwatch(progress)
     testbed = Testbed(plan.name)
     try:
         deployed = experiment.deploy_cloud(plan, progress)
-        return _measure(deployed, wanted, stopwatch, opened)
+        return _measure(deployed, wanted, stopwatch, opened, on_pace)
     finally:
         if not wanted.keep and testbed.exists():
             progress("destroying", 0, 0)
@@ -114,6 +130,7 @@ def _measure(
     wanted: Wanted,
     stopwatch: Stopwatch,
     opened: Callable[[Run], None],
+    on_pace: Callable[[load.Pace], None],
 ) -> Run:
     """Steps 2 to 8."""  # fmt: skip
     testbed, plan = deployed.testbed, deployed.state.plan
@@ -122,6 +139,7 @@ def _measure(
         known = deploy.variables(hosts, testbed)
         stored = store.new_run(wanted.results, plan.name, now(), plan.digest)
         stored.save(_first_record(hosts, deployed, wanted))
+        stored.keep_room()
         opened(stored)
         stored.write_json("plan.json", plan.to_json())
         stored.write_text("topology.yaml", wanted.topology_text)
@@ -131,7 +149,7 @@ def _measure(
         stored.write_json("links.json", {"before": before, "after": []})
         reason: str | None = None
         try:
-            reason = _load_and_collect(hosts, testbed, known, wanted, stored, stopwatch)
+            reason = _load_and_collect(hosts, testbed, known, wanted, stored, stopwatch, on_pace)
             stopwatch("measuring round trips again", 0, 0)
             after = [pair.to_json() for pair in network.measure(hosts, deployed.state.links)]
             stored.write_json("links.json", {"before": before, "after": after})
@@ -143,9 +161,9 @@ def _measure(
             reason = str(error).splitlines()[0]
             raise
         except OSError as error:
-            reason = f"{error.strerror or error}"
+            reason = f"it couldn't be stored: {error.strerror or error}"
             raise Failed(
-                f"the run can't be stored: {reason}",
+                f"the run can't be stored: {error.strerror or error}",
                 f"what was measured is in {stored.folder}; free some disk, then run it again",
             ) from None
         except BaseException as error:
@@ -164,18 +182,21 @@ def _load_and_collect(
     wanted: Wanted,
     stored: Run,
     progress: Progress,
+    on_pace: Callable[[load.Pace], None],
 ) -> str | None:
     """Steps 3 to 6; returns why the load is partial, None when it is whole."""  # fmt: skip
     probes.install(hosts, known, wanted.probes, progress)
     progress("letting the cloud settle", 0, 0)
     time.sleep(wanted.settle_s)
-    busy: list[float] = []
-    began: list[float] = []
+    busy = _Busy()
 
     def open_window() -> None:
         probes.start(hosts, known, wanted.probes, progress)
-        busy.append(_machine_cpu_s())
-        began.append(time.time())
+        busy.begin()
+
+    def close_window() -> None:
+        busy.end()
+        probes.stop(hosts, known, wanted.probes, progress)
 
     def keep(vms: list[load.Row], actions: list[load.Row]) -> None:
         if vms:
@@ -186,21 +207,24 @@ def _load_and_collect(
     done: load.LoadRun | None = None
     try:
         done = load.run(
-            hosts, testbed, known, wanted.scenario, keep, progress, before_load=open_window
-        )
+            hosts, testbed, known, wanted.scenario, keep, progress,
+            before_load=open_window, after_load=close_window, on_pace=on_pace,
+        )  # fmt: skip
         # Where VMs landed and when they were deleted is known by now.
         stored.write_table("vms", done.vms)
         stored.write_table("actions", done.actions)
         _keep_raw(done.raw, stored)
     finally:
-        if began:
-            busy.append(_machine_cpu_s())
-            window = (done.window if done else None) or (began[0], time.time())
-            tables = probes.collect(hosts, known, wanted.probes, window, progress)
+        if busy.began_at is not None:
+            busy.end()  # unless it has ended
+            window = (done.window if done else None) or (busy.began_at, time.time())
+            stored.update(window=store.Window(*window))
+            missing: list[str] = []
+            tables = probes.collect(hosts, known, wanted.probes, window, progress, missing.append)
             for name, rows in tables.items():
                 stored.write_table(name, rows)
-            stored.update(window=store.Window(*window))
-    stored.update(**_figures(stored, done, busy[1] - busy[0]))
+            stored.update(notes=(*(done.notes if done else ()), *missing))
+    stored.update(**_figures(stored, done, busy))
     return done.reason
 
 
@@ -209,17 +233,18 @@ def _keep_raw(raw: Path, stored: Run) -> None:
     shutil.copytree(raw, stored.path("rally"), dirs_exist_ok=True)
 
 
-def _figures(stored: Run, done: load.LoadRun, busy_s: float) -> dict[str, Any]:
+def _figures(stored: Run, done: load.LoadRun, busy: _Busy) -> dict[str, Any]:
     """What run.json says of the load as a whole."""
     harness = None
     if stored.has("usage") and stored.load().machine.provider == "local":
         # All hosts are on this machine: what isn't theirs is the harness's.
         openstack_s = sum(row["cpu_s"] for row in stored.table("usage").to_pylist())
         harness = store.Harness(
-            total_cpu_s=busy_s,
-            openstack_cpu_s=openstack_s,
+            total_cpu_s=round(busy.cpu_s, 2),
+            openstack_cpu_s=round(openstack_s, 2),
             load_cpu_s=done.cpu_s,
-            other_cpu_s=max(0.0, busy_s - openstack_s - done.cpu_s),
+            other_cpu_s=round(max(0.0, busy.cpu_s - openstack_s - done.cpu_s), 2),
+            elapsed_s=round(busy.elapsed_s, 3),
         )
     return {
         "vms": store.Vms(**done.vm_counts),
@@ -239,7 +264,11 @@ def _keep_logs(hosts: Hosts, testbed: Testbed, stored: Run, progress: Progress) 
 
 
 def _close(stored: Run, reason: str | None, stages_s: Mapping[str, float]) -> None:
-    stored.merge()
+    stored.free_room()  # on a full disk there is nothing else for the last word
+    try:
+        stored.merge()
+    except OSError as error:  # its parts stay, and are read as well
+        reason = reason or f"it couldn't be stored: {error.strerror or error}"
     stored.update(
         ended=now(),
         status="complete" if reason is None else "partial",
@@ -282,13 +311,15 @@ def _first_record(hosts: Hosts, deployed: experiment.Deployed, wanted: Wanted) -
 _LOOK = """
 nproc; grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2; grep MemTotal /proc/meminfo; uname -r
 dpkg-query --show --showformat '${Package} ${Version}\\n' mariadb-server rabbitmq-server memcached
+{environment}/bin/python --version | tr 'P' 'p'
 """
 
 
 def _look_at_master(hosts: Hosts) -> tuple[store.Machine, dict[str, str]]:
     """The master's machine, which stands for all, and versions of Debian's servers."""
     master = cloud.master(hosts.plan).name
-    said = run_each(hosts, {master: _LOOK})[master].stdout.splitlines()
+    look = _LOOK.replace("{environment}", software.ENVIRONMENT)
+    said = run_each(hosts, {master: look})[master].stdout.splitlines()
     lines = [line.strip() for line in said if line.strip()]
     machine = store.Machine(
         cpus=int(lines[0]),
@@ -298,7 +329,8 @@ def _look_at_master(hosts: Hosts) -> tuple[store.Machine, dict[str, str]]:
         provider=hosts.plan.provider,
     )
     versions = dict(line.split(" ", 1) for line in lines[4:] if " " in line)
-    return machine, {**versions, "kernel": lines[3]}
+    own = importlib.metadata.version("discovery-xp")
+    return machine, {"discovery-xp": own, **versions, "kernel": lines[3]}
 
 
 def _commit() -> str | None:
@@ -320,7 +352,28 @@ def _commit() -> str | None:
     return None if commit is None else f"{commit}{'+' if changed else ''}"
 
 
+class _Busy:
+    """CPU seconds that this machine was busy between two moments."""
+
+    def __init__(self) -> None:
+        self.began_at: float | None = None
+        self.elapsed_s = self.cpu_s = self._before_s = 0.0
+        self._has_ended = False
+
+    def begin(self) -> None:
+        """The first moment."""
+        self.began_at, self._before_s = time.time(), _machine_cpu_s()
+
+    def end(self) -> None:
+        """The second one; further ones aren't looked at."""
+        if self.began_at is not None and not self._has_ended:
+            self._has_ended = True
+            self.elapsed_s = time.time() - self.began_at
+            self.cpu_s = _machine_cpu_s() - self._before_s
+
+
 def _machine_cpu_s() -> float:
-    """CPU seconds that this machine has been busy since it started."""
-    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return (sum(fields) - fields[3] - fields[4]) / 100
+    """CPU seconds that this machine has been busy since it started; not what others stole."""
+    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    user, nice, system, _idle, _iowait, irq, softirq = (int(word) for word in words)
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")

@@ -6,13 +6,13 @@ finished, 2 refused (nothing was started), 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,8 @@ from rich.table import Table
 
 from discovery_xp import testbed as testbeds
 from discovery_xp import units
-from discovery_xp.cli_report import report
+from discovery_xp.cli_progress import Follower
+from discovery_xp.cli_report import report, write_page
 from discovery_xp.errors import Failed, InvalidInput, Problem, Refused, UserError
 from discovery_xp.plan import Plan, PlannedLink, make_plan
 from discovery_xp.testbed import Testbed
@@ -50,39 +51,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _console() -> Console:
     """Made at each use, so that it prints to where stdout leads then."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-
-
-class Follower:
-    """Progress for people: a line for each stage, and its count while it runs."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self.started = time.monotonic()
-        self.stage = ""
-        self.shown = 0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        elapsed = time.monotonic() - self.started
-        if stage != self.stage:
-            self._end_line()
-            self.stage, self.shown = stage, 0
-            count = f" ({total})" if total else ""
-            self.console.print(f"[dim]{elapsed:6.1f} s[/]  {stage}{count}")
-        if total and done and self.console.is_terminal:
-            text = f"{elapsed:6.1f} s  {done} of {total}"
-            self.console.file.write(f"\r{text}")
-            self.console.file.flush()
-            self.shown = len(text)
-
-    def _end_line(self) -> None:
-        if self.shown:
-            self.console.file.write("\r" + " " * self.shown + "\r")
-
-    def end(self, words: str) -> None:
-        """The last line."""
-        self._end_line()
-        elapsed = time.monotonic() - self.started
-        self.console.print(f"[dim]{elapsed:6.1f} s[/]  {words}")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -117,8 +85,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _interrupted() -> int:
-    hint = "; the same command goes on from here, 'destroy' removes all"
-    click.echo(f"interrupted{hint if sys.argv[1:2] in (['up'], ['deploy']) else ''}", err=True)
+    hints = {
+        "up": "; the same command goes on from here, 'destroy' removes all",
+        "deploy": "; the same command goes on from here, 'destroy' removes all",
+        "bench": "; the same command starts another run",
+    }
+    click.echo(f"interrupted{hints.get(''.join(sys.argv[1:2]), '')}", err=True)
     return 130
 
 
@@ -578,21 +550,30 @@ def bench(
     )
     console = _console()
     for line in benches.foretell(made, wanted):
-        console.print(line, markup=False)
-    follower = Follower()
+        console.print(line, markup=False, soft_wrap=True)
+    follower = Follower(benches.expected_s(made, wanted))
     opened: list[Path] = []
     try:
-        run = benches.run(made, wanted, follower, lambda run: opened.append(run.folder))
+        run = benches.run(
+            made, wanted, follower, lambda run: opened.append(run.folder), follower.pace
+        )
     except BaseException:
+        follower.end("it ended early")
         if opened:
-            click.echo(f"what was measured is in {opened[0]}, as a partial run", err=True)
+            told = [f"what was measured is in {opened[0]}, as a partial run"]
+            with contextlib.suppress(UserError, OSError):
+                told.append(f"its report is {write_page(opened[0])}")
+            click.echo("; ".join(told), err=True)
         raise
     follower.end(f"the run is in {run.folder}")
     click.get_current_context().invoke(
         report, run=(run.folder,), page=None, csv=None, latex=None, whole=False
     )
     if run.load().is_partial:
-        raise Failed(f"the run is partial: {run.load().why_partial}", "its rows are kept")
+        raise Failed(
+            f"the run is partial: {run.load().why_partial}",
+            "what was measured is kept; the same command makes another run",
+        )
 
 
 def _as_file(sites: int, latency: str | None) -> str:

@@ -48,3 +48,12 @@ def report(
         reports.write_latex(latex, runs, whole)
         written.append(latex)
     click.echo("written: " + ", ".join(str(path) for path in written), err=True)
+
+
+def write_page(folder: Path) -> Path:
+    """A run's page, in its folder; returns its path."""
+    from discovery_xp.analysis import report as reports
+    from discovery_xp.analysis.measurements import read_runs
+
+    runs = read_runs([folder])
+    return reports.write_html(reports.default_page(runs), runs, whole=False)

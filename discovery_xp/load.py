@@ -69,6 +69,7 @@ OnRows = Callable[[list[Row], list[Row]], None]
 class Share:
     """What one load host asks for: so many iterations and VMs of warm-up of each region.
 
+    `computes` are those that boot a VM each in the warm-up, by the region that is asked.
     `clears` are the regions whose VMs of earlier loads it deletes.  `iterations_before` are
     those of the load hosts before it: numbers go through all hosts.
     """
@@ -77,6 +78,7 @@ class Share:
     regions: tuple[cloud.Region, ...]
     counts: tuple[int, ...]
     warm_ups: tuple[int, ...]
+    computes: tuple[tuple[str, ...], ...]
     concurrency: int | None
     clears: tuple[str, ...]
     iterations_before: int = 0
@@ -184,10 +186,11 @@ def shares(plan: Plan, scenario: Scenario) -> list[Share]:
     regions = [known[name] for name in scenario.regions or known]
     counts = split(scenario.count, len(regions))
     warm_ups = split(len(regions) if scenario.warm_up is None else scenario.warm_up, len(regions))
+    computes = [()] * len(regions) if scenario.warm_up is not None else warmed(plan, regions)
     if scenario.starts_on == "master":
         return [
             Share(cloud.master(plan).name, tuple(regions), tuple(counts), tuple(warm_ups),
-                  scenario.concurrency, tuple(known))
+                  tuple(computes), scenario.concurrency, tuple(known))
         ]  # fmt: skip
     asked = [index for index, count in enumerate(counts) if count]
     at_once = [None] * len(asked) if scenario.concurrency is None else [
@@ -196,10 +199,31 @@ def shares(plan: Plan, scenario: Scenario) -> list[Share]:
     homeless = [name for name in known if name not in [regions[index].name for index in asked]]
     return [
         Share(regions[index].controller, (regions[index],), (counts[index],), (warm_ups[index],),
-              places, (regions[index].name, *(homeless if index == asked[0] else ())),
+              (computes[index],), places,
+              (regions[index].name, *(homeless if index == asked[0] else ())),
               sum(counts[:index]))
         for index, places in zip(asked, at_once, strict=True)
     ]  # fmt: skip
+
+
+def warmed(plan: Plan, regions: Sequence[cloud.Region]) -> list[tuple[str, ...]]:
+    """The computes that each of `regions` is asked to boot a VM on, before the load.
+
+    A site's are asked for at the site's own API, so that any zones are kept to; those of
+    sites without one, at the others' in turn, and not at all where sites are zones.
+    """
+    found: list[list[str]] = [[] for _ in regions]
+    homeless: list[str] = []
+    for site, names in cloud.computes(plan).items():
+        at_site = [index for index, region in enumerate(regions) if region.site == site]
+        if at_site:
+            found[at_site[0]] += names
+        else:
+            homeless += names
+    if plan.cloud is not None and plan.cloud.placement == "shared":
+        for index, name in enumerate(homeless):
+            found[index % len(regions)].append(name)
+    return [tuple(names) for names in found]
 
 
 def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
@@ -207,9 +231,15 @@ def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
     load = {
         "kind": scenario.kind,
         "regions": [
-            {"name": region.name, "site": region.site, "count": count, "warm_up": warm_up}
-            for region, count, warm_up in zip(
-                share.regions, share.counts, share.warm_ups, strict=True
+            {
+                "name": region.name,
+                "site": region.site,
+                "count": count,
+                "warm_up": warm_up,
+                "computes": list(computes),
+            }
+            for region, count, warm_up, computes in zip(
+                share.regions, share.counts, share.warm_ups, share.computes, strict=True
             )
         ],
         "concurrency": share.concurrency,
@@ -225,7 +255,7 @@ def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
         "reads": list(scenario.reads),
         "repeats": scenario.repeats,
         "records": f"{FOLDER}/records.jsonl",
-        "go": f"{FOLDER}/go",
+        "words": FOLDER,
     }
     return {
         "version": 2,
@@ -272,6 +302,7 @@ class _HostState:
     """What a load host said of itself."""
 
     is_ready: bool = False
+    is_loaded: bool = False
     is_done: bool = False
     stage: tuple[str, int, int] = ("", 0, 0)
     usage: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -320,6 +351,8 @@ class Ledger:
         elif kind == "ready":
             state.is_ready = True
         elif kind == "loaded":
+            state.is_loaded = True
+            state.stage = ("", 0, 0)
             state.last_sent_at = values["last_sent_at"]
             self.time_is_up = self.time_is_up or values["time_is_up"]
         elif kind == "note":
@@ -487,7 +520,7 @@ printf '{"line": "unit", "words": "%s"}\\n' "ended ($SERVICE_RESULT, $EXIT_CODE 
     >>{folder}/records.jsonl
 """
 
-# Hands on what is added to the records from an offset on, and writes the word to begin.
+# Hands on what is added to the records from an offset on, and writes the words to go on.
 _FOLLOW = """
 import os, select, subprocess, sys, time
 folder, unit, offset, every_s = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
@@ -518,9 +551,9 @@ while b'{"line": "unit"' not in hand_on():
         words = sys.stdin.readline().split()
         if not words:
             break
-        with open(folder + "/go.new", "w") as file:
+        with open(folder + "/word.new", "w") as file:
             file.write(str(time.time() + float(words[1])))
-        os.rename(folder + "/go.new", folder + "/go")
+        os.rename(folder + "/word.new", folder + "/" + words[0])
 """
 
 
@@ -538,6 +571,7 @@ class _LoadHost:
         self.heard = time.monotonic()
         self.lost_at: float | None = None
         self.follower: subprocess.Popen[bytes] | None = None
+        self.word = b""
 
     def call(
         self, command: str, data: bytes = b"", timeout_s: float = 60
@@ -603,6 +637,7 @@ class _LoadHost:
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         threading.Thread(target=self._listen, args=(self.follower,), daemon=True).start()
+        self._pass_on()  # it may have been lost with the connection
 
     def _listen(self, follower: subprocess.Popen[bytes]) -> None:
         assert follower.stdout is not None
@@ -610,11 +645,16 @@ class _LoadHost:
             self.said.put((self.name, follower, line))
         self.said.put((self.name, follower, b""))
 
-    def go(self) -> None:
-        """Say that the load may begin."""
-        if self.follower is not None and self.follower.stdin is not None:
+    def say(self, word: str, delay_s: float) -> None:
+        """Let Rally, which waits for this word, go on so many seconds later."""
+        self.heard = time.monotonic()
+        self.word = f"{word} {delay_s}\n".encode()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self.word and self.follower is not None and self.follower.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
-                self.follower.stdin.write(f"go {GO_DELAY_S}\n".encode())
+                self.follower.stdin.write(self.word)
                 self.follower.stdin.flush()
 
     def hang_up(self) -> None:
@@ -694,6 +734,7 @@ def run(
     on_rows: OnRows,
     progress: Progress,
     before_load: Callable[[], None] = lambda: None,
+    after_load: Callable[[], None] = lambda: None,
     on_pace: Callable[[Pace], None] = lambda _pace: None,
 ) -> LoadRun:
     """Do all of a scenario's load; see docs/load.md for the steps.
@@ -701,9 +742,11 @@ def run(
     `variables` are what the playbooks were told.  `on_rows` gets each VM when it ended and
     each action; where a VM landed, when it says it got ACTIVE and when it was deleted is
     known later, and in the `LoadRun`.  `before_load` is called after the warm-up, just
-    before the first request.  A load that ends early is returned as 'partial'; Failed
-    is raised when it doesn't come to its first request, Refused when the cloud has no such
-    region or the load hosts no Rally.  An exception, Ctrl-C among them, ends Rally.
+    before the first request, `after_load` when the last iteration has ended, before VMs are
+    looked for and deleted; not when no load host is there any more.  A load that ends early
+    is returned as 'partial'; Failed is raised when it doesn't come to its first request,
+    Refused when the cloud has no such region or the load hosts no Rally.  An exception,
+    Ctrl-C among them, ends Rally.
     """
     planned = shares(hosts.plan, scenario)
     sites = {host.name: host.site for host in hosts.plan.hosts}
@@ -725,8 +768,12 @@ def run(
         _require_ready(ledger, load_hosts, raw)
         before_load()
         for host in load_hosts:
-            host.heard = time.monotonic()
-            host.go()
+            host.say("go", GO_DELAY_S)
+        following.until(lambda: all(s.is_loaded or s.ended for s in ledger.hosts.values()))
+        if not all(state.ended for state in ledger.hosts.values()):
+            after_load()
+            for host in load_hosts:
+                host.say("on", 0)
         following.until(lambda: all(state.ended for state in ledger.hosts.values()))
         reason = ledger.reason()
         ledger.give_up(reason or "it is over")

@@ -1,7 +1,8 @@
 """Probes of the bench: they measure a running cloud without changing a line of it.
 
-`install` lays down the wanted ones and takes the others away, `start` begins a window, and
-`collect` gives what was measured in it, as the rows that docs/results.md tells of.  What
+`install` lays down the wanted ones and takes the others away, `start` begins a window, `stop`
+ends it, and `collect` gives what was measured in it, as the rows that docs/results.md tells
+of.  What
 each measures, what it costs and what it can't see is in docs/probes.md.
 
 `known` is what `deploy.variables` says of the cloud, `wanted` the names of the probes.
@@ -83,6 +84,16 @@ def start(
         run_playbook(hosts, "probes_start", {**known, **variables}, progress)
 
 
+def stop(
+    hosts: Hosts, known: Mapping[str, Any], wanted: Collection[str], progress: Progress
+) -> None:
+    """End the window: note what counters are at.  Hosts that don't answer are left out."""
+    variables = _variables(hosts.plan, wanted)
+    there = answering(hosts.plan.hosts) if wanted else set()
+    if there:
+        run_playbook(only(hosts, there), "probes_stop", {**known, **variables}, progress)
+
+
 def collect(
     hosts: Hosts,
     known: Mapping[str, Any],
@@ -95,7 +106,8 @@ def collect(
 
     `window` is its start and end, in seconds since 1970: calls and requests are those that
     began in it.  `statements` has up to a second more at both ends; `usage`, `traffic` and
-    `messages` are from each host's `start` to now.  `complain` is told what is missing:
+    `messages` are from each host's `start` to its `stop`, or to now where nobody stopped it.
+    `complain` is told what is missing:
     hosts that don't answer, counters that can't be read, records that were dropped.
     """
     variables = _variables(hosts.plan, wanted, window)

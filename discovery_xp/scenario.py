@@ -207,13 +207,14 @@ class ScenarioFile(BaseModel):
         1.0, description="pause between two looks at the VMs"
     )
     vm_timeout: Annotated[float, *_seconds(1)] = Field(
-        600.0, description="for a VM to be ACTIVE, or to be gone"
+        1800.0, description="for a VM to be ACTIVE, or to be gone"
     )
     run_timeout: Annotated[float, *_seconds(1)] = Field(
         3600.0, description="for all of the load, from its first request"
     )
     warm_up: Annotated[int, *_whole(MAX_VMS, 0, 2)] = Field(
-        0, description="VMs booted and deleted before (default: one for each region)"
+        0,
+        description="VMs booted and deleted before (default: one for each region and compute)",
     )
     delete_after: Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})] = (
         Field(True, description="delete the VMs at the end, timed")
@@ -249,7 +250,7 @@ class Scenario:
     """What load a cloud is to take; `scenarios/README.md` says what each field does.
 
     `concurrency` None asks for all at once; `regions` None are all there are; `warm_up`
-    None is one VM for each region.
+    None is one VM for each region and one on each compute.
     """
 
     name: str
@@ -262,7 +263,7 @@ class Scenario:
     regions: tuple[str, ...] | None = None
     starts_on: str = "master"
     poll_interval_s: float = 1.0
-    vm_timeout_s: float = 600.0
+    vm_timeout_s: float = 1800.0
     run_timeout_s: float = 3600.0
     warm_up: int | None = None
     delete_after: bool = True

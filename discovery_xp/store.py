@@ -41,6 +41,9 @@ FILES = ("plan.json", "topology.yaml", "scenario.yaml", "deployment.json", "link
 FOLDERS = ("rally", "logs")
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+# Kept free for a run's last word, should the disk get full meanwhile.
+_ROOM = ".room"
+_ROOM_BYTES = 128 * 1024
 _MERGED = b"discovery_xp.parts"  # a table's own word on how many of its parts it holds
 
 
@@ -235,12 +238,13 @@ class Load(_Strict):
 
 @dataclass(frozen=True)
 class Harness(_Strict):
-    """CPU seconds of the whole machine over the window, and whose they were."""
+    """CPU seconds of the whole machine over the window, whose they were, and how long it was."""
 
     total_cpu_s: float
     openstack_cpu_s: float
     load_cpu_s: float
     other_cpu_s: float
+    elapsed_s: float
 
 
 @dataclass(frozen=True)
@@ -265,6 +269,7 @@ class RunRecord(_Strict):
     ended: str | None = None
     status: Literal["running", "complete", "partial"] = "running"
     reason: str | None = None
+    notes: tuple[str, ...] = ()
     commit: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     latency_ms: float | None = None
@@ -307,10 +312,10 @@ class RunRecord(_Strict):
 
 # The order in which run.json is written and described.
 _ORDER = (
-    "format", "experiment", "plan", "started", "ended", "status", "reason", "commit", "versions",
-    "machine", "backend", "options", "sites", "controllers", "computes", "data", "latency_ms",
-    "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s", "window",
-    "load", "harness",
+    "format", "experiment", "plan", "started", "ended", "status", "reason", "notes", "commit",
+    "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
+    "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
+    "window", "load", "harness",
 )  # fmt: skip
 
 
@@ -396,6 +401,17 @@ class Run:
     def update(self, **changes: Any) -> RunRecord:
         """Change some keys of run.json."""
         return self.save(dataclasses.replace(self.load(), **changes))
+
+    def keep_room(self) -> None:
+        """Have some of the disk for the run's last word; until `free_room`."""
+        with (self.folder / _ROOM).open("wb") as file:
+            file.write(os.urandom(_ROOM_BYTES))  # a file of zeros may take no room
+            file.flush()
+            os.fsync(file.fileno())
+
+    def free_room(self) -> None:
+        """Give back what `keep_room` took."""
+        (self.folder / _ROOM).unlink(missing_ok=True)
 
     # ------------------------------------------------ other files
 

@@ -68,7 +68,8 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
         ),
         ("load", _load(run)),
         ("probes", ", ".join(record.probes) or "none"),
-        ("stages", ", ".join(f"{k} {digits(v)} s" for k, v in record.stages_s.items())),
+        ("stages", ", ".join(f"{k} {v:.0f} s" for k, v in record.stages_s.items() if v >= 1)),
+        ("notes", "; ".join(record.notes)),
     ]
     return [(subject, words) for subject, words in told if words]
 

@@ -274,7 +274,7 @@ def cpu_shares(record: RunRecord) -> dict[str, float | None]:
     Shares are of all CPU seconds used; `machine_busy` is those, of the seconds that the
     processors had.
     """
-    harness, window = record.harness, record.window
+    harness = record.harness
     keys = ("openstack_share", "load_share", "other_share")
     if harness is None or not harness.total_cpu_s:
         return dict.fromkeys((*keys, "machine_busy"))
@@ -282,6 +282,6 @@ def cpu_shares(record: RunRecord) -> dict[str, float | None]:
     shares: dict[str, float | None] = {
         key: part / harness.total_cpu_s for key, part in zip(keys, parts, strict=True)
     }
-    had_s = 0.0 if window is None else record.machine.cpus * (window.end - window.start)
+    had_s = record.machine.cpus * harness.elapsed_s
     shares["machine_busy"] = harness.total_cpu_s / had_s if had_s else None
     return shares

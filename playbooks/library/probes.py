@@ -2,8 +2,8 @@
 """The probes of a host: laid down, started, read and taken away, one task for each.
 
 What runs inside services comes in by a drop-in of their units; the rest is read from the
-kernel and from RabbitMQ.  `start` notes what all counters are at, `collect` says how far
-they have come since.
+kernel and from RabbitMQ.  `start` notes what all counters are at, so does `stop`, and
+`collect` says how far they came.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DOCUMENTATION = r"""
 module: probes
 short_description: What the bench measures a host by
 options:
-  step: {description: "deploy, start, collect or remove", required: true, type: str}
+  step: {description: "deploy, start, stop, collect or remove", required: true, type: str}
   wanted: {description: Names of the probes that are on., type: list, default: []}
   units:
     description: "unit -> probes inside it, and its HTTP port if it has one"
@@ -46,6 +46,7 @@ options:
 PLACE = "/etc/discovery-xp-probes"
 RECORDS = "/var/lib/discovery-xp-probes"
 START = f"{RECORDS}/start.json"
+STOP = f"{RECORDS}/stop.json"
 UNITS = "/etc/systemd/system"
 DROP_IN = "probes.conf"
 CHANGING = "changing"
@@ -578,19 +579,42 @@ def start(args: Mapping[str, Any]) -> None:
     if "traffic" in args["wanted"] and not has_table():
         make_table(args["ports"])  # a host that was restarted has lost it
     forget_records()
-    with open(f"{START}.new", "w", encoding="utf-8") as file:
-        json.dump(read_counters(args, failed), file)
-    os.replace(f"{START}.new", START)
+    if os.path.exists(STOP):
+        os.unlink(STOP)
+    save(START, read_counters(args, failed))
+
+
+def stop(args: Mapping[str, Any]) -> list[str]:
+    """The window ends here; returns what couldn't be read."""
+    problems: list[str] = []
+    now = read_counters(args, lambda failure: problems.append(str(failure)))
+    if os.path.isdir(RECORDS):
+        save(STOP, {**now, "problems": problems})
+    return problems
+
+
+def save(path: str, data: Mapping[str, Any]) -> None:
+    """Replace a file of ours in one step."""
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump(data, file)
+    os.replace(f"{path}.new", path)
+
+
+def saved(path: str) -> dict[str, Any]:
+    """What it holds; nothing where it is absent or damaged."""
+    try:
+        found: dict[str, Any] = json.loads(read(path))
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 def collect(args: Mapping[str, Any]) -> dict[str, Any]:
     """What there is of the window, and `problems`: what isn't."""
-    problems: list[str] = []
-    now = read_counters(args, lambda failure: problems.append(str(failure)))
-    try:
-        before = json.loads(read(START))
-    except (OSError, ValueError):
-        before = {}
+    now, before = saved(STOP), saved(START)
+    problems: list[str] = list(now.get("problems", ()))
+    if not now:  # nobody ended it: it ends now
+        now = read_counters(args, lambda failure: problems.append(str(failure)))
     found: dict[str, Any] = {"problems": problems}
     for name, difference in (("usage", used), ("traffic", differences), ("messages", differences)):
         if name in now and name not in before:
@@ -656,6 +680,8 @@ def main() -> None:
         elif args["step"] == "start":
             start(args)
             module.exit_json(changed=False)
+        elif args["step"] == "stop":
+            module.exit_json(changed=False, problems=stop(args))
         installation = Installation(args)
         installation.remove() if args["step"] == "remove" else installation.run()
     except Failure as failure:

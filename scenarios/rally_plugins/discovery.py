@@ -46,10 +46,13 @@ MARGIN_S = 30.0
 # Each so many looks one is at all VMs, and at those in ERROR.
 FULL_LOOK_EVERY = 5
 USAGE_EVERY_S = 2.0
-# Whoever started the load says when it may begin.
-GO_WITHIN_S = 1800.0
-GO_EVERY_S = 0.05
-# Deletions of what isn't measured.
+# Whoever started the load says when it may begin, and go on after it.
+WORD_WITHIN_S = 1800.0
+WORD_EVERY_S = 0.05
+# Of a list: VMs of all projects.
+ALL = "all_tenants=1"
+# Boots and deletions of what isn't measured.
+WARMING_AT_ONCE = 16
 CLEARING_AT_ONCE = 32
 CLEARING_STOOD_STILL_S = 120.0
 ERROR_LENGTH = 300
@@ -83,6 +86,7 @@ class Region:
     site: str
     count: int
     warm_up: int
+    computes: list[str]
     url: str = ""
     failing_since: float | None = None
     lost: str = ""
@@ -172,6 +176,7 @@ class Vm:
     name: str
     region: Region
     number: int
+    compute: str | None = None
     requested_at: float = 0.0
     accepted_at: float | None = None
     seen_at: float | None = None
@@ -255,7 +260,7 @@ class Bench:
     # ------------------------------------------------------------ the life of a load
 
     async def run(self) -> None:
-        """Clear, warm up, wait for the word, load, look at what became of it, delete."""
+        """Clear, warm up, load when told to, look at what became of it when told to, delete."""
         tracing = aiohttp.TraceConfig()
         tracing.on_request_headers_sent.append(self.note_sent)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
@@ -278,7 +283,8 @@ class Bench:
             await self.clear("clearing VMs of earlier loads")
             self.order = await self.find_order()
             await self.warm_up()
-        await self.wait_for_go()
+        self.records.write("ready", at=time.time())
+        await self.wait_for("go")
         started = time.time()
         self.deadline = started + self.wanted["run_timeout_s"]
         self.usage("start")
@@ -287,6 +293,7 @@ class Bench:
         self.usage("end")
         self.records.write("loaded", last_sent_at=self.last_sent_at, time_is_up=self.time_is_up)
         self.deadline = float("inf")
+        await self.wait_for("on")
         if vms:
             self.records.write("stage", stage="looking where the VMs are", done=0, total=0)
             await self.describe(vms)
@@ -296,17 +303,16 @@ class Bench:
         complaints = {region.name: region.complaint for region in self.regions}
         self.records.write("done", lost={name: text for name, text in complaints.items() if text})
 
-    async def wait_for_go(self) -> None:
-        """Until the file is there that says when to begin."""
-        self.records.write("ready", at=time.time())
-        path, latest = Path(self.wanted["go"]), time.monotonic() + GO_WITHIN_S
+    async def wait_for(self, word: str) -> None:
+        """Until the file of this name is there, and the time that it names has come."""
+        path, latest = Path(self.wanted["words"]) / word, time.monotonic() + WORD_WITHIN_S
         while True:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 starts_at = float(path.read_text())
                 break
             if time.monotonic() > latest:
-                raise RuntimeError(f"nobody said go within {GO_WITHIN_S:g} s")
-            await asyncio.sleep(GO_EVERY_S)
+                raise RuntimeError(f"nobody said '{word}' within {WORD_WITHIN_S:g} s")
+            await asyncio.sleep(WORD_EVERY_S)
         await asyncio.sleep(max(0.0, starts_at - time.time()))
 
     async def note_sent(self, _session: Any, _context: Any, params: Any) -> None:
@@ -367,12 +373,15 @@ class Bench:
             raise Refusal(f"{type(error).__name__}: {error}") from None
 
     async def pages(self, region: Region, query: str, **how: Any) -> list[Any]:
-        """All servers of a list, however many pages it has; each page is a poll."""
+        """All servers of a list, however many pages it has; each page is a poll.
+
+        It is asked as admin: VMs of the warm-up are admin's.
+        """
         url: str | None = f"{region.url}/servers{query}"
         found: list[Any] = []
         while url:
             self.polls += 1
-            answer = await self.ask("GET", url, **how)
+            answer = await self.ask("GET", url, admin=True, **how)
             found += answer["servers"]
             links = [link for link in answer.get("servers_links", []) if link["rel"] == "next"]
             url = links[0]["href"] if links else None
@@ -436,7 +445,7 @@ class Bench:
         full = view.looks % FULL_LOOK_EVERY == FULL_LOOK_EVERY - 1
         since = "" if full or not view.since else f"&changes-since={as_utc(view.since)}"
         for status in ("ACTIVE", "ERROR") if full else ("ACTIVE",):
-            query = f"?status={status}&name={self.names}{since}"
+            query = f"?{ALL}&status={status}&name={self.names}{since}"
             servers = await self.pages(
                 region, query, limit_s=LOOK_ANSWER_S, connect_s=LOOK_CONNECT_S
             )
@@ -449,7 +458,7 @@ class Bench:
 
     async def look_for_ends(self, region: Region) -> None:
         left = await self.pages(
-            region, f"?name={self.names}", limit_s=LOOK_ANSWER_S, connect_s=LOOK_CONNECT_S
+            region, f"?{ALL}&name={self.names}", limit_s=LOOK_ANSWER_S, connect_s=LOOK_CONNECT_S
         )
         there, seen_at = {server["id"] for server in left}, time.time()
         for server_id, future in [*self.view.leaving.items()]:
@@ -497,7 +506,7 @@ class Bench:
 
     async def clear_of(self, name: str, region: Region, stage: str) -> None:
         """Those of region `name`, by way of `region`, until none is left or none goes."""
-        query = f"?name={names_of(name)}"
+        query = f"?{ALL}&name={names_of(name)}"
         left = await self.pages(region, query)
         total, places = len(left), asyncio.Semaphore(CLEARING_AT_ONCE)
         if left:
@@ -516,31 +525,45 @@ class Bench:
     async def clear_one(self, region: Region, server_id: str, places: asyncio.Semaphore) -> None:
         async with places:
             with contextlib.suppress(Refusal):  # what stays is in the next list
-                await self.ask("DELETE", f"{region.url}/servers/{server_id}")
+                await self.ask("DELETE", f"{region.url}/servers/{server_id}", admin=True)
 
     async def warm_up(self) -> None:
-        """Boot some VMs and delete them, but for those that are there to be read."""
+        """Boot some VMs and delete them, but for those that are there to be read.
+
+        On a compute that is named, only admin may.  A compute that has booted a VM and deleted
+        it has told the schedulers of its VMs: until then they ask the database at each boot.
+        """
+        wanted: list[tuple[Region, str | None]] = [
+            *((region, None) for region in interleaved(self.regions, lambda each: each.warm_up)),
+            *((region, name) for region in self.regions for name in region.computes),
+        ]
         vms = [
-            Vm(f"{PREFIX}{region.name}-9{number:05d}", region, number)
-            for number, region in enumerate(
-                interleaved(self.regions, lambda region: region.warm_up), start=1
-            )
+            Vm(f"{PREFIX}{region.name}-9{number:05d}", region, number, compute)
+            for number, (region, compute) in enumerate(wanted, start=1)
         ]
         if not vms:
             return
         self.records.write("stage", stage="warming up", done=0, total=len(vms))
-        await asyncio.gather(*(self.boot(vm, is_measured=False) for vm in vms))
+        places, done = asyncio.Semaphore(WARMING_AT_ONCE), 0
+
+        async def boot(vm: Vm) -> None:
+            nonlocal done
+            async with places:
+                await self.boot(vm, is_measured=False)
+            done += 1
+            self.records.write("stage", stage="warming up", done=done, total=len(vms))
+
+        await asyncio.gather(*(boot(vm) for vm in vms))
         for vm in vms:
             if vm.status != "ACTIVE":
                 text = f"{vm.region.name}, warming up: {vm.status}, {vm.error}"
                 self.records.write("note", text=text)
-        self.records.write("stage", stage="warming up", done=len(vms), total=len(vms))
         if self.wanted["kind"] == "reads":
             for vm in vms:
-                if vm.status == "ACTIVE" and vm.server_id:
+                if vm.status == "ACTIVE" and vm.server_id and not vm.compute:
                     self.to_show.setdefault(vm.region.name, []).append(vm.server_id)
         else:
-            await self.clear("warming up")
+            await self.clear("deleting the warm-up's VMs")
         self.view.begin_anew()
         for region in self.regions:  # it was down just then
             region.failing_since, region.unreached = None, 0
@@ -590,7 +613,7 @@ class Bench:
     async def boot(self, vm: Vm, is_measured: bool = True) -> None:
         """Ask for it and wait for what becomes of it; all of that is in `vm` then."""
         region = vm.region
-        order = {"name": vm.name, **self.order}
+        order = {"name": vm.name, **self.order, **({"host": vm.compute} if vm.compute else {})}
         waiting = self.view.wait_for_boot(vm.name)
         waiting.add_done_callback(retrieved)
         vm.requested_at = time.time()
@@ -602,8 +625,9 @@ class Bench:
             if region.lost:
                 raise Refusal(region.lost)
             answer = await self.ask(
-                "POST", f"{region.url}/servers", {"server": order}, limit_s=left_s(latest)
-            )
+                "POST", f"{region.url}/servers", {"server": order}, admin=bool(vm.compute),
+                limit_s=left_s(latest),
+            )  # fmt: skip
             vm.accepted_at, vm.server_id = time.time(), answer["server"]["id"]
             note("vm", name=vm.name, accepted_at=vm.accepted_at, server_id=vm.server_id)
             vm.status, vm.seen_at = await asyncio.wait_for(waiting, left_s(latest))
@@ -657,10 +681,10 @@ class Bench:
         by_id = {vm.server_id: vm for vm in vms if vm.server_id}
         # With `changes-since` a list has those that are deleted already as well.
         since = as_utc(min(vm.requested_at for vm in vms) - MARGIN_S)
-        query = f"/detail?all_tenants=1&name={self.names}&changes-since={since}"
+        query = f"/detail?{ALL}&name={self.names}&changes-since={since}"
         try:
             servers = await self.somewhere(
-                lambda region: self.pages(region, query, admin=True, limit_s=10 * ANSWER_S)
+                lambda region: self.pages(region, query, limit_s=10 * ANSWER_S)
             )
         except Refusal as error:
             self.records.write("note", text=f"looking where the VMs are: {error}")

@@ -76,7 +76,7 @@ def make_run(
             stages_s={"deploy": 60.0, "load": active * s_per_vm + 1},
             window=Window(START, START + 100),
             load=Load(cpu_s=5.0, cores=0.05, polls=40, host="machine"),
-            harness=Harness(150.0, 120.0, 5.0, 25.0),
+            harness=Harness(150.0, 120.0, 5.0, 25.0, 100.0),
         )
     )
     run.write_text("scenario.yaml", "name: boot\n")

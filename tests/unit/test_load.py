@@ -88,8 +88,20 @@ def test_rallys_task_is_plain_json_and_says_all() -> None:
     written = json.loads(json.dumps(load.task(boot(6, vm_timeout_s=5), share(), "")))
     wanted = written["subtasks"][0]["scenario"]["Discovery.load"]["load"]
     assert wanted["regions"] == [
-        {"name": "site1", "site": "site1", "count": 3, "warm_up": 1},
-        {"name": "site2", "site": "site2", "count": 3, "warm_up": 1},
+        {
+            "name": "site1",
+            "site": "site1",
+            "count": 3,
+            "warm_up": 1,
+            "computes": ["site1-compute-1"],
+        },
+        {
+            "name": "site2",
+            "site": "site2",
+            "count": 3,
+            "warm_up": 1,
+            "computes": ["site2-compute-1"],
+        },
     ]
     assert (wanted["kind"], wanted["concurrency"], wanted["vm_timeout_s"]) == ("boot", None, 5)
 

@@ -196,10 +196,17 @@ class Try:
         self.cloud = Cloud(plugin)
 
     def __call__(self, kind: str = "boot", counts: tuple[int, ...] = (2, 2), **more: Any) -> Tried:
-        (self.folder / "go").write_text("0")
+        for word in ("go", "on"):
+            (self.folder / word).write_text("0")
         records = self.folder / "records.jsonl"
         regions = [
-            {"name": f"site{number}", "site": f"site{number}", "count": count, "warm_up": 0}
+            {
+                "name": f"site{number}",
+                "site": f"site{number}",
+                "count": count,
+                "warm_up": 0,
+                "computes": [],
+            }
             for number, count in enumerate(counts, start=1)
         ]
         wanted = {
@@ -207,7 +214,7 @@ class Try:
             "clears": [region["name"] for region in regions], "flavor": "m1.tiny",
             "image": "discovery", "network": "", "poll_interval_s": 0.01, "vm_timeout_s": 5,
             "run_timeout_s": 5, "delete_after": True, "reads": ["list", "hypervisors"],
-            "repeats": 2, "records": str(records), "go": str(self.folder / "go"), **more,
+            "repeats": 2, "records": str(records), "words": str(self.folder), **more,
         }  # fmt: skip
         iterations: list[dict[str, Any]] = []
 
@@ -271,7 +278,7 @@ def test_so_many_are_under_way_as_is_wanted(attempt: Try) -> None:
 def test_polls_are_lists_of_names_since_the_last(attempt: Try) -> None:
     done = attempt(counts=(1,))
     lists = [path for method, _, path in attempt.cloud.asked if "status=ACTIVE" in path]
-    assert lists[0] == "/compute/servers?status=ACTIVE&name=^load-site1-[0-9]%2B$"
+    assert lists[0] == "/compute/servers?all_tenants=1&status=ACTIVE&name=^load-site1-[0-9]%2B$"
     assert all("changes-since" in path for path in lists[1:])
     assert not any("detail" in path for path in lists)
     regions = {region for _, region, path in attempt.cloud.asked if "status=" in path}
@@ -286,7 +293,7 @@ def test_regions_are_looked_at_in_turn(attempt: Try) -> None:
     assert done.statuses == {"load-site1-00001": "TIMEOUT"}
     looks = [(region, path) for _, region, path in attempt.cloud.asked if "status=ACTIVE" in path]
     assert [region for region, _ in looks[:6]] == ["site1", "site2", "site3"] * 2
-    assert looks[0][1] == "/compute/servers?status=ACTIVE&name=^load-"
+    assert looks[0][1] == "/compute/servers?all_tenants=1&status=ACTIVE&name=^load-"
 
 
 def test_what_the_api_refuses_is_told_in_its_words(attempt: Try) -> None:
