@@ -59,7 +59,14 @@ def choose_scenario(path: Path | None, vms: int | None, small: bool) -> Scenario
     chosen = read_scenario(path) if path else Scenario(name="boot", kind="boot", vms=500)
     if path is None and small:
         chosen = dataclasses.replace(chosen, vms=20)
-    return chosen if vms is None else dataclasses.replace(chosen, vms=vms)
+    if vms is None:
+        return chosen
+    if not chosen.boots:
+        raise Refused(
+            f"--vms {vms}: scenario '{chosen.name}' boots no VMs, its kind is '{chosen.kind}'",
+            "leave --vms out; 'iterations' in the scenario says how much is asked",
+        )
+    return dataclasses.replace(chosen, vms=vms)
 
 
 def choose_probes(text: str) -> tuple[str, ...]:
@@ -74,6 +81,12 @@ def choose_probes(text: str) -> tuple[str, ...]:
             f"write 'all', 'none' or some of {', '.join(store.PROBES)}",
         )
     return tuple(probe for probe in store.PROBES if probe in named)
+
+
+def check(plan: Plan, wanted: Wanted) -> None:
+    """Raise Refused where it is known beforehand that the run can't be done or stored."""
+    load.shares(plan, wanted.scenario)
+    store.require_writable(wanted.results / plan.name)
 
 
 def expected_s(plan: Plan, wanted: Wanted) -> float:
@@ -110,9 +123,11 @@ def run(
 ) -> Run:
     """The whole life, as the module's docstring numbers it.
 
-    `opened` gets the run's folder early, `on_pace` how the load comes on.  Raises Failed,
-    after the run was closed as partial, when the load couldn't be done.
+    `opened` gets the run's folder early, `on_pace` how the load comes on.  Raises Refused
+    before anything is touched, as `check` does; Failed, after the run was closed as partial,
+    when the load couldn't be done.
     """
+    check(plan, wanted)
     progress = stopwatch = Stopwatch(progress)
     testbed = Testbed(plan.name)
     try:
@@ -213,8 +228,11 @@ def _load_and_collect(
         # Where VMs landed and when they were deleted is known by now.
         stored.write_table("vms", done.vms)
         stored.write_table("actions", done.actions)
-        _keep_raw(done.raw, stored)
     finally:
+        if load.raw_folder(testbed).is_dir():
+            shutil.copytree(
+                load.raw_folder(testbed), stored.path("rally"), dirs_exist_ok=True
+            )  # fmt: skip
         if busy.began_at is not None:
             busy.end()  # unless it has ended
             window = (done.window if done else None) or (busy.began_at, time.time())
@@ -226,11 +244,6 @@ def _load_and_collect(
             stored.update(notes=(*(done.notes if done else ()), *missing))
     stored.update(**_figures(stored, done, busy))
     return done.reason
-
-
-def _keep_raw(raw: Path, stored: Run) -> None:
-    """Rally's own reports and logs, by load host."""
-    shutil.copytree(raw, stored.path("rally"), dirs_exist_ok=True)
 
 
 def _figures(stored: Run, done: load.LoadRun, busy: _Busy) -> dict[str, Any]:
@@ -246,12 +259,7 @@ def _figures(stored: Run, done: load.LoadRun, busy: _Busy) -> dict[str, Any]:
             other_cpu_s=round(max(0.0, busy.cpu_s - openstack_s - done.cpu_s), 2),
             elapsed_s=round(busy.elapsed_s, 3),
         )
-    return {
-        "vms": store.Vms(**done.vm_counts),
-        "duration_s": done.duration_s,
-        "load": store.Load(**done.load),
-        "harness": harness,
-    }
+    return {"load": store.Load(**done.load), "harness": harness}
 
 
 def _keep_logs(hosts: Hosts, testbed: Testbed, stored: Run, progress: Progress) -> None:
@@ -269,7 +277,11 @@ def _close(stored: Run, reason: str | None, stages_s: Mapping[str, float]) -> No
         stored.merge()
     except OSError as error:  # its parts stay, and are read as well
         reason = reason or f"it couldn't be stored: {error.strerror or error}"
+    rows = stored.table("vms").to_pylist()
     stored.update(
+        # Of a load that was interrupted nobody said it.
+        vms=store.Vms(**load.vm_counts(rows)),
+        duration_s=load.duration_s(rows),
         ended=now(),
         status="complete" if reason is None else "partial",
         reason=reason,

@@ -548,6 +548,7 @@ def bench(
         probes=benches.choose_probes(probes),
         keep=keep,
     )
+    benches.check(made, wanted)
     console = _console()
     for line in benches.foretell(made, wanted):
         console.print(line, markup=False, soft_wrap=True)

@@ -34,7 +34,9 @@ class Follower:
             self._print(f"{stage}{count}{self._left(now)}")
         if total and 0 < done < total:
             rate = done / max(0.001, now - self.stage_started)
-            self._count(f"{done} of {total}{pace_in_words(rate, (total - done) / rate)}")
+            # The first few say little of the others: hosts are worked on side by side.
+            pace = pace_in_words(rate, (total - done) / rate) if 10 * done >= total else ""
+            self._count(f"{done} of {total}{pace}")
 
     def pace(self, pace: Pace) -> None:
         """How a load comes on; in place of its stage's plain count."""

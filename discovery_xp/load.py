@@ -132,23 +132,6 @@ class LoadRun:
         return ", ".join(self.hosts)
 
     @property
-    def vm_counts(self) -> dict[str, int]:
-        """run.json's `vms`: `asked`, `active`, `failed`, `deleted`."""
-        active = sum(row["status"] == "ACTIVE" for row in self.vms)
-        return {
-            "asked": self.asked,
-            "active": active,
-            "failed": len(self.vms) - active,
-            "deleted": sum(row["deleted_at"] is not None for row in self.vms),
-        }
-
-    @property
-    def duration_s(self) -> float | None:
-        """From the first request to the last VM seen ACTIVE; None when none got there."""
-        seen = [row["seen_at"] for row in self.vms if row["status"] == "ACTIVE"]
-        return max(seen) - min(row["requested_at"] for row in self.vms) if seen else None
-
-    @property
     def cores(self) -> float:
         """CPU that the load generator took, on average over the window."""
         if self.window is None:
@@ -726,6 +709,28 @@ def _files(variables: Mapping[str, Any], scenario: Scenario, share: Share) -> di
 # ---------------------------------------------------------------- a load
 
 
+def raw_folder(testbed: Testbed) -> Path:
+    """Where a load leaves Rally's reports and logs, by host, whether it ended well or not."""
+    return testbed.folder / "load"
+
+
+def vm_counts(vms: Sequence[Row]) -> dict[str, int]:
+    """run.json's `vms`: `asked`, `active`, `failed`, `deleted`."""
+    active = sum(row["status"] == "ACTIVE" for row in vms)
+    return {
+        "asked": len(vms),
+        "active": active,
+        "failed": len(vms) - active,
+        "deleted": sum(row["deleted_at"] is not None for row in vms),
+    }
+
+
+def duration_s(vms: Sequence[Row]) -> float | None:
+    """From the first request to the last VM seen ACTIVE; None when none got there."""
+    seen = [row["seen_at"] for row in vms if row["status"] == "ACTIVE"]
+    return max(seen) - min(row["requested_at"] for row in vms) if seen else None
+
+
 def run(
     hosts: Hosts,
     testbed: Testbed,
@@ -751,7 +756,7 @@ def run(
     planned = shares(hosts.plan, scenario)
     sites = {host.name: host.site for host in hosts.plan.hosts}
     ledger = Ledger(scenario, [share.host for share in planned], sites)
-    raw = testbed.folder / "load"
+    raw = raw_folder(testbed)
     shutil.rmtree(raw, ignore_errors=True)
     said: Said = queue.Queue()
     load_hosts = [_LoadHost(testbed, share.host, said) for share in planned]

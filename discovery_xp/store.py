@@ -560,6 +560,18 @@ class Run:
         return self.folder / f"{table}.parts"
 
 
+def require_writable(folder: Path) -> None:
+    """Raise Refused unless files can be made in a folder, which may have to be made first."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(
+            f"{folder}: can't be written to ({there} is no folder, or isn't yours to write in)",
+            "name another folder for results",
+        )
+
+
 def new_run(root: Path, experiment: str, started: str, plan_digest: str) -> Run:
     """Make a run's folder; `started` is the time in UTC, as `testbed.now` gives it.
 

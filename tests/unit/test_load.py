@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,41 @@ def test_sites_without_a_share_start_nothing_but_are_cleared() -> None:
     found = load.shares(plan_of(3), boot(1, starts_on="sites"))
     assert [share.host for share in found] == ["site1-controller-1"]
     assert found[0].clears == ("site1", "site2", "site3")
+
+
+def zoned(plan: Plan) -> Plan:
+    assert plan.cloud is not None
+    zones = dataclasses.replace(plan.cloud, placement="availability-zones")
+    return dataclasses.replace(plan, cloud=zones)
+
+
+def test_every_compute_is_warmed_by_way_of_its_own_site() -> None:
+    plan = plan_of(2, controllers=2)
+    [share] = load.shares(plan, boot(8))
+    assert [region.name for region in share.regions] == [
+        "site1", "site1-controller-2", "site2", "site2-controller-2",
+    ]  # fmt: skip
+    assert share.computes == (("site1-compute-1",), (), ("site2-compute-1",), ())
+    at_sites = load.shares(plan, boot(8, starts_on="sites"))
+    assert [each.computes for each in at_sites] == [
+        (("site1-compute-1",),), ((),), (("site2-compute-1",),), ((),),
+    ]  # fmt: skip
+
+
+def test_computes_of_sites_that_arent_asked_are_shared_out_unless_sites_are_zones() -> None:
+    scenario = boot(8, regions=("site3", "site1"))
+    [share] = load.shares(plan_of(4), scenario)
+    assert share.computes == (
+        ("site3-compute-1", "site2-compute-1"),
+        ("site1-compute-1", "site4-compute-1"),
+    )
+    [share] = load.shares(zoned(plan_of(4)), scenario)
+    assert share.computes == (("site3-compute-1",), ("site1-compute-1",))
+
+
+def test_a_number_of_vms_to_warm_up_with_names_no_compute() -> None:
+    [share] = load.shares(plan_of(2), boot(8, warm_up=5))
+    assert (share.warm_ups, share.computes) == ((3, 2), ((), ()))
 
 
 def test_a_list_of_regions_is_kept_in_its_order() -> None:
@@ -258,6 +294,12 @@ def test_stages_of_several_load_hosts_are_added_up() -> None:
 # ---------------------------------------------------------------- loads that died
 
 
+def test_a_stage_before_the_load_is_not_told_again_after_it() -> None:
+    book = take(ledger(), {"line": "stage", "stage": "warming up", "done": 2, "total": 2}, *ONE)
+    assert book.hosts[MASTER].is_loaded
+    assert book.stage() is None
+
+
 def test_a_killed_load_keeps_what_it_had_and_says_why() -> None:
     book = take(ledger(vms=5), *ONE[:8], asked("c", 101.0), KILLED)
     take(book, usage(103.0, 1.6, 7))
@@ -365,8 +407,8 @@ def test_a_result_sums_up_its_rows() -> None:
         hosts=(MASTER,),
         raw=Path("raw"),
     )
-    assert done.vm_counts == {"asked": 2, "active": 1, "failed": 1, "deleted": 1}
-    assert done.duration_s == pytest.approx(4.2)
+    assert load.vm_counts(done.vms) == {"asked": 2, "active": 1, "failed": 1, "deleted": 1}
+    assert load.duration_s(done.vms) == pytest.approx(4.2)
     assert done.load == {
         "cpu_s": pytest.approx(0.25),
         "cores": pytest.approx(0.25 / 4.3),

@@ -970,6 +970,7 @@ def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(module, "RECORDS", str(tmp_path))
     monkeypatch.setattr(module, "START", str(tmp_path / "start.json"))
+    monkeypatch.setattr(module, "STOP", str(tmp_path / "stop.json"))
     monkeypatch.setattr(module, "has_table", lambda: True)
     for name in at:
         monkeypatch.setattr(module, f"{name}_now", reader(name))
@@ -993,6 +994,29 @@ def test_a_window_is_what_counters_did_between_start_and_collect(counters: dict[
         "traffic": {"10.0.0.1 3306": [20, 2]},
         "messages": {"": [4, 4, 4]},
     }
+
+
+def test_what_comes_after_its_end_is_in_no_window(counters: dict[str, Any]) -> None:
+    module.start(windowed())
+    counters["traffic"] = {"10.0.0.1 3306": [30, 3]}
+    assert module.stop(windowed()) == []
+    counters["traffic"] = {"10.0.0.1 3306": [500, 50]}
+    assert module.collect(windowed())["traffic"] == {"10.0.0.1 3306": [20, 2]}
+    assert module.collect(windowed())["traffic"] == {"10.0.0.1 3306": [20, 2]}, "asked again"
+    module.start(windowed())
+    assert module.collect(windowed())["traffic"] == {}, "the next window has an end of its own"
+
+
+def test_what_couldnt_be_read_as_it_ended_is_told_when_it_is_collected(
+    counters: dict[str, Any],
+) -> None:
+    module.start(windowed())
+    counters["messages"] = module.Failure("rabbitmqctl: down")
+    assert module.stop(windowed()) == ["rabbitmqctl: down"]
+    counters["messages"] = {"": [9, 9, 9]}
+    found = module.collect(windowed())
+    assert found["problems"] == ["rabbitmqctl: down"]
+    assert "messages" not in found and "usage" in found
 
 
 def test_what_cant_be_read_at_the_end_costs_no_other_table(counters: dict[str, Any]) -> None:

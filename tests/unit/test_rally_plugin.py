@@ -100,6 +100,7 @@ class Cloud:
         self.valid_tokens = {"token1", "token2"}
         self.asked: list[tuple[str, str, str]] = []
         self.after_post: Callable[[], None] = lambda: None
+        self.orders: list[dict[str, Any]] = []
 
     async def send(
         self, method: str, url: str, body: Any, headers: dict[str, str], limits: Any
@@ -127,6 +128,7 @@ class Cloud:
             return 200, {"images": [{"name": "discovery", "id": "i", "status": "active"}]}
         if method == "POST" and path == "/compute/servers":
             name = body["server"]["name"]
+            self.orders.append(body["server"])
             if name in self.refuses:
                 status, words = self.refuses[name]
                 return status, {"forbidden": {"message": words, "code": status}}
@@ -195,8 +197,16 @@ class Try:
         self.folder = folder
         self.cloud = Cloud(plugin)
 
-    def __call__(self, kind: str = "boot", counts: tuple[int, ...] = (2, 2), **more: Any) -> Tried:
-        for word in ("go", "on"):
+    def __call__(
+        self,
+        kind: str = "boot",
+        counts: tuple[int, ...] = (2, 2),
+        warm_up: int = 0,
+        computes: tuple[str, ...] = (),
+        words: tuple[str, ...] = ("go", "on"),
+        **more: Any,
+    ) -> Tried:
+        for word in words:
             (self.folder / word).write_text("0")
         records = self.folder / "records.jsonl"
         regions = [
@@ -204,8 +214,8 @@ class Try:
                 "name": f"site{number}",
                 "site": f"site{number}",
                 "count": count,
-                "warm_up": 0,
-                "computes": [],
+                "warm_up": warm_up,
+                "computes": [each for each in computes if each.startswith(f"site{number}-")],
             }
             for number, count in enumerate(counts, start=1)
         ]
@@ -294,6 +304,29 @@ def test_regions_are_looked_at_in_turn(attempt: Try) -> None:
     looks = [(region, path) for _, region, path in attempt.cloud.asked if "status=ACTIVE" in path]
     assert [region for region, _ in looks[:6]] == ["site1", "site2", "site3"] * 2
     assert looks[0][1] == "/compute/servers?all_tenants=1&status=ACTIVE&name=^load-"
+
+
+def test_each_compute_that_is_named_boots_a_vm_before_the_load(attempt: Try) -> None:
+    names = ("site1-compute-1", "site1-compute-2", "site2-compute-1")
+    done = attempt(counts=(1, 1), warm_up=1, computes=names)
+    orders = attempt.cloud.orders
+    assert [order.get("host") for order in orders] == [None, None, *names, None, None]
+    assert [order["name"] for order in orders[:3]] == [
+        "load-site1-900001", "load-site2-900002", "load-site1-900003",
+    ]  # fmt: skip
+    assert sorted(done.statuses) == ["load-site1-00001", "load-site2-00001"], "only the load's"
+    assert done.stages[:2] == ["warming up", "deleting the warm-up's VMs"]
+    assert attempt.cloud.servers == {}
+
+
+def test_vms_stay_until_whoever_started_the_load_says_so(
+    attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "WORD_WITHIN_S", 0.2)
+    with pytest.raises(RuntimeError, match=r"nobody said 'on' within 0\.2 s"):
+        attempt(words=("go",))
+    assert len(attempt.cloud.servers) == 4
+    assert not [path for method, _, path in attempt.cloud.asked if "detail" in path]
 
 
 def test_what_the_api_refuses_is_told_in_its_words(attempt: Try) -> None:

@@ -54,6 +54,24 @@ def test_a_folder_that_cant_be_made_is_refused(tmp_path: Path) -> None:
         new_run(tmp_path / "results", "a", "2026-11-23T16:05:01Z", "1f2e")
 
 
+def test_whether_results_can_be_stored_is_known_before(tmp_path: Path) -> None:
+    store.require_writable(tmp_path / "not" / "there")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refused, match=r"file/x: can't be written to \(.*/file is no folder"):
+        store.require_writable(tmp_path / "file/x")
+
+
+def test_the_last_word_has_room_on_a_full_disk(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    before = {path.name for path in run.folder.iterdir()}
+    run.keep_room()
+    [room] = [path for path in run.folder.iterdir() if path.name not in before]
+    assert room.stat().st_blocks * 512 > 4 * len((run.folder / "run.json").read_bytes())
+    run.free_room()
+    run.free_room()
+    assert {path.name for path in run.folder.iterdir()} == before
+
+
 def test_runs_are_found_wherever_they_lie_the_oldest_first(tmp_path: Path) -> None:
     late = make_run(tmp_path / "results", started="2026-11-23T17:00:00Z")
     early = make_run(tmp_path / "results", experiment="other", started="2026-11-23T16:00:00Z")

@@ -1,0 +1,151 @@
+"""What a bench decides before it acts, and how it closes a run."""
+
+import errno
+import time
+from pathlib import Path
+
+import pytest
+
+from discovery_xp import bench, store
+from discovery_xp.bench import Wanted
+from discovery_xp.errors import Refused
+from discovery_xp.plan import Plan, make_plan
+from discovery_xp.scenario import Scenario
+from discovery_xp.store import Run
+from discovery_xp.topology import parse_topology
+from tests.unit.synthetic_run import make_run
+from tests.unit.test_cli import discovery_xp
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+
+
+def plan_of(sites: int) -> Plan:
+    text = f"name: try\nsites: [{{name: site, count: {sites}, computes: 6}}]"
+    return make_plan(parse_topology(text), cloud=True)
+
+
+def wanted(results: Path, scenario: Scenario | None = None, **more: bool) -> Wanted:
+    return Wanted(
+        scenario or Scenario("boot", "boot", vms=500),
+        "",
+        results,
+        store.PROBES,
+        **{"keep": False, **more},
+    )
+
+
+def test_without_a_scenario_it_is_the_papers_or_a_small_one() -> None:
+    assert bench.choose_scenario(None, None, small=False).vms == 500
+    assert bench.choose_scenario(None, None, small=True).vms == 20
+    assert bench.choose_scenario(None, 7, small=True).vms == 7
+    chosen = bench.choose_scenario(SCENARIOS / "boot-steady.yaml", 7, small=True)
+    assert (chosen.name, chosen.vms, chosen.concurrency) == ("boot-steady", 7, 20)
+
+
+def test_vms_of_a_scenario_without_any_are_refused() -> None:
+    with pytest.raises(Refused, match="--vms 7: scenario 'reads' boots no VMs"):
+        bench.choose_scenario(SCENARIOS / "reads.yaml", 7, small=False)
+
+
+def test_probes_are_named_in_any_order() -> None:
+    assert bench.choose_probes("all") == store.PROBES
+    assert bench.choose_probes("none") == ()
+    assert bench.choose_probes("usage, calls") == ("calls", "usage")
+    with pytest.raises(Refused, match="--probes: no probe 'cpu'; write 'all', 'none' or some of"):
+        bench.choose_probes("usage,cpu")
+
+
+def test_what_will_happen_is_told_with_its_time(tmp_path: Path) -> None:
+    lines = bench.foretell(plan_of(8), wanted(tmp_path))
+    assert lines[0] == (
+        "try: 57 hosts at 8 sites are made, OpenStack is deployed on them, 'boot' asks for "
+        "500 VMs; then all but the results is destroyed"
+    )
+    assert str(tmp_path / "try") in lines[1]
+    assert "this takes about" in lines[2]
+    kept = bench.foretell(plan_of(2), wanted(tmp_path, Scenario("r", "reads"), keep=True))
+    assert "'r' asks for 100 rounds; the testbed stays up" in kept[0]
+    assert bench.expected_s(plan_of(8), wanted(tmp_path)) > bench.expected_s(
+        plan_of(2), wanted(tmp_path)
+    )
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is(tmp_path: Path) -> None:
+    elsewhere = Scenario("far", "boot", regions=("site9",))
+    with pytest.raises(Refused, match="the cloud has no region 'site9'"):
+        bench.check(plan_of(2), wanted(tmp_path, elsewhere))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refused, match="is no folder"):
+        bench.check(plan_of(2), wanted(tmp_path / "file"))
+    bench.check(plan_of(2), wanted(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing was made"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--probes", "cpu"], "--probes: no probe 'cpu'; write"),
+        (["--vms", "0"], "Invalid value for '--vms'"),
+        (["--latency", "10"], "'10' has no unit; write '10ms'"),
+        (["--sites", "0"], "--sites"),
+        (["--backend", "oracle"], "'oracle' is not"),
+        (["--scenario", "nowhere.yaml"], "nowhere.yaml"),
+        (["nowhere.yaml"], "nowhere.yaml"),
+        (["--name", "A B"], "'A B' is not a name"),
+        (["--results", "/dev/null/x"], "/dev/null/x/sites-2: can't be written to"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = discovery_xp("bench", *arguments, home=tmp_path / "home")
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "home").exists()
+
+
+# ---------------------------------------------------------------- the end of a run
+
+
+def running(folder: Path) -> Run:
+    return make_run(folder, status="running")
+
+
+def test_a_run_is_closed_complete_or_with_a_reason(tmp_path: Path) -> None:
+    run = running(tmp_path / "a")
+    run.keep_room()
+    bench._close(run, None, {"load": 2.5})
+    record = run.load()
+    assert (record.status, record.reason, record.stages_s) == ("complete", None, {"load": 2.5})
+    assert not [path for path in run.folder.iterdir() if path.name.startswith(".")]
+    other = running(tmp_path / "b")
+    bench._close(other, "interrupted", {})
+    assert (other.load().status, other.load().reason) == ("partial", "interrupted")
+
+
+def test_a_run_that_cant_be_merged_says_so_and_keeps_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = running(tmp_path)
+
+    def full(_run: Run) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Run, "merge", full)
+    bench._close(run, None, {})
+    assert run.load().reason == "it couldn't be stored: No space left on device"
+
+
+def test_the_machines_cpu_is_that_between_two_moments() -> None:
+    busy = bench._Busy()
+    busy.end()
+    assert (busy.began_at, busy.cpu_s, busy.elapsed_s) == (None, 0.0, 0.0)
+    busy.begin()
+    until = time.process_time() + 0.15
+    while time.process_time() < until:
+        pass
+    busy.end()
+    seen = busy.cpu_s, busy.elapsed_s
+    assert busy.cpu_s >= 0.1 and busy.elapsed_s >= 0.1
+    busy.end()
+    assert (busy.cpu_s, busy.elapsed_s) == seen, "only the first end counts"
