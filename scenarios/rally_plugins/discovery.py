@@ -498,34 +498,47 @@ class Bench:
 
     async def clear(self, stage: str) -> None:
         """Delete what any load left of the VMs that are ours to clear."""
-        for name in self.wanted["clears"]:
-            try:
-                await self.somewhere(lambda region, name=name: self.clear_of(name, region, stage))  # type: ignore[misc]
-            except Refusal as error:
-                self.records.write("note", text=f"{stage}, {name}: {error}")
+        try:
+            await self.somewhere(lambda region: self.clear_by(region, stage))
+        except Refusal as error:
+            self.records.write("note", text=f"{stage}: {error}")
 
-    async def clear_of(self, name: str, region: Region, stage: str) -> None:
-        """Those of region `name`, by way of `region`, until none is left or none goes."""
-        query = f"?{ALL}&name={names_of(name)}"
-        left = await self.pages(region, query)
+    async def clear_by(self, region: Region, stage: str) -> None:
+        """By way of `region`, until none is left or none goes."""
+        own = re.compile(f"{PREFIX}({'|'.join(self.wanted['clears'])})-[0-9]+")
+
+        async def those_left() -> list[Any]:
+            found = await self.pages(region, f"?{ALL}&name=^{PREFIX}")
+            return [server for server in found if own.fullmatch(server["name"])]
+
+        left = await those_left()
         total, places = len(left), asyncio.Semaphore(CLEARING_AT_ONCE)
         if left:
             self.records.write("stage", stage=stage, done=0, total=total)
-        await asyncio.gather(*(self.clear_one(region, server["id"], places) for server in left))
+        apis = [each for each in self.regions if not each.lost] or [region]
+        await asyncio.gather(
+            *(self.clear_one([apis[index % len(apis)], region], server["id"], places)
+              for index, server in enumerate(left))
+        )  # fmt: skip
         latest = time.monotonic() + CLEARING_STOOD_STILL_S
         while left and time.monotonic() < latest:
             await asyncio.sleep(self.wanted["poll_interval_s"])
-            before, left = left, await self.pages(region, query)
+            before, left = left, await those_left()
             if len(left) < len(before):
                 latest = time.monotonic() + CLEARING_STOOD_STILL_S
             self.records.write("stage", stage=stage, done=total - len(left), total=total)
         if left:
             self.records.write("note", text=f"{len(left)} VMs can't be deleted ({stage})")
 
-    async def clear_one(self, region: Region, server_id: str, places: asyncio.Semaphore) -> None:
+    async def clear_one(
+        self, regions: list[Region], server_id: str, places: asyncio.Semaphore
+    ) -> None:
+        """By way of the first region that takes it."""
         async with places:
-            with contextlib.suppress(Refusal):  # what stays is in the next list
-                await self.ask("DELETE", f"{region.url}/servers/{server_id}", admin=True)
+            for region in regions:
+                with contextlib.suppress(Refusal):  # what stays is in the next list
+                    await self.ask("DELETE", f"{region.url}/servers/{server_id}", admin=True)
+                    return
 
     async def warm_up(self) -> None:
         """Boot some VMs and delete them, but for those that are there to be read.
