@@ -54,7 +54,8 @@ ALL = "all_tenants=1"
 # Boots and deletions of what isn't measured.
 WARMING_AT_ONCE = 16
 CLEARING_AT_ONCE = 32
-CLEARING_STOOD_STILL_S = 120.0
+# Deletions are waited for no longer when no VM has gone for so long.
+STOOD_STILL_S = 120.0
 ERROR_LENGTH = 300
 
 
@@ -137,6 +138,7 @@ class View:
         self.lost = ""
         self.looks = 0
         self.since = 0.0
+        self.last_gone_at = 0.0
 
     def wait_for_boot(self, name: str) -> asyncio.Future[tuple[str, float]]:
         """Done with (status, when it was seen) once the VM is ACTIVE or in ERROR."""
@@ -464,6 +466,7 @@ class Bench:
         for server_id, future in [*self.view.leaving.items()]:
             if server_id not in there and not future.done():
                 future.set_result(seen_at)
+                self.view.last_gone_at = seen_at
 
     @property
     def names(self) -> str:
@@ -520,12 +523,12 @@ class Bench:
             *(self.clear_one([apis[index % len(apis)], region], server["id"], places)
               for index, server in enumerate(left))
         )  # fmt: skip
-        latest = time.monotonic() + CLEARING_STOOD_STILL_S
+        latest = time.monotonic() + STOOD_STILL_S
         while left and time.monotonic() < latest:
             await asyncio.sleep(self.wanted["poll_interval_s"])
             before, left = left, await those_left()
             if len(left) < len(before):
-                latest = time.monotonic() + CLEARING_STOOD_STILL_S
+                latest = time.monotonic() + STOOD_STILL_S
             self.records.write("stage", stage=stage, done=total - len(left), total=total)
         if left:
             self.records.write("note", text=f"{len(left)} VMs can't be deleted ({stage})")
@@ -675,7 +678,7 @@ class Bench:
         try:
             url = f"{self.api_of(vm.region)}/servers/{vm.server_id}"
             await self.ask("DELETE", url, limit_s=left_s(latest))
-            vm.deleted_at = await asyncio.wait_for(waiting, left_s(latest))
+            vm.deleted_at = await self.until_gone(waiting, latest)
             self.records.write("vm", name=vm.name, deleted_at=vm.deleted_at)
         except Refusal as refusal:
             error = str(refusal)
@@ -683,11 +686,22 @@ class Bench:
         except Lost as lost:
             error = str(lost)
         except TimeoutError:
-            error = f"not gone within {self.wanted['vm_timeout_s']:g} s"
+            error = f"not gone within {time.time() - started:.0f} s"
         finally:
             waiting.cancel()
         self.action("delete", vm.region, started, vm.deleted_at or time.time(), error, vm.number)
         return error
+
+    async def until_gone(self, waiting: asyncio.Future[float], latest: float) -> float:
+        """When a VM was seen to be gone; TimeoutError when it is late, or nothing goes any more."""
+        asked = time.time()
+        while True:
+            until = min(latest, max(asked, self.view.last_gone_at) + STOOD_STILL_S)
+            try:
+                return await asyncio.wait_for(asyncio.shield(waiting), left_s(until))
+            except TimeoutError:
+                if time.time() >= min(latest, self.view.last_gone_at + STOOD_STILL_S):
+                    raise
 
     async def describe(self, vms: list[Vm]) -> None:
         """Where each VM is, when it says it got ACTIVE, why it failed: as admin, afterwards."""
