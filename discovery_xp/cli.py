@@ -543,7 +543,7 @@ def bench(
     made = make_plan(dataclasses.replace(chosen, openstack=cloud), name, cloud=True)
     wanted = benches.Wanted(
         scenario=benches.choose_scenario(scenario, vms, small),
-        topology_text=topology.read_text() if topology else _as_file(sites or 2, latency),
+        topology_text=_as_file(topology, sites, latency, backend, placement),
         results=results,
         probes=benches.choose_probes(probes),
         keep=keep,
@@ -577,12 +577,25 @@ def bench(
         )
 
 
-def _as_file(sites: int, latency: str | None) -> str:
-    """What the command line said, as a topology file that says the same."""
+def _as_file(path: Path | None, sites: int | None, latency: str | None, *asked: str | None) -> str:
+    """The topology as it was written, or a file that says what the command line did.
+
+    `asked` are the values of --backend and --placement, None where they weren't given.
+    """
+    openstack = {
+        key: value
+        for key, value in zip(("backend", "placement"), asked, strict=True)
+        if value is not None
+    }
+    options = ", ".join(f"{key}: {value}" for key, value in openstack.items())
+    if path is not None:
+        more = f"# On the command line: {options}\n" if options else ""
+        return path.read_text(encoding="utf-8") + more
     delay = f"network: {{delay: {latency}}}\n" if latency else ""
     return (
         f"name: sites-{sites}\n"
         f"sites: [{{name: site, count: {sites}, controllers: 1, computes: 6, data: 1}}]\n{delay}"
+        + (f"openstack: {{{options}}}\n" if options else "")
     )
 
 

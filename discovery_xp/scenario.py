@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -284,6 +285,34 @@ class Scenario:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return dataclasses.asdict(self)
+
+    def to_yaml(self) -> str:
+        """A scenario file that says the same, every key that its kind looks at."""
+        written: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description or None,
+            "kind": self.kind,
+            "vms": self.vms,
+            "iterations": self.iterations,
+            "concurrency": "all" if self.concurrency is None else self.concurrency,
+            "flavor": self.flavor,
+            "image": self.image,
+            "spread": "controllers" if self.regions is None else list(self.regions),
+            "from": self.starts_on,
+            "poll_interval": f"{self.poll_interval_s:g}s",
+            "vm_timeout": f"{self.vm_timeout_s:g}s",
+            "run_timeout": f"{self.run_timeout_s:g}s",
+            "warm_up": self.warm_up,
+            "delete_after": self.delete_after,
+            "reads": list(self.reads),
+            "repeats": self.repeats,
+        }
+        kept = {
+            key: value
+            for key, value in written.items()
+            if value is not None and self.kind in _ONLY_FOR.get(key, KINDS)
+        }
+        return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
 # ---------------------------------------------------------------- reading

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import bench, store
+from discovery_xp import bench, cli, store
 from discovery_xp.bench import Wanted
 from discovery_xp.errors import Refused
 from discovery_xp.plan import Plan, make_plan
 from discovery_xp.scenario import Scenario
 from discovery_xp.store import Run
-from discovery_xp.topology import parse_topology
+from discovery_xp.topology import derive_topology, parse_topology
 from tests.unit.synthetic_run import make_run
 from tests.unit.test_cli import discovery_xp
 
@@ -102,6 +102,22 @@ def test_bad_input_is_one_line_and_code_2(arguments: list[str], words: str, tmp_
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("sites", [1, 2, 8])
+def test_what_the_command_line_says_is_stored_as_a_topology(sites: int, tmp_path: Path) -> None:
+    text = cli._as_file(None, sites, "50ms", None, None)
+    derived = make_plan(derive_topology(sites, "50ms"), cloud=True)
+    read = make_plan(parse_topology(text), cloud=True)
+    assert read.digest == derived.digest
+    zones = parse_topology(cli._as_file(None, sites, None, "mysql", "availability-zones"))
+    assert zones.openstack.placement == "availability-zones"
+    path = tmp_path / "t.yaml"
+    path.write_text("sites: [{name: a}]\n")
+    assert cli._as_file(path, None, None, None, None) == "sites: [{name: a}]\n"
+    assert cli._as_file(path, None, None, "mysql", None).endswith(
+        "\n# On the command line: backend: mysql\n"
+    )
 
 
 # ---------------------------------------------------------------- the end of a run

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,21 @@ def test_every_key_is_kept() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scenario_can_be_written_and_read_again(kind: str) -> None:
+    for scenario in (
+        parse_scenario(f"kind: {kind}", "s.yaml"),
+        dataclasses.replace(
+            parse_scenario(
+                f"kind: {kind}\ndescription: 'é: x'\nconcurrency: 3\nfrom: sites", "s.yaml"
+            ),
+            regions=("site2", "site1"),
+            run_timeout_s=4000.5,
+        ),
+    ):
+        assert parse_scenario(scenario.to_yaml(), "other.yaml") == scenario
+
+
 def test_no_warm_up_is_not_the_default_warm_up() -> None:
     assert parse_scenario("kind: boot").warm_up is None
     assert parse_scenario("kind: boot\nwarm_up:").warm_up is None
@@ -163,7 +179,7 @@ BAD = [
     ),
     (
         "kind: boot\nrun_timeout: 1min",
-        "s.yaml:2: run_timeout: the run (60s) is over before the time of a VM (600s); "
+        "s.yaml:2: run_timeout: the run (60s) is over before the time of a VM (1800s); "
         "write a run_timeout of at least the vm_timeout",
     ),
     (
