@@ -20,6 +20,9 @@ from discovery_xp.analysis import summaries
 from discovery_xp.errors import Refused
 from discovery_xp.store import Run, RunRecord, open_run, runs_under
 
+# What figures are for each of, by kind of load; VMs for all others.
+_UNITS = {"reads": "round", "authenticate": "token"}
+
 
 class Measurements:
     """What one run measured; each table is read once, when it is asked for.
@@ -103,9 +106,24 @@ class Measurements:
         return _summary(self)
 
     @property
-    def active(self) -> int:
-        """VMs that got ACTIVE: what figures per VM are divided by."""
-        return self.record.vms.active
+    def unit(self) -> str:
+        """What was asked for: 'VM', or 'round' or 'token' where the load boots none."""
+        return _UNITS.get(str(self.record.scenario.get("kind")), "VM")
+
+    @functools.cached_property
+    def done(self) -> int:
+        """Units that went well, VMs ACTIVE among them: what figures per VM are divided by."""
+        if self.unit == "VM":
+            return self.record.vms.active
+        failed = self.actions.loc[self.actions["error"].notna(), "iteration"]
+        return len(set(self.actions["iteration"]) - set(failed))
+
+    @property
+    def asked(self) -> int:
+        """Units that were asked for."""
+        if self.unit == "VM":
+            return self.record.vms.asked
+        return int(self.record.scenario.get("iterations", 0))
 
     @property
     def window_s(self) -> float | None:
@@ -238,6 +256,7 @@ def labels(runs: Sequence[Measurements], with_latency: bool = True) -> dict[str,
 def summary(runs: Sequence[Measurements]) -> pd.DataFrame:
     """A row for each run: what it was, how it went, and what a VM cost.
 
+    Of loads without VMs, what a `unit` took: a round of reads, or a token.
     Units are in the names of the columns; what wasn't measured is NaN.
     """
     return pd.DataFrame([run.figures for run in runs])
@@ -245,7 +264,8 @@ def summary(runs: Sequence[Measurements]) -> pd.DataFrame:
 
 def _summary(run: Measurements) -> dict[str, Any]:
     record = run.record
-    active, duration_s = record.vms.active, record.duration_s
+    active = run.done
+    duration_s = record.duration_s if run.unit == "VM" else run.window_s
     boots = run.vms.loc[run.vms["status"] == "ACTIVE", "boot_duration_s"]
     row: dict[str, Any] = {
         "number": run.number,
@@ -265,9 +285,10 @@ def _summary(run: Measurements) -> dict[str, Any]:
         "latency_ms": record.latency_ms if record.sites > 1 else None,
         "rtt_ms": record.rtt_ms,
         "placement": record.options.get("placement", "shared"),
-        "vms_asked": record.vms.asked,
+        "unit": run.unit,
+        "vms_asked": run.asked,
         "vms_active": active,
-        "vms_failed": record.vms.failed,
+        "vms_failed": record.vms.failed if run.unit == "VM" else run.asked - active,
         "duration_s": duration_s,
         "s_per_vm": _per(duration_s, active),
         "vms_per_s": _per(active, duration_s),

@@ -454,10 +454,10 @@ def traffic_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
 
 def cpu_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
     """CPU milliseconds of each service for each VM that got ACTIVE."""
-    frame = summaries.cpu_by_service(run.usage, run.active)
+    frame = summaries.cpu_by_service(run.usage, run.done)
     frame = frame[frame["cpu_ms_per_vm"] > 0].reset_index(drop=True)
     if frame.empty:
-        return _nothing(theme, "CPU time a VM was not measured.")
+        return _nothing(theme, f"CPU time a {run.unit} was not measured.")
     figure, (axes,) = _figure(theme, 0.9 + 0.28 * len(frame))
     places = np.arange(len(frame))
     axes.barh(places, frame["cpu_ms_per_vm"], 0.66, color=theme.series[0])
@@ -468,7 +468,7 @@ def cpu_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
     ]
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set_xlabel("CPU, ms a VM")
+    axes.set_xlabel(f"CPU, ms a {run.unit}")
     axes.grid(axis="x")
     return figure
 

@@ -62,8 +62,10 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
             f"{format_bytes(machine.memory_bytes)}, {machine.kernel}, provider {machine.provider}",
         ),
         (
-            "VMs",
-            f"{record.vms.asked} asked for, {record.vms.active} ACTIVE, {record.vms.failed} "
+            f"{run.unit}s",
+            f"{run.asked} asked for, {run.done} well"
+            if run.unit != "VM"
+            else f"{record.vms.asked} asked for, {record.vms.active} ACTIVE, {record.vms.failed} "
             f"failed, {record.vms.deleted} deleted",
         ),
         ("load", _load(run)),
@@ -104,14 +106,17 @@ def headline(run: Measurements) -> list[tuple[str, str]]:
     """The few figures that one looks at first: pairs of value and what it is."""
     row = summary([run]).iloc[0].to_dict()
     told: list[tuple[str, str]] = [
-        (f"{row['vms_active']} of {row['vms_asked']}", "VMs ACTIVE"),
+        (
+            f"{row['vms_active']} of {row['vms_asked']}",
+            "VMs ACTIVE" if run.unit == "VM" else f"{run.unit}s",
+        ),
     ]
     for key, unit, words in (
-        ("duration_s", " s", "to create them"),
-        ("s_per_vm", " s", "a VM"),
+        ("duration_s", " s", "to create them" if run.unit == "VM" else "in all"),
+        ("s_per_vm", " s", f"a {run.unit}"),
         ("call_mean_ms", " ms", "mean call of the database API"),
-        ("cpu_ms_per_vm", " ms", "of CPU a VM"),
-        ("round_trips_per_vm", "", "database round trips a VM"),
+        ("cpu_ms_per_vm", " ms", f"of CPU a {run.unit}"),
+        ("round_trips_per_vm", "", f"database round trips a {run.unit}"),
         ("network_mb", " MB", "over the network"),
         ("machine_busy", "", "of the machine busy"),
     ):
@@ -366,13 +371,13 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
             )
         )  # fmt: skip
     if len(run.usage) and row["vms_active"]:
-        usage = summaries.cpu_by_service(run.usage, run.active)
+        usage = summaries.cpu_by_service(run.usage, run.done)
         made.append(
             _picture(
                 "CPU by service",
-                "CPU milliseconds for each VM that got ACTIVE; in brackets, how many of a "
-                "service ran.",
-                f"{digits(row['cpu_ms_per_vm'])} ms a VM in all, the most by "
+                f"CPU milliseconds for each {run.unit}{' that got ACTIVE' * (run.unit == 'VM')}; "
+                "in brackets, how many of a service ran.",
+                f"{digits(row['cpu_ms_per_vm'])} ms a {run.unit} in all, the most by "
                 f"{usage['service'].iloc[0]}: {digits(usage['cpu_ms_per_vm'].iloc[0])} ms.",
                 lambda theme: plots.cpu_by_service(run, theme),
             )

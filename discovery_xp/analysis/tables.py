@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import html
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,6 +118,7 @@ class Table:
     title: str
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
+    unit: str = "VM"
 
     @functools.cached_property
     def shown(self) -> pd.DataFrame:
@@ -141,7 +143,8 @@ class Table:
 
     def headings(self) -> list[str]:
         """What the columns shown are called."""
-        return [HEADINGS.get(name, name.replace("_", " ")) for name in map(str, self.shown)]
+        named = [HEADINGS.get(name, name.replace("_", " ")) for name in map(str, self.shown)]
+        return named if self.unit == "VM" else [re.sub(r"\bVM", self.unit, each) for each in named]
 
     def cells(self) -> list[list[str]]:
         """The rows as text, '-' where nothing is known."""
@@ -282,6 +285,7 @@ def _compare(
 ) -> pd.DataFrame:
     """A row for each group of runs, and with `whole` for published cells without runs."""
     values = {_published_cell(value): value for value in paper.published(number)}
+    runs = runs[runs["unit"] == "VM"] if len(runs) else runs
     found: list[tuple[_Cell, pd.DataFrame | None]] = []
     for _, part in runs.groupby("group", sort=False) if len(runs) else ():
         found.append((_cell_of(next(part.itertuples()), aggregates=number == 6), part))
@@ -603,7 +607,7 @@ def overview(runs: Sequence[Measurements]) -> Table:
         for run in runs
         if run.record.is_partial
     )
-    return Table("runs", "Runs", frame, reasons)
+    return Table("runs", "Runs", frame, reasons, unit_of(runs))
 
 
 def costs(runs: Sequence[Measurements]) -> Table:
@@ -614,10 +618,17 @@ def costs(runs: Sequence[Measurements]) -> Table:
         "Calls of the database API, and what a VM cost",
         frame,
         (
-            "For each VM that got ACTIVE. The last four columns: whose CPU time it was while "
-            "the load ran, and how much of the processors' time was used.",
+            "For each VM that got ACTIVE, or round or token. The last four columns: whose CPU time "
+            "it was while the load ran, and how much of the processors' time was used.",
         ),
+        unit_of(runs),
     )
+
+
+def unit_of(runs: Sequence[Measurements]) -> str:
+    """What was asked for, where that is the same in all runs; VMs otherwise."""
+    units = {run.unit for run in runs}
+    return units.pop() if len(units) == 1 else "VM"
 
 
 def _with_status(frame: pd.DataFrame) -> pd.DataFrame:
@@ -653,7 +664,7 @@ def repeats(runs: Sequence[Measurements]) -> Table:
                 rows.append(
                     {
                         "configuration": names[group(repeated[0].record)],
-                        "quantity": words,
+                        "quantity": words.replace("VM", repeated[0].unit),
                         "runs": interval.count,
                         "mean": interval.mean,
                         "low": _or_nan(interval.low),
@@ -677,7 +688,7 @@ _TOP = 15
 
 def run_tables(run: Measurements) -> list[Table]:
     """What one run measured, each table that has a row."""
-    active = run.active
+    active = run.done
     functions = summaries.calls_by_function(run.calls)
     queues = run.messages.sort_values("published", ascending=False, ignore_index=True)
     made = [
@@ -717,7 +728,7 @@ def run_tables(run: Measurements) -> list[Table]:
         ),
         Table("links", "Round trips between sites, all pairs", _round_trip_table(run)),
     ]
-    return [table for table in made if len(table.frame)]
+    return [dataclasses.replace(table, unit=run.unit) for table in made if len(table.frame)]
 
 
 def _call_table(run: Measurements) -> pd.DataFrame:

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from discovery_xp.analysis import paper, plots, summaries, tables
+from discovery_xp import store
+from discovery_xp.analysis import paper, plots, report, summaries, tables
 from discovery_xp.analysis.measurements import (
     Measurements,
     groups,
@@ -118,7 +119,7 @@ def test_what_a_vm_cost(one: Measurements) -> None:
 
 
 def test_cpu_and_memory_by_service(one: Measurements) -> None:
-    frame = summaries.cpu_by_service(one.usage, one.active).set_index("service")
+    frame = summaries.cpu_by_service(one.usage, one.done).set_index("service")
     assert list(frame.index) == ["nova-conductor", "mariadb"]
     assert list(frame["instances"]) == [2, 1]
     assert list(frame["cpu_ms_per_vm"]) == pytest.approx([200.0, 100.0])
@@ -127,16 +128,16 @@ def test_cpu_and_memory_by_service(one: Measurements) -> None:
 
 
 def test_statements_and_requests(one: Measurements) -> None:
-    kinds = summaries.statements_by_kind(one.statements, one.active).set_index("kind")
+    kinds = summaries.statements_by_kind(one.statements, one.done).set_index("kind")
     assert list(kinds.loc["SELECT", ["statements", "round_trips"]]) == [90, 270]
     assert list(kinds["statements_per_vm"]) == [5.0, 2.0]
     assert list(kinds["round_trips_per_vm"]) == [15.0, 6.0]
     assert list(kinds["mean_ms"]) == [2.0, 2.0]
     (service,) = rows(
-        tables.Table("x", "x", summaries.statements_by_service(one.statements, one.active))
+        tables.Table("x", "x", summaries.statements_by_service(one.statements, one.done))
     )
     assert service["sent_kb_per_vm"] == service["received_kb_per_vm"] == 7.0
-    requests = summaries.requests_by_service(one.requests, one.active).loc[0]
+    requests = summaries.requests_by_service(one.requests, one.done).loc[0]
     assert list(requests[["requests", "mean_ms", "failed"]]) == [3, 200.0, 1]
 
 
@@ -189,6 +190,31 @@ def test_whose_cpu_time_it_was(one: Measurements) -> None:
         "other_share": pytest.approx(1 / 6),
         "machine_busy": 0.75,
     }
+
+
+def test_a_load_without_vms_is_told_by_its_rounds(tmp_path: Path) -> None:
+    run = make_run(tmp_path, status="complete")
+    run.update(scenario={"name": "t", "kind": "authenticate", "iterations": 12},
+               vms=store.Vms(asked=0), duration_s=None)  # fmt: skip
+    run.write_table("vms", [])
+    place = {"region": "site1", "site": "site1", "started_at": START, "duration_s": 0.5}
+    run.write_table(
+        "actions",
+        [{"action": "authenticate", "iteration": i, **place, "error": "no" if i == 3 else None}
+         for i in range(11)],
+    )  # fmt: skip
+    (tokens,) = read(run)
+    assert (tokens.unit, tokens.asked, tokens.done) == ("token", 12, 10)
+    row = summary([tokens]).iloc[0]
+    assert (row["duration_s"], row["s_per_vm"], row["vms_failed"]) == (100, 10, 2)
+    assert row["cpu_ms_per_vm"] == tokens.usage["cpu_s"].sum() * 1000 / 10
+    assert tables.paper_tables([tokens]) == [], "they are of VMs"
+    headings = {table.name: table.headings() for table in tables.run_tables(tokens)}
+    assert "round trips a token" in headings["statements"]
+    assert "CPU-ms a token" in tables.costs([tokens]).headings()
+    assert ("10 of 12", "tokens") in report.headline(tokens)
+    assert dict(report.facts(tokens))["tokens"] == "12 asked for, 10 well"
+    assert "token" in report.write_html(tmp_path / "page.html", [tokens]).read_text()
 
 
 def test_actions_by_name(one: Measurements) -> None:
