@@ -566,7 +566,8 @@ def bench(
                 told.append(f"its report is {write_page(opened[0])}")
             click.echo("; ".join(told), err=True)
         raise
-    follower.end(f"the run is in {run.folder}")
+    stays = f"; '{made.name}' stays up until 'discovery-xp destroy'" if keep else ""
+    follower.end(f"the run is in {run.folder}{stays}")
     click.get_current_context().invoke(
         report, run=(run.folder,), page=None, csv=None, latex=None, whole=False
     )
