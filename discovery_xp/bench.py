@@ -33,13 +33,15 @@ from discovery_xp import cloud, deploy, experiment, load, network, probes, softw
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, Progress, Stopwatch
 from discovery_xp.plan import Plan
-from discovery_xp.remote import run_each
+from discovery_xp.remote import answering, run_each
 from discovery_xp.scenario import Scenario, read_scenario
 from discovery_xp.store import Run, RunRecord
 from discovery_xp.testbed import Testbed, now
 
 # After services were started they are busy for a while with each other.
 SETTLE_S = 15.0
+# Computes report each half minute, and wait two for an answer that got lost.
+SERVICES_UP_WITHIN_S = 200.0
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ def _load_and_collect(
     probes.install(hosts, known, wanted.probes, progress)
     progress("letting the cloud settle", 0, 0)
     time.sleep(wanted.settle_s)
+    notes = _wait_for_services(hosts)
+    stored.update(notes=tuple(notes))
     busy = _Busy()
 
     def open_window() -> None:
@@ -239,13 +243,27 @@ def _load_and_collect(
                 busy.began_at, busy.began_at + busy.elapsed_s
             )  # fmt: skip
             stored.update(window=store.Window(*window))
-            missing: list[str] = []
-            tables = probes.collect(hosts, known, wanted.probes, window, progress, missing.append)
+            notes += done.notes if done else ()
+            tables = probes.collect(hosts, known, wanted.probes, window, progress, notes.append)
             for name, rows in tables.items():
                 stored.write_table(name, rows)
-            stored.update(notes=(*(done.notes if done else ()), *missing))
+            stored.update(notes=tuple(notes))
     stored.update(**_figures(stored, done, busy))
     return done.reason
+
+
+def _wait_for_services(hosts: Hosts) -> list[str]:
+    """Until all services are up, Nova's own word included; returns those that aren't in time.
+
+    A service that was restarted is called up when it next reports.
+    """
+    latest = time.monotonic() + SERVICES_UP_WITHIN_S
+    while True:
+        found = deploy.inspect(hosts, answering(hosts.plan.hosts))
+        down = [each for each in found if not each.is_up]
+        if not down or time.monotonic() > latest:
+            return [f"{each.unit} on {each.host}: {each.complaint}" for each in down]
+        time.sleep(5)
 
 
 def _figures(stored: Run, done: load.LoadRun, busy: _Busy) -> dict[str, Any]:

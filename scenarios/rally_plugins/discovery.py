@@ -575,8 +575,9 @@ class Bench:
         await asyncio.gather(*(boot(vm) for vm in vms))
         for vm in vms:
             if vm.status != "ACTIVE":
-                text = f"{vm.region.name}, warming up: {vm.status}, {vm.error}"
-                self.records.write("note", text=text)
+                why = await self.fault_of(vm) or vm.error
+                where = vm.compute or vm.region.name
+                self.records.write("note", text=f"warming up, {where}: {vm.status}, {why}")
         if self.wanted["kind"] == "reads":
             for vm in vms:
                 if vm.status == "ACTIVE" and vm.server_id and not vm.compute:
@@ -586,6 +587,15 @@ class Bench:
         self.view.begin_anew()
         for region in self.regions:  # it was down just then
             region.failing_since, region.unreached = None, 0
+
+    async def fault_of(self, vm: Vm) -> str | None:
+        """What Nova says of why a VM is in ERROR."""
+        with contextlib.suppress(Refusal):
+            if vm.status == "ERROR":
+                url = f"{vm.region.url}/servers/{vm.server_id}"
+                found = await self.ask("GET", url, admin=True, version=DETAILS_VERSION)
+                return str((found["server"].get("fault") or {}).get("message"))[:ERROR_LENGTH]
+        return None
 
     # ------------------------------------------------------------ VMs
 
