@@ -233,10 +233,9 @@ def _load_and_collect(
         stored.write_table("vms", done.vms)
         stored.write_table("actions", done.actions)
     finally:
-        if load.raw_folder(testbed).is_dir():
-            shutil.copytree(
-                load.raw_folder(testbed), stored.path("rally"), dirs_exist_ok=True
-            )  # fmt: skip
+        raw = load.raw_folder(testbed)
+        for path in (each for each in raw.rglob("*") if each.is_file()):
+            shutil.copy(path, stored.path(f"rally/{path.relative_to(raw)}"))
         if busy.began_at is not None:
             busy.end()  # unless it has ended
             window = (done.window if done else None) or (
