@@ -3,11 +3,13 @@
 import errno
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from discovery_xp import bench, cli, store
 from discovery_xp.bench import Wanted
+from discovery_xp.deploy import ServiceStatus
 from discovery_xp.errors import Refused
 from discovery_xp.plan import Plan, make_plan
 from discovery_xp.scenario import Scenario
@@ -165,3 +167,24 @@ def test_the_machines_cpu_is_that_between_two_moments() -> None:
     assert busy.cpu_s >= 0.1 and busy.elapsed_s >= 0.1
     busy.end()
     assert (busy.cpu_s, busy.elapsed_s) == seen, "only the first end counts"
+
+
+# ---------------------------------------------------------------- before the load
+
+
+def test_a_load_begins_when_all_services_are_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def status(nova: str) -> ServiceStatus:
+        return ServiceStatus("nova-compute", "site1-compute-1", "site1", "active", 0, None, nova)
+
+    said = [[status("down")], [status("down")], [status("up")]]
+    hosts = SimpleNamespace(plan=SimpleNamespace(hosts=()))
+    monkeypatch.setattr(bench, "answering", lambda _hosts: set())
+    monkeypatch.setattr("discovery_xp.deploy.inspect", lambda *_: said.pop(0))
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    assert bench._wait_for_services(hosts) == []  # type: ignore[arg-type]
+    assert said == []
+    monkeypatch.setattr(bench, "SERVICES_UP_WITHIN_S", -1.0)
+    said[:] = [[status("down"), status("up")]]
+    assert bench._wait_for_services(hosts) == [  # type: ignore[arg-type]
+        "nova-compute on site1-compute-1: active, but Nova calls it down"
+    ]
