@@ -569,7 +569,7 @@ def bench(
     stays = f"; '{made.name}' stays up until 'discovery-xp destroy'" if keep else ""
     follower.end(f"the run is in {run.folder}{stays}")
     click.get_current_context().invoke(
-        report, run=(run.folder,), page=None, csv=None, latex=None, whole=False
+        report, run=(run.folder,), page=None, csv=None, latex=None, figures=None, whole=False
     )
     if run.load().is_partial:
         raise Failed(

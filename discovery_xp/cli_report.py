@@ -18,15 +18,22 @@ import click
               help="Write every table as CSV there.")  # fmt: skip
 @click.option("--latex", "latex", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Write the tables for a paper there.")  # fmt: skip
+@click.option("--figures", "figures", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Write the figures as PDF and PNG there.")  # fmt: skip
 @click.option("--paper", "whole", is_flag=True,
               help="All published values, also those that no run stands beside.")  # fmt: skip
 def report(
-    run: tuple[Path, ...], page: Path | None, csv: Path | None, latex: Path | None, whole: bool
+    run: tuple[Path, ...],
+    page: Path | None,
+    csv: Path | None,
+    latex: Path | None,
+    figures: Path | None,
+    whole: bool,
 ) -> None:
     """Print what runs measured, beside the published values; write pages and tables.
 
-    RUN is a run's folder, or a folder of runs. Without --html, --csv and --latex the page is
-    written into the run's folder, or with several runs into this one.
+    RUN is a run's folder, or a folder of runs. Without --html, --csv, --latex and --figures the
+    page is written into the run's folder, or with several runs into this one.
     """
     from rich.console import Console
 
@@ -37,7 +44,7 @@ def report(
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     reports.print_report(console, runs, whole)
     written = []
-    if page is None and csv is None and latex is None:
+    if page is csv is latex is figures is None:
         page = reports.default_page(runs)
     if page is not None:
         written.append(reports.write_html(page, runs, whole))
@@ -47,6 +54,9 @@ def report(
     if latex is not None:
         reports.write_latex(latex, runs, whole)
         written.append(latex)
+    if figures is not None:
+        reports.write_figures(figures, runs)
+        written.append(figures)
     click.echo("written: " + ", ".join(str(path) for path in written), err=True)
 
 

@@ -195,6 +195,23 @@ def write_latex(folder: Path, runs: Sequence[Measurements], whole: bool = False)
     return _write(folder, ".tex", {table.name: latex(table) for table in tables_of(runs, whole)})
 
 
+def write_figures(folder: Path, runs: Sequence[Measurements]) -> list[Path]:
+    """Write every figure, as PDF for a paper and as PNG."""
+    paths: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in pictures_of(runs):
+            figure = picture.draw(plots.LIGHT)
+            for suffix in (".pdf", ".png"):
+                paths.append(folder / f"{picture.name}{suffix}")
+                figure.savefig(paths[-1], dpi=150, bbox_inches="tight")
+    except OSError as error:
+        raise Refused(
+            f"{folder}: can't be written to ({error.strerror})", "name another folder"
+        ) from None
+    return paths
+
+
 def _write(folder: Path, suffix: str, texts: dict[str, str]) -> list[Path]:
     paths = [folder / f"{name}{suffix}" for name in texts]
     try:
@@ -249,13 +266,32 @@ def latex(table: Table) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page, for light and dark; `alt` says what is to be seen."""
+    """A figure; `alt` says what is to be seen."""
 
     title: str
     caption: str
     alt: str
-    light: str
-    dark: str
+    draw: Callable[[plots.Theme], Figure]
+
+    @property
+    def name(self) -> str:
+        """That of its files."""
+        return "-".join(re.findall(r"\w+", self.title.lower().replace("'s", "")))
+
+    @property
+    def light(self) -> str:
+        """For a light page, as the source of an image."""
+        return plots.data_uri(self.draw(plots.LIGHT))
+
+    @property
+    def dark(self) -> str:
+        """For a dark page."""
+        return plots.data_uri(self.draw(plots.DARK))
+
+
+def pictures_of(runs: Sequence[Measurements]) -> list[Picture]:
+    """Those of one run, or of several beside each other."""
+    return _pictures_of_one(runs[0]) if len(runs) == 1 else _pictures_of_several(runs)
 
 
 def html(runs: Sequence[Measurements], whole: bool = False) -> str:
@@ -281,7 +317,7 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
         options=_yaml(one.record.options) if one else "",
         scenario=_yaml(one.record.scenario) if one else "",
         versions=sorted(one.record.versions.items()) if one else [],
-        pictures=_pictures_of_one(one) if one else _pictures_of_several(runs),
+        pictures=pictures_of(runs),
         overview=None if one else tables.overview(runs),
         comparisons=[] if one else comparisons(runs)[1:],
         paper_tables=shown,
@@ -323,11 +359,6 @@ def _yaml(data: object) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else ""
 
 
-def _picture(title: str, caption: str, alt: str, draw: Callable[[plots.Theme], Figure]) -> Picture:
-    light, dark = (plots.data_uri(draw(theme)) for theme in (plots.LIGHT, plots.DARK))
-    return Picture(title, caption, alt, light, dark)
-
-
 _PUBLISHED_MARKS = (
     "Hollow marks are the published quantiles (75 % and 90 % of the calls), of Kilo on Grid'5000."
 )
@@ -342,7 +373,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
         if not tables.is_empty(half):
             took = f"half of those that got ACTIVE were so after {digits(float(half))} s"
         made.append(
-            _picture(
+            Picture(
                 "VMs becoming ACTIVE",
                 "VMs asked for and ACTIVE, by time since the first request.",
                 f"{row['vms_active']} of {row['vms_asked']} VMs got ACTIVE; {took}.",
@@ -351,7 +382,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
         )
     if row["calls"]:
         made.append(
-            _picture(
+            Picture(
                 "Response time of Nova's database API",
                 f"Cumulative distribution of {row['calls']} calls, log scale. {_PUBLISHED_MARKS}",
                 f"Half of the calls took at most {digits(row['call_median_ms'])} ms, 75 % "
@@ -362,7 +393,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
     if row["vms_active"] and len(run.vms):
         spread = summaries.vms_by_site(run.vms)
         made.append(
-            _picture(
+            Picture(
                 "VMs by site",
                 "Where the VMs landed; the dashed line is an even share.",
                 ", ".join(f"{site}: {count}" for site, count in
@@ -373,7 +404,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
     if len(run.usage) and row["vms_active"]:
         usage = summaries.cpu_by_service(run.usage, run.done)
         made.append(
-            _picture(
+            Picture(
                 "CPU by service",
                 f"CPU milliseconds for each {run.unit}{' that got ACTIVE' * (run.unit == 'VM')}; "
                 "in brackets, how many of a service ran.",
@@ -384,7 +415,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
         )
     if row["network_mb"]:
         made.append(
-            _picture(
+            Picture(
                 "Bytes by service",
                 "Sent between hosts while the load ran, by the service that was spoken to.",
                 f"{digits(row['network_mb'])} MB in all, {digits(row['inter_mb'])} MB of it "
@@ -409,7 +440,7 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
             for row in table.frame.to_dict("records")
         )
         made.append(
-            _picture(
+            Picture(
                 "Time to create the VMs",
                 "By number of clusters and latency; hatched bars are published values, of Kilo on "
                 "Grid'5000. Whiskers, where there are repeats: 95 % interval of the mean.",
@@ -419,7 +450,7 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
         )
     if any(len(run.calls) for run in runs):
         made.append(
-            _picture(
+            Picture(
                 "Response time of Nova's database API",
                 "Cumulative distribution of the calls of each configuration, repeats pooled, log "
                 f"scale. {_PUBLISHED_MARKS}",
@@ -429,7 +460,7 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
         )
     if any(len(run.vms) for run in runs):
         made.append(
-            _picture(
+            Picture(
                 "VMs becoming ACTIVE",
                 "VMs ACTIVE by time since the first request, a line for each run.",
                 "When the last VM of each run got ACTIVE is in the table of runs.",
@@ -449,7 +480,7 @@ def _shares(runs: Sequence[Measurements]) -> Picture:
             busy, own = shares["machine_busy"], shares["openstack_share"] or 0
             which = f"#{run.number}: " if len(runs) > 1 else ""
             told.append(f"{which}{busy * 100:.0f} % busy, {own * 100:.0f} % of that by OpenStack")
-    return _picture(
+    return Picture(
         "Whose CPU time it was",
         "Of all that the processors had while the load ran. Near 100 % the machine, and not the "
         "cloud, decides how long things take.",

@@ -305,6 +305,13 @@ def test_only_what_was_asked_for_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["tables"]
     assert len(list(tmp_path.glob("tables/table-?.csv"))) == 6
     assert len(list(tmp_path.glob("tables/table-?.tex"))) == 6
+    done = discovery_xp(runs / "one", "--figures", "figures")
+    assert done.stderr == "written: figures\n"
+    figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert "response-time-of-nova-database-api.pdf" in figures and len(figures) == 12
+    for name in figures:
+        start = b"%PDF-" if name.endswith(".pdf") else b"\x89PNG"
+        assert (tmp_path / "figures" / name).read_bytes().startswith(start)
     done = discovery_xp(runs / "one", runs / "no-probes", "--html", "page.html")
     assert done.exit_code == 0
     assert "2 runs" in (tmp_path / "page.html").read_text()
@@ -328,6 +335,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([broken.folder], "usage.parquet: the run is damaged ("),
         ([good.folder, "--html", tmp_path / "nowhere/page.html"], "can't be written"),
         ([good.folder, "--csv", good.folder / "run.json"], "can't be written to"),
+        ([good.folder, "--figures", good.folder / "run.json"], "can't be written to"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "discovery_xp.cli", "report", *map(str, arguments)],
