@@ -154,8 +154,9 @@ def _measure(
     with testbed.locked():
         hosts = experiment.hosts_of(testbed)
         known = deploy.variables(hosts, testbed)
-        stored = store.new_run(wanted.results, plan.name, now(), plan.digest)
-        stored.save(_first_record(hosts, deployed, wanted))
+        record = _first_record(hosts, deployed, wanted)
+        stored = store.new_run(wanted.results, plan.name, record.started, plan.digest)
+        stored.save(record)
         stored.keep_room()
         opened(stored)
         stored.write_json("plan.json", plan.to_json())
