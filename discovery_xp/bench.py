@@ -272,11 +272,13 @@ def _figures(stored: Run, done: load.LoadRun, busy: _Busy) -> dict[str, Any]:
     if stored.has("usage") and stored.load().machine.provider == "local":
         # All hosts are on this machine: what isn't theirs is the harness's.
         openstack_s = sum(row["cpu_s"] for row in stored.table("usage").to_pylist())
+        # The services' counters are read some seconds before and after the machine's.
+        total_s = max(busy.cpu_s, openstack_s + done.cpu_s)
         harness = store.Harness(
-            total_cpu_s=round(busy.cpu_s, 2),
+            total_cpu_s=round(total_s, 2),
             openstack_cpu_s=round(openstack_s, 2),
             load_cpu_s=done.cpu_s,
-            other_cpu_s=round(max(0.0, busy.cpu_s - openstack_s - done.cpu_s), 2),
+            other_cpu_s=round(total_s - openstack_s - done.cpu_s, 2),
             elapsed_s=round(busy.elapsed_s, 3),
         )
     return {"load": store.Load(**done.load), "harness": harness}
