@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from discovery_xp.errors import Refused
@@ -439,10 +438,6 @@ class Run:
     def write_json(self, name: str, data: object) -> Path:
         """The same of plain values, as JSON."""
         return self.write_text(name, _json(data))
-
-    def write_yaml(self, name: str, data: object) -> Path:
-        """The same of plain values, as YAML."""
-        return self.write_text(name, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
     def read_text(self, name: str) -> str | None:
         """A file's text, None where the run has no such file; raises Refused on damage."""

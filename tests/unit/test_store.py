@@ -95,7 +95,7 @@ def test_no_runs_and_no_folder_are_two_things(tmp_path: Path) -> None:
 def test_files_lie_where_the_contract_has_them(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.write_json("plan.json", {"name": "t"})
-    run.write_yaml("topology.yaml", {"sites": [{"name": "é", "count": 2}]})
+    run.write_text("topology.yaml", "sites:\n- name: é\n  count: 2\n")
     run.write_text("rally/report.json", "{}")
     assert run.read_json("plan.json") == {"name": "t"}
     text = (run.folder / "topology.yaml").read_text()
