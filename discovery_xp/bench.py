@@ -344,17 +344,25 @@ def _first_record(hosts: Hosts, deployed: experiment.Deployed, wanted: Wanted) -
 
 _LOOK = """
 nproc; grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2; grep MemTotal /proc/meminfo; uname -r
-dpkg-query --show --showformat '${Package} ${Version}\\n' mariadb-server rabbitmq-server memcached
+dpkg-query --show --showformat '${Package} ${Version}\\n' {packages}
 {environment}/bin/python --version | tr 'P' 'p'
 """
+_PACKAGES = {"mariadb": "mariadb-server", "rabbitmq": "rabbitmq-server",
+             "memcached": "memcached", "redis": "redis-server"}  # fmt: skip
 
 
 def _look_at_master(hosts: Hosts) -> tuple[store.Machine, dict[str, str]]:
     """The master's machine, which stands for all, and versions of Debian's servers."""
     master = cloud.master(hosts.plan).name
-    look = _LOOK.replace("{environment}", software.ENVIRONMENT)
-    said = run_each(hosts, {master: look})[master].stdout.splitlines()
-    lines = [line.strip() for line in said if line.strip()]
+    placed = {service.component: service.host for service in cloud.services(hosts.plan)}
+    looks: dict[str, str] = {}
+    for host in {master, *(placed[name] for name in _PACKAGES if name in placed)}:
+        packages = [package for name, package in _PACKAGES.items() if placed.get(name) == host]
+        looks[host] = _LOOK.replace("{environment}", software.ENVIRONMENT).replace(
+            "{packages}", " ".join(packages)
+        )
+    outputs = run_each(hosts, looks)
+    lines = [line.strip() for line in outputs[master].stdout.splitlines() if line.strip()]
     machine = store.Machine(
         cpus=int(lines[0]),
         cpu_model=lines[1],
@@ -362,7 +370,10 @@ def _look_at_master(hosts: Hosts) -> tuple[store.Machine, dict[str, str]]:
         kernel=lines[3],
         provider=hosts.plan.provider,
     )
-    versions = dict(line.split(" ", 1) for line in lines[4:] if " " in line)
+    versions: dict[str, str] = {}
+    for output in outputs.values():
+        told = [line.strip() for line in output.stdout.splitlines() if line.strip()]
+        versions |= dict(line.split(" ", 1) for line in told[4:] if " " in line)
     own = importlib.metadata.version("discovery-xp")
     return machine, {"discovery-xp": own, **versions, "kernel": lines[3]}
 

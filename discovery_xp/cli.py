@@ -108,6 +108,16 @@ def _topology_options(command: F) -> F:
     return command
 
 
+BACKENDS = ("mysql", "rome")
+
+
+def _backend_option(command: F) -> F:
+    return click.option(
+        "--backend", type=click.Choice(BACKENDS), help="What holds the databases, in place of "
+        "what the topology says: MariaDB, or Redis through ROME."
+    )(command)  # fmt: skip
+
+
 def _topology(path: Path | None, sites: int | None, latency: str | None) -> Topology:
     if path is not None:
         if sites is not None or latency is not None:
@@ -129,8 +139,12 @@ def _plan(
     latency: str | None,
     name: str | None,
     cloud: bool = False,
+    backend: str | None = None,
 ) -> Plan:
     topology = _topology(path, sites, latency)
+    if backend is not None:
+        chosen = dataclasses.replace(topology.openstack, backend=backend)
+        topology = dataclasses.replace(topology, openstack=chosen)
     if name is not None:
         _check_testbed_name(name)
     return make_plan(topology, name, cloud)
@@ -175,6 +189,7 @@ def schema() -> None:
 
 @cli.command()
 @_topology_options
+@_backend_option
 @click.option("--hosts-only", is_flag=True, help="What 'up' would do instead of 'deploy'.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
 def plan(
@@ -182,11 +197,12 @@ def plan(
     sites: int | None,
     latency: str | None,
     name: str | None,
+    backend: str | None,
     hosts_only: bool,
     as_json: bool,
 ) -> None:
     """Print what 'deploy' would do: hosts, services, links, requests. Touches nothing."""
-    made = _plan(topology, sites, latency, name, cloud=not hosts_only)
+    made = _plan(topology, sites, latency, name, not hosts_only, backend)
     if as_json:
         click.echo(json.dumps({**made.to_json(), "digest": made.digest}, indent=1))
         return
@@ -232,12 +248,50 @@ def _facts(made: Plan) -> list[str]:
             f"{cloud.nics} NICs a VM, "
             f"workers {', '.join(f'{name} {n}' for name, n in more.items()) or '1 each'}"
         )
+        lines += _databases_in_words(made)
     lines.append(f"links are imposed by {_wan_in_words(made)}")
     allowed = made.tolerance
     lines.append(
         f"a round trip may be off by {allowed.absolute_ms:g} ms or "
         f"{allowed.relative_percent:g} %, whichever is larger"
     )
+    return lines
+
+
+def _databases_in_words(made: Plan) -> list[str]:
+    """Where the databases are, where they aren't all on the one MariaDB."""
+    from discovery_xp import databases
+    from discovery_xp.plan import key_value_store
+
+    store = key_value_store(made)
+    if made.cloud is None or store is None:
+        return []
+    moved, stay = (databases.held_by(made.cloud, each) for each in ("rome", "mysql"))
+    words = {
+        "everysec": "on disk within a second",
+        "always": "on disk before it is answered",
+        "none": "nothing on disk",
+    }[store.persistence]
+    if store.kind == "server":
+        there = sum("data" in host.roles for host in made.hosts)
+        lines = [f"databases on one Redis server, {words}: {', '.join(moved)}"]
+        if made.cloud.rome.store == "auto":
+            lines.append(
+                f"a Redis Cluster would need {databases.MIN_MASTERS} data nodes, there "
+                f"{'is' if there == 1 else 'are'} {there or 'none'}"
+            )
+    else:
+        held: dict[str, list[str]] = {}
+        for name in moved:
+            held.setdefault(store.master_of(name).host, []).append(name)
+        copies = {0: "no copy", 1: "a copy", 2: "two copies"}[made.cloud.rome.replicas]
+        lines = [
+            f"databases on a Redis Cluster of {len(store.masters)} masters, {copies} of each, "
+            f"{words}",
+            *(f"  {', '.join(names)} on {host}" for host, names in held.items()),
+        ]
+    if stay:
+        lines.append(f"databases that ROME doesn't carry, on MariaDB: {', '.join(stay)}")
     return lines
 
 
@@ -365,9 +419,16 @@ def up(topology: Path | None, sites: int | None, latency: str | None, name: str 
 
 @cli.command()
 @_topology_options
-def deploy(topology: Path | None, sites: int | None, latency: str | None, name: str | None) -> None:
+@_backend_option
+def deploy(
+    topology: Path | None,
+    sites: int | None,
+    latency: str | None,
+    name: str | None,
+    backend: str | None,
+) -> None:
     """Make a topology's hosts and an OpenStack on them, or repair them; boot a VM at each site."""
-    made = _plan(topology, sites, latency, name, cloud=True)
+    made = _plan(topology, sites, latency, name, True, backend)
     from discovery_xp import experiment
 
     follower = Follower()
@@ -497,7 +558,7 @@ def ssh(name: str | None, host: str, command: tuple[str, ...]) -> None:
 
 @cli.command()
 @_topology_options
-@click.option("--backend", type=click.Choice(["mysql"]), help="What holds the databases.")
+@_backend_option
 @click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
               help="One pool of computes, or a zone for each site.")  # fmt: skip
 @click.option("--scenario", type=click.Path(path_type=Path), help="What is asked of the cloud.")

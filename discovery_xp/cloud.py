@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from discovery_xp.plan import Plan, PlannedHost
+from discovery_xp import databases
+from discovery_xp.plan import Plan, PlannedHost, key_value_store
 
 # By role of the host: (unit, component, port where it can be asked over HTTP).
 _SERVICES: Mapping[str, tuple[tuple[str, str, int | None], ...]] = {
@@ -58,13 +59,19 @@ class Region:
 
 
 def services(plan: Plan) -> tuple[Service, ...]:
-    """Every service of the plan's cloud, in the order of the hosts."""
-    return tuple(
-        Service(unit, component, host.name, host.site, port)
-        for host in plan.hosts
-        for role in sorted(host.roles, key=list(_SERVICES).index)
-        for unit, component, port in _SERVICES[role]
-    )
+    """Every service of the plan's cloud, in the order of the hosts; a database first."""
+    store = key_value_store(plan)
+    has_mariadb = plan.cloud is None or bool(databases.held_by(plan.cloud, databases.MYSQL))
+    found = []
+    for host in plan.hosts:
+        for node in store.nodes if store else ():
+            if node.host == host.name:
+                found.append(Service(node.unit, "redis", host.name, host.site, None))
+        for role in sorted(host.roles, key=list(_SERVICES).index):
+            for unit, component, port in _SERVICES[role]:
+                if component != "mariadb" or has_mariadb:
+                    found.append(Service(unit, component, host.name, host.site, port))
+    return tuple(found)
 
 
 def master(plan: Plan) -> PlannedHost:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import shlex
@@ -22,13 +23,14 @@ from typing import Any
 
 import yaml
 
-from discovery_xp import cloud, passwords, software
+from discovery_xp import cloud, databases, passwords, software
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, Progress
-from discovery_xp.plan import Plan
+from discovery_xp.plan import Plan, key_value_store
 from discovery_xp.play import PlayRun, log_file, run_playbook
 from discovery_xp.remote import run_each
 from discovery_xp.testbed import Testbed, write_atomically
+from discovery_xp.topology import OpenStack
 
 DEPLOYMENT_FORMAT = 1
 USER = "discovery"
@@ -95,6 +97,11 @@ def deployment_file(testbed: Testbed) -> Path:
     return testbed.folder / "deployment.json"
 
 
+def databases_file(testbed: Testbed) -> Path:
+    """Where it is noted what holds the databases of the cloud that is there."""
+    return testbed.folder / "databases.json"
+
+
 def clouds_file(testbed: Testbed) -> Path:
     """clouds.yaml of the testbed, for OpenStack's clients."""
     return testbed.folder / "clouds.yaml"
@@ -117,6 +124,7 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
     secrets = passwords.ensure(testbed)
     address = addresses(hosts)
     master = cloud.master(plan)
+    store = key_value_store(plan)
     known = cloud.regions(plan)
     asked = cloud.asked_for(plan)
     region_of = {region.controller: region.name for region in known}
@@ -127,13 +135,20 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
             nova_services.setdefault(service.unit, []).append(service.host)
     return {
         "testbed": plan.name,
-        "cloud": {**dataclasses.asdict(options), "config": options.config},
+        "cloud": _described(options, store),
         "passwords": secrets,
         "rabbitmq_password_hash": passwords.rabbitmq_hash(secrets["rabbitmq"], plan.name),
         "environment": software.OPENSTACK.place,
         "lock_digest": software.OPENSTACK.lock_digest,
         "environments": {each.name: _environment(testbed, each) for each in software.ENVIRONMENTS},
-        "debian_packages": list(software.debian_packages()),
+        "debian_packages": _debian_packages(plan),
+        "database_urls": databases.urls(
+            options, store, address, address[master.name], secrets["database"]
+        ),
+        "cell0_template": databases.cell0_template(store, address),
+        "mariadb_databases": databases.held_by(options, databases.MYSQL),
+        "redis": _redis(store, address, secrets),
+        "rome": _rome() if store else {},
         "prepared": plan.provider == "local",
         "api_threads": API_THREADS,
         "user": USER,
@@ -173,7 +188,71 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
     }
 
 
-def _options(plan: Plan) -> Any:
+def _described(options: OpenStack, store: databases.Store | None) -> dict[str, Any]:
+    """The topology's choices, as results keep them; with Redis also what came of 'auto',
+    which database is held by what, and on how many nodes.
+    """
+    told = {**dataclasses.asdict(options), "config": options.config}
+    if store is None:
+        del told["rome"]
+        return told
+    return {
+        **told,
+        "rome": {**told["rome"], "store": store.kind},
+        "databases": databases.holders(options),
+        "nodes": len(store.masters),
+        "replicas": options.rome.replicas,
+    }
+
+
+def _redis(
+    store: databases.Store | None, address: Mapping[str, str], secrets: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the role `redis` needs; empty where there is no Redis."""
+    if store is None:
+        return {}
+    nodes = [
+        {**dataclasses.asdict(node), "address": address[node.host],
+         "bus_port": node.port + databases.BUS_OFFSET}
+        for node in store.nodes
+    ]  # fmt: skip
+    return {
+        "kind": store.kind,
+        "persistence": store.persistence,
+        "user": databases.USER,
+        # Redis keeps the passwords of its users as their SHA-256.
+        "user_hash": hashlib.sha256(secrets["database"].encode()).hexdigest(),
+        "admin_hash": hashlib.sha256(secrets["redis"].encode()).hexdigest(),
+        "nodes": nodes,
+        "by_host": {
+            host: [node for node in nodes if node["host"] == host]
+            for host in dict.fromkeys(node.host for node in store.nodes)
+        },
+    }
+
+
+def _rome() -> dict[str, str]:
+    """The wheel that hosts with clients of a database get; it is built by `install`."""
+    return {"digest": software.ROME.digest, "wheel": str(software.ROME.wheel)}
+
+
+def _debian_packages(plan: Plan) -> dict[str, list[str]]:
+    """By host: servers are installed where they run, what all need everywhere."""
+    servers = {"mariadb": "mariadb-server", "redis": "redis-server"}
+    runs = {(service.host, service.component) for service in cloud.services(plan)}
+    known = software.debian_packages()
+    shared = [package for package in known if package not in servers.values()]
+    master = cloud.master(plan).name
+    return {
+        host.name: [
+            *(shared if host.name == master else [software.EVERYWHERE]),
+            *(name for component, name in servers.items() if (host.name, component) in runs),
+        ]
+        for host in plan.hosts
+    }
+
+
+def _options(plan: Plan) -> OpenStack:
     if plan.cloud is None:
         raise Refused(f"'{plan.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'")
     return plan.cloud
@@ -200,6 +279,9 @@ def _url(address: str, port: int, path: str = "") -> str:
 def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
     """Make the plan's cloud on the hosts, or repair it; raises Failed with the host's words."""
     known = variables(hosts, testbed)
+    known = _remove_other_databases(hosts, testbed, known, progress)
+    if known["rome"]:
+        software.ROME.ensure()
     if not known["prepared"]:
         for environment in software.ENVIRONMENTS:
             if not environment.wheels_folder.is_dir():
@@ -219,12 +301,49 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
     return deployment
 
 
+def _remove_other_databases(
+    hosts: Hosts, testbed: Testbed, known: dict[str, Any], progress: Progress
+) -> dict[str, Any]:
+    """Take a cloud off its hosts whose databases are elsewhere; returns the new one's variables.
+
+    What is in a database doesn't move to another store, and services that run remember it:
+    the new cloud starts from nothing.  Noted before anything is installed, so that a run that
+    is killed meanwhile is found, too.
+    """
+    options = _options(hosts.plan)
+    store = key_value_store(hosts.plan)
+    wanted = {
+        "holders": databases.holders(options),
+        "nodes": [[node.host, node.port] for node in store.nodes] if store else [],
+        # A Redis that keeps nothing starts with nothing, whatever it is started with.
+        "is_kept": store is None or store.persistence != "none",
+    }
+    file = databases_file(testbed)
+    if file.exists():
+        try:
+            noted = json.loads(file.read_text())
+        except ValueError:
+            noted = None
+        if noted == wanted:
+            return known
+        progress("other databases: the cloud goes first", 0, 0)
+        remove(hosts, testbed, progress)
+        known = variables(hosts, testbed)
+    write_atomically(file, json.dumps(wanted, indent=1) + "\n")
+    return known
+
+
 def _describe(hosts: Hosts, known: Mapping[str, Any], run: PlayRun) -> Deployment:
     address = addresses(hosts)
     locked = {**software.OPENSTACK.locked_versions,
               "rally": software.RALLY.locked_versions["rally"]}  # fmt: skip
-    named = ("nova", "keystone", "glance", "neutron", "openstack-placement", "sqlalchemy",
-             "pymysql", "oslo-db", "oslo-messaging", "gunicorn", "rally")  # fmt: skip
+    named: tuple[str, ...] = (
+        "nova", "keystone", "glance", "neutron", "openstack-placement", "sqlalchemy",
+        "pymysql", "oslo-db", "oslo-messaging", "gunicorn", "rally",
+    )  # fmt: skip
+    if known["rome"]:
+        named += ("sqlalchemy-rome", "apsw", "redis", "hiredis")
+        locked[software.ROME.name] = software.ROME.version
     return Deployment(
         auth_url=_url(known["master"]["address"], 5000),
         endpoints=tuple(
@@ -380,7 +499,8 @@ def _unpack(archive: bytes, folder: Path) -> int:
 def remove(hosts: Hosts, testbed: Testbed, progress: Progress) -> None:
     """Take the cloud off its hosts, its data and passwords too; Debian's packages stay."""
     run_playbook(hosts, "destroy", variables(hosts, testbed), progress)
-    for file in (deployment_file(testbed), clouds_file(testbed), openrc_file(testbed)):
+    for file in (deployment_file(testbed), databases_file(testbed), clouds_file(testbed),
+                 openrc_file(testbed)):  # fmt: skip
         file.unlink(missing_ok=True)
     passwords.forget(testbed)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from discovery_xp.errors import Refused
 from discovery_xp.testbed import Testbed, write_atomically
 
-# One for each party that must not be able to act as another.
-PASSWORDS = ("admin", "user", "services", "database", "rabbitmq")
+# One for each party that must not be able to act as another; 'redis' is of its administrator.
+PASSWORDS = ("admin", "user", "services", "database", "rabbitmq", "redis")
 FERNET_KEYS = ("fernet_staged", "fernet_primary")
 
 

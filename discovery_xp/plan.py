@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from discovery_xp import databases
 from discovery_xp.errors import Refused
 from discovery_xp.topology import (
     G5kProvider,
@@ -47,6 +48,7 @@ CLOUD_MEMORY_BYTES = {
     "data": 0,
 }
 WORKER_MEMORY_BYTES = 110 * 2**20
+REDIS_MEMORY_BYTES = 120 * 2**20  # for each process
 CLOUD_DISK_BYTES = 2500 * 2**20
 WAN_PAIR_MEMORY_BYTES = 2 * 2**20
 
@@ -210,6 +212,7 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
                 f"'{chosen}' has no {role}, so its cloud can't boot a VM",
                 f"write '{role}s: 1' for one of its sites",
             )
+    store = _store(topology.openstack, hosts) if cloud else None
     links = tuple(
         PlannedLink(source.name, target.name, topology.link(source.name, target.name))
         for source in topology.sites
@@ -224,7 +227,7 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
         "cloud": topology.openstack if cloud else None,
     }
     if isinstance(topology.provider, LocalProvider):
-        return _local_plan(topology, topology.provider, hosts, common)
+        return _local_plan(topology, topology.provider, hosts, common, store)
     sites = tuple(
         PlannedSite(site.name, number) for number, site in enumerate(topology.sites, start=1)
     )
@@ -233,7 +236,7 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
             sites=sites,
             hosts=tuple(_static_hosts(hosts, topology.provider)),
             needs=Needs(),
-            steps=_steps(topology, common["cloud"], "reach the hosts over ssh"),
+            steps=_steps(topology, common["cloud"], store, "reach the hosts over ssh"),
             **common,
         )
     requests = tuple(_requests(topology.provider, hosts, chosen))
@@ -246,6 +249,7 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
         steps=_steps(
             topology,
             common["cloud"],
+            store,
             f"reserve {len(hosts)} nodes on Grid'5000",
             f"deploy {topology.provider.environment}",
         ),
@@ -253,12 +257,26 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
     )
 
 
+def key_value_store(plan: Plan) -> databases.Store | None:
+    """Where Redis runs in the plan's cloud; None where MariaDB holds all databases."""
+    return None if plan.cloud is None else _store(plan.cloud, plan.hosts)
+
+
+def _store(cloud: OpenStack, hosts: Sequence[PlannedHost]) -> databases.Store | None:
+    master = next(host for host in hosts if "master" in host.roles)
+    data = [host for host in hosts if "data" in host.roles]
+    data.sort(key=lambda host: host.site != master.site)
+    return databases.store(cloud, master.name, [host.name for host in data])
+
+
 def with_links(plan: Plan, links: Iterable[PlannedLink]) -> Plan:
     """The same plan with other links."""
     return dataclasses.replace(plan, links=tuple(links))
 
 
-def _steps(topology: Topology, cloud: OpenStack | None, *acquire: str) -> tuple[str, ...]:
+def _steps(
+    topology: Topology, cloud: OpenStack | None, store: databases.Store | None, *acquire: str
+) -> tuple[str, ...]:
     links = (
         "impose the links between sites",
         "read back what was imposed",
@@ -267,10 +285,15 @@ def _steps(topology: Topology, cloud: OpenStack | None, *acquire: str) -> tuple[
     if cloud is None:
         return (*acquire, *links)
     sites = sum(1 for site in topology.sites if site.computes)
+    servers = ["the message bus and the cache"]
+    if databases.held_by(cloud, databases.MYSQL):
+        servers.insert(0, "MariaDB" if store else "the database")
+    if store:
+        servers.insert(0, "Redis" if store.kind == "server" else "the Redis Cluster")
     return (
         *acquire,
         "install OpenStack on hosts that haven't got it",
-        "start the database, the message bus and the cache, bring the schemas up to date",
+        f"start {', '.join(servers)}, bring the schemas up to date",
         "start Keystone, Glance, Placement and Neutron; make endpoints, users and an image",
         "start Nova on the controllers, then on the computes, and map the computes",
         *links,
@@ -278,7 +301,9 @@ def _steps(topology: Topology, cloud: OpenStack | None, *acquire: str) -> tuple[
     )
 
 
-def _cloud_memory(cloud: OpenStack | None, hosts: Iterable[PlannedHost]) -> int:
+def _cloud_memory(
+    cloud: OpenStack | None, hosts: Iterable[PlannedHost], store: databases.Store | None
+) -> int:
     if cloud is None:
         return 0
     more = {
@@ -289,7 +314,7 @@ def _cloud_memory(cloud: OpenStack | None, hosts: Iterable[PlannedHost]) -> int:
         CLOUD_MEMORY_BYTES[role] + more.get(role, 0) * WORKER_MEMORY_BYTES
         for host in hosts
         for role in host.roles
-    )
+    ) + (len(store.nodes) * REDIS_MEMORY_BYTES if store else 0)
 
 
 def _hosts(topology: Topology) -> Iterator[PlannedHost]:
@@ -319,6 +344,7 @@ def _local_plan(
     provider: LocalProvider,
     hosts: tuple[PlannedHost, ...],
     common: dict[str, Any],
+    store: databases.Store | None,
 ) -> Plan:
     servers: dict[str, int] = {site.name: 0 for site in topology.sites}
     for host in hosts:
@@ -357,7 +383,7 @@ def _local_plan(
         needs=Needs(
             memory_bytes=len(hosts) * HOST_MEMORY_BYTES
             + pairs * WAN_PAIR_MEMORY_BYTES // 2
-            + _cloud_memory(common["cloud"], hosts),
+            + _cloud_memory(common["cloud"], hosts, store),
             disk_bytes=len(hosts) * HOST_DISK_BYTES
             + IMAGE_DISK_BYTES
             + (CLOUD_DISK_BYTES if common["cloud"] else 0),
@@ -365,6 +391,7 @@ def _local_plan(
         steps=_steps(
             topology,
             common["cloud"],
+            store,
             "check this machine: rights, tools, memory, disk, addresses",
             "build the root tree of the hosts, or take it from the cache",
             f"join {len(sites)} sites by a backbone of network namespaces",

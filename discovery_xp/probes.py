@@ -47,7 +47,9 @@ _INSIDE: Mapping[str, tuple[str, ...]] = {
 
 _SERVICE_BY_PORT = {
     3306: "mysql", 5672: "amqp", 11211: "memcached", 5000: "keystone", 9292: "glance",
-    8778: "placement", 9696: "neutron", 8774: "nova", 6379: "redis", 0: "other",
+    8778: "placement", 9696: "neutron", 8774: "nova", 0: "other",
+    # Redis, its replicas, and what the nodes of a cluster tell each other.
+    6379: "redis", 6380: "redis", 6381: "redis", 16379: "redis", 16380: "redis", 16381: "redis",
 }  # fmt: skip
 
 

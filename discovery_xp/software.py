@@ -17,12 +17,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.testbed import cache
+
+# The Debian package that all hosts of a cloud need.
+EVERYWHERE = "python3-venv"
 
 # Written last into an environment: the lock file's digest.
 STAMP = ".lock"
@@ -40,7 +44,7 @@ def checkout() -> Path:
 
 
 def debian_packages() -> tuple[str, ...]:
-    """Debian packages of the services."""
+    """Debian packages of all services there are."""
     lines = (checkout() / "locks/debian-openstack.txt").read_text().splitlines()
     return tuple(line for line in lines if line and not line.startswith("#"))
 
@@ -117,6 +121,104 @@ class Environment:
             )
 
 
+@dataclass(frozen=True)
+class OwnWheel:
+    """A package of this checkout, which goes into an environment beside its locked wheels.
+
+    It changes more often than they do: its digest is of its sources, and a host that has
+    another one gets this wheel alone.
+    """
+
+    name: str
+    folder: str
+
+    @property
+    def sources(self) -> Path:
+        """Its project's folder."""
+        return checkout() / self.folder
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with what the wheel is made of."""
+        found = hashlib.sha256()
+        for path in self._files():
+            found.update(f"{path.relative_to(self.sources)} {path.stat().st_size}\n".encode())
+            found.update(path.read_bytes())
+        return found.hexdigest()[:12]
+
+    @property
+    def version(self) -> str:
+        """Its version, and the digest of its sources."""
+        return f"{self._number}+{self.digest}"
+
+    @property
+    def _number(self) -> str:
+        text = (self.sources / "pyproject.toml").read_text(encoding="utf-8")
+        return str(tomllib.loads(text)["project"]["version"])
+
+    def _files(self) -> list[Path]:
+        """What the wheel is made of, in order; raises Refused where the project isn't there."""
+        project = self.sources / "pyproject.toml"
+        if not project.exists():
+            raise Refused(
+                f"{self.sources} has no {self.name}",
+                "run from a whole checkout of the repository, or use 'backend: mysql'",
+            )
+        sources = (self.sources / "src").rglob("*")
+        kept = [
+            path
+            for path in sources
+            if path.is_file() and path.suffix != ".pyc" and ".egg-info" not in str(path)
+        ]
+        beside = (self.sources / name for name in ("README.md", "LICENSE"))
+        return sorted([project, *(path for path in beside if path.exists()), *kept])
+
+    @property
+    def wheel(self) -> Path:
+        """Where the wheel of today's sources is, or will be."""
+        name = f"{self.name.replace('-', '_')}-{self._number}-py3-none-any.whl"
+        return cache() / "wheels" / self.name / self.digest / name
+
+    def ensure(self) -> Path:
+        """Build the wheel of today's sources unless it is there; returns its path.
+
+        Raises Failed with the builder's words.
+        """
+        wheel = self.wheel
+        folder = wheel.parent
+        if wheel.exists():
+            return wheel
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            _lock(folder.parent),
+            tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as work,
+        ):
+            for left in set(folder.parent.glob(".building-*")) - {Path(work)}:
+                shutil.rmtree(left)
+            # Building leaves files beside the sources: it is done on a copy.
+            copy = Path(work) / "project"
+            for path in self._files():
+                target = copy / path.relative_to(self.sources)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
+            done = subprocess.run(
+                [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index",
+                 "--no-build-isolation", "--disable-pip-version-check",
+                 "--wheel-dir", f"{work}/wheels", str(copy)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                raise Failed(
+                    f"{self.name} can't be built: {done.stdout.strip()[-300:]}",
+                    f"see {self.sources}, then try again",
+                )
+            shutil.rmtree(folder, ignore_errors=True)
+            (Path(work) / "wheels").rename(folder)
+        return wheel
+
+
+ROME = OwnWheel("sqlalchemy-rome", "rome")
 OPENSTACK = Environment("openstack", "OpenStack", "/opt/openstack", "nova-compute")
 RALLY = Environment("rally", "Rally", "/opt/rally", "rally")
 ENVIRONMENTS = (OPENSTACK, RALLY)

@@ -221,10 +221,29 @@ Setting = Annotated[
 Settings = dict[str, dict[str, Setting]]
 
 
+class RomeEntry(_Entry):
+    """Redis, where ROME keeps the services' databases in it."""
+
+    store: Literal["auto", "server", "cluster"] = Field(
+        "auto",
+        description="one Redis server, or a Redis Cluster with a master on each data node; "
+        "auto: a cluster from 3 data nodes on",
+    )
+    persistence: Literal["everysec", "always", "none"] = Field(
+        "everysec",
+        description="when Redis has its log of writes on disk: a second later at most, "
+        "before it answers, or never",
+    )
+    replicas: int = Field(0, ge=0, le=2, description="copies of each datum, on other data nodes")
+
+
 class OpenStackEntry(_Entry):
     """The cloud that `deploy` makes on the hosts."""
 
-    backend: Literal["mysql"] = Field("mysql", description="what holds the services' databases")
+    backend: Literal["mysql", "rome"] = Field(
+        "mysql", description="what holds the services' databases: MariaDB, or Redis through ROME"
+    )
+    rome: RomeEntry = Field(RomeEntry(), description="with 'backend: rome'")
     placement: Literal["shared", "availability-zones"] = Field(
         "shared", description="one pool of computes, or an aggregate and a zone for each site"
     )
@@ -381,14 +400,24 @@ Provider = LocalProvider | StaticProvider | G5kProvider
 
 
 @dataclass(frozen=True)
+class Rome:
+    """How Redis is run where ROME keeps databases in it; `docs/openstack.md` says more."""
+
+    store: str = "auto"
+    persistence: str = "everysec"
+    replicas: int = 0
+
+
+@dataclass(frozen=True)
 class OpenStack:
     """How the cloud on the hosts is made; `docs/openstack.md` says what each choice does.
 
     `workers` holds a number for each of WORKER_SERVICES; `config` options of the services
-    themselves, by service, section and option.
+    themselves, by service, section and option; `rome` says nothing with another backend.
     """
 
     backend: str = "mysql"
+    rome: Rome = Rome()
     placement: str = "shared"
     periodic_tasks: str = "quiet"
     virt_driver: str = "fake"
@@ -987,6 +1016,7 @@ def _resolve_openstack(entry: OpenStackEntry) -> OpenStack:
     own: Mapping[str, int] = entry.workers  # type: ignore[assignment]
     return OpenStack(
         backend=entry.backend,
+        rome=Rome(entry.rome.store, entry.rome.persistence, entry.rome.replicas),
         placement=entry.placement,
         periodic_tasks=entry.periodic_tasks,
         virt_driver=entry.virt_driver,

@@ -160,8 +160,13 @@ def read_runs(paths: Iterable[Path]) -> list[Measurements]:
 
 
 def nodes(record: RunRecord) -> int:
-    """How many nodes hold the database: one server for MySQL, else the data hosts."""
-    return 1 if record.backend == "mysql" else max(record.data, 1)
+    """How many nodes hold the databases, copies not counted: one server for MySQL.
+
+    With others the run says so itself, or it is the data hosts.
+    """
+    if record.backend == "mysql":
+        return 1
+    return int(record.options.get("nodes", max(record.data, 1)))
 
 
 def replicas(record: RunRecord) -> int:

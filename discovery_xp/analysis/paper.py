@@ -47,6 +47,14 @@ CAVEATS = (
 
 # The columns below, by backend.
 REDIS, MYSQL, GALERA = "redis", "mysql", "galera"
+# Our back ends that stand beside a column of another name: what was published under Redis is
+# the first ROME, which took the place of Nova's database layer.
+_COLUMNS = {"rome": REDIS}
+
+
+def column(backend: str) -> str:
+    """The column that runs with this back end are compared to."""
+    return _COLUMNS.get(backend, backend)
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,8 @@ def _styles(runs: Sequence[Measurements], theme: Theme) -> dict[str, tuple[str, 
 
 
 def _backend_colour(theme: Theme, backend: str) -> str:
-    known = _BACKENDS.index(backend) if backend in _BACKENDS else len(_BACKENDS)
+    column = paper.column(backend)
+    known = _BACKENDS.index(column) if column in _BACKENDS else len(_BACKENDS)
     return theme.series[known]
 
 
@@ -256,7 +257,9 @@ def _creation_bars(
                 edgecolor=colour,
                 hatch="////" if is_published else ("xx" if partial else None),
                 alpha=0.55 if partial else 1,
-                label=f"{backend}, {'published' if is_published else 'measured'}{partial}",
+                label=f"{paper.column(backend)}, published"
+                if is_published
+                else f"{backend}, measured{partial}",
             )
             top = height
             if not is_published and whole and not math.isnan(row["low"]):

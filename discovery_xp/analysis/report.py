@@ -19,7 +19,13 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from discovery_xp.analysis import paper, plots, summaries, tables
-from discovery_xp.analysis.measurements import Measurements, label, latency, summary
+from discovery_xp.analysis.measurements import (
+    Measurements,
+    configuration,
+    label,
+    latency,
+    summary,
+)
 from discovery_xp.analysis.tables import Table, digits
 from discovery_xp.errors import Refused
 from discovery_xp.store import PROBES
@@ -50,6 +56,7 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
         ("time", f"{record.started} to {record.ended or '...'}"),
         ("run", f"{run.run.name}, commit {record.commit or 'unknown'}"),
         ("cloud", f"OpenStack on {record.backend}, placement {zones}"),
+        ("databases", _databases(run)),
         (
             "hosts",
             f"{_count(record.sites, 'site')}: {_count(record.controllers, 'controller')}, "
@@ -78,6 +85,25 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _databases(run: Measurements) -> str:
+    """Which database was held by what, where it isn't one server for all."""
+    options = run.record.options
+    by_holder: dict[str, list[str]] = {}
+    for name, holder in options.get("databases", {}).items():
+        by_holder.setdefault(str(holder), []).append(name)
+    if not by_holder:
+        return ""
+    told = [f"{', '.join(names)} on {holder}" for holder, names in by_holder.items()]
+    rome = options.get("rome", {})
+    if rome.get("store") == "server":
+        told.append("one Redis server")
+    elif rome:
+        told.append(f"a Redis Cluster of {configuration(options['nodes'], options['replicas'])}")
+    if rome:
+        told.append(f"appendfsync {rome['persistence']}")
+    return "; ".join(told)
 
 
 def _links(run: Measurements) -> str:

@@ -250,7 +250,7 @@ class _Cell:
         # With one cluster by configuration, else by clusters, as the paper has them.
         by_configuration = (self.nodes, self.replicas) if self.clusters == 1 else (0, 0)
         aggregates = {True: 0, False: 1, None: 2}[self.aggregates]
-        backend = {"redis": 0, "mysql": 1, "galera": 2}.get(self.backend, 3)
+        backend = {"redis": 0, "mysql": 1, "galera": 2}.get(paper.column(self.backend), 3)
         return (self.clusters, latency, *by_configuration, aggregates, backend, self.backend,
                 self.nodes, self.replicas)  # fmt: skip
 
@@ -277,6 +277,11 @@ def _published_cell(value: Published) -> _Cell:
     )
 
 
+def _beside(where: _Cell) -> _Cell:
+    """The published cell that a run's stands beside, if there is one."""
+    return dataclasses.replace(where, backend=paper.column(where.backend))
+
+
 def _compare(
     number: int,
     runs: pd.DataFrame,
@@ -290,10 +295,10 @@ def _compare(
     for _, part in runs.groupby("group", sort=False) if len(runs) else ():
         found.append((_cell_of(next(part.itertuples()), aggregates=number == 6), part))
     if whole:
-        filled = {where for where, _ in found}
+        filled = {_beside(where) for where, _ in found}
         found += [(where, None) for where in values if where not in filled]
     found.sort(key=lambda item: item[0].order())  # stable: groups stay in their order
-    return pd.DataFrame([row_of(where, part, values.get(where)) for where, part in found])
+    return pd.DataFrame([row_of(where, part, values.get(_beside(where))) for where, part in found])
 
 
 def _common(part: pd.DataFrame | None) -> dict[str, Any]:
@@ -337,6 +342,13 @@ def _notes(frame: pd.DataFrame, *more: str) -> tuple[str, ...]:
     notes = list(more)
     if frame.empty:
         return tuple(notes)
+    renamed = sorted({own for own in frame["backend"] if paper.column(own) != own})
+    if renamed:
+        notes.append(
+            f"Beside {', '.join(renamed)} stands what was published for "
+            f"{', '.join(sorted({paper.column(own) for own in renamed}))}, where the number of "
+            "nodes is the same: the first ROME, in the place of Nova's database layer."
+        )
     asked = frame.loc[frame["runs"] > 0, "vms_asked"].dropna().unique()
     other = sorted({int(count) for count in asked} - {paper.VMS})
     if other:

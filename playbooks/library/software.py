@@ -35,8 +35,9 @@ options:
     description: >
       packages installs those that are missing, and says in lacks_environment whether there
       is no environment of this stamp; serve offers folder/served over HTTP, stop ends that;
-      install makes the environment; remove removes it and what the other steps left.
-    choices: [packages, serve, install, stop, remove]
+      install makes the environment; wheel puts one more wheel into it, in place of an earlier
+      one; remove removes it and what the other steps left.
+    choices: [packages, serve, install, wheel, stop, remove]
     required: true
   place: {description: Where the environment is., type: str}
   program: {description: One that is there in bin/ once all is installed., type: str}
@@ -46,6 +47,7 @@ options:
   folder: {description: For wheels that are served or being installed., type: str}
   url: {description: Where the archive of the wheels is served and fetched., type: str}
   checksum: {description: The archive's SHA-1., type: str}
+  wheel: {description: Path of the further wheel., type: str}
   timeout_s: {description: "For all of the step; of serve, the longest run.", type: int}
 """
 
@@ -266,6 +268,27 @@ class Software:
             self.set_stamp(self.args["stamp"])
             self.changes.append(place)
 
+    def ensure_wheel(self) -> None:
+        """Install one more wheel; its stamp is in the environment, and goes with it."""
+        place, wheel = self.args["place"], self.args["wheel"]
+        stamp = f"{place}/.{os.path.basename(wheel).split('-')[0]}"
+        with self.locked():
+            if os.path.exists(stamp):
+                with open(stamp, encoding="ascii") as file:
+                    if file.read() == self.args["stamp"]:
+                        return
+                os.unlink(stamp)
+            # Its version is often the same while it is being worked on.
+            self.require(
+                [f"{place}/bin/pip", "--isolated", "install", "--quiet", "--no-index", "--no-deps",
+                 "--force-reinstall", "--disable-pip-version-check", "--root-user-action=ignore",
+                 wheel],
+                f"{os.path.basename(wheel)} can't be installed",
+            )  # fmt: skip
+            with open(stamp, "w", encoding="ascii") as file:
+                file.write(self.args["stamp"])
+            self.changes.append(os.path.basename(wheel))
+
     def clear(self, place: str) -> None:
         """Empty the environment, its stamp last: that tells whose it is."""
         for name in sorted(os.listdir(place), key=lambda name: name == STAMP):
@@ -357,7 +380,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "step": {
-                "choices": ["packages", "serve", "install", "stop", "remove"],
+                "choices": ["packages", "serve", "install", "wheel", "stop", "remove"],
                 "required": True,
             },
             "place": {"type": "str"},
@@ -368,6 +391,7 @@ def main() -> None:
             "folder": {"type": "str"},
             "url": {"type": "str"},
             "checksum": {"type": "str"},
+            "wheel": {"type": "str"},
             "timeout_s": {"type": "int", "default": 300},
         }
     )
@@ -383,6 +407,8 @@ def main() -> None:
         software.serve()
     elif step == "install":
         software.ensure_environment()
+    elif step == "wheel":
+        software.ensure_wheel()
     elif step == "stop":
         software.stop()
     else:

@@ -12,7 +12,7 @@ With the defaults, 20 VMs of which 18 get ACTIVE, one each second from the secon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ def make_run(
     latency_ms: float | None = None,
     placement: str = "shared",
     replicas: int | None = None,
+    more_options: Mapping[str, Any] | None = None,
     asked: int = 20,
     failed: int = 2,
     s_per_vm: float = 1.0,
@@ -49,6 +50,7 @@ def make_run(
     options: dict[str, Any] = {"backend": backend, "placement": placement, "nics": 0}
     if replicas is not None:
         options["replicas"] = replicas
+    options |= more_options or {}
     run.save(
         RunRecord(
             experiment=experiment,

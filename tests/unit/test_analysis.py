@@ -262,6 +262,57 @@ def test_table_1(tmp_path: Path) -> None:
     assert redis["measured_ms"] == (1 + 2 + 3 + 20) / 3
 
 
+ROME = {
+    "rome": {"store": "server", "persistence": "everysec", "replicas": 0},
+    "databases": {"nova": "rome", "nova_api": "rome", "neutron": "mysql"},
+    "nodes": 1,
+}
+ROME_CLUSTER: dict[str, Any] = {
+    **ROME, "rome": {"store": "cluster", "persistence": "always", "replicas": 1}, "nodes": 8
+}  # fmt: skip
+
+
+def test_rome_stands_beside_what_was_published_for_redis(tmp_path: Path) -> None:
+    runs = read(
+        make_run(tmp_path / "a", backend="rome", more_options=ROME),
+        make_run(tmp_path / "b", sites=8, latency_ms=50, backend="rome", data=8,
+                 more_options=ROME_CLUSTER),
+        make_run(tmp_path / "c", sites=2, latency_ms=10, backend="rome", data=2,
+                 more_options=ROME),
+    )  # fmt: skip
+    table = tables.table_1(runs)
+    (first,) = rows(table)
+    assert (first["backend"], first["configuration"], first["published_ms"]) == (
+        "rome",
+        "1 node",
+        83,
+    )
+    assert any(note.startswith("Beside rome stands what was published for redis") for note in
+               table.notes)  # fmt: skip
+    assert rows(tables.table_5(runs))[0]["published_mb"] == 2190
+    (fourth,) = rows(tables.table_4(runs))
+    assert (fourth["configuration"], fourth["published_s"]) == ("8 nodes", 302)
+    # Where the numbers of nodes differ, nothing comparable was published.
+    (third,) = rows(tables.table_3(runs))
+    assert (third["configuration"], math.isnan(third["published_s"])) == ("1 node", True)
+    # A cell that a run of ours fills isn't printed a second time.
+    whole = rows(tables.table_1(runs, whole=True))
+    assert [(row["backend"], row["configuration"]) for row in whole] == [
+        ("rome", "1 node"),
+        ("mysql", "1 node"),
+        ("redis", "4 nodes"),
+        ("redis", "4 nodes + 1 replica"),
+    ]
+
+
+def test_rome_and_what_was_published_for_redis_have_one_colour(tmp_path: Path) -> None:
+    runs = read(make_run(tmp_path, sites=4, latency_ms=10, backend="rome", data=4,
+                         more_options={**ROME_CLUSTER, "nodes": 4}))  # fmt: skip
+    figure = plots.creation_times(runs)
+    assert {"rome, measured", "redis, published"} <= text_of(figure)
+    assert len({bar.get_edgecolor() for bar in figure.axes[0].patches}) == 1
+
+
 def test_table_2_in_all_and_by_the_vm(tmp_path: Path) -> None:
     table = tables.table_2(read(make_run(tmp_path)))
     (row,) = rows(table)

@@ -114,6 +114,8 @@ def test_what_the_command_line_says_is_stored_as_a_topology(sites: int, tmp_path
     assert read.digest == derived.digest
     zones = parse_topology(cli._as_file(None, sites, None, "mysql", "availability-zones"))
     assert zones.openstack.placement == "availability-zones"
+    rome = parse_topology(cli._as_file(None, sites, None, "rome", None))
+    assert rome.openstack.backend == "rome"
     path = tmp_path / "t.yaml"
     path.write_text("sites: [{name: a}]\n")
     assert cli._as_file(path, None, None, None, None) == "sites: [{name: a}]\n"

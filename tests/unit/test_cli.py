@@ -40,6 +40,24 @@ def test_plan_prints_hosts_links_and_order() -> None:
         assert words in done.stdout
 
 
+def test_plan_says_what_holds_which_database() -> None:
+    server = discovery_xp("plan", "--sites", "2", "--backend", "rome").stdout
+    for words in (
+        "OpenStack on rome",
+        "databases on one Redis server, on disk within a second: nova, nova_api, placement, "
+        "keystone, glance, nova_cell0",
+        "a Redis Cluster would need 3 data nodes, there are 2",
+        "databases that ROME doesn't carry, on MariaDB: neutron",
+        "start Redis, MariaDB, the message bus",
+    ):
+        assert words in server
+    cluster = discovery_xp("plan", "--sites", "3", "--backend", "rome").stdout
+    assert "databases on a Redis Cluster of 3 masters, no copy of each, on disk" in cluster
+    assert "  nova, keystone on site1-data-1\n" in cluster
+    assert "would need" not in cluster
+    assert "databases on" not in discovery_xp("plan", "--sites", "3", "--backend", "mysql").stdout
+
+
 def test_plan_prints_the_requests_to_grid5000() -> None:
     done = discovery_xp("plan", str(TOPOLOGIES / "grid5000-eight-clusters.yaml"))
     assert done.returncode == 0

@@ -470,3 +470,32 @@ def test_a_copy_is_a_file_of_the_host_under_another_name(tmp_path: Path) -> None
     one.run()
     assert path.read_bytes() == source.read_bytes()
     assert one.changed == [str(path)]
+
+
+# ---------------------------------------------------------------- the module `redis_cluster`
+
+redis_cluster = loaded("library/redis_cluster.py")
+
+SEEN = """\
+07c37df 127.0.0.1:30004@31004,host4 slave e7d1eec 0 1426238317239 4 connected
+67ed2db 127.0.0.1:30002@31002,host2 master - 0 1426238316232 2 connected 5461-5463
+292f8b3 127.0.0.1:30003@31003,host3 master - 0 1426238318243 3 connected 10923-10924 16383
+e7d1eec 127.0.0.1:30001@31001 myself,master - 0 0 1 connected 0 [93-<-292f8b3]
+a7d1eec 127.0.0.1:30005@31005 handshake - 0 0 0 disconnected
+
+"""
+
+
+def test_what_a_node_says_of_its_cluster_is_read_as_redis_documents_it() -> None:
+    nodes = redis_cluster.read_nodes(SEEN)
+    assert {name: seen["slots"] for name, seen in nodes.items()} == {
+        "07c37df": set(),
+        "67ed2db": {5461, 5462, 5463},
+        "292f8b3": {10923, 10924, 16383},
+        "e7d1eec": {0},
+        "a7d1eec": set(),
+    }
+    assert nodes["67ed2db"]["place"] == "127.0.0.1:30002"
+    assert nodes["e7d1eec"]["flags"] == {"myself", "master"}
+    assert nodes["07c37df"]["master"] == "e7d1eec"
+    assert nodes["e7d1eec"]["master"] is None

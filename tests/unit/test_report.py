@@ -6,6 +6,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -391,3 +392,34 @@ def test_the_docs_name_what_there_is() -> None:
                    "traffic_by_service", "cpu_by_service"):  # fmt: skip
         assert f"`{figure}`" in text
     assert all(source.key in text for source in paper.SOURCES)
+
+
+ROME = {
+    "rome": {"store": "server", "persistence": "everysec", "replicas": 0},
+    "databases": {"nova": "rome", "nova_api": "rome", "neutron": "mysql"},
+    "nodes": 1,
+    "replicas": 0,
+}
+CLUSTER = {
+    **ROME,
+    "rome": {"store": "cluster", "persistence": "none", "replicas": 1},
+    "nodes": 3,
+    "replicas": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (ROME, "nova, nova_api on rome; neutron on mysql; one Redis server; appendfsync everysec"),
+        (CLUSTER, "nova, nova_api on rome; neutron on mysql; "
+         "a Redis Cluster of 3 nodes + 1 replica; appendfsync none"),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_facts_say_what_held_which_database(
+    tmp_path: Path, options: dict[str, Any], words: str | None
+) -> None:
+    make_run(tmp_path, backend="rome" if options else "mysql", more_options=options)
+    (run,) = read_runs([tmp_path])
+    assert dict(report.facts(run)).get("databases") == words

@@ -6,7 +6,13 @@ import pytest
 import yaml
 
 from discovery_xp.errors import InvalidInput
-from discovery_xp.topology import WORKER_SERVICES, OpenStack, parse_topology, topology_schema
+from discovery_xp.topology import (
+    WORKER_SERVICES,
+    OpenStack,
+    Rome,
+    parse_topology,
+    topology_schema,
+)
 
 SITES = "sites: [{name: a}]\n"
 
@@ -23,6 +29,7 @@ def test_a_topology_that_says_nothing_gets_the_defaults() -> None:
     assert cloud_of("") == cloud_of("openstack: {}") == OpenStack()
     assert OpenStack() == OpenStack(
         backend="mysql",
+        rome=Rome(store="auto", persistence="everysec", replicas=0),
         placement="shared",
         periodic_tasks="quiet",
         virt_driver="fake",
@@ -41,7 +48,8 @@ def test_a_topology_that_says_nothing_gets_the_defaults() -> None:
 
 
 EVERY_OPTION = """openstack:
-  backend: mysql
+  backend: rome
+  rome: {store: cluster, persistence: always, replicas: 1}
   placement: availability-zones
   periodic_tasks: default
   virt_driver: fake
@@ -58,6 +66,7 @@ EVERY_OPTION = """openstack:
 
 def test_every_option_is_kept_as_it_was_written() -> None:
     cloud = cloud_of(EVERY_OPTION)
+    assert (cloud.backend, cloud.rome) == ("rome", Rome("cluster", "always", 1))
     assert (cloud.placement, cloud.periodic_tasks, cloud.nics) == (
         "availability-zones",
         "default",
@@ -103,11 +112,33 @@ BAD = [
     (
         "openstack:\n  region: a",
         "3: openstack.region: unknown key; known here: backend, config, nics, periodic_tasks, "
-        "placement, virt_driver, workers",
+        "placement, rome, virt_driver, workers",
     ),
     (
         "openstack:\n  backend: etcd",
-        "3: openstack.backend: 'etcd' is unknown; write one of 'mysql'",
+        "3: openstack.backend: 'etcd' is unknown; write one of 'mysql' or 'rome'",
+    ),
+    (
+        "openstack:\n  rome: cluster",
+        "3: openstack.rome: 'cluster' is not a mapping; "
+        "write 'key: value' pairs, see docs/topologies.md",
+    ),
+    (
+        "openstack:\n  rome:\n    kind: x",
+        "4: openstack.rome.kind: unknown key; known here: persistence, replicas, store",
+    ),
+    (
+        "openstack:\n  rome:\n    store: shards",
+        "4: openstack.rome.store: 'shards' is unknown; write one of 'auto', 'server' or 'cluster'",
+    ),
+    (
+        "openstack:\n  rome:\n    persistence: rdb",
+        "4: openstack.rome.persistence: 'rdb' is unknown; "
+        "write one of 'everysec', 'always' or 'none'",
+    ),
+    (
+        "openstack:\n  rome:\n    replicas: 3",
+        "4: openstack.rome.replicas: '3' is out of range; write at most 2",
     ),
     (
         "openstack:\n  placement: zones",
@@ -195,6 +226,8 @@ GOOD = [
     "",
     "openstack: {}",
     EVERY_OPTION,
+    "openstack: {backend: rome}",
+    "openstack: {rome: {}}",
     "openstack: {workers: 2}",
     "openstack: {workers: {default: 3, nova-api: 1}}",
     "openstack: {config: {glance: {}, neutron: {DEFAULT: {}}}}",

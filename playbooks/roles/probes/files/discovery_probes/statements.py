@@ -1,6 +1,7 @@
 """SQL statements and database round trips of a process, counted by its drivers.
 
-PyMySQL is counted at the wire: each command that is sent and answered is a round trip.
+PyMySQL is counted at the wire: each command that is sent and answered is a round trip.  ROME
+counts itself.
 Another driver joins by a line in DRIVERS: a module, and what makes it call `count`.
 """
 
@@ -186,4 +187,5 @@ def _count_reads(file: Any, wire: Wire) -> None:
 
 DRIVERS: Mapping[str, Callable[..., None]] = {
     "pymysql.connections": watch_pymysql,
+    "rome.driver": watch_own_counters,
 }

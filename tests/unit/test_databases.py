@@ -1,0 +1,284 @@
+import itertools
+from pathlib import Path
+
+import pytest
+
+from discovery_xp import cloud, databases
+from discovery_xp.databases import Node, key_slot, slot_ranges, spread
+from discovery_xp.errors import Refused
+from discovery_xp.plan import Plan, key_value_store, make_plan
+from discovery_xp.topology import OpenStack, Rome, derive_topology, parse_topology
+
+ROME = OpenStack(backend="rome")
+CARRIED = ["nova", "nova_api", "placement", "keystone", "glance", "nova_cell0"]
+
+
+def plan_of(text: str) -> Plan:
+    return make_plan(parse_topology(text), cloud=True)
+
+
+def plan_with(data: int, rome: str = "", more: str = "") -> Plan:
+    """A site with everything, and so many data hosts."""
+    return plan_of(
+        f"sites: [{{name: a, data: {data}}}]\n"
+        f"openstack: {{backend: rome, rome: {{{rome}}}}}\n{more}"
+    )
+
+
+def store_of(plan: Plan) -> databases.Store:
+    found = key_value_store(plan)
+    assert found is not None
+    return found
+
+
+# ---------------------------------------------------------------- what is held by what
+
+
+def test_mariadb_holds_everything_unless_something_else_is_asked_for() -> None:
+    assert set(databases.holders(OpenStack()).values()) == {"mysql"}
+    assert databases.held_by(OpenStack(), "rome") == []
+    assert key_value_store(plan_of("sites: [{name: a, data: 3}]")) is None
+    assert key_value_store(make_plan(derive_topology(3))) is None, "hosts alone have no database"
+
+
+def test_rome_holds_what_it_carries_and_mariadb_the_rest() -> None:
+    assert databases.held_by(ROME, "rome") == CARRIED
+    assert databases.held_by(ROME, "mysql") == ["neutron"]
+
+
+def test_mariadb_is_there_only_where_a_database_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_with(1)
+    units = [service.unit for service in cloud.services(plan)]
+    assert {"mariadb", "redis-server"} <= set(units)
+    monkeypatch.setattr(databases, "CARRIED_BY_ROME", tuple(databases.OWNERS))
+    units = [service.unit for service in cloud.services(plan)]
+    assert "redis-server" in units
+    assert "mariadb" not in units
+
+
+# ---------------------------------------------------------------- where Redis runs
+
+
+@pytest.mark.parametrize(("data", "host"), [(0, "a-master-1"), (1, "a-data-1"), (2, "a-data-1")])
+def test_fewer_than_three_data_hosts_are_one_server(data: int, host: str) -> None:
+    store = store_of(plan_with(data))
+    assert (store.kind, store.nodes) == ("server", (Node(host, "redis-server", 6379),))
+    assert {store.master_of(name).host for name in CARRIED} == {host}
+    assert store.tags == {}
+
+
+def test_the_server_is_at_the_masters_site_where_there_is_a_choice() -> None:
+    sites = "sites: [{name: a, data: 1}, {name: b, data: 1}]\nopenstack: {backend: rome}\n"
+    assert store_of(plan_of(sites)).nodes[0].host == "a-data-1"
+    assert store_of(plan_of(f"{sites}master: b")).nodes[0].host == "b-data-1"
+    far = "sites: [{name: a}, {name: b, data: 1}]\nopenstack: {backend: rome}"
+    assert store_of(plan_of(far)).nodes[0].host == "b-data-1"
+
+
+def test_a_cluster_has_a_master_on_each_data_host_with_its_share_of_the_slots() -> None:
+    store = store_of(
+        plan_of("sites: [{name: a, count: 4, data: 1}]\nopenstack: {backend: rome}\nmaster: a3")
+    )
+    assert store.kind == "cluster"
+    assert [node.host for node in store.masters] == [f"a{n}-data-1" for n in (3, 1, 2, 4)]
+    assert [node.slots for node in store.masters] == [
+        (0, 4095), (4096, 8191), (8192, 12287), (12288, 16383)
+    ]  # fmt: skip
+    assert store.nodes == store.masters
+
+
+def test_copies_are_on_other_hosts_than_what_they_copy() -> None:
+    store = store_of(plan_with(4, "replicas: 2"))
+    replicas = [node for node in store.nodes if node.copies]
+    assert len(store.masters) == 4
+    assert len(replicas) == 8
+    assert all(node.host != node.copies for node in replicas)
+    for master in store.masters:
+        assert len({node.host for node in replicas if node.copies == master.host}) == 2
+    assert len({(node.host, node.port) for node in store.nodes}) == 12
+    assert len({(node.host, node.unit) for node in store.nodes}) == 12
+    assert {node.unit: node.port for node in store.nodes} == {
+        "redis-server": 6379,
+        "redis-replica-1": 6380,
+        "redis-replica-2": 6381,
+    }
+
+
+def test_one_server_may_be_asked_for_with_many_data_hosts() -> None:
+    assert store_of(plan_with(5, "store: server")).kind == "server"
+
+
+@pytest.mark.parametrize(
+    ("data", "rome", "words"),
+    [
+        (2, "store: cluster", "a Redis Cluster needs 3 data nodes, and there are 2; write"),
+        (0, "store: cluster", "and there are 0; write 'data: 1' for more sites, or"),
+        (2, "replicas: 1", "is for a Redis Cluster, and this is one server, as 2 data nodes are;"),
+        (5, "store: server, replicas: 2", "and this is one server; write 'store: cluster'"),
+    ],
+)
+def test_what_the_hosts_are_too_few_for_is_refused_in_a_line(
+    data: int, rome: str, words: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        plan_with(data, rome)
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_refused_for_a_cloud_is_no_hindrance_for_its_hosts() -> None:
+    text = "sites: [{name: a}]\nopenstack: {backend: rome, rome: {store: cluster}}"
+    assert make_plan(parse_topology(text)).cloud is None
+
+
+def test_the_options_of_redis_say_nothing_with_another_backend() -> None:
+    text = "sites: [{name: a}]\nopenstack: {rome: {store: cluster, replicas: 2}}"
+    assert key_value_store(plan_of(text)) is None
+
+
+def test_each_process_is_a_service_of_its_host_before_those_that_ask_it() -> None:
+    plan = plan_with(3, "replicas: 1")
+    found: dict[str, list[str]] = {}
+    for service in cloud.services(plan):
+        found.setdefault(service.host, []).append(service.unit)
+        assert (service.component == "redis") == service.unit.startswith("redis")
+    assert found["a-data-2"] == ["redis-server", "redis-replica-1"]
+    server = cloud.services(plan_with(0))
+    assert [service.unit for service in server if service.host == "a-master-1"][:3] == [
+        "redis-server",
+        "mariadb",
+        "rabbitmq-server",
+    ]
+
+
+def test_redis_needs_memory_of_its_own() -> None:
+    needs = {
+        backend: plan_of(
+            f"sites: [{{name: a, data: 3}}]\nopenstack: {{backend: {backend}}}"
+        ).needs.memory_bytes
+        for backend in ("mysql", "rome")
+    }
+    assert needs["rome"] - needs["mysql"] == 3 * 120 * 2**20
+
+
+def test_the_order_of_play_names_what_is_started() -> None:
+    steps = {name: next(step for step in plan.steps if "schemas" in step) for name, plan in {
+        "mysql": plan_of("sites: [{name: a}]"), "server": plan_with(1), "cluster": plan_with(3),
+    }.items()}  # fmt: skip
+    assert steps == {
+        "mysql": "start the database, the message bus and the cache, bring the schemas up to date",
+        "server": "start Redis, MariaDB, the message bus and the cache, "
+        "bring the schemas up to date",
+        "cluster": "start the Redis Cluster, MariaDB, the message bus and the cache, "
+        "bring the schemas up to date",
+    }
+
+
+# ---------------------------------------------------------------- hash slots and tags
+
+
+def test_slots_are_computed_as_redis_cluster_documents_it() -> None:
+    # The cluster's specification: CRC16 of '123456789' is 0x31C3.
+    assert key_slot("123456789") == 0x31C3 % 16384
+    # What a server says: CLUSTER KEYSLOT '{nova}:x', CLUSTER KEYSLOT somekey.
+    assert key_slot("somekey") == 11058
+    assert key_slot("foo") == 12182
+    assert key_slot("") == 0
+
+
+@pytest.mark.parametrize("masters", range(1, 12))
+def test_each_slot_has_one_master_and_shares_are_equal(masters: int) -> None:
+    ranges = slot_ranges(masters)
+    assert (ranges[0][0], ranges[-1][1]) == (0, 16383)
+    assert all(after[0] == before[1] + 1 for before, after in itertools.pairwise(ranges))
+    sizes = [last - first + 1 for first, last in ranges]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("masters", [3, 4, 6, 8, 25])
+def test_databases_are_spread_over_the_masters_by_their_tags(masters: int) -> None:
+    ranges = slot_ranges(masters)
+    tags = spread(CARRIED, ranges)
+    places = [
+        next(place for place, (first, last) in enumerate(ranges) if first <= key_slot(tag) <= last)
+        for tag in tags.values()
+    ]
+    assert places == [place % masters for place in range(len(CARRIED))]
+    assert len(set(tags.values())) == len(tags)
+    assert spread(CARRIED, ranges) == tags
+    for name, tag in tags.items():
+        assert tag.startswith(name)
+        assert tag.removeprefix(name).isdigit()
+
+
+def test_a_database_is_on_the_master_that_has_its_slot() -> None:
+    store = store_of(plan_with(3))
+    held = [store.master_of(name).host for name in CARRIED]
+    assert held == ["a-data-1", "a-data-2", "a-data-3"] * 2
+
+
+# ---------------------------------------------------------------- URLs
+
+
+def addresses(plan: Plan) -> dict[str, str]:
+    return {host.name: str(host.address) for host in plan.hosts}
+
+
+def urls_of(plan: Plan) -> dict[str, str]:
+    assert plan.cloud is not None
+    known = addresses(plan)
+    return databases.urls(
+        plan.cloud, key_value_store(plan), known, known[cloud.master(plan).name], "secret"
+    )
+
+
+def test_mariadbs_urls_have_each_service_as_its_own_user() -> None:
+    plan = plan_of("sites: [{name: a}]")
+    master = addresses(plan)["a-master-1"]
+    assert urls_of(plan) == {
+        "nova": f"mysql+pymysql://nova:secret@{master}/nova",
+        "nova_api": f"mysql+pymysql://nova:secret@{master}/nova_api",
+        "nova_cell0": f"mysql+pymysql://nova:secret@{master}/nova_cell0",
+        "placement": f"mysql+pymysql://placement:secret@{master}/placement",
+        "keystone": f"mysql+pymysql://keystone:secret@{master}/keystone",
+        "neutron": f"mysql+pymysql://neutron:secret@{master}/neutron",
+        "glance": f"mysql+pymysql://glance:secret@{master}/glance",
+    }
+
+
+def test_a_server_is_named_without_tags() -> None:
+    plan = plan_with(1)
+    known = addresses(plan)
+    urls = urls_of(plan)
+    assert urls["nova_api"] == f"rome+redis://rome:secret@{known['a-data-1']}:6379/nova_api"
+    assert urls["neutron"] == f"mysql+pymysql://neutron:secret@{known['a-master-1']}/neutron"
+    assert databases.cell0_template(key_value_store(plan), known) == (
+        f"{{scheme}}://{{username}}:{{password}}@{known['a-data-1']}:6379/nova_cell0"
+    )
+
+
+def test_a_cluster_is_named_by_its_masters_and_each_database_by_its_tag() -> None:
+    plan = plan_with(3, "replicas: 1")
+    known, store = addresses(plan), store_of(plan)
+    seeds = ",".join(known[f"a-data-{n}"] for n in (1, 2, 3))
+    urls = urls_of(plan)
+    for name in CARRIED:
+        assert urls[name] == (
+            f"rome+redis://rome:secret@{seeds}:6379/{name}?tag={store.tags[name]}"
+        )
+    # Braces would be fields of Nova's templates, percent signs ones of configuration files.
+    assert not any(set("{}%$") & set(url) for url in urls.values())
+    filled = databases.cell0_template(store, known).format(
+        scheme="rome+redis", username="rome", password="secret"
+    )
+    assert filled == urls["nova_cell0"]
+
+
+def test_nova_derives_cell_0_from_cell_1_on_mariadb_by_itself() -> None:
+    assert databases.cell0_template(None, {}) == ""
+
+
+def test_the_layout_is_a_matter_of_the_plan_alone(tmp_path: Path) -> None:
+    cloud_ = OpenStack(backend="rome", rome=Rome("cluster", "none", 1))
+    hosts = ["a", "b", "c", "d"]
+    assert databases.store(cloud_, "m", hosts) == databases.store(cloud_, "m", hosts)

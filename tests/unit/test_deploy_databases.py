@@ -1,0 +1,183 @@
+"""What the playbooks are told of databases, and what becomes of a cloud whose databases move."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from discovery_xp import deploy, passwords
+from discovery_xp.hosts import Hosts
+from discovery_xp.plan import Plan, make_plan
+from discovery_xp.providers import static
+from discovery_xp.testbed import Testbed
+from discovery_xp.topology import parse_topology
+
+
+def plan_of(openstack: str, data: int = 0, provider: str = "") -> Plan:
+    text = f"name: mine\nsites: [{{name: a, data: {data}}}]\nopenstack: {{{openstack}}}\n"
+    return make_plan(parse_topology(text + provider), cloud=True)
+
+
+STATIC = "provider: {type: static, hosts: {a: [%s]}}\n"
+
+
+def on_static_hosts(openstack: str, data: int = 0) -> Plan:
+    addresses = ", ".join(f"192.0.2.{number}" for number in range(1, 4 + data))
+    return plan_of(openstack, data, STATIC % addresses)
+
+
+@pytest.fixture
+def testbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Testbed:
+    monkeypatch.setenv("DISCOVERY_XP_HOME", str(tmp_path))
+    made = Testbed("mine")
+    made.folder.mkdir(parents=True)
+    made.write_ssh_config({}, check_keys="no")
+    return made
+
+
+@pytest.fixture
+def told(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    monkeypatch.setattr(deploy, "_rome", lambda: {"digest": "0123", "wheel": "/x/y.whl"})
+
+    def variables(openstack: str, data: int = 0) -> dict[str, Any]:
+        plan = on_static_hosts(openstack, data)
+        return deploy.variables(static.hosts(plan, testbed), testbed)
+
+    return variables
+
+
+def test_with_mariadb_nothing_of_redis_is_told(told: Callable[..., dict[str, Any]]) -> None:
+    known = told("backend: mysql")
+    assert (known["redis"], known["rome"], known["cell0_template"]) == ({}, {}, "")
+    assert "nova" in known["mariadb_databases"]
+    # Results of earlier versions have no more than these, and repeat those of this one.
+    assert set(known["cloud"]) == {
+        "backend", "placement", "periodic_tasks", "virt_driver", "nics", "workers", "config"
+    }  # fmt: skip
+
+
+def test_what_holds_what_is_part_of_the_clouds_description(
+    told: Callable[..., dict[str, Any]],
+) -> None:
+    cloud = told("backend: rome, rome: {replicas: 1}", data=4)["cloud"]
+    assert cloud["rome"] == {"store": "cluster", "persistence": "everysec", "replicas": 1}
+    assert cloud["databases"] == {
+        **dict.fromkeys(
+            ("nova", "nova_api", "placement", "keystone", "glance", "nova_cell0"), "rome"
+        ),
+        "neutron": "mysql",
+    }
+    assert (cloud["nodes"], cloud["replicas"]) == (4, 1)
+    cloud = told("backend: rome", data=2)["cloud"]
+    assert (cloud["rome"]["store"], cloud["nodes"], cloud["replicas"]) == ("server", 1, 0)
+    assert told("backend: rome")["mariadb_databases"] == ["neutron"]
+
+
+def test_redis_gets_its_passwords_as_hashes_and_nodes_by_host(
+    told: Callable[..., dict[str, Any]], testbed: Testbed
+) -> None:
+    redis = told("backend: rome, rome: {replicas: 1, persistence: always}", data=3)["redis"]
+    secrets = passwords.load(testbed)
+    assert redis["user_hash"] == hashlib.sha256(secrets["database"].encode()).hexdigest()
+    assert redis["admin_hash"] == hashlib.sha256(secrets["redis"].encode()).hexdigest()
+    assert not any(secret in json.dumps(redis) for secret in secrets.values())
+    assert (redis["kind"], redis["persistence"], redis["user"]) == ("cluster", "always", "rome")
+    assert list(redis["by_host"]) == ["a-data-1", "a-data-2", "a-data-3"]
+    assert [(node["unit"], node["port"]) for node in redis["by_host"]["a-data-2"]] == [
+        ("redis-server", 6379),
+        ("redis-replica-1", 6380),
+    ]
+    assert redis["by_host"]["a-data-2"][0]["address"] == "192.0.2.5"
+
+
+def test_servers_are_installed_where_they_run(told: Callable[..., dict[str, Any]]) -> None:
+    packages = told("backend: rome", data=1)["debian_packages"]
+    assert {host: "redis-server" in names for host, names in packages.items()} == {
+        "a-master-1": False,
+        "a-controller-1": False,
+        "a-compute-1": False,
+        "a-data-1": True,
+    }
+    assert "mariadb-server" in packages["a-master-1"]
+    assert packages["a-compute-1"] == ["python3-venv"]
+    assert packages["a-data-1"] == ["python3-venv", "redis-server"]
+    packages = told("backend: mysql", data=1)["debian_packages"]
+    assert not any("redis-server" in names for names in packages.values())
+    assert {"mariadb-server", "rabbitmq-server", "memcached", "python3-venv"} <= set(
+        packages["a-master-1"]
+    )
+
+
+# ---------------------------------------------------------------- databases that move
+
+
+class Removals:
+    """In the place of `deploy.remove`: counts, and forgets the passwords as that does."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        self.count = 0
+
+    def __call__(self, hosts: Hosts, testbed: Testbed, progress: object) -> None:
+        self.count += 1
+        deploy.databases_file(testbed).unlink(missing_ok=True)
+        passwords.forget(testbed)
+
+
+@pytest.fixture
+def removals(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Removals:
+    made = Removals(testbed)
+    monkeypatch.setattr(deploy, "remove", made)
+    monkeypatch.setattr(deploy, "_rome", lambda: {"digest": "0123", "wheel": "/x/y.whl"})
+    return made
+
+
+def settle(testbed: Testbed, openstack: str, data: int = 3) -> dict[str, Any]:
+    """What `install` does before it installs."""
+    hosts = static.hosts(on_static_hosts(openstack, data), testbed)
+    known = deploy.variables(hosts, testbed)
+    return deploy._remove_other_databases(hosts, testbed, known, lambda *_: None)
+
+
+SAME = [
+    ("backend: mysql", "backend: mysql, nics: 1, rome: {replicas: 1}"),
+    ("backend: rome", "backend: rome, rome: {store: cluster, persistence: always}"),
+]
+OTHER = [
+    ("backend: mysql", "backend: rome"),
+    ("backend: rome", "backend: mysql"),
+    ("backend: rome", "backend: rome, rome: {store: server}"),
+    ("backend: rome", "backend: rome, rome: {replicas: 1}"),
+    ("backend: rome, rome: {persistence: none}", "backend: rome"),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), SAME)
+def test_a_cloud_whose_databases_stay_is_left_alone(
+    testbed: Testbed, removals: Removals, before: str, after: str
+) -> None:
+    first = settle(testbed, before)
+    assert settle(testbed, after)["passwords"] == first["passwords"]
+    assert removals.count == 0
+
+
+@pytest.mark.parametrize(("before", "after"), OTHER)
+def test_a_cloud_whose_databases_move_goes_first_and_its_passwords_with_it(
+    testbed: Testbed, removals: Removals, before: str, after: str
+) -> None:
+    first = settle(testbed, before)
+    known = settle(testbed, after)
+    assert removals.count == 1
+    assert known["passwords"] == passwords.load(testbed) != first["passwords"]
+    settle(testbed, after)
+    assert removals.count == 1, "once is enough"
+
+
+def test_a_damaged_note_counts_as_another_one(testbed: Testbed, removals: Removals) -> None:
+    settle(testbed, "backend: mysql")
+    deploy.databases_file(testbed).write_text("{")
+    settle(testbed, "backend: mysql")
+    assert removals.count == 1
