@@ -1,0 +1,1 @@
+"""OpenStack's own database tests, from the released packages, on any database URL."""

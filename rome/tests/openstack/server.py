@@ -1,0 +1,54 @@
+"""A Redis server for the length of a run: its own port and folder, nothing kept."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+
+from tests.openstack.environment import Failed
+
+START_TIMEOUT_S = 20
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[int]:
+    """The port of a new, empty server on the loopback interface; ends it at the end."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise Failed("there is no redis-server: install Redis, or give --url")
+    with tempfile.TemporaryDirectory(prefix="rome-redis-") as folder:
+        port = _free_port()
+        server = subprocess.Popen(
+            [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder,
+             "--save", "", "--appendonly", "no"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            _wait(server, port)
+            yield port
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(server: subprocess.Popen[bytes], port: int) -> None:
+    end = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end and server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as it:
+            it.sendall(b"PING\r\n")
+            if it.recv(64).startswith(b"+PONG"):
+                return
+        time.sleep(0.05)
+    raise Failed(f"redis-server didn't answer on port {port} within {START_TIMEOUT_S} s")

@@ -1,0 +1,169 @@
+"""Runs tests one by one as it is told to; runs inside the suites' environment.
+
+It is given a JSON object as its argument: `package` is imported first (Nova patches the
+standard library when its tests' package is imported), `modules` are the packages and modules
+whose tests there are, `url` is where connections to SQLite go (none: to SQLite).  Its first
+line lists the tests; then it reads a test's number a line and answers each with a line.
+"""
+
+# What this imports is in the suites' environment only.
+# mypy: disable-error-code="import-not-found,import-untyped,misc,untyped-decorator"
+
+from __future__ import annotations
+
+import collections
+import importlib
+import json
+import os
+import sys
+import time
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import testtools
+
+
+class Outcome(testtools.TestResult):
+    """What one test came to, with the text of its traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outcome = "passed"
+        self.text = ""
+
+    def addError(self, test: Any, err: Any = None, details: Any = None) -> None:  # noqa: N802
+        """An error, in the test or in what surrounds it."""
+        self._failed("failed", err, details)
+
+    def addFailure(self, test: Any, err: Any = None, details: Any = None) -> None:  # noqa: N802
+        """A failed assertion."""
+        self._failed("failed", err, details)
+
+    def addUnexpectedSuccess(self, test: Any, details: Any = None) -> None:  # noqa: N802
+        """A test that ought to fail passed."""
+        self.outcome, self.text = "failed", "unexpected success"
+
+    def addSkip(self, test: Any, reason: Any = None, details: Any = None) -> None:  # noqa: N802
+        """A skipped test; testtools gives the reason as a detail."""
+        if reason is None and details and "reason" in details:
+            reason = details["reason"].as_text()
+        self.outcome, self.text = "skipped", str(reason)
+
+    def _failed(self, outcome: str, err: Any, details: Any) -> None:
+        if self.outcome == outcome:
+            return  # the first failure tells most: clean-ups fail after it
+        self.outcome = outcome
+        if details:
+            names = sorted(name for name in details if name.startswith("traceback"))
+            self.text = "\n".join(details[name].as_text() for name in names[:1])
+        elif err is not None:
+            self.text = self._exc_info_to_unicode(err, None)
+
+
+def redirect(url: str) -> None:
+    """Let each engine that oslo.db is asked to make for SQLite be one for `url`.
+
+    All services make their engines there, and so do oslo.db's own fixtures; some tests name
+    SQLite in so many words, so that no option could send them elsewhere.
+    """
+    from oslo_db.sqlalchemy import engines
+    from sqlalchemy.engine import make_url
+
+    original = engines.create_engine
+    target = make_url(url)
+
+    def create_engine(sql_connection: Any, sqlite_fk: bool = False, **options: Any) -> Any:
+        if make_url(sql_connection).get_backend_name() != "sqlite":
+            return original(sql_connection, sqlite_fk=sqlite_fk, **options)
+        place = target
+        if not sqlite_fk and target.get_backend_name() == "rome":
+            # So that foreign keys are checked where the tests have SQLite check them.
+            place = target.update_query_dict({"foreign_keys": "off"})
+        return original(place, sqlite_fk=sqlite_fk, **options)
+
+    engines.create_engine = create_engine
+
+
+def count_statements() -> collections.Counter[str]:
+    """Counts every statement from now on, by its dialect's name."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    counts: collections.Counter[str] = collections.Counter()
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def count(connection: Any, *rest: Any) -> None:
+        counts[connection.dialect.name] += 1
+
+    return counts
+
+
+def load(modules: list[str]) -> list[unittest.TestCase]:
+    """The tests of modules and packages, in the order of their ids."""
+    loader = unittest.TestLoader()
+    found = unittest.TestSuite()
+    for name in modules:
+        module = importlib.import_module(name)
+        where = Path(str(module.__file__))
+        if where.name != "__init__.py":
+            found.addTests(loader.loadTestsFromName(name))
+            continue
+        top = where.parents[name.count(".") + 1]
+        found.addTests(loader.discover(str(where.parent), "test*.py", str(top)))
+    tests = {test.id(): test for test in flattened(found)}
+    return [tests[name] for name in sorted(tests)]
+
+
+def flattened(suite: Any) -> Iterator[unittest.TestCase]:
+    """The tests in suites of suites."""
+    if isinstance(suite, unittest.TestCase):
+        yield suite
+        return
+    for part in suite:
+        yield from flattened(part)
+
+
+def serve(requests: TextIO, answers: TextIO, job: dict[str, Any]) -> None:
+    """Load the tests, tell them, and run those that are asked for."""
+    importlib.import_module(job["package"])
+    if job["url"]:
+        redirect(job["url"])
+    counts = count_statements()
+    tests = load(job["modules"])
+    ids = [test.id() for test in tests]
+    answers.write(json.dumps({"tests": ids}) + "\n")
+    answers.flush()
+    for line in requests:
+        test = tests[int(line)]
+        name = test.id()
+        result = Outcome()
+        counts.clear()
+        start = time.perf_counter()
+        unittest.TestSuite([test]).run(result)
+        answers.write(json.dumps({
+            "test": name,
+            "outcome": result.outcome,
+            "text": result.text,
+            "statements": dict(counts),
+            "seconds": round(time.perf_counter() - start, 3),
+        }) + "\n")  # fmt: skip
+        answers.flush()
+
+
+def main() -> None:
+    """Keep the pipes for ourselves: tests may read and print."""
+    requests = os.fdopen(os.dup(0), "r")
+    answers = os.fdopen(os.dup(1), "w")
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    serve(requests, answers, json.loads(sys.argv[1]))
+    answers.flush()
+    # Threads that tests leave behind may never end.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
