@@ -1,0 +1,365 @@
+"""From a SQLAlchemy statement to a plan: which conditions bound the rows of each table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.sql import elements, operators, selectable, visitors
+from sqlalchemy.sql.selectable import (
+    CTE,
+    Alias,
+    FromGrouping,
+    Join,
+    Select,
+    Subquery,
+    TableClause,
+)
+
+from rome.plan import Bind, Condition, Constant, Plan, Top
+
+_COMPARISONS = {
+    operators.lt: ("<", ">"),
+    operators.le: ("<=", ">="),
+    operators.gt: (">", "<"),
+    operators.ge: (">=", "<="),
+}
+
+
+@dataclass
+class Scope:
+    """One SELECT of a statement (or the UPDATE or DELETE), as it was compiled."""
+
+    parent: Scope | None
+    statement: Any = None
+    source: Any = None  # the SELECT as its users refer to it
+    froms: list[Any] = field(default_factory=list)
+    occurrences: dict[int, int] = field(default_factory=dict)  # hash of a table -> occurrence
+    nullable: set[int] = field(default_factory=set)
+
+
+class Analysis:
+    """Gathers occurrences and conditions over all scopes."""
+
+    def __init__(self, compiled: Any, scopes: list[Scope]) -> None:
+        self._compiled = compiled
+        self._scopes = scopes
+        self._names: list[str] = []
+        self._conditions: list[Condition] = []
+        self._tops: list[Top] = []
+        self._by_source: dict[int, Scope | None] = {}
+        for scope in scopes:
+            key = hash(scope.source)
+            # The same SELECT at two places: which one a column comes from can't be told.
+            self._by_source[key] = None if key in self._by_source else scope
+
+    def plan(self, kind: str, target: Any = None, relied: frozenset[str] | None = None) -> Plan:
+        """The plan of the whole statement."""
+        for scope in self._scopes:
+            for element in scope.froms:
+                self._find(scope, element, nullable=False)
+        for scope in self._scopes:
+            self._scope(scope)
+        locks = any(
+            getattr(scope.statement, "_for_update_arg", None) is not None
+            for scope in self._scopes
+        )
+        return Plan(
+            kind=kind,
+            occurrences=tuple(self._names),
+            conditions=tuple(self._conditions),
+            tops=tuple(self._tops),
+            target=None if target is None else str(target.name).lower(),
+            relied=relied,
+            locks=locks,
+        )
+
+    # ------------------------------------------------------------ tables
+
+    def _find(self, scope: Scope, element: Any, nullable: bool) -> None:
+        if isinstance(element, Join):
+            self._find(scope, element.left, nullable or element.full)
+            self._find(scope, element.right, nullable or element.full or element.isouter)
+        elif isinstance(element, FromGrouping):
+            self._find(scope, element.element, nullable)
+        elif _is_table(element) or (type(element) is Alias and _is_table(element.element)):
+            table = element if _is_table(element) else element.element
+            if table.schema is None if hasattr(table, "schema") else True:
+                place = len(self._names)
+                self._names.append(str(table.name).lower())
+                scope.occurrences[hash(element)] = place
+                if nullable:
+                    scope.nullable.add(place)
+
+    def _inside(self, scope: Scope, element: Any) -> Iterator[int]:
+        if isinstance(element, Join):
+            yield from self._inside(scope, element.left)
+            yield from self._inside(scope, element.right)
+        elif isinstance(element, FromGrouping):
+            yield from self._inside(scope, element.element)
+        elif hash(element) in scope.occurrences:
+            yield scope.occurrences[hash(element)]
+
+    def _resolve(self, scope: Scope | None, element: Any) -> tuple[int, str, Scope] | None:
+        """The occurrence and the name of the column that an expression is."""
+        for _ in range(30):
+            element = _bare(element)
+            if not isinstance(element, elements.ColumnClause) or element.table is None:
+                return None
+            key = hash(element.table)
+            around = scope
+            while around is not None and key not in around.occurrences:
+                around = around.parent
+            if around is not None:
+                if getattr(element.type, "_has_column_expression", False):
+                    return None
+                return around.occurrences[key], str(element.name), around
+            owner = element.table
+            if not isinstance(owner, Subquery | CTE) or getattr(owner, "recursive", False):
+                return None
+            scope = self._by_source.get(hash(_statement_of(owner)))
+            proxies = list(getattr(element, "_proxies", ()))
+            if scope is None or len(proxies) != 1:
+                return None
+            element = proxies[0]
+        return None
+
+    # ------------------------------------------------------------ conditions
+
+    def _scope(self, scope: Scope) -> None:
+        own = set(scope.occurrences.values())
+        before = len(self._conditions)
+        exact = True
+        for part in _parts(getattr(scope.statement, "_where_criteria", ())):
+            exact = self._condition(scope, part, own, scope.nullable) and exact
+        where = tuple(range(before, len(self._conditions)))
+        for element in scope.froms:
+            self._joins(scope, element)
+        if exact and len(own) == 1 and len(scope.froms) == 1:
+            self._top(scope, next(iter(own)), where)
+
+    def _joins(self, scope: Scope, element: Any) -> None:
+        if isinstance(element, FromGrouping):
+            self._joins(scope, element.element)
+        if not isinstance(element, Join):
+            return
+        self._joins(scope, element.left)
+        self._joins(scope, element.right)
+        if element.full or element.onclause is None:
+            return
+        right = set(self._inside(scope, element.right))
+        allowed = right if element.isouter else right | set(self._inside(scope, element.left))
+        # Within the right side, a test for NULL bounds rows that no inner join makes up.
+        inner = set() if element.isouter else scope.nullable
+        if element.isouter and isinstance(element.right, Join | FromGrouping):
+            inner = scope.nullable
+        for part in _parts((element.onclause,)):
+            self._condition(scope, part, allowed, inner)
+
+    def _condition(self, scope: Scope, part: Any, allowed: set[int], nullable: set[int]) -> bool:
+        """Note what a part of a conjunction says; whether that is all that it says."""
+        part = _bare(part)
+        if isinstance(part, elements.True_):
+            return True
+        if not isinstance(part, elements.BinaryExpression):
+            return False
+        operator, left, right = part.operator, _bare(part.left), _bare(part.right)
+        if part.modifiers and any(
+            key not in ("negate", "eager_grouping", "_is_implicitly_boolean")
+            for key in part.modifiers
+        ):
+            return False
+        if operator is operators.eq:
+            both = self._resolve(scope, left), self._resolve(scope, right)
+            if both[0] and both[1]:
+                self._join(both[0], both[1], allowed)
+                self._join(both[1], both[0], allowed)
+                return False
+        if self._resolve(scope, left) is None and operator in (
+            operators.eq,
+            operators.ne,
+            *_COMPARISONS,
+        ):
+            left, right = right, left
+            if operator in _COMPARISONS:
+                return self._compared(
+                    scope, _COMPARISONS[operator][1], left, right, allowed
+                )
+        column = self._resolve(scope, left)
+        if column is None or column[0] not in allowed:
+            return False
+        place, name, _ = column
+        if operator is operators.in_op and isinstance(
+            right, Select | selectable.ScalarSelect | selectable.SelectStatementGrouping
+        ):
+            self._in_select(place, name, right)
+            return False
+        if operator in (operators.is_, operators.is_not) and isinstance(right, elements.Null):
+            op = "null" if operator is operators.is_ else "some"
+            if op == "null" and place in nullable:
+                return False
+            self._conditions.append(Condition(place, name, op))
+            return True
+        if operator in (operators.eq, operators.in_op):
+            op = "in"
+        elif operator in (operators.ne, operators.not_in_op):
+            op = "out"
+        elif operator in _COMPARISONS:
+            return self._compared(scope, _COMPARISONS[operator][0], left, right, allowed)
+        else:
+            return False
+        values = self._values(right)
+        if values is None:
+            return False
+        self._conditions.append(Condition(place, name, op, values))
+        return True
+
+    def _compared(
+        self, scope: Scope, op: str, left: Any, right: Any, allowed: set[int]
+    ) -> bool:
+        column = self._resolve(scope, left)
+        values = self._values(right)
+        if column is None or column[0] not in allowed or values is None:
+            return False
+        self._conditions.append(Condition(column[0], column[1], op, values))
+        return True
+
+    def _join(
+        self, mine: tuple[int, str, Scope], other: tuple[int, str, Scope], allowed: set[int]
+    ) -> None:
+        if mine[0] in allowed and mine[0] != other[0]:
+            self._conditions.append(
+                Condition(mine[0], mine[1], "join", source=other[0], other=other[1])
+            )
+
+    def _in_select(self, place: int, name: str, right: Any) -> None:
+        statement = right
+        while isinstance(
+            statement, selectable.ScalarSelect | selectable.SelectStatementGrouping
+        ):
+            statement = statement.element
+        inner = self._by_source.get(hash(statement))
+        if inner is None or not isinstance(statement, Select):
+            return
+        columns = list(statement.selected_columns)
+        if len(columns) != 1:
+            return
+        found = self._resolve(inner, columns[0])
+        if found is not None and found[0] in inner.occurrences.values():
+            self._conditions.append(
+                Condition(place, name, "join", source=found[0], other=found[1])
+            )
+
+    def _values(self, element: Any) -> tuple[Bind | Constant, ...] | None:
+        element = _bare(element)
+        if isinstance(element, elements.BindParameter):
+            name = self._compiled.bind_names.get(element)
+            if name is None or element in self._compiled.literal_execute_params:
+                return None
+            if getattr(element.type, "_has_bind_expression", False):
+                return None
+            return (Bind(name),)
+        if isinstance(element, elements.Null):
+            return (Constant(None),)
+        if isinstance(element, elements.True_ | elements.False_):
+            return (Constant(int(isinstance(element, elements.True_))),)
+        if isinstance(element, elements.ClauseList) and not isinstance(
+            element, elements.BooleanClauseList
+        ):
+            values: list[Bind | Constant] = []
+            for clause in element.clauses:
+                found = self._values(clause)
+                if found is None:
+                    return None
+                values += found
+            return tuple(values)
+        return None
+
+    # ------------------------------------------------------------ limits
+
+    def _top(self, scope: Scope, place: int, where: tuple[int, ...]) -> None:
+        """Of a SELECT from one table with a LIMIT: the order, if it is one of columns."""
+        statement = scope.statement
+        limit = getattr(statement, "_limit_clause", None)
+        if limit is None or not isinstance(statement, Select):
+            return
+        if statement._distinct or statement._group_by_clauses or statement._having_criteria:
+            return
+        if any(
+            isinstance(found, elements.Over | selectable.ScalarSelect | selectable.Exists)
+            or getattr(found, "is_aggregate", False)
+            or found.__visit_name__ in ("function", "aggregate_order_by")
+            for column in statement._raw_columns
+            for found in visitors.iterate(column)
+        ):
+            return
+        order: list[tuple[str, bool]] = []
+        for clause in statement._order_by_clauses:
+            clause = _bare(clause)
+            descending = False
+            if isinstance(clause, elements.UnaryExpression):
+                if clause.modifier not in (operators.asc_op, operators.desc_op):
+                    return
+                descending = clause.modifier is operators.desc_op
+                clause = _bare(clause.element)
+            column = self._resolve(scope, clause)
+            if column is None or column[0] != place:
+                return
+            order.append((column[1], descending))
+        counts: list[Bind | Constant] = []
+        for clause in (limit, statement._offset_clause):
+            if clause is None:
+                continue
+            values = self._values(clause)
+            if values is None or len(values) != 1:
+                return
+            counts += values
+        self._tops.append(Top(place, where, tuple(order), tuple(counts)))
+
+
+def relied_columns(table: Any, expressions: Iterable[Any]) -> frozenset[str] | None:
+    """Names of a table's columns in expressions; None if they can't be told."""
+    names = set()
+    for expression in expressions:
+        for element in visitors.iterate(expression):
+            if isinstance(element, elements.TextClause):
+                return None
+            if isinstance(element, elements.ColumnClause):
+                if element.table is None or element.is_literal:
+                    return None
+                if hash(element.table) == hash(table):
+                    names.add(str(element.name))
+    return frozenset(names)
+
+
+def _is_table(element: Any) -> bool:
+    return isinstance(element, TableClause)
+
+
+def _statement_of(owner: Any) -> Any:
+    statement = owner.element
+    while isinstance(statement, selectable.SelectStatementGrouping):
+        statement = statement.element
+    return statement
+
+
+def _bare(element: Any) -> Any:
+    while True:
+        if isinstance(element, elements.Grouping | elements.Label) or isinstance(
+            element, elements.AsBoolean
+        ) and element.operator is operators.is_true:
+            element = element.element
+        else:
+            return element
+
+
+def _parts(criteria: Iterable[Any]) -> Iterator[Any]:
+    """The parts of a conjunction."""
+    for part in criteria:
+        part = _bare(part)
+        if isinstance(part, elements.BooleanClauseList) and part.operator is operators.and_:
+            yield from _parts(part.clauses)
+        else:
+            yield part
+

@@ -1,0 +1,344 @@
+"""The schema of a database, shared by this process's connections, and its changes."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apsw
+
+from rome import sqlite_errors
+from rome.errors import IntegrityError, NotSupportedError, ProgrammingError
+from rome.schema import (
+    Index,
+    Table,
+    describe,
+    from_entry,
+    quote,
+    to_entry,
+    wanted_indexes,
+)
+from rome.stores.base import Duplicate, NotEmpty, SchemaChanged, Store
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One version of the schema: tables by name in lower case."""
+
+    version: str
+    tables: Mapping[str, Table]
+    # For a parent's name in lower case: its children, with the place in their foreign keys.
+    children: Mapping[str, tuple[tuple[str, int], ...]]
+
+    def by_number(self, number: int) -> Table | None:
+        """The table under which rows are kept with this number."""
+        return next((t for t in self.tables.values() if t.number == number), None)
+
+
+def _schema(version: str, tables: Mapping[str, Table]) -> Schema:
+    children: dict[str, list[tuple[str, int]]] = {}
+    for name, table in tables.items():
+        for place, foreign in enumerate(table.foreign_keys):
+            children.setdefault(foreign.parent.lower(), []).append((name, place))
+    return Schema(version, tables, {name: tuple(found) for name, found in children.items()})
+
+
+EMPTY = _schema("", {})
+_OBJECTS = "SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE sql IS NOT NULL"
+_REFUSED = re.compile(
+    r"\s*CREATE\s+(?:(TEMP|TEMPORARY|VIRTUAL)\s|(?:TEMP\s+|TEMPORARY\s+)?(TRIGGER)\s)", re.I
+)
+_WITHOUT_ROWID = re.compile(r"\)[^)]*\bWITHOUT\s+ROWID\b[^)]*$", re.I)
+
+
+class Catalogue:
+    """The tables of one database."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.schema = EMPTY
+        self._entries: dict[str, bytes] = {}
+        self._database = apsw.Connection(":memory:")
+
+    def load(self, store: Store) -> Schema:
+        """The schema as it is in the store now."""
+        version, entries = store.schema()
+        with self.lock:
+            if version != self.schema.version:
+                self._adopt(version, entries)
+            return self.schema
+
+    def _adopt(self, version: str, entries: Mapping[str, bytes]) -> None:
+        old = self.schema.tables
+        tables: dict[str, Table] = {}
+        fresh: list[Table] = []
+        for name, entry in entries.items():
+            known = old.get(name.lower())
+            if known is not None and self._entries.get(name) == entry:
+                tables[name.lower()] = known
+            else:
+                fresh.append(from_entry(name, entry))
+        gone = [table for name, table in old.items() if name not in tables]
+        database = self._database
+        with database:
+            for table in gone:
+                kind = "VIEW" if table.is_view else "TABLE"
+                database.execute(f"DROP {kind} IF EXISTS {quote(table.name)}")
+            for table in fresh:
+                database.execute(table.sql)
+                for index_sql in table.index_sql.values():
+                    database.execute(index_sql)
+        for table in fresh:
+            tables[table.name.lower()] = describe(database, table)
+        self._entries = dict(entries)
+        self.schema = _schema(version, tables)
+
+    def query(
+        self, sql: str, parameters: tuple[Any, ...] = ()
+    ) -> tuple[list[Any], tuple[Any, ...]]:
+        """Rows and description of a question about the schema: PRAGMAs, sqlite_master."""
+        with self.lock:
+            description: list[Any] = []
+
+            def trace(cursor: apsw.Cursor, _sql: str, _bindings: Any) -> bool:
+                description[:] = cursor.get_description() if cursor.has_vdbe else ()
+                return True
+
+            cursor = self._database.cursor()
+            cursor.exec_trace = trace
+            try:
+                return list(cursor.execute(sql, parameters)), tuple(description)
+            except apsw.Error as error:
+                raise sqlite_errors.translated(error) from error
+
+    # ------------------------------------------------------------ changes
+
+    def change(self, store: Store, sql: str) -> Schema:
+        """Run one statement of DDL, here and in the store."""
+        if match := _REFUSED.match(sql):
+            raise NotSupportedError(f"CREATE {(match[1] or match[2]).upper()}")
+        if _WITHOUT_ROWID.search(sql):
+            raise NotSupportedError("WITHOUT ROWID")
+        for _ in range(100):
+            self.load(store)
+            with self.lock:
+                try:
+                    return self._change_once(store, sql)
+                except SchemaChanged:
+                    continue
+        raise ProgrammingError("the schema is changed by others all the time")
+
+    def _change_once(self, store: Store, sql: str) -> Schema:
+        database = self._database
+        before = list(database.execute(_OBJECTS))
+        database.execute("SAVEPOINT ddl")
+        done = False
+        try:
+            database.execute(sql)
+            after = list(database.execute(_OBJECTS))
+            plan = self._plan(before, after, store)
+            version = self._put(store, plan, building=False)
+            done = True
+        except apsw.Error as error:
+            raise sqlite_errors.translated(error) from error
+        finally:
+            if not done:
+                database.execute("ROLLBACK TO ddl")
+            database.execute("RELEASE ddl")
+        self._adopt_plan(version, plan)
+        for table in plan.gone:
+            self._clean(store, table, table.indexes)
+            store.drop_rows(table.number)
+        for table, indexes in plan.dropped_indexes:
+            self._clean(store, table, indexes)
+        self._finish(store)
+        return self.schema
+
+    def _plan(self, before: list[Any], after: list[Any], store: Store) -> _Plan:
+        """What changed, told from SQLite's own list of objects.
+
+        A table keeps its root page when it is renamed, so that page tells who it is.
+        """
+        tables = dict(self.schema.tables)
+        page_of = {row[3]: row[1] for row in before if row[0] == "table"}
+        old_sql = {(row[0], row[1]): row[4] for row in before}
+        new: dict[str, Table] = {}
+        gone = dict(tables)
+        dropped_indexes: list[tuple[Table, tuple[Index, ...]]] = []
+        for kind, name, _, page, text in after:
+            if kind not in ("table", "view") or name.startswith("sqlite_"):
+                continue
+            old_name = page_of.get(page) if kind == "table" else name
+            old = tables.get(old_name.lower()) if old_name else None
+            if old is not None:
+                gone.pop(old.name.lower(), None)
+            index_sql = {
+                row[1]: row[4] for row in after if row[0] == "index" and row[2] == name
+            }
+            unchanged = (
+                old is not None
+                and old.name == name
+                and text == old_sql.get((kind, name))
+                and index_sql == dict(old.index_sql)
+            )
+            if unchanged:
+                continue
+            table = self._changed(store, old, kind, name, text, index_sql)
+            new[name] = table
+            if old is not None:
+                kept = {index.number for index in table.indexes}
+                lost = tuple(index for index in old.indexes if index.number not in kept)
+                if lost:
+                    dropped_indexes.append((old, lost))
+        drops = [table.name for table in gone.values()]
+        drops += [
+            old.name
+            for old in tables.values()
+            if old.name not in new and any(t.number == old.number != 0 for t in new.values())
+        ]
+        return _Plan(new, list(gone.values()), drops, dropped_indexes)
+
+    def _changed(
+        self, store: Store, old: Table | None, kind: str, name: str, text: str, indexes: Any
+    ) -> Table:
+        database = self._database
+        if kind == "view":
+            return Table(name, 0, text)
+        if old is None:
+            table = Table(name, store.reserve("tables", 1), text, indexes)
+        else:
+            live = [row[1] for row in database.execute(f"PRAGMA table_xinfo({quote(name)})")]
+            table = replace(
+                old, name=name, sql=text, index_sql=indexes, slots=_moved(old.slots, live)
+            )
+        added = set(range(len(table.slots), 10000))
+        table = describe(database, table)
+        if old is not None:
+            fills = dict(table.fills)
+            for column in table.columns:
+                if column.slot in added:
+                    fills[column.slot] = self._default(name, column.name)
+            table = replace(table, fills=fills)
+        by_kind = {(index.slots, index.unique): index for index in table.indexes}
+        number = max((index.number for index in old.indexes), default=0) if old else 0
+        indexes_now = []
+        for slots, unique in wanted_indexes(database, table):
+            index = by_kind.get((slots, unique))
+            if index is None:
+                number += 1
+                index = Index(number, slots, unique, ready=False)
+            indexes_now.append(index)
+        return replace(table, indexes=tuple(indexes_now))
+
+    def _default(self, table: str, column: str) -> Any:
+        """What rows that are there already have in a new column."""
+        for _, name, declared, _, default, _, _ in self._database.execute(
+            f"PRAGMA table_xinfo({quote(table)})"
+        ):
+            if name == column and default is not None:
+                self._database.execute(
+                    f"CREATE TEMP TABLE rome_default (a {declared} DEFAULT {default}, b)"
+                )
+                try:
+                    self._database.execute("INSERT INTO rome_default (b) VALUES (1)")
+                    return self._database.execute("SELECT a FROM rome_default").get
+                finally:
+                    self._database.execute("DROP TABLE temp.rome_default")
+        return None
+
+    def _put(self, store: Store, plan: _Plan, building: bool) -> str:
+        """New indexes of tables without rows are ready at once; others are built."""
+        waiting = [t for t in plan.new.values() if any(not i.ready for i in t.indexes)]
+        if not building:
+            ready = {t.name: replace(t, indexes=_ready(t.indexes)) for t in waiting}
+            puts = {name: to_entry(ready.get(name, t)) for name, t in plan.new.items()}
+            try:
+                version = store.change_schema(
+                    self.schema.version, puts, plan.drops, [t.number for t in waiting]
+                )
+            except NotEmpty:
+                return self._put(store, plan, building=True)
+            plan.new.update(ready)
+            return version
+        puts = {name: to_entry(table) for name, table in plan.new.items()}
+        return store.change_schema(self.schema.version, puts, plan.drops, [])
+
+    def _adopt_plan(self, version: str, plan: _Plan) -> None:
+        tables = dict(self.schema.tables)
+        for name in plan.drops:
+            tables.pop(name.lower(), None)
+            self._entries.pop(name, None)
+        for name, table in plan.new.items():
+            tables[name.lower()] = table
+            self._entries[name] = to_entry(table)
+        self.schema = _schema(version, tables)
+
+    def _finish(self, store: Store) -> None:
+        """Build the indexes that aren't ready: also those that another process left."""
+        for table in list(self.schema.tables.values()):
+            if all(index.ready for index in table.indexes):
+                continue
+            for index in table.indexes:
+                if index.ready:
+                    continue
+                try:
+                    store.build_index(
+                        table.number, index.number, index.slots, index.unique, table.packed_fills
+                    )
+                except Duplicate as duplicate:
+                    self._give_up(store, table, index)
+                    names = ", ".join(f"{table.name}.{n}" for n in table.names(index.slots))
+                    raise IntegrityError(f"UNIQUE constraint failed: {names}") from duplicate
+            finished = replace(table, indexes=_ready(table.indexes))
+            plan = _Plan({table.name: finished}, [], [], [])
+            version = store.change_schema(
+                self.schema.version, {table.name: to_entry(finished)}, [], []
+            )
+            self._adopt_plan(version, plan)
+
+    def _give_up(self, store: Store, table: Table, index: Index) -> None:
+        """Take back a unique index that the rows don't allow."""
+        database = self._database
+        for name in table.index_sql:
+            parts = [
+                row[2] for row in database.execute(f"PRAGMA index_xinfo({quote(name)})") if row[5]
+            ]
+            if parts == table.names(index.slots):
+                self.change(store, f"DROP INDEX {quote(name)}")
+                return
+
+    def _clean(self, store: Store, table: Table, indexes: tuple[Index, ...]) -> None:
+        for index in indexes:
+            store.drop_index(
+                table.number, index.number, index.slots, index.unique, table.packed_fills
+            )
+
+
+@dataclass
+class _Plan:
+    new: dict[str, Table]
+    gone: list[Table]
+    drops: list[str]
+    dropped_indexes: list[tuple[Table, tuple[Index, ...]]]
+
+
+def _ready(indexes: tuple[Index, ...]) -> tuple[Index, ...]:
+    return tuple(replace(index, ready=True) for index in indexes)
+
+
+def _moved(slots: tuple[str | None, ...], live: list[str]) -> tuple[str | None, ...]:
+    """The slots after ALTER TABLE: a dropped column's place stays empty, a renamed one's
+    has the new name."""
+    missing = [place for place, name in enumerate(slots) if name and name not in live]
+    extra = [name for name in live if name not in slots]
+    result = list(slots)
+    # One statement either renames one column, drops one or adds one.
+    if len(missing) == 1 and len(extra) == 1:
+        result[missing[0]] = extra[0]
+    else:
+        for place in missing:
+            result[place] = None
+    return tuple(result)

@@ -1,0 +1,335 @@
+"""The SQLAlchemy dialect: `rome+redis://`, `rome+rediss://` and `rome+memory://`.
+
+SQL is written as for SQLite, which evaluates it.  While a statement is compiled, its
+SELECTs are noted; from them comes the plan that says which rows to read, once for each
+statement in SQLAlchemy's cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import exc, pool
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteDialect, SQLiteExecutionContext
+from sqlalchemy.engine.url import URL
+
+from rome import driver
+from rome.analysis import Analysis, Scope, relied_columns
+from rome.plan import Layout, Plan
+from rome.stores.memory import MemoryStore
+from rome.stores.redis_store import RedisStore
+from rome.stores.redis_wire import Server
+
+
+class RomeCompiler(SQLiteCompiler):
+    """SQLite's compiler, which notes each SELECT that it writes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.rome_scopes: list[Scope] = []
+        self._rome_around: list[Scope] = []
+        super().__init__(*args, **kwargs)
+
+    def visit_select(self, select_stmt: Any, *args: Any, **kwargs: Any) -> str:
+        scope = Scope(self._rome_around[-1] if self._rome_around else None, source=select_stmt)
+        self.rome_scopes.append(scope)
+        self._rome_around.append(scope)
+        try:
+            text: str = super().visit_select(select_stmt, *args, **kwargs)
+        finally:
+            self._rome_around.pop()
+        return text
+
+    def _compose_select_body(  # type: ignore[override]
+        self, text: Any, select: Any, compile_state: Any, inner_columns: Any, froms: Any, *rest: Any
+    ) -> str:
+        scope = self._rome_around[-1]
+        scope.statement = select
+        scope.froms = list(froms)
+        body: str = super()._compose_select_body(
+            text, select, compile_state, inner_columns, froms, *rest
+        )
+        return body
+
+    def _written(self, statement: Any, visit: Callable[..., str], *args: Any, **kwargs: Any) -> str:
+        """An UPDATE or DELETE: its table and conditions are a scope around its subqueries."""
+        scope = Scope(None, source=statement, statement=statement, froms=[statement.table])
+        self.rome_scopes.append(scope)
+        self._rome_around.append(scope)
+        try:
+            text = visit(statement, *args, **kwargs)
+        finally:
+            self._rome_around.pop()
+        state = self.compile_state
+        if state is not None:
+            scope.statement = state.statement
+            scope.froms = [state.statement.table]
+        return text
+
+    def visit_update(self, update_stmt: Any, *args: Any, **kwargs: Any) -> str:
+        return self._written(update_stmt, super().visit_update, *args, **kwargs)
+
+    def visit_delete(self, delete_stmt: Any, *args: Any, **kwargs: Any) -> str:
+        return self._written(delete_stmt, super().visit_delete, *args, **kwargs)
+
+    @functools.cached_property
+    def rome_plan(self) -> Plan:
+        """Which rows the statement may need."""
+        statement = self.statement
+        if self.compile_state is not None:
+            statement = self.compile_state.statement
+        analysis = Analysis(self, self.rome_scopes)
+        if self.isupdate or self.isdelete:
+            criteria = list(statement._where_criteria)
+            values: list[Any] = []
+            if self.isupdate:
+                given = [statement._values, statement._ordered_values, statement._multi_values]
+                for part in given:
+                    pairs = part.items() if isinstance(part, Mapping) else part or ()
+                    values += [pair[1] for pair in pairs if len(pair) == 2]
+            expressions = [v for v in (*criteria, *values) if hasattr(v, "__visit_name__")]
+            relied = relied_columns(statement.table, expressions)
+            return analysis.plan(
+                "update" if self.isupdate else "delete", statement.table, relied
+            )
+        if self.isinsert:
+            upsert = statement._post_values_clause is not None or statement._prefixes
+            return analysis.plan("insert", statement.table, None if upsert else frozenset())
+        return analysis.plan("select")
+
+    @functools.cached_property
+    def rome_layout(self) -> Layout:
+        """Where each bind parameter is, if none expands."""
+        return _layout(self.positiontup or (), {})
+
+
+def _layout(names: Sequence[str], expanded: Mapping[str, Sequence[str]]) -> Layout:
+    layout: dict[str, list[int]] = {}
+    place = 0
+    for name in names:
+        count = len(expanded[name]) if name in expanded else 1
+        layout.setdefault(name, []).extend(range(place, place + count))
+        place += count
+    return layout
+
+
+class RomeExecutionContext(SQLiteExecutionContext):
+    """Carries the plan of a compiled statement to the driver."""
+
+    def rome_plan(self) -> tuple[Plan | None, Layout]:
+        """Plan and layout, if the statement is one that was compiled."""
+        compiled = self.compiled
+        if not isinstance(compiled, RomeCompiler) or self.isddl:
+            return None, {}
+        if not (compiled.rome_scopes or compiled.isinsert):
+            return None, {}  # text, savepoints
+        plan = compiled.rome_plan
+        if self._expanded_parameters:
+            return plan, _layout(compiled.positiontup or (), self._expanded_parameters)
+        return plan, compiled.rome_layout
+
+
+class RomeDialect(SQLiteDialect):
+    """Databases in Redis, or in a Redis Cluster."""
+
+    name = "rome"
+    driver = "redis"
+    supports_statement_cache = True
+    statement_compiler = RomeCompiler
+    execution_ctx_cls = RomeExecutionContext
+    default_paramstyle = "qmark"
+    supports_sane_rowcount_returning = True
+    returns_native_bytes = True
+    tls = False
+
+    _isolation_levels = ("READ COMMITTED", "SERIALIZABLE", "AUTOCOMMIT")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        from rome import integrations
+
+        integrations.register()
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        return driver
+
+    @classmethod
+    def get_pool_class(cls, url: URL) -> type[pool.Pool]:
+        return pool.QueuePool
+
+    def _get_server_version_info(self, connection: Any) -> tuple[int, ...]:
+        return driver.sqlite_version_info
+
+    def _get_default_schema_name(self, connection: Any) -> str:
+        return "main"
+
+    # ------------------------------------------------------------ connections
+
+    def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
+        try:
+            return [], self._arguments(url)
+        except ValueError as error:
+            raise exc.ArgumentError(
+                f"Invalid ROME URL {url.render_as_string(hide_password=True)}: {error}"
+            ) from None
+
+    def _arguments(self, url: URL) -> dict[str, Any]:
+        options = Options(url.query)
+        database = url.database or ""
+        if not database or any(c in database for c in "{}:* "):
+            raise ValueError(
+                "name a database, as in rome+redis://localhost:6379/nova, without '{}:* '"
+            )
+        if options.flag("fresh", False):
+            database += "-" + secrets.token_hex(6)
+        common: dict[str, Any] = {
+            "foreign_keys": options.flag("foreign_keys", True),
+            "serializable": options.flag("serializable", False),
+        }
+        common |= self._store(url, database, options)
+        options.done()
+        return common
+
+    def _store(self, url: URL, database: str, options: Options) -> dict[str, Any]:
+        addresses = tuple(_addresses(url))
+        server = Server(
+            addresses=addresses,
+            username=url.username,
+            password=url.password if url.password is None else str(url.password),
+            tls=self.tls,
+            tls_ca=options.text("tls_ca"),
+            timeout=options.number("timeout", 30),
+            connect_timeout=options.number("connect_timeout", 5),
+            patience=options.number("patience", 15),
+        )
+        tag = options.text("tag")
+        replicas = int(options.number("wait", 0))
+        return {
+            "store": functools.partial(RedisStore, server, database, tag, replicas),
+            "name": (addresses, database, tag),
+        }
+
+    def do_execute(
+        self, cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
+        plan, layout = context.rome_plan() if context is not None else (None, {})
+        cursor.execute(statement, parameters, plan, layout)
+
+    def do_executemany(
+        self, cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
+        plan, layout = context.rome_plan() if context is not None else (None, {})
+        cursor.executemany(statement, parameters, plan, layout)
+
+    def do_ping(self, dbapi_connection: Any) -> bool:
+        # The driver connects anew by itself: there is nothing to find out.
+        return True
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        return isinstance(e, driver.ProgrammingError) and "connection is closed" in str(e)
+
+    # ------------------------------------------------------------ isolation
+
+    def get_isolation_level_values(self, dbapi_connection: Any) -> Sequence[Any]:
+        return self._isolation_levels
+
+    def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
+        return self.get_isolation_level(dbapi_conn)
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        dbapi_connection.rollback()
+        dbapi_connection.autocommit = level == "AUTOCOMMIT"
+        dbapi_connection.transaction.serializable = level == "SERIALIZABLE"
+
+    def get_isolation_level(self, dbapi_connection: Any) -> Any:
+        if dbapi_connection.autocommit:
+            return "AUTOCOMMIT"
+        return (
+            "SERIALIZABLE" if dbapi_connection.transaction.serializable else "READ COMMITTED"
+        )
+
+    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
+        return bool(dbapi_conn.autocommit)
+
+
+class RomeTLSDialect(RomeDialect):
+    """Through TLS."""
+
+    supports_statement_cache = True
+    tls = True
+
+
+class RomeMemoryDialect(RomeDialect):
+    """In this process's memory, for tests: `rome+memory:///name`."""
+
+    driver = "memory"
+    supports_statement_cache = True
+
+    def _store(self, url: URL, database: str, options: Options) -> dict[str, Any]:
+        return {"store": functools.partial(MemoryStore, database), "name": ("memory", database)}
+
+
+class Options:
+    """The options of a URL; each may be asked for once, and none may be left."""
+
+    def __init__(self, query: Mapping[str, Any]) -> None:
+        self._query = dict(query)
+
+    def text(self, name: str) -> str | None:
+        """A text, or None."""
+        value = self._query.pop(name, None)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"option {name} stands there twice")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """A number that isn't negative."""
+        value = self.text(name)
+        if value is None:
+            return default
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1
+        if not 0 <= number < 1e9:
+            raise ValueError(f"option {name}={value}: give a number from 0 on")
+        return number
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A switch."""
+        value = self.text(name)
+        if value is None:
+            return default
+        known = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+        if value.lower() not in known:
+            raise ValueError(f"option {name}={value}: say on or off")
+        return known[value.lower()]
+
+    def done(self) -> None:
+        """Refuse what nobody asked for."""
+        if self._query:
+            raise ValueError(
+                f"unknown option {min(self._query)}: the options are connect_timeout, fresh,"
+                " foreign_keys, patience, serializable, tag, timeout, tls_ca, wait"
+            )
+
+
+def _addresses(url: URL) -> list[tuple[str, int]]:
+    """The hosts; several stand with commas between them, and SQLAlchemy takes those before
+    the last port for the host's name."""
+    found = []
+    text = f"{url.host or 'localhost'}:{url.port or 6379}"
+    for part in text.split(","):
+        host, _, port = part.rpartition(":")
+        if not host:
+            host, port = port, "6379"
+        if not port.isdigit():
+            raise ValueError(f"'{part}' is no host:port")
+        found.append((host, int(port)))
+    return found
+
+
+__all__ = ["RomeDialect", "RomeMemoryDialect", "RomeTLSDialect"]

@@ -1,0 +1,254 @@
+"""Foreign keys: parents that must be there, children that follow.
+
+The work area holds only some rows, so SQLite's own checks would not do: parents and
+children are looked up in the store as well, and again at commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rome.errors import IntegrityError, ProgrammingError
+from rome.rows import pack_value
+from rome.schema import ForeignKey, Table, quote
+from rome.stores.base import Step
+from rome.values import canonical
+from rome.workspace import Row, Touch
+
+if TYPE_CHECKING:
+    from rome.transaction import Change, Transaction
+
+FAILED = "FOREIGN KEY constraint failed"
+
+
+class ForeignKeys:
+    """The foreign keys of the tables that a transaction writes."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    # ------------------------------------------------------------ parents
+
+    def new_by_parent(self, table: Table, slots: Sequence[int], row: Row) -> bool:
+        """Whether these columns hold the key of a parent that this transaction made.
+
+        No other transaction can have a child of it, so no row with these values either.
+        """
+        if not self._transaction.check_foreign_keys:
+            return False
+        for foreign in table.foreign_keys:
+            if set(foreign.slots) <= set(slots):
+                values = _at(table, row, foreign.slots)
+                if None not in values and self._made_here(foreign, values):
+                    return True
+        return False
+
+    def _parent(self, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
+        schema = self._transaction.schema
+        parent = schema.tables.get(foreign.parent.lower())
+        if parent is None:
+            raise ProgrammingError(f"no such table: {foreign.parent}")
+        names = foreign.parent_columns
+        if not names[0]:  # the parent's primary key
+            if parent.key is not None:
+                return parent, (parent.key,)
+            unique = [index for index in parent.indexes if index.unique]
+            if not unique:
+                raise ProgrammingError(f"foreign key mismatch: {parent.name} has no primary key")
+            return parent, unique[0].slots
+        columns = [parent.column(name) for name in names]
+        if None in columns:
+            raise ProgrammingError(f"foreign key mismatch: {parent.name} has no such column")
+        return parent, tuple(column.slot for column in columns if column)
+
+    def _made_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
+        parent, slots = self._parent(foreign)
+        return any(
+            change.base is None
+            and change.row is not None
+            and change.table is parent
+            and _at(parent, change.row, slots) == values
+            for change in self._transaction.changes.values()
+        )
+
+    def _present_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
+        parent, slots = self._parent(foreign)
+        work = self._transaction.work
+        work.ensure([parent], clean=False)
+        tests = " AND ".join(f"{quote(name)} = ?" for name in parent.names(slots))
+        sql = f"SELECT 1 FROM {quote(parent.name)} WHERE {tests} LIMIT 1"
+        return bool(work.database.execute(sql, values).fetchall())
+
+    def _lookup(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> list[Any] | None:
+        """How the store finds rows with these values: kind, index, key."""
+        columns = {column.slot: column for column in table.columns}
+        fitting = [
+            canonical(value, columns[slot].affinity)
+            for slot, value in zip(slots, values, strict=True)
+        ]
+        if slots == (table.key,):
+            return ["row", 0, str(fitting[0])] if isinstance(fitting[0], int) else None
+        index = table.find_index(slots, unique=True) or table.find_index(slots)
+        if index is None or not index.ready:
+            return None
+        return [
+            "unique" if index.unique else "set",
+            index.number,
+            b"".join(map(pack_value, fitting)),
+        ]
+
+    def _step(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> Step:
+        lookup = self._lookup(table, slots, values)
+        if lookup is not None:
+            kind, index, key = lookup
+            return [table.number, [[kind, index, [key]]], [], table.packed_fills, [], 0]
+        filters = [
+            [slot, "in", [pack_value(value)]] for slot, value in zip(slots, values, strict=True)
+        ]
+        return [table.number, [], filters, table.packed_fills, [], 0]
+
+    def parent_steps(self, changed: Iterable[Change]) -> list[Step]:
+        """What to read, for the rows that a statement wrote: each step must find a row."""
+        steps: list[Step] = []
+        for change in changed:
+            for foreign, values in self._needed(change):
+                if not self._made_here(foreign, values) and not self._present_here(
+                    foreign, values
+                ):
+                    step = self._step(*self._parent(foreign), values)
+                    if step not in steps:
+                        steps.append(step)
+        return steps
+
+    def _needed(self, change: Change) -> Iterable[tuple[ForeignKey, list[Any]]]:
+        """The parents that a written row has, where it didn't have them before."""
+        if change.row is None or not change.table.foreign_keys:
+            return
+        before = change.before
+        for foreign in change.table.foreign_keys:
+            values = _at(change.table, change.row, foreign.slots)
+            if None in values:
+                continue
+            if before is not None and all(
+                pack_value(value) == before[slot]
+                for slot, value in zip(foreign.slots, values, strict=True)
+            ):
+                continue
+            yield foreign, values
+
+    @staticmethod
+    def parents_found(steps: Sequence[Step], answer: Sequence[list[bytes]]) -> None:
+        """Raise IntegrityError if a step found nothing."""
+        if any(not rows for _, rows in zip(steps, answer, strict=True)):
+            raise IntegrityError(FAILED)
+
+    def exists(self, changes: Iterable[Change]) -> list[list[Any]]:
+        """What a commit must find in the store: parents that this transaction didn't make."""
+        wanted: dict[tuple[Any, ...], None] = {}
+        for change in changes:
+            for foreign, values in self._needed(change):
+                if not self._made_here(foreign, values):
+                    parent, slots = self._parent(foreign)
+                    lookup = self._lookup(parent, slots, values)
+                    if lookup is not None:
+                        wanted[lookup[0], parent.number, lookup[1], lookup[2]] = None
+        return [list(key) for key in wanted]
+
+    # ------------------------------------------------------------ children
+
+    def childless(self, changes: Iterable[Change]) -> list[list[Any]]:
+        """Keys of parents that go, which no child may have but those that go as well."""
+        schema = self._transaction.schema
+        found: list[list[Any]] = []
+        for change in changes:
+            children = schema.children.get(change.table.name.lower(), ())
+            if change.base is None or not children:
+                continue
+            before = change.values_before
+            for name, place in children:
+                child = schema.tables[name]
+                foreign = child.foreign_keys[place]
+                _, slots = self._parent(foreign)
+                old = [before[slot] for slot in slots]
+                if None in old or (
+                    change.row is not None and _at(change.table, change.row, slots) == old
+                ):
+                    continue
+                lookup = self._lookup(child, foreign.slots, old)
+                if lookup is not None:
+                    own = [str(c.number) for c in self._transaction.changes.values()
+                           if c.table is child]
+                    found.append([lookup[0], child.number, lookup[1], own, lookup[2]])
+        return found
+
+    def follow(self, touches: list[Touch]) -> list[Touch]:
+        """What happens to the children of parents that went or got another key.
+
+        Returns what that wrote.  Raises IntegrityError where a child holds a parent back.
+        """
+        schema = self._transaction.schema
+        work = self._transaction.work
+        written: list[Touch] = []
+        refusing: list[tuple[Table, ForeignKey, list[Any]]] = []
+        todo = touches
+        for _ in range(50):
+            lost = list(self._lost(todo))
+            if not lost:
+                break
+            steps = [self._step(child, foreign.slots, old) for child, foreign, old, _ in lost]
+            work.ensure([child for child, _, _, _ in lost], clean=False)
+            self._transaction.fetch_more(steps)
+            todo = []
+            for child, foreign, old, new in lost:
+                action = foreign.on_delete if new is None else foreign.on_update
+                names = child.names(foreign.slots)
+                tests = " AND ".join(f"{quote(name)} = ?" for name in names)
+                if action == "CASCADE" and new is None:
+                    sql, values = f"DELETE FROM {quote(child.name)} WHERE {tests}", old
+                elif action in ("CASCADE", "SET NULL"):
+                    given = new if action == "CASCADE" and new else [None] * len(names)
+                    sets = ", ".join(f"{quote(name)} = ?" for name in names)
+                    sql = f"UPDATE {quote(child.name)} SET {sets} WHERE {tests}"
+                    values = [*given, *old]
+                elif action == "SET DEFAULT":
+                    raise ProgrammingError("ON DELETE or ON UPDATE SET DEFAULT is not supported")
+                else:
+                    refusing.append((child, foreign, old))
+                    continue
+                todo += work.write(sql, values)[3]
+            written += todo
+        for child, foreign, old in refusing:
+            tests = " AND ".join(f"{quote(name)} = ?" for name in child.names(foreign.slots))
+            sql = f"SELECT 1 FROM {quote(child.name)} WHERE {tests} LIMIT 1"
+            parent, slots = self._parent(foreign)
+            if work.database.execute(sql, old).fetchall():
+                same = " AND ".join(f"{quote(name)} = ?" for name in parent.names(slots))
+                again = f"SELECT 1 FROM {quote(parent.name)} WHERE {same} LIMIT 1"
+                if not work.database.execute(again, old).fetchall():
+                    raise IntegrityError(FAILED)
+        del schema
+        return written
+
+    def _lost(
+        self, touches: Iterable[Touch]
+    ) -> Iterable[tuple[Table, ForeignKey, list[Any], list[Any] | None]]:
+        """Child table, its foreign key, the old values, and the new ones."""
+        schema = self._transaction.schema
+        for touch in touches:
+            if touch.old is None:
+                continue
+            children = schema.children.get(touch.table.lower(), ())
+            for name, place in children:
+                child = schema.tables[name]
+                foreign = child.foreign_keys[place]
+                parent, slots = self._parent(foreign)
+                old = _at(parent, touch.old, slots)
+                new = None if touch.row is None else _at(parent, touch.row, slots)
+                if None not in old and old != new:
+                    yield child, foreign, old, new
+
+
+def _at(table: Table, row: Row, slots: Sequence[int]) -> list[Any]:
+    by_slot = row if table.plain else table.row(row)
+    return [by_slot[slot] for slot in slots]

@@ -1,0 +1,71 @@
+"""Row numbers, taken from the store in blocks: one round trip for many rows.
+
+All connections of a process to one database share the blocks.  A forked child starts
+without any, as its parent goes on to use them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+BLOCK = 100
+# reserve(name, count) -> the first number
+Reserve = Callable[[str, int], int]
+
+
+class Ids:
+    """Numbers by table, of one database."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: dict[int, tuple[int, int]] = {}  # the next number, the last one
+
+    def take(self, table: int, count: int, above: int, reserve: Reserve) -> int:
+        """The first of `count` numbers in a row, all greater than `above`."""
+        with self._lock:
+            first, last = self._blocks.get(table, (1, 0))
+            if first <= above:
+                first = above + 1
+            if first + count - 1 > last:
+                size = max(BLOCK, count)
+                first = reserve(str(table), size)
+                last = first + size - 1
+                if first <= above:
+                    # Somebody chose a number far beyond; it counts once it is committed.
+                    reserve(str(table), above - first + 1)
+                    first, last = above + 1, above + size
+            self._blocks[table] = (first + count, last)
+            return first
+
+    def passed(self, table: int, number: int) -> None:
+        """An application chose this number itself."""
+        with self._lock:
+            first, last = self._blocks.get(table, (1, 0))
+            if number >= first:
+                if number < last:
+                    self._blocks[table] = (number + 1, last)
+                else:
+                    self._blocks.pop(table, None)
+
+
+_registry: dict[Any, Ids] = {}
+_registry_lock = threading.Lock()
+
+
+def ids_of(database: Any) -> Ids:
+    """The numbers of a database, by anything that names it."""
+    with _registry_lock:
+        return _registry.setdefault(database, Ids())
+
+
+def _forked() -> None:
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    for ids in _registry.values():
+        ids.__init__()  # type: ignore[misc]
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,421 @@
+"""Access plans: which rows of which tables a statement may need.
+
+A plan says so by conditions on columns, independent of any schema.  Bound to a version of
+the schema it yields the steps of one read (stores/base.py).  The rows are a superset:
+SQLite evaluates the whole statement over them, so a condition that isn't used costs time,
+never an answer.  Tables that a plan doesn't know but SQLite's parser does are read whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rome.rows import NULL, pack_value
+from rome.schema import Table
+from rome.stores.base import Step
+from rome.values import UNKNOWN, canonical
+
+if TYPE_CHECKING:
+    from rome.catalogue import Schema
+    from rome.workspace import Workspace
+
+# Where the values of a bind parameter are among the positional ones.
+Layout = Mapping[str, Sequence[int]]
+_NUMERIC = ("INTEGER", "REAL", "NUMERIC")
+_COLUMNS = re.compile(r"\s*(?:INSERT|REPLACE)\b[^(]*?\bINTO\s+(?:\"[^\"]*\"|\S+?)\s*\(([^()]*)\)", re.I)
+
+
+@dataclass(frozen=True)
+class Bind:
+    """The value of a bind parameter, or the values of an expanding one."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value that stands in the statement."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What holds for all rows of one occurrence of a table that are wanted.
+
+    `op` is one of base.py's filters, with `values`; or `join`: the column equals column
+    `other` of occurrence `source`.
+    """
+
+    occurrence: int
+    column: str
+    op: str
+    values: tuple[Bind | Constant, ...] = ()
+    source: int = -1
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Top:
+    """Only the first rows in an order are wanted of an occurrence, if all `conditions` can
+    be told by the store."""
+
+    occurrence: int
+    conditions: tuple[int, ...]
+    order: tuple[tuple[str, bool], ...]
+    counts: tuple[Bind | Constant, ...]
+
+
+@dataclass
+class Plan:
+    """What a statement reads and writes.
+
+    occurrences: names of tables, one for each place in the statement.
+    target: the table that is written.  relied: its columns in conditions and expressions;
+    None: any.  locks: SELECT ... FOR UPDATE.
+    """
+
+    kind: str = ""  # select, insert, update, delete; empty: to be told from the text
+    occurrences: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    tops: tuple[Top, ...] = ()
+    target: str | None = None
+    relied: frozenset[str] | None = None
+    locks: bool = False
+    bound: BoundPlan | None = None
+    hints: dict[str, int] = field(default_factory=dict)  # rows that a statement inserts
+
+    def bind(self, schema: Schema, work: Workspace, sql: str, clean: bool) -> BoundPlan:
+        """For one version of the schema."""
+        known = [schema.tables[n] for n in self.occurrences if n in schema.tables]
+        if self.target is not None and self.target in schema.tables:
+            known.append(schema.tables[self.target])
+        work.ensure([table for table in known if not table.is_view], clean)
+        try:
+            names, reads_only = work.tables_read(sql)
+        except Exception:
+            # Tables that the plan doesn't know, or that don't exist.
+            work.ensure_all(clean)
+            names, reads_only = work.tables_read(sql)
+        self.bound = BoundPlan(self, schema, sql, names, reads_only)
+        self.bound.made_for = work
+        return self.bound
+
+
+class TextPlan(Plan):
+    """Of a statement that is only known as text: all rows of its tables."""
+
+
+@dataclass
+class _Bound:
+    """A condition whose column is known."""
+
+    slot: int
+    affinity: str
+    op: str
+    values: tuple[Bind | Constant, ...]
+    source: int  # a step
+    source_slot: int
+    index: tuple[str, int] | None  # kind of look-up and number
+    filter: bool  # whether the store can test it
+
+
+class BoundPlan:
+    """A plan for one version of the schema."""
+
+    def __init__(
+        self, plan: Plan, schema: Schema, sql: str, names: set[str], reads_only: bool
+    ) -> None:
+        self.schema = schema
+        self.plan = plan
+        self.reads_only = reads_only
+        self.locks = plan.locks
+        self.made_for: Workspace | None = None
+        word = sql.split(None, 1)[0].upper() if sql.strip() else ""
+        kind = plan.kind or word.lower()
+        self.inserts = kind in ("insert", "replace")
+        read = [schema.tables[name] for name in sorted(names) if name in schema.tables]
+        self.tables = read
+        target = None if reads_only else self._target(plan, sql, kind, read)
+        self.target = target
+        self.relied: set[int] | None = None
+        if target is not None and plan.relied is not None:
+            columns = [target.column(name) for name in plan.relied]
+            if None not in columns:
+                self.relied = {c.slot for c in columns if c and c.slot != target.key}
+        self.chosen_key = not reads_only and self._chosen_key(sql, target)
+        occurrences: list[tuple[int, Table]] = [
+            (place, schema.tables[name])
+            for place, name in enumerate(plan.occurrences)
+            if name in schema.tables and not schema.tables[name].is_view
+        ]
+        covered = {table.name for _, table in occurrences}
+        if self.inserts and target is not None and not isinstance(plan, TextPlan):
+            covered.add(target.name)  # rows that collide come when its keys are checked
+        whole = [t for t in read if t.name not in covered and not t.is_view]
+        self._order(plan, occurrences)
+        self._whole = [[t.number, [], [], t.packed_fills, [], 0] for t in whole]
+        self.fetches = bool(self._occurrences or self._whole)
+        self.by_number = (
+            len(self._occurrences) == 1
+            and not self._whole
+            and target is not None
+            and [(c.op, c.slot) for c in self._conditions[0]] == [("in", target.key)]
+            and not self.relied
+            and self.relied is not None
+        )
+        self._numbers_of_tables = {table.number: table for table in self.tables}
+
+    @staticmethod
+    def _target(plan: Plan, sql: str, kind: str, read: list[Table]) -> Table | None:
+        if plan.target is not None:
+            return next((t for t in read if t.name.lower() == plan.target), None)
+        match = re.match(
+            r"\s*(?:WITH\b.*?\)\s*)?(?:INSERT|REPLACE|UPDATE|DELETE)\b\s*(?:OR\s+\w+\s+)?"
+            r"(?:INTO\s+|FROM\s+)?(?:main\s*\.\s*)?(\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|\w+)",
+            sql,
+            re.I | re.S,
+        )
+        if match is None:
+            return None
+        name = match[1]
+        if name[0] in '"`[':
+            name = name[1:-1].replace('""', '"')
+        return next((t for t in read if t.name.lower() == name.lower()), None)
+
+    @staticmethod
+    def _chosen_key(sql: str, target: Table | None) -> bool:
+        """Whether an INSERT gives the row number itself."""
+        if target is None or target.key is None:
+            return False
+        match = _COLUMNS.match(sql)
+        if match is None:
+            return not re.search(r"\bDEFAULT\s+VALUES\b", sql, re.I)
+        names = [name.strip().strip('"`[]').lower() for name in match[1].split(",")]
+        return (target.slots[target.key] or "").lower() in names
+
+    def _order(self, plan: Plan, occurrences: list[tuple[int, Table]]) -> None:
+        """Occurrences one after another, each found by those before it where possible."""
+        tables = dict(occurrences)
+        remaining = [place for place, _ in occurrences]
+        steps: dict[int, int] = {}
+        self._occurrences: list[Table] = []
+        self._conditions: list[list[_Bound]] = []
+        self._tops: list[tuple[Top, list[tuple[int, bool]], list[_Bound]] | None] = []
+        by_occurrence: dict[int, list[tuple[int, Condition]]] = {}
+        for number, condition in enumerate(plan.conditions):
+            by_occurrence.setdefault(condition.occurrence, []).append((number, condition))
+        while remaining:
+            best = None
+            for place in remaining:
+                bound = [
+                    (number, found)
+                    for number, condition in by_occurrence.get(place, ())
+                    if (found := self._bound(tables, steps, condition)) is not None
+                ]
+                constant = any(c.index and c.op == "in" for _, c in bound)
+                joined = any(c.index and c.op == "join" for _, c in bound)
+                several = self._whole_unique(tables[place], [c for _, c in bound])
+                rank = 0 if constant or several else 1 if joined else 2 if bound else 3
+                if best is None or rank < best[0]:
+                    best = (rank, place, bound)
+                if rank == 0:
+                    break
+            if best is None:
+                break
+            _, place, bound = best
+            remaining.remove(place)
+            steps[place] = len(self._occurrences)
+            self._occurrences.append(tables[place])
+            self._conditions.append([condition for _, condition in bound])
+            self._tops.append(self._top(plan, place, tables[place], dict(bound)))
+
+    def _top(
+        self, plan: Plan, place: int, table: Table, bound: Mapping[int, _Bound]
+    ) -> tuple[Top, list[tuple[int, bool]], list[_Bound]] | None:
+        for top in plan.tops:
+            if top.occurrence != place:
+                continue
+            columns = [table.column(name) for name, _ in top.order]
+            if not all(column and column.binary for column in columns):
+                continue
+            if not all(n in bound and bound[n].filter for n in top.conditions):
+                continue
+            order = [
+                (column.slot, descending)
+                for column, (_, descending) in zip(columns, top.order, strict=True)
+                if column
+            ]
+            return top, order, [bound[n] for n in top.conditions]
+        return None
+
+    @staticmethod
+    def _whole_unique(table: Table, bound: Iterable[_Bound]) -> bool:
+        slots = {c.slot for c in bound if c.op == "in"}
+        return any(i.ready and i.unique and slots.issuperset(i.slots) for i in table.indexes)
+
+    @staticmethod
+    def _bound(
+        tables: Mapping[int, Table], steps: Mapping[int, int], condition: Condition
+    ) -> _Bound | None:
+        table = tables[condition.occurrence]
+        column = table.column(condition.column)
+        if column is None or not column.binary:
+            return None
+        index: tuple[str, int] | None = None
+        if column.slot == table.key:
+            index = ("row", 0)
+        else:
+            for unique in (True, False):
+                found = table.find_index((column.slot,), unique)
+                if index is None and found is not None and found.ready:
+                    index = ("unique" if unique else "set", found.number)
+        if condition.op != "join":
+            return _Bound(
+                column.slot, column.affinity, condition.op, condition.values, -1, -1, index, True
+            )
+        if condition.source not in steps or index is None:
+            return None
+        other = tables[condition.source].column(condition.other)
+        if other is None or not other.binary or other.affinity == "BLOB":
+            return None
+        # Equal values must have equal bytes in both columns.
+        whole = ("INTEGER", "NUMERIC")
+        same = column.affinity == other.affinity
+        if not same and not (column.affinity in whole and other.affinity in whole):
+            return None
+        return _Bound(
+            column.slot,
+            column.affinity,
+            "join",
+            (),
+            steps[condition.source],
+            other.slot,
+            index,
+            False,
+        )
+
+    # ------------------------------------------------------------ steps
+
+    def steps(
+        self, parameters: Sequence[Any], layout: Layout, changes: Mapping[Any, Any]
+    ) -> list[Step]:
+        """What to read for these parameters; `changes`: rows that the transaction wrote."""
+        steps: list[Step] = []
+        for place, table in enumerate(self._occurrences):
+            lookups: list[Any] = []
+            filters: list[Any] = []
+            single: dict[int, list[bytes]] = {}
+            for condition in self._conditions[place]:
+                op = condition.op
+                if op == "join":
+                    if condition.index is not None:
+                        lookups.append(self._join(condition, changes))
+                    continue
+                if op in ("null", "some"):
+                    filters.append([condition.slot, op, []])
+                    if op == "null" and condition.index and condition.index[0] == "set":
+                        lookups.append(["set", condition.index[1], [NULL]])
+                    continue
+                values = _values(condition, parameters, layout)
+                if values is None:
+                    continue
+                if op == "in":
+                    data = [pack_value(value) for value in values]
+                    filters.append([condition.slot, "in", data])
+                    single.setdefault(condition.slot, data)
+                    if condition.index is not None:
+                        kind, number = condition.index
+                        keys: list[Any] = data
+                        if kind == "row":
+                            keys = [str(value) for value in values if type(value) is int]
+                        lookups.append([kind, number, keys])
+                elif op == "out":
+                    if values:  # NULL is not in an empty list either
+                        filters.append([condition.slot, "out", [pack_value(v) for v in values]])
+                elif not isinstance(values[0] if values else None, int) or abs(values[0]) < 2**53:
+                    if values:
+                        filters.append([condition.slot, op, [pack_value(values[0])]])
+            for index in table.indexes:
+                if index.unique and index.ready and len(index.slots) > 1:
+                    key = self._unique_key(index.slots, single)
+                    if key is not None:
+                        lookups.append(["unique", index.number, [key]])
+            order, limit = self._limit(place, table, parameters, layout, changes)
+            steps.append([table.number, lookups, filters, table.packed_fills, order, limit])
+        return steps + self._whole
+
+    @staticmethod
+    def _unique_key(slots: tuple[int, ...], single: Mapping[int, list[bytes]]) -> bytes | None:
+        parts = [single.get(slot, ()) for slot in slots]
+        return b"".join(part[0] for part in parts) if all(len(p) == 1 for p in parts) else None
+
+    def _join(self, condition: _Bound, changes: Mapping[Any, Any]) -> list[Any]:
+        """A look-up by an earlier step, and by the rows that only the transaction has."""
+        kind, number = condition.index or ("", 0)
+        source = self._occurrences[condition.source]
+        extra: list[Any] = []
+        for change in changes.values():
+            if change.table is source and change.row is not None:
+                value = source.row(change.row)[condition.source_slot]
+                if value is not None:
+                    extra.append(str(value) if kind == "row" else pack_value(value))
+        return [kind, number, False, condition.source, [condition.source_slot], extra]
+
+    def _limit(
+        self,
+        place: int,
+        table: Table,
+        parameters: Sequence[Any],
+        layout: Layout,
+        changes: Mapping[Any, Any],
+    ) -> tuple[list[Any], int]:
+        found = self._tops[place]
+        if found is None or any(change.table is table for change in changes.values()):
+            return [], 0
+        top, order, conditions = found
+        for condition in conditions:
+            if condition.op not in ("null", "some"):
+                values = _values(condition, parameters, layout)
+                if values is None or (
+                    condition.op in ("<", "<=", ">", ">=")
+                    and not (values and isinstance(values[0], str | int | float))
+                ):
+                    return [], 0
+        total = 0
+        for count in top.counts:
+            values_of = _plain(count, parameters, layout)
+            if len(values_of) != 1 or not isinstance(values_of[0], int) or values_of[0] < 0:
+                return [], 0
+            total += values_of[0]
+        return [list(part) for part in order], total
+
+
+def _plain(value: Bind | Constant, parameters: Sequence[Any], layout: Layout) -> list[Any]:
+    if isinstance(value, Constant):
+        return [value.value]
+    return [parameters[place] for place in layout.get(value.name, ())]
+
+
+def _values(condition: _Bound, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:
+    """The values of a condition as its column holds them, without NULLs; None: not known.
+
+    NULL equals nothing, so `in` needs no rows for it; `out` and comparisons with NULL hold
+    for no row, and are left to SQLite.
+    """
+    result: dict[Any, None] = {}
+    for value in condition.values:
+        if isinstance(value, Bind) and value.name not in layout:
+            return None
+        for raw in _plain(value, parameters, layout):
+            fitting = canonical(raw, condition.affinity)
+            if fitting is UNKNOWN:
+                return None
+            if fitting is not None:
+                result[fitting] = None
+            elif condition.op != "in":
+                return None
+    return list(result)

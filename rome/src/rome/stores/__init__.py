@@ -1,0 +1,1 @@
+"""Key/value stores below ROME; base.py says what one must do."""

@@ -1,0 +1,157 @@
+"""What ROME asks of a key/value store.
+
+A store keeps, for one database:
+
+- the schema: one entry a table, and a version that each change raises;
+- rows: table number and row number -> the row's bytes (rows.py);
+- unique indexes: the bytes of the columns -> row number;
+- set indexes: the bytes of the columns -> a set of row numbers;
+- for each table the highest row number that was handed out, and a count of its writes.
+
+`read` and `commit` are atomic, each one round trip.  Requests are plain lists and dicts of
+strings and numbers, so that a script in the store can take them as they are.
+
+A step of `read` is `[table, lookups, filters, fills, order, limit]`.  All of a step's
+lookups and filters hold for the rows that are wanted; a store picks the lookup that
+promises the fewest rows, and may ignore the others.
+
+- lookup: `[kind, index, keys]`, of kind `row` (keys: row numbers as decimal text),
+  `unique` or `set` (keys: the bytes of the columns); or `[kind, index, False, step, slots,
+  more keys]`: the keys are the values that columns `slots` have in the rows of an earlier
+  step, and `more keys`.
+- filter: `[slot, op, values]`; ops `in`, `out` (not one of, and not NULL), `null`, `some`
+  (not NULL), `<`, `<=`, `>`, `>=`; values are bytes of values.
+- fills: `[slot, bytes]` for columns that rows older than them lack.
+- order, limit: `[slot, descending]` and a count (0: all): only the first rows in that
+  order are wanted; those equal to the last of them come as well.
+
+The answer has, for each step, `[row number, row, ...]`; a row that an earlier step has
+given for the same table isn't given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Step = list[Any]
+Rows = list[bytes]
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went over the wire: round trips, bytes."""
+
+    round_trips: int = 0
+    sent: int = 0
+    received: int = 0
+
+
+class SchemaChanged(Exception):
+    """The schema has another version than the caller's; nothing was done."""
+
+
+class Changed(Exception):
+    """A row, parent, child or table that a commit relies on was changed by another."""
+
+
+class Duplicate(Exception):
+    """A commit would give one key to two rows: table number, index (-1: the row number)."""
+
+    def __init__(self, table: int, index: int, holder: bytes) -> None:
+        super().__init__(table, index, holder)
+        self.table = table
+        self.index = index
+        self.holder = holder
+
+
+class NotEmpty(Exception):
+    """A table that should be empty has rows."""
+
+
+@dataclass(slots=True)
+class Commit:
+    """A transaction's checks and writes, for one atomic step.
+
+    writes: dicts with `op` (insert, update, delete), `t` table, `n` row number (text),
+    `unique_add`, `unique_del`, `set_add`, `set_del` (`[index, bytes]` each); an insert has
+    `row`; the others have `checks` (`[slot, bytes]` that must hold) and `fills`; an update
+    has `deltas` (`[slot, bytes]`) and `width` (slots of the table).
+    exists: `[kind, table, index, key]` that must be there.
+    childless: `[kind, table, index, row numbers, key]`: no other rows may be there.
+    reads: `[table, count of writes]` as they were when read.
+    used: `[table, row number]`, the highest that were chosen by the application.
+    """
+
+    version: str
+    token: str
+    writes: list[dict[str, Any]] = field(default_factory=list)
+    exists: list[list[Any]] = field(default_factory=list)
+    childless: list[list[Any]] = field(default_factory=list)
+    reads: list[list[Any]] = field(default_factory=list)
+    used: list[list[Any]] = field(default_factory=list)
+    remember: int = 120  # seconds that the outcome can be asked for again
+
+
+class Store(Protocol):
+    """One connection to the store of one database; not for two threads at once."""
+
+    traffic: Traffic
+
+    def schema(self) -> tuple[str, Mapping[str, bytes]]:
+        """Version and entries."""
+
+    def change_schema(
+        self,
+        version: str,
+        puts: Mapping[str, bytes],
+        drops: Sequence[str],
+        empty: Sequence[int],
+    ) -> str:
+        """Change entries if the version is still this and the tables `empty` have no rows.
+
+        Returns the new version; raises SchemaChanged, NotEmpty.
+        """
+
+    def read(
+        self, version: str, steps: Sequence[Step], counted: Sequence[int] = ()
+    ) -> tuple[list[Rows], list[str]]:
+        """Rows by step, and the counts of writes of the tables `counted`.
+
+        Raises SchemaChanged.
+        """
+
+    def commit(self, commit: Commit) -> None:
+        """All of it or nothing.  Sent again after a lost answer it is done once.
+
+        Raises SchemaChanged, Changed, Duplicate.
+        """
+
+    def reserve(self, name: str, count: int) -> int:
+        """The first of `count` numbers that nobody else gets, under a table's number or a name."""
+
+    def build_index(
+        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+    ) -> None:
+        """Enter all rows of a table; writers keep the index meanwhile.  Raises Duplicate."""
+
+    def drop_index(
+        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+    ) -> None:
+        """Remove all entries of an index that the schema no longer has."""
+
+    def drop_rows(self, table: int) -> None:
+        """Remove all rows of a table that the schema no longer has."""
+
+    def scan(self, table: int) -> Iterator[tuple[int, bytes]]:
+        """All rows, in no order; rows changed meanwhile may be old or new."""
+
+    def entries(self, table: int, index: int, unique: bool) -> Iterator[tuple[bytes, int]]:
+        """All entries of an index, in no order."""
+
+    def count(self, table: int) -> int:
+        """Rows of a table."""
+
+    def close(self) -> None:
+        """End the connection."""

@@ -1,0 +1,42 @@
+#!lua
+-- One page of a table's rows: their entries in an index are made, or taken away.
+local P = KEYS[1]
+local mode, t, index, slots, unique, fill_list, cursor = unpack(cmsgpack.unpack(ARGV[1]))
+local byte, sub = string.byte, string.sub
+local fills = {}
+for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
+
+local function slice(row, slot)
+  local width, high, low = byte(row, 1, 3)
+  local count = high * 256 + low
+  if slot >= count then return fills[slot] or '\192' end
+  local form = width == 2 and '>H' or '>I4'
+  local first = 0
+  if slot > 0 then first = struct.unpack(form, row, 4 + width * (slot - 1)) end
+  local last = struct.unpack(form, row, 4 + width * slot)
+  local base = 3 + width * count + 3
+  return sub(row, base + first + 1, base + last)
+end
+
+local page = redis.call('HSCAN', P .. 'r' .. t, cursor, 'COUNT', 500)
+for i = 1, #page[2], 2 do
+  local n, row = page[2][i], page[2][i + 1]
+  local data, whole = '', true
+  for _, slot in ipairs(slots) do
+    local part = slice(row, slot)
+    if part == '\192' then whole = false end
+    data = data .. part
+  end
+  if unique then
+    local key = P .. 'u' .. t .. '.' .. index
+    if mode == 'build' and whole then
+      local holder = redis.call('HGET', key, data)
+      if holder and holder ~= n then return {'duplicate', holder} end
+      redis.call('HSET', key, data, n)
+    end
+  else
+    local key = P .. 'i' .. t .. '.' .. index .. ':' .. data
+    if mode == 'build' then redis.call('SADD', key, n) else redis.call('UNLINK', key) end
+  end
+end
+return {'page', page[1]}

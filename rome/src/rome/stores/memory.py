@@ -1,0 +1,373 @@
+"""A store in this process's memory: what base.py says, in its plainest form; for tests."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgpack
+
+from rome import rows
+from rome.stores.base import (
+    Changed,
+    Commit,
+    Duplicate,
+    NotEmpty,
+    Rows,
+    SchemaChanged,
+    Step,
+    Traffic,
+)
+
+Fills = Mapping[int, bytes]
+
+
+class Database:
+    """What all connections to one database share."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.version = 0
+        self.schema: dict[str, bytes] = {}
+        self.rows: dict[int, dict[bytes, bytes]] = {}
+        self.unique: dict[tuple[int, int], dict[bytes, bytes]] = {}
+        self.sets: dict[tuple[int, int], dict[bytes, set[bytes]]] = {}
+        self.ids: dict[str, int] = {}
+        self.writes: dict[int, int] = {}
+        self.tokens: set[str] = set()
+
+
+_databases: dict[str, Database] = {}
+
+
+def forget(name: str) -> None:
+    """Drop a database."""
+    _databases.pop(name, None)
+
+
+def _slice(row: bytes, slot: int, fills: Fills) -> bytes:
+    parts = rows.split(row)
+    return parts[slot] if slot < len(parts) else fills.get(slot, rows.NULL)
+
+
+def _rank(value: Any) -> int:
+    if value is None:
+        return 0
+    return 1 if isinstance(value, int | float) else 2 if isinstance(value, str) else 3
+
+
+def _order(value: Any) -> tuple[int, Any]:
+    rank = _rank(value)
+    return rank, value.encode() if rank == 2 else 0 if value is None else value
+
+
+def _passes(row: bytes, filters: Sequence[list[Any]], fills: Fills) -> bool:
+    for slot, op, values in filters:
+        data = _slice(row, slot, fills)
+        if op == "in":
+            good = data in values
+        elif op == "out":
+            good = data != rows.NULL and data not in values
+        elif op in ("null", "some"):
+            good = (data == rows.NULL) == (op == "null")
+        elif data == rows.NULL:
+            good = False
+        else:
+            mine, bound = _order(rows.unpack_value(data)), _order(rows.unpack_value(values[0]))
+            good = {
+                "<": mine < bound,
+                "<=": mine <= bound,
+                ">": mine > bound,
+                ">=": mine >= bound,
+            }[op]
+        if not good:
+            return False
+    return True
+
+
+class MemoryStore:
+    """A connection to a database in memory, by name."""
+
+    def __init__(self, name: str) -> None:
+        self.database = _databases.setdefault(name, Database())
+        self.traffic = Traffic()
+
+    def _trip(self) -> None:
+        self.traffic.round_trips += 1
+
+    def _check(self, version: str) -> None:
+        if str(self.database.version) != version:
+            raise SchemaChanged
+
+    def schema(self) -> tuple[str, Mapping[str, bytes]]:
+        self._trip()
+        with self.database.lock:
+            return str(self.database.version), dict(self.database.schema)
+
+    def change_schema(
+        self,
+        version: str,
+        puts: Mapping[str, bytes],
+        drops: Sequence[str],
+        empty: Sequence[int],
+    ) -> str:
+        self._trip()
+        base = self.database
+        with base.lock:
+            self._check(version)
+            if any(base.rows.get(table) for table in empty):
+                raise NotEmpty
+            for name in drops:
+                base.schema.pop(name, None)
+            base.schema.update(puts)
+            base.version += 1
+            return str(base.version)
+
+    def read(
+        self, version: str, steps: Sequence[Step], counted: Sequence[int] = ()
+    ) -> tuple[list[Rows], list[str]]:
+        self._trip()
+        with self.database.lock:
+            self._check(version)
+            found: list[tuple[list[bytes], Fills]] = []
+            taken: dict[int, set[bytes]] = {}
+            answer = []
+            for step in steps:
+                numbers, kept, fills = self._step(step, found)
+                found.append((kept, fills))
+                had = taken.setdefault(step[0], set())
+                out: Rows = []
+                for number, row in zip(numbers, kept, strict=True):
+                    if number not in had:
+                        had.add(number)
+                        out += (number, row)
+                answer.append(out)
+            counts = [str(self.database.writes.get(table, 0)) for table in counted]
+            return answer, counts
+
+    def _step(
+        self, step: Step, found: list[tuple[list[bytes], Fills]]
+    ) -> tuple[list[bytes], list[bytes], Fills]:
+        table, lookups, filters, fill_list, order, limit = step
+        fills: Fills = dict(fill_list)
+        stored = self.database.rows.get(table, {})
+        best = None
+        for lookup in lookups:
+            keys = lookup[2] if lookup[2] is not False else _joined(lookup, found)
+            numbers = self._numbers(table, lookup[0], lookup[1], keys)
+            if best is None or len(numbers) < len(best):
+                best = numbers
+        pairs = [
+            (number, stored[number])
+            for number in (stored if best is None else best)
+            if number in stored and _passes(stored[number], filters, fills)
+        ]
+        if limit and len(pairs) > limit:
+            pairs = _first(pairs, order, limit, fills)
+        return [number for number, _ in pairs], [row for _, row in pairs], fills
+
+    def _numbers(self, table: int, kind: str, index: int, keys: Sequence[Any]) -> list[bytes]:
+        if kind == "row":
+            found = [key if isinstance(key, bytes) else key.encode() for key in keys]
+        elif kind == "unique":
+            entries = self.database.unique.get((table, index), {})
+            found = [entries[key] for key in keys if key in entries]
+        else:
+            sets = self.database.sets.get((table, index), {})
+            found = [number for key in keys for number in sorted(sets.get(key, ()))]
+        return list(dict.fromkeys(found))
+
+    def commit(self, commit: Commit) -> None:
+        self._trip()
+        base = self.database
+        with base.lock:
+            if commit.token in base.tokens:
+                return
+            self._check(commit.version)
+            new_rows = self._verify(commit)
+            for write in commit.writes:
+                self._take_entries(write)
+            for write, row in zip(commit.writes, new_rows, strict=True):
+                table, number = write["t"], write["n"].encode()
+                stored = base.rows.setdefault(table, {})
+                if row is None:
+                    stored.pop(number, None)
+                else:
+                    stored[number] = row
+                for index, data in write["unique_add"]:
+                    base.unique.setdefault((table, index), {})[data] = number
+                for index, data in write["set_add"]:
+                    sets = base.sets.setdefault((table, index), {})
+                    sets.setdefault(data, set()).add(number)
+            for table in {write["t"] for write in commit.writes}:
+                base.writes[table] = base.writes.get(table, 0) + 1
+            for table, number in commit.used:
+                base.ids[str(table)] = max(base.ids.get(str(table), 0), number)
+            base.tokens.add(commit.token)
+
+    def _take_entries(self, write: dict[str, Any]) -> None:
+        base, number = self.database, write["n"].encode()
+        for index, data in write["unique_del"]:
+            entries = base.unique.setdefault((write["t"], index), {})
+            if entries.get(data) == number:
+                del entries[data]
+        for index, data in write["set_del"]:
+            sets = base.sets.setdefault((write["t"], index), {})
+            sets.get(data, set()).discard(number)
+            if not sets.get(data):
+                sets.pop(data, None)
+
+    def _verify(self, commit: Commit) -> list[bytes | None]:
+        """The rows as they will be; raises where a check fails."""
+        base = self.database
+        freed = {
+            (write["t"], index, data): write["n"].encode()
+            for write in commit.writes
+            for index, data in write["unique_del"]
+        }
+        new_rows: list[bytes | None] = []
+        for write in commit.writes:
+            table, number = write["t"], write["n"].encode()
+            stored = base.rows.get(table, {})
+            if write["op"] == "insert":
+                if number in stored:
+                    raise Duplicate(table, -1, number)
+                new_rows.append(write["row"])
+            else:
+                if number not in stored:
+                    raise Changed(table, number)
+                parts = rows.split(stored[number])
+                fills = dict(write["fills"])
+                for slot, data in write["checks"]:
+                    now = parts[slot] if slot < len(parts) else fills.get(slot, rows.NULL)
+                    if now != data:
+                        raise Changed(table, number)
+                if write["op"] == "update":
+                    for slot in range(len(parts), write["width"]):
+                        parts.append(fills.get(slot, rows.NULL))
+                    for slot, data in write["deltas"]:
+                        parts[slot] = data
+                    new_rows.append(rows.join(parts))
+                else:
+                    new_rows.append(None)
+            for index, data in write["unique_add"]:
+                holder = base.unique.get((table, index), {}).get(data)
+                if holder not in (None, number, freed.get((table, index, data))):
+                    raise Duplicate(table, index, holder or b"")
+        for kind, table, index, key in commit.exists:
+            if not self._numbers(table, kind, index, [key]) or (
+                kind == "row" and key.encode() not in base.rows.get(table, {})
+            ):
+                raise Changed(table, key)
+        for kind, table, index, known, key in commit.childless:
+            holders = self._numbers(table, kind, index, [key])
+            if not set(holders) <= {number.encode() for number in known}:
+                raise Changed(table, key)
+        for table, count in commit.reads:
+            if str(base.writes.get(table, 0)) != count:
+                raise Changed(table, count)
+        return new_rows
+
+    def reserve(self, name: str, count: int) -> int:
+        self._trip()
+        with self.database.lock:
+            last = self.database.ids.get(name, 0)
+            self.database.ids[name] = last + count
+            return last + 1
+
+    def build_index(
+        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+    ) -> None:
+        self._trip()
+        base, filling = self.database, dict(map(tuple, fills))
+        with base.lock:
+            for number, row in base.rows.get(table, {}).items():
+                parts = [_slice(row, slot, filling) for slot in slots]
+                data = b"".join(parts)
+                if not unique:
+                    sets = base.sets.setdefault((table, index), {})
+                    sets.setdefault(data, set()).add(number)
+                elif rows.NULL not in parts:
+                    entries = base.unique.setdefault((table, index), {})
+                    if entries.setdefault(data, number) != number:
+                        raise Duplicate(table, index, entries[data])
+
+    def drop_index(
+        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+    ) -> None:
+        self._trip()
+        with self.database.lock:
+            self.database.unique.pop((table, index), None)
+            self.database.sets.pop((table, index), None)
+
+    def drop_rows(self, table: int) -> None:
+        self._trip()
+        with self.database.lock:
+            self.database.rows.pop(table, None)
+            self.database.ids.pop(str(table), None)
+
+    def scan(self, table: int) -> Iterator[tuple[int, bytes]]:
+        self._trip()
+        with self.database.lock:
+            pairs = [(int(n), row) for n, row in self.database.rows.get(table, {}).items()]
+        yield from pairs
+
+    def entries(self, table: int, index: int, unique: bool) -> Iterator[tuple[bytes, int]]:
+        self._trip()
+        base = self.database
+        with base.lock:
+            if unique:
+                pairs = [(k, int(n)) for k, n in base.unique.get((table, index), {}).items()]
+            else:
+                pairs = [
+                    (k, int(n)) for k, ns in base.sets.get((table, index), {}).items() for n in ns
+                ]
+        yield from pairs
+
+    def count(self, table: int) -> int:
+        self._trip()
+        return len(self.database.rows.get(table, {}))
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def _joined(lookup: list[Any], found: list[tuple[list[bytes], Fills]]) -> list[Any]:
+    kept, fills = found[lookup[3]]
+    keys: dict[Any, None] = {}
+    for row in kept:
+        parts = [_slice(row, slot, fills) for slot in lookup[4]]
+        if rows.NULL in parts:
+            continue
+        if lookup[0] == "row":
+            number = msgpack.unpackb(parts[0], raw=False)
+            if isinstance(number, int):
+                keys[str(number)] = None
+        else:
+            keys[b"".join(parts)] = None
+    for key in lookup[5] if len(lookup) > 5 else ():
+        keys[key] = None
+    return list(keys)
+
+
+def _first(
+    pairs: list[tuple[bytes, bytes]], order: Sequence[list[Any]], limit: int, fills: Fills
+) -> list[tuple[bytes, bytes]]:
+    keys = {
+        number: [_order(rows.unpack_value(_slice(row, slot, fills))) for slot, _ in order]
+        for number, row in pairs
+    }
+
+    def compare(a: tuple[bytes, bytes], b: tuple[bytes, bytes]) -> int:
+        for mine, other, (_, descending) in zip(keys[a[0]], keys[b[0]], order, strict=True):
+            if mine != other:
+                return -1 if (mine < other) != bool(descending) else 1
+        return 0
+
+    pairs = sorted(pairs, key=functools.cmp_to_key(compare))
+    stop = limit
+    while stop < len(pairs) and keys[pairs[stop][0]] == keys[pairs[limit - 1][0]]:
+        stop += 1
+    return pairs[:stop]

@@ -1,0 +1,269 @@
+-- Rows for one statement, in one call.  See base.py for the words of a request.
+local P = KEYS[1]
+local version, steps, seen_versions = unpack(cmsgpack.unpack(ARGV[1]))
+if (redis.call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
+
+local NIL = '\192'
+local byte, sub = string.byte, string.sub
+
+-- The bytes of column `slot` (from 0) of a row; rows older than the column don't have it.
+local function slice(row, slot, fills)
+  local width, high, low = byte(row, 1, 3)
+  local count = high * 256 + low
+  if slot >= count then return fills[slot] or NIL end
+  local base = 3 + width * count + 3
+  local first, last = 0, 0
+  if width == 2 then
+    if slot > 0 then
+      local a, b, c, d = byte(row, 2 + 2 * slot, 5 + 2 * slot)
+      first, last = a * 256 + b, c * 256 + d
+    else
+      local a, b = byte(row, 4, 5)
+      last = a * 256 + b
+    end
+  else
+    local at = 4 + 4 * slot
+    local a, b, c, d = byte(row, at, at + 3)
+    last = ((a * 256 + b) * 256 + c) * 256 + d
+    if slot > 0 then
+      a, b, c, d = byte(row, at - 4, at - 1)
+      first = ((a * 256 + b) * 256 + c) * 256 + d
+    end
+  end
+  return sub(row, base + first + 1, base + last)
+end
+
+-- SQLite's order of storage classes: NULL, numbers, text, blobs.
+local function rank(data)
+  local b = byte(data, 1)
+  if b == 0xc0 then return 0 end
+  if b <= 0x7f or b >= 0xe0 or (b >= 0xca and b <= 0xd3) then return 1 end
+  if (b >= 0xa0 and b <= 0xbf) or (b >= 0xd9 and b <= 0xdb) then return 2 end
+  return 3
+end
+
+-- Whether two strings are in order, byte by byte: Lua's own `<` follows the locale.
+local function text_less(a, b)
+  local n = math.min(#a, #b)
+  for i = 1, n, 8 do
+    if sub(a, i, i + 7) ~= sub(b, i, i + 7) then
+      for j = i, math.min(i + 7, n) do
+        local x, y = byte(a, j), byte(b, j)
+        if x ~= y then return x < y end
+      end
+    end
+  end
+  return #a < #b
+end
+
+local function decode(data)
+  local r = rank(data)
+  if r == 0 then return r, nil end
+  if r == 3 then
+    local b = byte(data, 1)
+    return r, sub(data, b == 0xc4 and 3 or b == 0xc5 and 4 or 6)
+  end
+  return r, cmsgpack.unpack(data)
+end
+
+local function less(ra, a, rb, b)
+  if ra ~= rb then return ra < rb end
+  if ra == 0 then return false end
+  if ra == 1 then return a < b end
+  return text_less(a, b)
+end
+
+local function passes(row, filters, fills)
+  for _, f in ipairs(filters) do
+    local data = slice(row, f[1], fills)
+    local op = f[2]
+    if op == 'in' then
+      if not f.set[data] then return false end
+    elseif op == 'out' then
+      if data == NIL or f.set[data] then return false end
+    elseif op == 'null' then
+      if data ~= NIL then return false end
+    elseif op == 'some' then
+      if data == NIL then return false end
+    else
+      local r, v = decode(data)
+      if r == 0 or r ~= f.rank then
+        -- Another storage class than the bound's: only the class decides.
+        if r == 0 then return false end
+        if (op == '<' or op == '<=') ~= (r < f.rank) then return false end
+      elseif op == '<' then
+        if not less(r, v, r, f.value) then return false end
+      elseif op == '<=' then
+        if less(r, f.value, r, v) then return false end
+      elseif op == '>' then
+        if not less(r, f.value, r, v) then return false end
+      elseif less(r, v, r, f.value) then return false end
+    end
+  end
+  return true
+end
+
+-- Rows of one table by number, once each over all steps.
+local taken, found = {}, {}
+
+local function fetch(table_no, numbers)
+  local key, rows = P .. 'r' .. table_no, {}
+  for start = 1, #numbers, 2000 do
+    local stop = math.min(start + 1999, #numbers)
+    local values = redis.call('HMGET', key, unpack(numbers, start, stop))
+    for i = 1, stop - start + 1 do rows[#rows + 1] = values[i] end
+  end
+  return rows
+end
+
+local function members(index_key, kind, keys)
+  local numbers, have = {}, {}
+  local function add(n)
+    if n and not have[n] then have[n] = true; numbers[#numbers + 1] = n end
+  end
+  if kind == 'row' then
+    for _, k in ipairs(keys) do add(k) end
+  elseif kind == 'unique' then
+    for start = 1, #keys, 2000 do
+      local got = redis.call('HMGET', index_key, unpack(keys, start, math.min(start + 1999, #keys)))
+      for i = 1, math.min(2000, #keys - start + 1) do add(got[i]) end
+    end
+  else
+    for _, k in ipairs(keys) do
+      for _, n in ipairs(redis.call('SMEMBERS', index_key .. ':' .. k)) do add(n) end
+    end
+  end
+  return numbers
+end
+
+-- What a join looks for: the distinct values in the rows of an earlier step.
+local function joined(source, slots, kind)
+  local keys, have = {}, {}
+  local rows = found[source]
+  for i = 1, #rows.all do
+    local data = slice(rows.all[i], slots[1], rows.fills)
+    local whole = data ~= NIL
+    for j = 2, #slots do
+      local more = slice(rows.all[i], slots[j], rows.fills)
+      if more == NIL then whole = false end
+      data = data .. more
+    end
+    if whole and not have[data] then
+      have[data] = true
+      if kind == 'row' then
+        local n = cmsgpack.unpack(data)
+        if type(n) == 'number' then keys[#keys + 1] = string.format('%.0f', n) end
+      else
+        keys[#keys + 1] = data
+      end
+    end
+  end
+  return keys
+end
+
+local function size(table_no, lookup)
+  if lookup[1] ~= 'set' then return #lookup.keys end
+  local total = 0
+  local key = P .. 'i' .. table_no .. '.' .. lookup[2] .. ':'
+  for _, k in ipairs(lookup.keys) do total = total + redis.call('SCARD', key .. k) end
+  return total
+end
+
+local answer = {'rows'}
+for number, step in ipairs(steps) do
+  local table_no, lookups, filters, fill_list, order, limit = unpack(step)
+  local fills = {}
+  for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
+  for _, f in ipairs(filters) do
+    if f[2] == 'in' or f[2] == 'out' then
+      f.set = {}
+      for _, v in ipairs(f[3]) do f.set[v] = true end
+    elseif f[2] ~= 'null' and f[2] ~= 'some' then
+      f.rank, f.value = decode(f[3][1])
+    end
+  end
+  local best, best_size
+  for _, lookup in ipairs(lookups) do
+    lookup.keys = lookup[3] or joined(lookup[4] + 1, lookup[5], lookup[1])
+    if not lookup[3] then
+      for _, k in ipairs(lookup[6] or {}) do lookup.keys[#lookup.keys + 1] = k end
+    end
+    local n = size(table_no, lookup)
+    if not best or n < best_size then best, best_size = lookup, n end
+  end
+  local numbers, rows
+  if best then
+    numbers = members(P .. (best[1] == 'unique' and 'u' or 'i') .. table_no .. '.' .. best[2],
+                      best[1], best.keys)
+    rows = fetch(table_no, numbers)
+  else
+    local all = redis.call('HGETALL', P .. 'r' .. table_no)
+    numbers, rows = {}, {}
+    for i = 1, #all, 2 do
+      numbers[#numbers + 1] = all[i]
+      rows[#rows + 1] = all[i + 1]
+    end
+  end
+  local kept, kept_numbers = {}, {}
+  for i = 1, #numbers do
+    local row = rows[i]
+    if row and (#filters == 0 or passes(row, filters, fills)) then
+      kept[#kept + 1] = row
+      kept_numbers[#kept_numbers + 1] = numbers[i]
+    end
+  end
+  if limit and limit > 0 and #kept > limit then
+    local keys, places = {}, {}
+    for i = 1, #kept do
+      local k = {}
+      for j, o in ipairs(order) do
+        local r, v = decode(slice(kept[i], o[1], fills))
+        k[2 * j - 1], k[2 * j] = r, v
+      end
+      keys[i], places[i] = k, i
+    end
+    table.sort(places, function(x, y)
+      local a, b = keys[x], keys[y]
+      for j, o in ipairs(order) do
+        local ra, va, rb, vb = a[2 * j - 1], a[2 * j], b[2 * j - 1], b[2 * j]
+        if less(ra, va, rb, vb) then return not o[2] end
+        if less(rb, vb, ra, va) then return o[2] end
+      end
+      return false
+    end)
+    -- Rows equal to the last one in order are kept as well: which of them count is the
+    -- caller's to say.
+    local function same(x, y)
+      local a, b = keys[x], keys[y]
+      for j = 1, #order do
+        local ra, va, rb, vb = a[2 * j - 1], a[2 * j], b[2 * j - 1], b[2 * j]
+        if less(ra, va, rb, vb) or less(rb, vb, ra, va) then return false end
+      end
+      return true
+    end
+    local stop = limit
+    while stop < #places and same(places[limit], places[stop + 1]) do stop = stop + 1 end
+    local top, top_numbers = {}, {}
+    for i = 1, stop do
+      top[i], top_numbers[i] = kept[places[i]], kept_numbers[places[i]]
+    end
+    kept, kept_numbers = top, top_numbers
+  end
+  found[number] = {all = kept, fills = fills}
+  local had = taken[table_no]
+  if not had then had = {}; taken[table_no] = had end
+  local out = {}
+  for i = 1, #kept do
+    local n = kept_numbers[i]
+    if not had[n] then
+      had[n] = true
+      out[#out + 1] = n
+      out[#out + 1] = kept[i]
+    end
+  end
+  answer[number + 1] = out
+end
+if #seen_versions > 0 then
+  answer[#answer + 1] = redis.call('HMGET', P .. 'writes', unpack(seen_versions))
+end
+return answer

@@ -1,0 +1,230 @@
+"""A database in Redis.
+
+Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
+
+    P meta            hash    schema: version of the schema
+    P schema          hash    name of a table -> its entry
+    P ids             hash    table number -> highest row number handed out
+    P writes          hash    table number -> commits that wrote it
+    P r<table>        hash    row number -> row
+    P u<table>.<i>    hash    bytes of the columns -> row number     (unique index)
+    P i<table>.<i>:<bytes of the columns>     set of row numbers     (set index)
+    P t:<token>       string  a commit that was done, for two minutes
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import hiredis
+import msgpack
+
+from rome.errors import OperationalError
+from rome.stores.base import (
+    Changed,
+    Commit,
+    Duplicate,
+    NotEmpty,
+    Rows,
+    SchemaChanged,
+    Step,
+    Traffic,
+)
+from rome.stores.redis_wire import Server, Wire
+
+
+@functools.cache
+def _script(name: str) -> tuple[str, str]:
+    text = (files("rome.stores") / f"{name}.lua").read_text()
+    return text, hashlib.sha1(text.encode()).hexdigest()
+
+
+def _pack(request: Any) -> bytes:
+    # The scripts' msgpack knows no type of its own for bytes.
+    data: bytes = msgpack.packb(request, use_bin_type=False)
+    return data
+
+
+class RedisStore:
+    """One connection to a database in Redis; not for two threads at once."""
+
+    def __init__(
+        self, server: Server, database: str, tag: str | None = None, replicas: int = 0
+    ) -> None:
+        """`replicas` have a commit before it counts as done."""
+        self.traffic = Traffic()
+        self._wire = Wire(server, self.traffic)
+        own = "" if tag in (None, database) else database
+        self.prefix = f"{{{tag or database}}}{own}:"
+        self._replicas = replicas
+
+    def _run(self, name: str, *arguments: bytes, after: Sequence[Sequence[Any]] = ()) -> Any:
+        text, digest = _script(name)
+        commands = [("EVALSHA", digest, 1, self.prefix, *arguments), *after]
+        answers = self._wire.pipeline(commands)
+        if isinstance(answers[0], hiredis.ReplyError):  # NOSCRIPT
+            commands[0] = ("EVAL", text, 1, self.prefix, *arguments)
+            answers = self._wire.pipeline(commands)
+        return answers
+
+    # ------------------------------------------------------------ schema
+
+    def schema(self) -> tuple[str, Mapping[str, bytes]]:
+        version, flat = self._run("schema")[0]
+        names = [name.decode() for name in flat[::2]]
+        return version.decode(), dict(zip(names, flat[1::2], strict=True))
+
+    def change_schema(
+        self,
+        version: str,
+        puts: Mapping[str, bytes],
+        drops: Sequence[str],
+        empty: Sequence[int],
+    ) -> str:
+        request = [version, [list(put) for put in puts.items()], list(drops), list(empty)]
+        answer = self._run("schema", _pack(request))[0]
+        if answer[0] == b"schema":
+            raise SchemaChanged
+        if answer[0] == b"filled":
+            raise NotEmpty
+        changed: bytes = answer[1]
+        return changed.decode()
+
+    # ------------------------------------------------------------ rows
+
+    def read(
+        self, version: str, steps: Sequence[Step], counted: Sequence[int] = ()
+    ) -> tuple[list[Rows], list[str]]:
+        answer = self._run("read", _pack([version, steps, counted]))[0]
+        if answer[0] == b"schema":
+            raise SchemaChanged
+        if counted:
+            return answer[1:-1], [(count or b"0").decode() for count in answer[-1]]
+        return answer[1:], []
+
+    def commit(self, commit: Commit) -> None:
+        request = {
+            "version": commit.version,
+            "token": commit.token,
+            "writes": commit.writes,
+            "exists": commit.exists,
+            "childless": commit.childless,
+            "reads": commit.reads,
+            "used": commit.used,
+            "remember": commit.remember,
+        }
+        wait = [("WAIT", self._replicas, 2000)] if self._replicas else []
+        answers = self._run("commit", _pack(request), after=wait)
+        word, *rest = answers[0]
+        if word == b"schema":
+            raise SchemaChanged
+        if word == b"duplicate":
+            raise Duplicate(rest[0], rest[1], rest[2])
+        if word in (b"changed", b"read"):
+            raise Changed(*rest)
+        if wait and answers[1] < self._replicas:
+            raise OperationalError(
+                f"the commit is done, but only {answers[1]} of {self._replicas} replicas have it"
+            )
+
+    def reserve(self, name: str, count: int) -> int:
+        last: int = self._wire.call("HINCRBY", self.prefix + "ids", name, count)
+        return last - count + 1
+
+    def scan(self, table: int) -> Iterator[tuple[int, bytes]]:
+        for number, row in self._hash(f"r{table}"):
+            yield int(number), row
+
+    def _hash(self, key: str) -> Iterator[tuple[bytes, bytes]]:
+        cursor = b"0"
+        while True:
+            cursor, flat = self._wire.call("HSCAN", self.prefix + key, cursor, "COUNT", 500)
+            yield from zip(flat[::2], flat[1::2], strict=True)
+            if cursor == b"0":
+                return
+
+    def count(self, table: int) -> int:
+        number: int = self._wire.call("HLEN", f"{self.prefix}r{table}")
+        return number
+
+    # ------------------------------------------------------------ indexes
+
+    def build_index(
+        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+    ) -> None:
+        self._pages("build", table, index, slots, unique, fills)
+
+    def drop_index(
+        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+    ) -> None:
+        if unique:
+            self._wire.call("UNLINK", f"{self.prefix}u{table}.{index}")
+        else:
+            self._pages("drop", table, index, slots, unique, fills)
+
+    def _pages(
+        self,
+        mode: str,
+        table: int,
+        index: int,
+        slots: Sequence[int],
+        unique: bool,
+        fills: list[list[Any]],
+    ) -> None:
+        cursor = b"0"
+        while True:
+            request = [mode, table, index, list(slots), unique, fills, cursor]
+            word, rest = self._run("index", _pack(request))[0]
+            if word == b"duplicate":
+                raise Duplicate(table, index, rest)
+            cursor = rest
+            if cursor == b"0":
+                return
+
+    def drop_rows(self, table: int) -> None:
+        self._wire.pipeline(
+            [
+                ("UNLINK", f"{self.prefix}r{table}"),
+                ("HDEL", self.prefix + "ids", table),
+                ("HDEL", self.prefix + "writes", table),
+            ]
+        )
+
+    def entries(self, table: int, index: int, unique: bool) -> Iterator[tuple[bytes, int]]:
+        if unique:
+            for data, number in self._hash(f"u{table}.{index}"):
+                yield data, int(number)
+            return
+        start = f"{self.prefix}i{table}.{index}:".encode()
+        for key in self._keys(start):
+            for number in self._wire.call("SMEMBERS", key):
+                yield key[len(start) :], int(number)
+
+    def _keys(self, start: bytes) -> Iterator[bytes]:
+        """Keys of this database that begin so."""
+        pattern = b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^" else bytes([c]) for c in start)
+        cursor = b"0"
+        while True:
+            cursor, keys = self._wire.call("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", 1000)
+            yield from keys
+            if cursor == b"0":
+                return
+
+    # ------------------------------------------------------------ the whole
+
+    def keys(self) -> Iterator[tuple[bytes, int]]:
+        """Every key of this database, with the bytes of memory that it takes."""
+        for key in self._keys(self.prefix.encode()):
+            yield key, self._wire.call("MEMORY", "USAGE", key, "SAMPLES", 0) or 0
+
+    def drop(self) -> None:
+        """Remove the database."""
+        for key in self._keys(self.prefix.encode()):
+            self._wire.call("UNLINK", key)
+
+    def close(self) -> None:
+        self._wire.close()

@@ -1,0 +1,803 @@
+"""One transaction: statements over rows from the store, and their commit as one step.
+
+A statement brings the rows that it may need into the work area, in one round trip, and is
+evaluated there.  What it writes stays there until commit, which ships the changed columns
+together with what they rely on: for each row, the old values of the columns that the
+statements' conditions and expressions used.  Where another transaction was faster, all
+statements are run again over the rows as they are now; if every answer is what the
+application has seen, the transaction commits, else it fails with ConflictError, and the
+application may try again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import apsw
+
+from rome import sqlite_errors
+from rome.catalogue import Catalogue, Schema
+from rome.errors import (
+    ConflictError,
+    DataError,
+    Error,
+    IntegrityError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+)
+from rome.foreign_keys import ForeignKeys
+from rome.ids import Ids
+from rome.plan import BoundPlan, Layout, Plan, TextPlan
+from rome.rows import NULL, encode, pack_value, split, unpack_value
+from rome.schema import Index, Table
+from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Step, Store
+from rome.workspace import Row, Touch, Workspace
+
+# Replays of a commit before it is given up as a conflict.
+REPLAYS = 30
+# Row numbers go through doubles in the store's scripts.
+LARGEST_NUMBER = 2**53
+
+
+class Result(NamedTuple):
+    """What a statement answered; rowcount -1: it has none."""
+
+    rows: list[Row]
+    description: tuple[Row, ...] | None
+    rowcount: int
+    lastrowid: int | None
+
+
+@dataclass(slots=True)
+class Change:
+    """A row that the transaction has written: as it was in the store, and as it is."""
+
+    table: Table
+    number: int
+    base: bytes | None
+    row: Row | None
+    _before: list[bytes] | None = None
+
+    @property
+    def before(self) -> list[bytes] | None:
+        """The bytes of each column in the store."""
+        if self._before is None and self.base is not None:
+            self._before = split_filled(self.table, self.base)
+        return self._before
+
+    @property
+    def values_before(self) -> list[Any]:
+        """The values by slot in the store."""
+        return [unpack_value(data) for data in self.before or ()]
+
+
+@dataclass(slots=True)
+class Call:
+    """A statement as the application made it, for running it again."""
+
+    sql: str
+    parameters: Sequence[Sequence[Any]]  # one set, or many
+    many: bool
+    plan: Plan
+    layout: Layout
+    taken: list[tuple[int, int, int]] = field(default_factory=list)  # table, first, count
+    replaying: bool = False
+    given: int = 0
+    savepoint: tuple[str, str] | None = None
+    outcome: Any = None
+
+
+Key = tuple[int, int]  # table number, row number
+
+
+class Transaction:
+    """The open transaction of a connection; it begins with its first statement."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        ids: Ids,
+        foreign_keys: bool = True,
+        serializable: bool = False,
+    ) -> None:
+        self.store = store
+        self.catalogue = catalogue
+        self.ids = ids
+        self.check_foreign_keys = foreign_keys
+        self.serializable = serializable
+        self.replays = 0
+        self.work = Workspace()
+        self._foreign = ForeignKeys(self)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.calls: list[Call] = []
+        self.loaded: dict[int, dict[int, bytes]] = {}
+        self.changes: dict[Key, Change] = {}
+        self.savepoints: list[tuple[str, set[Key]]] = []
+        self.locked: dict[Key, tuple[Table, bytes]] = {}
+        self.used: dict[int, int] = {}
+        self.relied: dict[int, set[int] | None] = {}  # None: on every column
+        self.seen_writes: dict[int, str] = {}
+        self.reading_calls = 0
+
+    # ------------------------------------------------------------ statements
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that the work area has; loaded when first asked for."""
+        schema = self.work.schema
+        if schema is None:
+            schema = self.catalogue.schema
+            if not schema.version:
+                schema = self.catalogue.load(self.store)
+            self.work.use(schema)
+        return schema
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing in the work area needs to stay."""
+        return not self.changes and not self.savepoints
+
+    def execute(
+        self,
+        sql: str,
+        parameters: Sequence[Sequence[Any]],
+        many: bool,
+        plan: Plan,
+        layout: Layout,
+    ) -> Result:
+        """Run a statement and remember it."""
+        call = Call(sql, parameters, many, plan, layout)
+        try:
+            result = self._run(call)
+        except Error as error:
+            call.outcome = type(error)
+            if not isinstance(error, ConflictError):
+                self.calls.append(call)
+            raise
+        call.outcome = result
+        self.calls.append(call)
+        return result
+
+    def savepoint(self, word: str, name: str) -> None:
+        """SAVEPOINT, RELEASE or ROLLBACK TO (the word) a savepoint."""
+        call = Call("", (), False, TextPlan(), {}, savepoint=(word, name))
+        self._savepoint(word, name)
+        self.calls.append(call)
+
+    def _savepoint(self, word: str, name: str) -> None:
+        names = [open_name for open_name, _ in self.savepoints]
+        if word == "SAVEPOINT":
+            self.schema  # noqa: B018 - the work area must have one before it is marked
+            self.work.begin()
+            self.work.run(f'SAVEPOINT "{name}"')
+            self.savepoints.append((name, set()))
+            return
+        if name not in names:
+            raise OperationalError(f"no such savepoint: {name}")
+        place = len(names) - 1 - names[::-1].index(name)
+        later = set().union(*(keys for _, keys in self.savepoints[place:]))
+        if word == "RELEASE":
+            self.work.run(f'RELEASE "{name}"')
+            del self.savepoints[place:]
+            if self.savepoints:
+                self.savepoints[-1][1].update(later)
+            return
+        self.work.run(f'ROLLBACK TO "{name}"')
+        self.work.forget_tables_made_inside()
+        del self.savepoints[place + 1 :]
+        self.savepoints[place][1].clear()
+        for key in later:
+            self.changes.pop(key, None)
+        for key, change in self.changes.items():
+            change.row = self.work.row(change.table, key[1])
+        # Rows that came in meanwhile are gone, others are back: all are fetched anew.
+        self._unload()
+
+    def _run(self, call: Call) -> Result:
+        for attempt in range(3):
+            try:
+                return self._run_once(call)
+            except SchemaChanged:
+                self._new_schema()
+            except apsw.SQLError as error:
+                # Perhaps a table that was made since.
+                known = self.schema.version
+                if attempt or "no such" not in str(error):
+                    raise sqlite_errors.translated(error) from error
+                if self.catalogue.load(self.store).version == known:
+                    raise sqlite_errors.translated(error) from error
+                self._new_schema()
+            except apsw.Error as error:
+                raise sqlite_errors.translated(error) from error
+        raise ConflictError("the schema is changed by others all the time; try again")
+
+    def _new_schema(self) -> None:
+        if not self.clean:
+            raise ConflictError("the schema was changed during this transaction; try again")
+        self.work.use(self.catalogue.load(self.store))
+        self.loaded.clear()
+
+    def _run_once(self, call: Call) -> Result:
+        plan = call.plan
+        bound = plan.bound
+        if bound is None or bound.schema is not self.schema:
+            bound = plan.bind(self.schema, self.work, call.sql, self.clean)
+        if bound.made_for is not self.work:
+            # Another connection bound it: its tables may be missing here.
+            self.work.ensure(bound.tables, self.clean)
+            bound.made_for = self.work
+        if bound.reads_only:
+            return self._select(call, bound)
+        return self._write(call, bound)
+
+    def _select(self, call: Call, bound: BoundPlan) -> Result:
+        parameters = call.parameters[0] if call.parameters else ()
+        if bound.tables:
+            steps = bound.steps(parameters, call.layout, self.changes)
+            self.fetch(steps, bound)
+            if bound.locks:
+                self._lock(bound)
+        self.reading_calls += 1
+        rows, description = self.work.query(call.sql, parameters)
+        return Result(rows, description, -1, None)
+
+    # ------------------------------------------------------------ rows in
+
+    def fetch(self, steps: Sequence[Step], bound: BoundPlan) -> None:
+        """The rows of these steps, and no others but the transaction's own."""
+        self._unload()
+        self.work.ensure(bound.tables, self.clean)
+        self.fetch_more(steps)
+
+    def fetch_more(self, steps: Sequence[Step]) -> list[list[bytes]]:
+        """The rows of these steps, beside those that are here."""
+        schema = self.schema
+        counted = [step[0] for step in steps] if self.serializable else ()
+        answer, counts = self.store.read(schema.version, steps, counted)
+        if self.serializable:
+            for table, count in zip(counted, counts, strict=True):
+                if self.seen_writes.setdefault(table, count) != count:
+                    raise ConflictError(
+                        "a table was changed since this serializable transaction read it; try again"
+                    )
+        self.work.begin()
+        for step, rows in zip(steps, answer, strict=True):
+            if rows:
+                self.load(step[0], rows)
+        return answer
+
+    def load(self, number: int, rows: list[bytes]) -> None:
+        """Rows of one table as the store gives them: numbers and rows by turns."""
+        table = self._table(number)
+        here = self.loaded.setdefault(number, {})
+        new = []
+        for key, row in zip(map(int, rows[::2]), rows[1::2], strict=True):
+            if key not in here and (number, key) not in self.changes:
+                here[key] = row
+                new.append((key, row))
+        if new:
+            self.work.load(table, new)
+
+    def _table(self, number: int) -> Table:
+        table = self.schema.by_number(number)
+        if table is None:
+            raise InternalError(f"no table has number {number}")
+        return table
+
+    def _unload(self) -> None:
+        """Take out the rows that the transaction hasn't written."""
+        if not self.loaded:
+            return
+        if self.clean:
+            self.work.end()
+        else:
+            for number, rows in self.loaded.items():
+                kept = self.changes
+                gone = [key for key in rows if (number, key) not in kept]
+                if gone:
+                    self.work.unload(self._table(number), gone)
+        self.loaded = {}
+
+    def _lock(self, bound: BoundPlan) -> None:
+        """SELECT ... FOR UPDATE: these rows must be the same at commit."""
+        for table in bound.tables:
+            for number, row in self.loaded.get(table.number, {}).items():
+                self.locked.setdefault((table.number, number), (table, row))
+
+    # ------------------------------------------------------------ writes
+
+    def _write(self, call: Call, bound: BoundPlan) -> Result:
+        if bound.target is None:
+            raise NotSupportedError(f"the statement {call.sql.split(None, 1)[0]}")
+        sets = call.parameters if call.many else call.parameters[:1] or ((),)
+        if bound.fetches:
+            steps: list[Step] = []
+            for parameters in sets:
+                steps += bound.steps(parameters, call.layout, self.changes)
+            if not self._all_here(bound, steps):
+                self.fetch(steps, bound)
+        else:
+            self._unload()
+            self.work.ensure(bound.tables, self.clean)
+            self.work.begin()
+        known = self.relied.get(bound.target.number, set())
+        if known is not None:
+            relied = bound.relied
+            self.relied[bound.target.number] = None if relied is None else known | relied
+        call.given = 0
+        taken = list(call.taken) if call.replaying else []
+        for _ in range(20):
+            self.work.run("SAVEPOINT rome_statement")
+            kept = False
+            try:
+                call.taken = list(taken)
+                call.given = 0
+                answer = self._apply(call, bound, sets)
+                if answer is not None:
+                    kept = True
+                    return answer
+            finally:
+                if not kept:
+                    self.work.run("ROLLBACK TO rome_statement")
+                    for key in self._statement_new:
+                        self.changes.pop(key, None)
+                    for key in self._statement_old:
+                        change = self.changes[key]
+                        change.row = self.work.row(change.table, key[1])
+                self.work.run("RELEASE rome_statement")
+            # Rows that the statement collides with came from the store: run it again.
+            for number, rows in self._missing:
+                self.load(number, rows)
+        raise ConflictError("the statement's keys are changed by others all the time; try again")
+
+    def _all_here(self, bound: BoundPlan, steps: list[Step]) -> bool:
+        """Whether the statement names rows by number that this transaction has read."""
+        if not bound.by_number or len(steps) != 1 or self.serializable:
+            return False
+        table, lookups = steps[0][0], steps[0][1]
+        here = self.loaded.get(table, {})
+        return all(
+            int(key) in here or (table, int(key)) in self.changes
+            for lookup in lookups
+            if lookup[0] == "row"
+            for key in lookup[2]
+        )
+
+    def _apply(self, call: Call, bound: BoundPlan, sets: Sequence[Sequence[Any]]) -> Result | None:
+        """Run the statement and check its keys; None: again, with the rows in _missing."""
+        self._statement_new: set[Key] = set()
+        self._statement_old: set[Key] = set()
+        self._missing: list[tuple[int, list[bytes]]] = []
+        rows: list[Row] = []
+        description = None
+        count = 0
+        touched: dict[Key, bool] = {}  # whether its number came from us
+        removing: list[Touch] = []
+        target = bound.target
+        inserts = bound.inserts and target is not None
+        lastrowid = None
+        for parameters in sets:
+            first = 0
+            wanted = call.plan.hints.get(call.sql, 1)
+            if inserts and target is not None and target.key is not None:
+                first = self._steer(call, target, wanted)
+            more, description, changed, touches = self.work.write(call.sql, parameters)
+            if inserts and target is not None and target.key is not None:
+                new = [t.after for t in touches if t.op == "INSERT" and t.table == target.name]
+                past = first + len(new)
+                if new and not bound.chosen_key and past > first + wanted:
+                    # More rows than numbers were taken for: again with enough.
+                    call.plan.hints[call.sql] = len(new)
+                    return None
+                lastrowid = new[-1] if new else lastrowid
+            self._note(call, bound, touches, touched, first)
+            removing += [touch for touch in touches if touch.old is not None]
+            rows += more
+            count += changed
+        if self.check_foreign_keys and removing:
+            self._note(call, bound, self._foreign.follow(removing), touched)
+        if not self._check_keys(touched):
+            return None
+        rowcount = count if description is None or not bound.inserts else len(rows) or count
+        return Result(rows, description, rowcount, lastrowid)
+
+    def _steer(self, call: Call, table: Table, count: int) -> int:
+        """Make SQLite number new rows with numbers of ours; the first of them."""
+        if call.given < len(call.taken):
+            _, first, had = call.taken[call.given]
+            if had < count:
+                raise ConflictError("a replayed statement inserts more rows; try again")
+        else:
+            above = self.work.highest(table)
+            first = self.ids.take(table.number, count, above, self.store.reserve)
+            call.taken.append((table.number, first, count))
+        call.given += 1
+        self.work.set_sequence(table, first - 1)
+        return first
+
+    def _number(self, call: Call, table: Table, count: int) -> int:
+        """The first of numbers for rows that have none of their own."""
+        if call.given < len(call.taken):
+            first = call.taken[call.given][1]
+        else:
+            first = self.ids.take(table.number, count, 0, self.store.reserve)
+            call.taken.append((table.number, first, count))
+        call.given += 1
+        return first
+
+    def _note(
+        self,
+        call: Call,
+        bound: BoundPlan,
+        touches: list[Touch],
+        touched: dict[Key, bool],
+        first: int = 0,
+    ) -> None:
+        """Remember what was written, with the rows as they were in the store."""
+        tables = self.schema.tables
+        new_rows: dict[int, tuple[Table, list[int]]] = {}
+        for touch in touches:
+            table = tables.get(touch.table.lower())
+            if table is None:
+                continue  # SQLite's own
+            if touch.op == "INSERT":
+                if table.key is None:
+                    new_rows.setdefault(table.number, (table, []))[1].append(touch.after)
+                    self._touch(table, touch.after, touch.row, touched, ours=True)
+                else:
+                    ours = first > 0 and not bound.chosen_key and bound.inserts
+                    self._touch(table, touch.after, touch.row, touched, ours)
+                    if not ours:
+                        self._chosen(table, touch.after)
+            elif touch.op == "DELETE":
+                self._touch(table, touch.before, None, touched, ours=True)
+            else:
+                if touch.before != touch.after:
+                    self._touch(table, touch.before, None, touched, ours=True)
+                    self._chosen(table, touch.after)
+                    self._touch(table, touch.after, touch.row, touched, ours=False)
+                else:
+                    self._touch(table, touch.after, touch.row, touched, ours=True)
+        for table, numbers in new_rows.values():
+            self._renumber(call, table, numbers, touched)
+
+    def _renumber(
+        self, call: Call, table: Table, numbers: list[int], touched: dict[Key, bool]
+    ) -> None:
+        # A number may have been given twice, if its row was replaced within the statement.
+        present = [
+            n
+            for n in dict.fromkeys(numbers)
+            if (c := self.changes.get((table.number, n))) and c.row is not None and c.base is None
+        ]
+        if not present:
+            return
+        first = self._number(call, table, len(present))
+        pairs = [(old, first + i) for i, old in enumerate(present)]
+        self.work.renumber(table, pairs)
+        moved = []
+        for old, new in pairs:
+            key = (table.number, old)
+            change = self.changes.pop(key)
+            touched.pop(key, None)
+            self._statement_new.discard(key)
+            for _, keys in self.savepoints:
+                keys.discard(key)
+            change.number = new
+            moved.append(change)
+        for change in moved:
+            key = (table.number, change.number)
+            self.changes[key] = change
+            touched[key] = True
+            self._statement_new.add(key)
+            if self.savepoints:
+                self.savepoints[-1][1].add(key)
+
+    def _touch(
+        self, table: Table, number: int, row: Row | None, touched: dict[Key, bool], ours: bool
+    ) -> None:
+        key = (table.number, number)
+        change = self.changes.get(key)
+        if change is None:
+            base = self.loaded.get(table.number, {}).get(number)
+            self.changes[key] = Change(table, number, base, row)
+            self._statement_new.add(key)
+            if self.savepoints:
+                self.savepoints[-1][1].add(key)
+        else:
+            change.row = row
+            if key not in self._statement_new:
+                self._statement_old.add(key)
+        touched[key] = ours and touched.get(key, True)
+
+    def _chosen(self, table: Table, number: int) -> None:
+        if abs(number) > LARGEST_NUMBER:
+            raise DataError(
+                f"{table.name}.{table.names([table.key or 0])[0]}: {number} is too large a key;"
+                f" the largest is {LARGEST_NUMBER}"
+            )
+        self.used[table.number] = max(self.used.get(table.number, 0), number)
+        self.ids.passed(table.number, number)
+
+    # ------------------------------------------------------------ keys
+
+    def _check_keys(self, touched: dict[Key, bool]) -> bool:
+        """Whether the store has no other row with a key that was written, and has parents.
+
+        False: there are such rows; they are in _missing, for SQLite to decide.
+        """
+        changed = [self.changes[key] for key in touched if key in self.changes]
+        steps = _merged(self._key_steps(changed, touched))
+        parents = self._foreign.parent_steps(changed) if self.check_foreign_keys else []
+        if not steps and not parents:
+            return True
+        answer, _ = self.store.read(self.schema.version, [*steps, *parents])
+        for step, rows in zip(steps, answer, strict=False):
+            fresh: list[bytes] = []
+            here = self.loaded.get(step[0], {})
+            for number, row in zip(rows[::2], rows[1::2], strict=True):
+                key = (step[0], int(number))
+                own = self.changes.get(key)
+                if own is None:
+                    if key[1] not in here:
+                        fresh += (number, row)
+                elif own.base is None:
+                    # A row of ours has a number that is taken.
+                    if key not in self._statement_new:
+                        raise ConflictError("a new row's number is taken; try again")
+                    fresh += (number, row)
+            if fresh:
+                self._missing.append((step[0], fresh))
+        if self._missing:
+            return False
+        self._foreign.parents_found(parents, answer[len(steps) :])
+        return True
+
+    def _key_steps(self, changed: list[Change], touched: dict[Key, bool]) -> list[Step]:
+        steps: list[Step] = []
+        for change in changed:
+            table = change.table
+            if change.row is None:
+                continue
+            if change.base is None and not touched[table.number, change.number]:
+                steps.append([table.number, [["row", 0, [str(change.number)]]], [], [], [], 0])
+            unique = [index for index in table.indexes if index.unique]
+            if not unique:
+                continue
+            row = _clean_row(table, change.row)
+            before = change.before
+            for index in unique:
+                data = index_data(table, index, row)
+                if data is None or self._foreign.new_by_parent(table, index.slots, row):
+                    continue
+                if before is None or data != b"".join(before[slot] for slot in index.slots):
+                    lookup = ["unique", index.number, [data]]
+                    steps.append([table.number, [lookup], [], [], [], 0])
+        return steps
+
+    # ------------------------------------------------------------ the end
+
+    def rollback(self) -> None:
+        """Forget everything; costs no round trip."""
+        self.work.end()
+        self._forget()
+
+    def commit(self) -> None:
+        """All writes at once; raises ConflictError, IntegrityError."""
+        try:
+            self._commit()
+        finally:
+            self.rollback()
+
+    def _commit(self) -> None:
+        token = uuid.uuid4().hex
+        for attempt in range(REPLAYS):
+            commit = self._request(token)
+            if commit is None:
+                return
+            try:
+                self.store.commit(commit)
+                return
+            except (Changed, Duplicate, SchemaChanged) as error:
+                if attempt == REPLAYS - 1:
+                    break
+                reason = error
+            self.replays += 1
+            time.sleep(random.random() * min(0.05, 0.001 * 2**attempt))
+            self._replay(isinstance(reason, SchemaChanged))
+        raise ConflictError("other transactions were faster; try again")
+
+    def _request(self, token: str) -> Commit | None:
+        writes = []
+        for change in self.changes.values():
+            write = self._one_write(change)
+            if write is not None:
+                writes.append(write)
+        needed = bool(writes) or bool(self.locked)
+        reads: list[list[Any]] = []
+        if self.serializable and (needed or self.reading_calls > 1):
+            reads = [[table, count] for table, count in self.seen_writes.items()]
+        if not needed and not reads:
+            return None
+        exists: list[list[Any]] = []
+        childless: list[list[Any]] = []
+        if self.check_foreign_keys:
+            exists = self._foreign.exists(self.changes.values())
+            childless = self._foreign.childless(self.changes.values())
+        for key, (table, row) in self.locked.items():
+            if key not in self.changes:
+                checks = [[slot, data] for slot, data in enumerate(split(row))]
+                writes.append(_write("update", table, key[1], checks))
+        return Commit(
+            version=self.schema.version,
+            token=token,
+            writes=writes,
+            exists=exists,
+            childless=childless,
+            reads=reads,
+            used=[[table, number] for table, number in self.used.items()],
+        )
+
+    def _one_write(self, change: Change) -> dict[str, Any] | None:
+        table, base = change.table, change.base
+        row = None if change.row is None else _clean_row(table, change.row)
+        if base is None:
+            if row is None:
+                return None
+            write = _write("insert", table, change.number, [])
+            write["row"] = encode(table.row(row))
+            for index in table.indexes:
+                data = index_data(table, index, row)
+                if data is not None:
+                    write["unique_add" if index.unique else "set_add"].append([index.number, data])
+            return write
+        before = change.before or []
+        relied = self.relied.get(table.number)
+        if relied is None:
+            relied = set(range(len(before)))
+        if row is None:
+            write = _write("delete", table, change.number, [])
+            checked = set(relied)
+            for index in table.indexes:
+                checked.update(index.slots)
+                data = b"".join(before[slot] for slot in index.slots)
+                if index.unique:
+                    if all(before[slot] != NULL for slot in index.slots):
+                        write["unique_del"].append([index.number, data])
+                else:
+                    write["set_del"].append([index.number, data])
+            write["checks"] = [[slot, before[slot]] for slot in sorted(checked)]
+            return write
+        after = [pack_value(value) for value in table.row(row)]
+        deltas = [
+            [slot, data]
+            for slot, data in enumerate(after)
+            if data != before[slot] and table.slots[slot] is not None
+        ]
+        write = _write("update", table, change.number, [])
+        write["deltas"] = deltas
+        changed = {slot for slot, _ in deltas}
+        checked = set(relied)
+        for index in table.indexes:
+            if changed.isdisjoint(index.slots):
+                continue
+            checked.update(index.slots)
+            old = b"".join(before[slot] for slot in index.slots)
+            new = b"".join(after[slot] for slot in index.slots)
+            if not index.unique:
+                write["set_del"].append([index.number, old])
+                write["set_add"].append([index.number, new])
+                continue
+            if all(before[slot] != NULL for slot in index.slots):
+                write["unique_del"].append([index.number, old])
+            if all(after[slot] != NULL for slot in index.slots):
+                write["unique_add"].append([index.number, new])
+        write["checks"] = [[slot, before[slot]] for slot in sorted(checked)]
+        return write
+
+    # ------------------------------------------------------------ replay
+
+    def _replay(self, new_schema: bool) -> None:
+        """Run all statements again; raises ConflictError if an answer is another one."""
+        calls = self.calls
+        self.work.end()
+        self._forget()
+        if new_schema:
+            self.work.use(self.catalogue.load(self.store))
+        for call in calls:
+            if call.savepoint:
+                self._savepoint(*call.savepoint)
+                self.calls.append(call)
+                continue
+            call.replaying = True
+            try:
+                outcome: Any = self._run(call)
+            except ConflictError:
+                raise
+            except Error as error:
+                outcome = type(error)
+            seen = call.outcome
+            same = (
+                outcome == seen
+                if not isinstance(outcome, Result) or not isinstance(seen, Result)
+                else (outcome.rows, outcome.rowcount, outcome.lastrowid)
+                == (seen.rows, seen.rowcount, seen.lastrowid)
+            )
+            if not same:
+                raise ConflictError(
+                    "another transaction changed what this one has read or written; try again"
+                )
+            self.calls.append(call)
+
+
+# ---------------------------------------------------------------- rows and keys
+
+
+def _write(op: str, table: Table, number: int, checks: list[list[Any]]) -> dict[str, Any]:
+    return {
+        "op": op,
+        "t": table.number,
+        "n": str(number),
+        "checks": checks,
+        "fills": table.packed_fills,
+        "width": table.full_width,
+        "deltas": [],
+        "unique_add": [],
+        "unique_del": [],
+        "set_add": [],
+        "set_del": [],
+    }
+
+
+def _clean_row(table: Table, row: Row) -> Row:
+    """SQLite's hook shows whole numbers in REAL columns as it stores them: as integers."""
+    if any(
+        column.affinity == "REAL" and type(value) is int
+        for column, value in zip(table.columns, row, strict=True)
+    ):
+        return tuple(
+            float(value) if column.affinity == "REAL" and type(value) is int else value
+            for column, value in zip(table.columns, row, strict=True)
+        )
+    return row
+
+
+def index_data(table: Table, index: Index, row: Row) -> bytes | None:
+    """The bytes of an index's columns; None: a unique index doesn't hold a row with NULL."""
+    by_slot = row if table.plain else table.row(row)
+    values = [by_slot[slot] for slot in index.slots]
+    if index.unique and None in values:
+        return None
+    return b"".join(map(pack_value, values))
+
+
+def split_filled(table: Table, row: bytes) -> list[bytes]:
+    """The bytes of each column, also of those that are younger than the row."""
+    parts = split(row)
+    if len(parts) < table.full_width:
+        fills = dict(map(tuple, table.packed_fills))
+        parts += [fills.get(slot, NULL) for slot in range(len(parts), table.full_width)]
+    return parts
+
+
+def _merged(steps: list[Step]) -> list[Step]:
+    """Look-ups in one index as one step."""
+    merged: dict[tuple[int, str, int], Step] = {}
+    for step in steps:
+        kind, index, keys = step[1][0]
+        have = merged.get((step[0], kind, index))
+        if have is None:
+            merged[step[0], kind, index] = [step[0], [[kind, index, list(keys)]], [], [], [], 0]
+        else:
+            have[1][0][2].extend(keys)
+    return list(merged.values())

@@ -1,0 +1,272 @@
+"""The work area of one connection: a private SQLite database in memory.
+
+It holds just the rows that the running statement needs, and the rows that the transaction
+has written.  SQLite evaluates every statement over them, so that SQL means here what it
+means there: NULL logic, ordering, affinities, savepoints, errors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import apsw
+import apsw.ext
+
+from rome.catalogue import Schema
+from rome.rows import decode
+from rome.schema import Table, create_in, quote
+
+Row = tuple[Any, ...]
+
+# Bits of the authoriser's words.
+_READ, _INSERT, _UPDATE, _DELETE = (
+    apsw.SQLITE_READ,
+    apsw.SQLITE_INSERT,
+    apsw.SQLITE_UPDATE,
+    apsw.SQLITE_DELETE,
+)
+
+
+class Touch:
+    """A row that a statement wrote: its number and its values before and after."""
+
+    __slots__ = ("after", "before", "old", "op", "row", "table")
+
+    def __init__(self, update: apsw.PreUpdate) -> None:
+        self.op = update.op
+        self.table = update.table_name
+        self.before = update.rowid
+        self.after = update.rowid_new
+        self.old: Row | None = update.old
+        self.row: Row | None = update.new
+
+
+class Workspace:
+    """Tables are made when first used and stay, without rows, between transactions."""
+
+    def __init__(self) -> None:
+        self.database = apsw.Connection(":memory:", statementcachesize=400)
+        self.schema: Schema | None = None
+        self._made: dict[str, Table] = {}
+        self._made_inside: list[str] = []  # in the open transaction: gone with a rollback
+        self._inserts: dict[int, str] = {}
+        self._descriptions: dict[str, tuple[Row, ...] | None] = {}
+        self.touches: list[Touch] = []
+        self.open = False
+        register_functions(self.database)
+
+    # ------------------------------------------------------------ tables
+
+    def use(self, schema: Schema) -> None:
+        """Another version of the schema; the transaction has no rows here."""
+        self.end()
+        self._descriptions.clear()
+        for name, table in list(self._made.items()):
+            if schema.tables.get(name) is not table:
+                self._unmake(name, table)
+        self.schema = schema
+
+    def _unmake(self, name: str, table: Table) -> None:
+        kind = "VIEW" if table.is_view else "TABLE"
+        self.database.execute(f"DROP {kind} {quote(table.name)}")
+        del self._made[name]
+        self._inserts.pop(table.number, None)
+
+    def ensure(self, tables: Iterable[Table], clean: bool) -> None:
+        """Make the tables that aren't here; `clean`: the transaction has no rows here."""
+        made = self._made
+        missing = [table for table in tables if table.name.lower() not in made]
+        if not missing:
+            return
+        if clean:
+            self.end()
+        for table in missing:
+            if self.open:
+                self._made_inside.append(table.name.lower())
+            self._make(table)
+
+    def ensure_all(self, clean: bool) -> None:
+        """Make every table, and then the views, which need them."""
+        if self.schema is not None:
+            tables = self.schema.tables.values()
+            self.ensure([t for t in tables if not t.is_view], clean)
+            self.ensure([t for t in tables if t.is_view], clean)
+
+    def _make(self, table: Table) -> None:
+        create_in(self.database, table)
+        if table.key is not None:
+            self.database.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES (?, 0)", (table.name,)
+            )
+        self._made[table.name.lower()] = table
+
+    def close(self) -> None:
+        """End it."""
+        self.database.close()
+
+    # ------------------------------------------------------------ transactions
+
+    def begin(self) -> None:
+        """Before rows come in."""
+        if not self.open:
+            self.database.execute("BEGIN")
+            self.open = True
+
+    def end(self) -> None:
+        """Forget all rows."""
+        if not self.open:
+            return
+        self.database.execute("ROLLBACK")
+        self.open = False
+        if self._made_inside:
+            inside, self._made_inside = self._made_inside, []
+            tables = [self._made.pop(name) for name in inside if name in self._made]
+            for table in tables:
+                self._make(table)
+
+    def forget_tables_made_inside(self) -> None:
+        """After a rollback to a savepoint: they may be gone."""
+        inside, self._made_inside = self._made_inside, []
+        names = {
+            row[0].lower() for row in self.database.execute("SELECT name FROM sqlite_master")
+        }
+        for name in inside:
+            if name in names:
+                self._made_inside.append(name)
+            else:
+                self._made.pop(name, None)
+
+    # ------------------------------------------------------------ rows
+
+    def load(self, table: Table, rows: Iterable[tuple[int, bytes]]) -> None:
+        """Bring in rows from the store; a row whose key another has is left out."""
+        sql = self._inserts.get(table.number)
+        if sql is None:
+            names = [quote(column.name) for column in table.columns]
+            if table.key is None:
+                names.append(self.row_number(table))
+            marks = ", ".join("?" * len(names))
+            sql = f"INSERT OR IGNORE INTO {quote(table.name)} ({', '.join(names)}) VALUES ({marks})"
+            self._inserts[table.number] = sql
+        values = table.values
+        if table.key is None:
+            self.database.executemany(sql, [(*values(decode(r)), n) for n, r in rows])
+        else:
+            self.database.executemany(sql, [values(decode(r)) for _, r in rows])
+
+    @staticmethod
+    def row_number(table: Table) -> str:
+        """The name of the row number that no column hides."""
+        for name in ("rowid", "oid", "_rowid_"):
+            if table.column(name) is None:
+                return name
+        return "rowid"
+
+    def unload(self, table: Table, numbers: Iterable[int]) -> None:
+        """Take rows out again."""
+        sql = f"DELETE FROM {quote(table.name)} WHERE {self.row_number(table)} = ?"
+        self.database.executemany(sql, [(number,) for number in numbers])
+
+    def row(self, table: Table, number: int) -> Row | None:
+        """A row's values in the order of the columns."""
+        names = ", ".join(quote(column.name) for column in table.columns)
+        sql = f"SELECT {names} FROM {quote(table.name)} WHERE {self.row_number(table)} = ?"
+        for row in self.database.execute(sql, (number,)):
+            return row
+        return None
+
+    def renumber(self, table: Table, pairs: Sequence[tuple[int, int]]) -> None:
+        """Give rows other numbers, which no row has."""
+        name = self.row_number(table)
+        sql = f"UPDATE {quote(table.name)} SET {name} = ? WHERE {name} = ?"
+        if len(pairs) > 1:
+            # By way of negative numbers, as an old number may be another row's new one.
+            self.database.executemany(sql, [(-old, old) for old, _ in pairs])
+            pairs = [(-old, new) for old, new in pairs]
+        self.database.executemany(sql, [(new, old) for old, new in pairs])
+
+    def set_sequence(self, table: Table, last: int) -> None:
+        """The next row of this table that has no number of its own gets last + 1."""
+        self.database.execute(
+            "UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (last, table.name)
+        )
+
+    def highest(self, table: Table) -> int:
+        """The highest row number here."""
+        sql = f"SELECT max({self.row_number(table)}) FROM {quote(table.name)}"
+        return self.database.execute(sql).get or 0
+
+    # ------------------------------------------------------------ statements
+
+    def query(self, sql: str, parameters: Sequence[Any]) -> tuple[list[Row], tuple[Row, ...] | None]:
+        """Rows and description of a statement."""
+        description = self._descriptions.get(sql, False)
+        if description is not False:
+            return self.database.execute(sql, parameters).fetchall(), description  # type: ignore[return-value]
+        cursor = self.database.cursor()
+        found: list[Any] = [None]
+
+        def trace(cursor: apsw.Cursor, _sql: str, _bindings: Any) -> bool:
+            found[0] = cursor.get_description() or None
+            return True
+
+        cursor.exec_trace = trace
+        rows = cursor.execute(sql, parameters).fetchall()
+        if len(self._descriptions) > 2000:
+            self._descriptions.clear()
+        self._descriptions[sql] = found[0]
+        return rows, found[0]
+
+    def write(
+        self, sql: str, parameters: Sequence[Any]
+    ) -> tuple[list[Row], tuple[Row, ...] | None, int, list[Touch]]:
+        """Like query, with the count of rows and what was written."""
+        touches: list[Touch] = []
+        database = self.database
+
+        def touched(update: apsw.PreUpdate) -> None:
+            touches.append(Touch(update))
+
+        database.preupdate_hook(touched, id=self)
+        try:
+            rows, description = self.query(sql, parameters)
+        finally:
+            database.preupdate_hook(None, id=self)
+        return rows, description, database.changes(), touches
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """A statement without an answer, such as a savepoint."""
+        self.database.execute(sql, parameters)
+
+    def tables_read(self, sql: str) -> tuple[set[str], bool]:
+        """Names (lower case) of the tables and views that a statement reads or writes,
+        as SQLite's own parser has it; and whether the statement only reads."""
+        info = apsw.ext.query_info(self.database, sql, actions=True)
+        names = {
+            action.table_name.lower()
+            for action in info.actions or ()
+            if action.action in (_READ, _INSERT, _UPDATE, _DELETE) and action.table_name
+        }
+        return names, info.is_readonly
+
+
+# ---------------------------------------------------------------- functions of SQL
+
+
+def _regexp(pattern: str | None, text: str | None) -> bool | None:
+    if pattern is None or text is None:
+        return None
+    return re.search(str(pattern), str(text)) is not None
+
+
+def register_functions(database: apsw.Connection) -> None:
+    """What SQLAlchemy's SQLite dialect offers beside SQLite's own functions."""
+    functions: dict[str, tuple[Callable[..., Any], int]] = {
+        "regexp": (_regexp, 2),
+        "floor": (lambda x: None if x is None else math.floor(x), 1),
+    }
+    for name, (function, count) in functions.items():
+        database.create_scalar_function(name, function, count, deterministic=True)
