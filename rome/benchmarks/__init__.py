@@ -1,0 +1,1 @@
+"""ROME beside MariaDB with PyMySQL, on one machine: see README.md here."""

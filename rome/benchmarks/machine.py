@@ -1,0 +1,68 @@
+"""On what and with what it was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from . import backends, servers
+
+_PACKAGES = (
+    "nova", "openstack-placement", "oslo.db", "sqlalchemy", "pymysql", "sqlalchemy-rome", "apsw",
+    "redis", "hiredis", "msgpack",
+)
+_SCRIPT = """
+import importlib.metadata, json, platform, sys
+found = {"Python": platform.python_version()}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+
+
+def describe(python: backends.Python) -> dict[str, Any]:
+    """The machine and the versions."""
+    asked = subprocess.run(
+        [python.executable, "-c", _SCRIPT, *_PACKAGES],
+        env={**os.environ, **python.variables}, capture_output=True, text=True,
+    )
+    if asked.returncode:
+        raise backends.Failed(
+            f"{python.executable}: {(asked.stderr.strip().splitlines() or ['?'])[-1]}"
+        )
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "kernel": platform.release(),
+        "versions": {
+            "MariaDB": servers.version("mariadbd"),
+            "Redis": servers.version("redis-server"),
+            **json.loads(asked.stdout),
+        },
+        "settings": {"MariaDB": servers.MARIADB_SETTINGS, "Redis": servers.REDIS_SETTINGS},
+    }
+
+
+def in_words(description: dict[str, Any]) -> str:
+    """Two lines of Markdown."""
+    versions = ", ".join(f"{name} {it}" for name, it in description["versions"].items())
+    settings = "; ".join(f"{name}: {it}" for name, it in description["settings"].items())
+    return (
+        f"{description['cores']} cores of {description['processor']}, "
+        f"{description['memory_gib']} GiB, Linux {description['kernel']}; {versions}.  {settings}."
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()

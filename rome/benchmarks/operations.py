@@ -1,0 +1,246 @@
+"""Time and round trips of Nova's and Placement's own functions, on ROME beside MariaDB.
+
+Both hold the same cloud (48 hosts, 1300 instances).  Each operation runs a few times on one,
+then on the other, and so on in rounds, the order changing; the medians are compared.  Without
+delay the workers are connected to the servers directly, else through a proxy that delays.
+
+    python -m benchmarks.operations [--delays 0,10,50] [--only PATTERN] [--rounds N] [--control]
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import backends, machine, proxy, tables
+from .backends import MARIADB, ROME, Backend, Failed, Python, Worker, say
+
+BOTH = (MARIADB, ROME)
+
+
+@dataclass
+class Measured:
+    """One operation on one back end at one delay."""
+
+    samples_ms: list[float] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)  # of each round, for one run
+    sent: list[float] = field(default_factory=list)  # bytes, likewise
+    received: list[float] = field(default_factory=list)
+    failed: str | None = None
+
+    @property
+    def ms(self) -> float | None:
+        """The median."""
+        return statistics.median(self.samples_ms) if self.samples_ms else None
+
+
+@dataclass
+class Row:
+    """One operation: by back end and delay."""
+
+    name: str
+    target: float
+    measured: dict[str, dict[float, Measured]]
+
+    def ratio(self, delay: float) -> float | None:
+        """Time on ROME / time on MariaDB."""
+        ours, theirs = (self.measured[name][delay].ms for name in (ROME, MARIADB))
+        return ours / theirs if ours is not None and theirs is not None else None
+
+    def turns(self, name: str) -> float | None:
+        """Round trips of one run, where there was a delay (there they are told apart best)."""
+        counted = [each for it in self.measured[name].values() for each in it.turns]
+        return statistics.median(counted) if counted else None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target is met at every delay; None if the operation fails on MariaDB."""
+        if any(it.failed for it in self.measured[MARIADB].values()):
+            return None
+        ratios = [self.ratio(delay) for delay in self.measured[ROME]]
+        return all(ratio is not None and ratio <= self.target for ratio in ratios)
+
+
+def runs(delay: float, *, heavy: bool) -> tuple[int, int]:
+    """Rounds, and how often in each: more where it is quick."""
+    if delay == 0:
+        return (9, 3) if heavy else (9, 12)
+    if delay <= 20:
+        return (5, 2) if heavy else (5, 4)
+    return (3, 2)
+
+
+def measure(
+    running: dict[str, Backend], python: Python, delays: list[float], only: str, rounds: int | None
+) -> list[Row]:
+    """All that is to be measured."""
+    rows: list[Row] = []
+    filled = False
+    for delay in delays:
+        workers = {name: _worker(it, python, delay) for name, it in running.items()}
+        try:
+            if not filled:
+                for name, worker in workers.items():
+                    _fill(name, worker)
+                filled = True
+            for backend in running.values():
+                backend.proxy.delay(delay)
+            chosen = [
+                it for it in workers[MARIADB].ask("operations") if re.search(only, it["name"])
+            ]
+            if not chosen:
+                raise Failed(f"no operation's name matches {only!r}")
+            for it in chosen:
+                row = next((row for row in rows if row.name == it["name"]), None)
+                if row is None:
+                    row = Row(it["name"], it["target"], {name: {} for name in running})
+                    rows.append(row)
+                many, each = runs(delay, heavy=it["heavy"])
+                for name in running:
+                    row.measured[name][delay] = Measured()
+                _alternate(row, running, workers, delay, rounds or many, each)
+                _tell(row, delay)
+        finally:
+            for backend in running.values():
+                backend.proxy.delay(0)
+            for worker in workers.values():
+                worker.close()
+    return rows
+
+
+def _worker(backend: Backend, python: Python, delay: float) -> Worker:
+    return Worker(python, "worker", backend.urls(delay or None))
+
+
+def _fill(name: str, worker: Worker) -> None:
+    say(f"{name}: the services' migrations, then a cloud of 1300 instances")
+    worker.ask("schemas")
+    worker.ask("fill")
+
+
+def _alternate(
+    row: Row, running: dict[str, Backend], workers: dict[str, Worker], delay: float,
+    rounds: int, each: int,
+) -> None:
+    """A/B/A/B; the first round warms up and does not count."""
+    for turn in range(rounds + 1):
+        for name in BOTH if turn % 2 else reversed(BOTH):
+            measured = row.measured[name][delay]
+            if measured.failed:
+                continue
+            try:
+                workers[name].ask("prepare", name=row.name, count=each if turn else 2)
+                before = running[name].proxy.counts()
+                times = workers[name].ask("run", name=row.name)
+                after = running[name].proxy.counts()
+            except Failed as error:
+                measured.failed = str(error)
+                say(error.details)
+                continue
+            if turn == 0:
+                continue
+            measured.samples_ms += times
+            if delay:
+                measured.turns.append((after.turns - before.turns) / each)
+                measured.sent.append((after.sent - before.sent) / each)
+                measured.received.append((after.received - before.received) / each)
+
+
+def _tell(row: Row, delay: float) -> None:
+    ratio = row.ratio(delay)
+    say(
+        f"{delay:>4g} ms  {row.name:<45}"
+        + "".join(
+            f" {it.ms:9.2f}" if it.ms is not None else f"   fails: {it.failed}"
+            for it in (row.measured[name][delay] for name in BOTH)
+        )
+        + (f"  x {ratio:.2f}" if ratio is not None else "")
+    )
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def table(rows: list[Row], delays: list[float]) -> str:
+    """In Markdown."""
+    heads = ["operation", "MariaDB round trips", "ROME round trips"]
+    heads += [f"ROME/MariaDB time at {delay:g} ms" for delay in delays]
+    heads += [f"ms at {delay:g} ms: MariaDB → ROME" for delay in delays]
+    heads += ["target", "reached"]
+    lines = []
+    for row in rows:
+        failed = next((it.failed for it in row.measured[ROME].values() if it.failed), None)
+        line = [row.name, *(tables.number(row.turns(name), 1) for name in BOTH)]
+        line += [tables.number(row.ratio(delay), 2) for delay in delays]
+        line += [
+            " → ".join(tables.number(row.measured[name][delay].ms, 1) for name in BOTH)
+            for delay in delays
+        ]
+        line += [f"≤ {row.target:g}", tables.verdict(row.reached)]
+        if failed:
+            line[-1] += f": {failed[:80]}"
+        lines.append(line)
+    return tables.markdown(heads, lines)
+
+
+def summary(rows: list[Row]) -> str:
+    """One line."""
+    judged = [row for row in rows if row.reached is not None]
+    return f"{sum(bool(row.reached) for row in judged)} of {len(judged)} operations reach it"
+
+
+def run(python: Python, results: Path, delays: list[float], only: str = "",
+        rounds: int | None = None, *, control: bool = False) -> list[Row]:
+    """Measure, and write operations.md and operations.json."""
+    with backends.running(control=control) as running:
+        described: dict[str, Any] = machine.describe(python)
+        trips = proxy.round_trips(delays)
+        rows = measure(running, python, delays, only, rounds)
+    title = "Control: MariaDB beside itself" if control else "Operations"
+    text = (
+        f"# {title}\n\n{machine.in_words(described)}\n\n"
+        "Round trips are turns counted by the proxy; milliseconds are medians.  A turn through "
+        "the proxy took " + ", ".join(f"{ms} ms at {delay:g}" for delay, ms in trips.items())
+        + " (at 0 the workers do not go through it).\n\n"
+        + table(rows, delays) + f"\n{summary(rows)}.\n"
+    )
+    tables.write(results, "control" if control else "operations", text, {
+        **described, "round_trip_ms": trips, "operations": [asdict(row) for row in rows],
+    })
+    return rows
+
+
+def main() -> int:
+    """The command."""
+    parser = backends.parser(__doc__)
+    parser.add_argument("--delays", default="0,10,50", help="milliseconds of a round trip")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="operations by their names")
+    parser.add_argument("--rounds", type=int, help="how often each side is measured in turn")
+    parser.add_argument("--control", action="store_true",
+                        help="a second MariaDB stands in for ROME: all ratios should be 1")
+    options = parser.parse_args()
+    try:
+        delays = [float(each) for each in options.delays.split(",")]
+        if min(delays) < 0:
+            raise ValueError
+        re.compile(options.only)
+    except (ValueError, re.error):
+        say("--delays takes milliseconds, like 0,10,50; --only a regular expression")
+        return 2
+    try:
+        with backends.environment(options.python) as python:
+            rows = run(python, options.results, delays, options.only, options.rounds,
+                       control=options.control)
+    except (Failed, *tables.KNOWN) as error:
+        say(f"operations: {error}")
+        return 2
+    sys.stdout.write(table(rows, delays) + f"\n{summary(rows)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
