@@ -1,0 +1,1 @@
+"""Tests of ROME, on servers that they start themselves."""
