@@ -102,11 +102,11 @@ class ForeignKeys:
         lookup = self._lookup(table, slots, values)
         if lookup is not None:
             kind, index, key = lookup
-            return [table.number, [[kind, index, [key]]], [], table.packed_fills, [], 0]
+            return [table.number, [[kind, index, [key]]], [], table.packed_fills, [], 0, False]
         filters = [
             [slot, "in", [pack_value(value)]] for slot, value in zip(slots, values, strict=True)
         ]
-        return [table.number, [], filters, table.packed_fills, [], 0]
+        return [table.number, [], filters, table.packed_fills, [], 0, False]
 
     def parent_steps(self, changed: Iterable[Change]) -> list[Step]:
         """What to read, for the rows that a statement wrote: each step must find a row."""

@@ -127,7 +127,12 @@ class BoundPlan:
     """A plan for one version of the schema."""
 
     def __init__(
-        self, plan: Plan, schema: Schema, sql: str, names: set[str], reads_only: bool
+        self,
+        plan: Plan,
+        schema: Schema,
+        sql: str,
+        names: Mapping[str, set[str]],
+        reads_only: bool,
     ) -> None:
         self.schema = schema
         self.plan = plan
@@ -157,7 +162,17 @@ class BoundPlan:
             covered.add(target.name)  # rows that collide come when its keys are checked
         whole = [t for t in read if t.name not in covered and not t.is_view]
         self._order(plan, occurrences)
-        self._whole = [[t.number, [], [], t.packed_fills, [], 0] for t in whole]
+        # The columns that come, of tables of which few are read; False: all.
+        self.parts: dict[int, tuple[int, ...]] = {}
+        if reads_only and not plan.locks:
+            for table in read:
+                part = _part(table, names[table.name.lower()])
+                if part:
+                    self.parts[table.number] = part
+        self._whole = [
+            [t.number, [], [], t.packed_fills, [], 0, self.parts.get(t.number, False)]
+            for t in whole
+        ]
         self.fetches = bool(self._occurrences or self._whole)
         self.by_number = (
             len(self._occurrences) == 1
@@ -345,7 +360,8 @@ class BoundPlan:
                     if key is not None:
                         lookups.append(["unique", index.number, [key]])
             order, limit = self._limit(place, table, parameters, layout, changes)
-            steps.append([table.number, lookups, filters, table.packed_fills, order, limit])
+            part = self.parts.get(table.number, False)
+            steps.append([table.number, lookups, filters, table.packed_fills, order, limit, part])
         return steps + self._whole
 
     @staticmethod
@@ -392,6 +408,21 @@ class BoundPlan:
                 return [], 0
             total += values_of[0]
         return [list(part) for part in order], total
+
+
+def _part(table: Table, names: set[str]) -> tuple[int, ...] | None:
+    """The slots of these columns and of the keys, if that is a small part of the table."""
+    if table.checked or table.is_view:
+        return None
+    columns = [table.column(name) for name in names]
+    if None in columns:
+        return None
+    slots = {column.slot for column in columns if column}
+    # With a key's columns missing, rows would look alike.
+    slots.update(*(index.slots for index in table.indexes if index.unique))
+    if table.key is not None:
+        slots.add(table.key)
+    return tuple(sorted(slots)) if len(slots) <= 0.6 * len(table.columns) else None
 
 
 def _plain(value: Bind | Constant, parameters: Sequence[Any], layout: Layout) -> list[Any]:

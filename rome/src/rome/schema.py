@@ -29,6 +29,7 @@ class Column:
     affinity: str
     slot: int
     binary: bool  # compared byte by byte, as index entries are
+    required: bool  # NOT NULL
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Table:
         object.__setattr__(self, "packed_fills", fills)
         object.__setattr__(self, "plain", self.column_slots == tuple(range(len(self.slots))))
         object.__setattr__(self, "full_width", len(self.slots))
+        checked = re.search(r"\bCHECK\b", self.sql, re.IGNORECASE) is not None
+        object.__setattr__(self, "checked", checked)
 
     # Set once, as they are asked for at each statement.
     _by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
@@ -91,6 +94,7 @@ class Table:
     packed_fills: list[list[Any]] = field(init=False, repr=False, compare=False)
     plain: bool = field(init=False, repr=False, compare=False)
     full_width: int = field(init=False, repr=False, compare=False)
+    checked: bool = field(init=False, repr=False, compare=False)  # it may have CHECKs
 
     def names(self, slots: Iterable[int]) -> list[str]:
         """Names of the columns at these places."""
@@ -194,12 +198,13 @@ def describe(database: apsw.Connection, table: Table) -> Table:
             raise NotSupportedError(f"generated column {table.name}.{name}")
     slots = list(table.slots)
     columns = []
-    for _, name, declared, _, _, _, _ in info:
+    for _, name, declared, required, _, _, _ in info:
         if name not in slots:
             slots.append(name)
         collation = database.column_metadata(None, table.name, name)[1]
+        binary = collation.upper() == "BINARY"
         columns.append(
-            Column(name, affinity(declared), slots.index(name), collation.upper() == "BINARY")
+            Column(name, affinity(declared), slots.index(name), binary, bool(required))
         )
     # With one column of declared type INTEGER as its key, that key is SQLite's row number.
     keys = [(name, declared) for _, name, declared, _, _, place, _ in info if place]

@@ -121,6 +121,7 @@ class Transaction:
     def _forget(self) -> None:
         self.calls: list[Call] = []
         self.loaded: dict[int, dict[int, bytes]] = {}
+        self.partial: set[int] = set()  # tables whose loaded rows lack columns
         self.changes: dict[Key, Change] = {}
         self.savepoints: list[tuple[str, set[Key]]] = []
         self.locked: dict[Key, tuple[Table, bytes]] = {}
@@ -225,7 +226,8 @@ class Transaction:
         if not self.clean:
             raise ConflictError("the schema was changed during this transaction; try again")
         self.work.use(self.catalogue.load(self.store))
-        self.loaded.clear()
+        self.loaded = {}
+        self.partial.clear()
 
     def _run_once(self, call: Call) -> Result:
         plan = call.plan
@@ -273,11 +275,16 @@ class Transaction:
         self.work.begin()
         for step, rows in zip(steps, answer, strict=True):
             if rows:
-                self.load(step[0], rows)
+                self.load(step[0], rows, step[6] or None)
         return answer
 
-    def load(self, number: int, rows: list[bytes]) -> None:
-        """Rows of one table as the store gives them: numbers and rows by turns."""
+    def load(
+        self, number: int, rows: list[bytes], slots: tuple[int, ...] | None = None
+    ) -> None:
+        """Rows of one table as the store gives them: numbers and rows by turns.
+
+        `slots`: the only columns that came.
+        """
         table = self._table(number)
         here = self.loaded.setdefault(number, {})
         new = []
@@ -286,7 +293,9 @@ class Transaction:
                 here[key] = row
                 new.append((key, row))
         if new:
-            self.work.load(table, new)
+            self.work.load(table, new, slots)
+            if slots is not None:
+                self.partial.add(number)
 
     def _table(self, number: int) -> Table:
         table = self.schema.by_number(number)
@@ -307,6 +316,7 @@ class Transaction:
                 if gone:
                     self.work.unload(self._table(number), gone)
         self.loaded = {}
+        self.partial.clear()
 
     def _lock(self, bound: BoundPlan) -> None:
         """SELECT ... FOR UPDATE: these rows must be the same at commit."""
@@ -365,6 +375,8 @@ class Transaction:
         if not bound.by_number or len(steps) != 1 or self.serializable:
             return False
         table, lookups = steps[0][0], steps[0][1]
+        if table in self.partial:
+            return False
         here = self.loaded.get(table, {})
         return all(
             int(key) in here or (table, int(key)) in self.changes
@@ -570,7 +582,7 @@ class Transaction:
             if change.row is None:
                 continue
             if change.base is None and not touched[table.number, change.number]:
-                steps.append([table.number, [["row", 0, [str(change.number)]]], [], [], [], 0])
+                steps.append([table.number, [["row", 0, [str(change.number)]]], [], [], [], 0, False])
             unique = [index for index in table.indexes if index.unique]
             if not unique:
                 continue
@@ -582,7 +594,7 @@ class Transaction:
                     continue
                 if before is None or data != b"".join(before[slot] for slot in index.slots):
                     lookup = ["unique", index.number, [data]]
-                    steps.append([table.number, [lookup], [], [], [], 0])
+                    steps.append([table.number, [lookup], [], [], [], 0, False])
         return steps
 
     # ------------------------------------------------------------ the end
@@ -797,7 +809,7 @@ def _merged(steps: list[Step]) -> list[Step]:
         kind, index, keys = step[1][0]
         have = merged.get((step[0], kind, index))
         if have is None:
-            merged[step[0], kind, index] = [step[0], [[kind, index, list(keys)]], [], [], [], 0]
+            merged[step[0], kind, index] = [step[0], [[kind, index, list(keys)]], [], [], [], 0, False]
         else:
             have[1][0][2].extend(keys)
     return list(merged.values())

@@ -52,7 +52,7 @@ class Workspace:
         self.schema: Schema | None = None
         self._made: dict[str, Table] = {}
         self._made_inside: list[str] = []  # in the open transaction: gone with a rollback
-        self._inserts: dict[int, str] = {}
+        self._inserts: dict[tuple[int, tuple[int, ...] | None], str] = {}
         self._descriptions: dict[str, tuple[Row, ...] | None] = {}
         self.touches: list[Touch] = []
         self.open = False
@@ -73,7 +73,8 @@ class Workspace:
         kind = "VIEW" if table.is_view else "TABLE"
         self.database.execute(f"DROP {kind} {quote(table.name)}")
         del self._made[name]
-        self._inserts.pop(table.number, None)
+        for key in [key for key in self._inserts if key[0] == table.number]:
+            del self._inserts[key]
 
     def ensure(self, tables: Iterable[Table], clean: bool) -> None:
         """Make the tables that aren't here; `clean`: the transaction has no rows here."""
@@ -141,21 +142,38 @@ class Workspace:
 
     # ------------------------------------------------------------ rows
 
-    def load(self, table: Table, rows: Iterable[tuple[int, bytes]]) -> None:
-        """Bring in rows from the store; a row whose key another has is left out."""
-        sql = self._inserts.get(table.number)
+    def load(
+        self, table: Table, rows: Iterable[tuple[int, bytes]], slots: tuple[int, ...] | None
+    ) -> None:
+        """Bring in rows from the store; a row whose key another has is left out.
+
+        `slots`: the rows have just these columns.
+        """
+        sql = self._inserts.get((table.number, slots))
         if sql is None:
-            names = [quote(column.name) for column in table.columns]
-            if table.key is None:
-                names.append(self.row_number(table))
-            marks = ", ".join("?" * len(names))
-            sql = f"INSERT OR IGNORE INTO {quote(table.name)} ({', '.join(names)}) VALUES ({marks})"
-            self._inserts[table.number] = sql
-        values = table.values
+            sql = self._inserts[table.number, slots] = self._insert(table, slots)
+        values: Callable[[list[Any]], list[Any]] = table.values if slots is None else list
         if table.key is None:
             self.database.executemany(sql, [(*values(decode(r)), n) for n, r in rows])
         else:
             self.database.executemany(sql, [values(decode(r)) for _, r in rows])
+
+    def _insert(self, table: Table, slots: tuple[int, ...] | None) -> str:
+        names = table.names(slots) if slots else [column.name for column in table.columns]
+        marks = ["?"] * len(names)
+        names = [quote(name) for name in names]
+        if table.key is None:
+            names.append(self.row_number(table))
+            marks.append("?")
+        if slots is not None:
+            # Nobody reads the others, but some of them can't be NULL.
+            rest = [c for c in table.columns if c.required and c.slot not in slots]
+            names += [quote(column.name) for column in rest]
+            marks += ["0"] * len(rest)
+        return (
+            f"INSERT OR IGNORE INTO {quote(table.name)} ({', '.join(names)})"
+            f" VALUES ({', '.join(marks)})"
+        )
 
     @staticmethod
     def row_number(table: Table) -> str:
@@ -241,15 +259,16 @@ class Workspace:
         """A statement without an answer, such as a savepoint."""
         self.database.execute(sql, parameters)
 
-    def tables_read(self, sql: str) -> tuple[set[str], bool]:
-        """Names (lower case) of the tables and views that a statement reads or writes,
-        as SQLite's own parser has it; and whether the statement only reads."""
+    def tables_read(self, sql: str) -> tuple[dict[str, set[str]], bool]:
+        """The tables and views that a statement reads or writes (in lower case) and their
+        columns that it reads, as SQLite's own parser has it; and whether it only reads."""
         info = apsw.ext.query_info(self.database, sql, actions=True)
-        names = {
-            action.table_name.lower()
-            for action in info.actions or ()
-            if action.action in (_READ, _INSERT, _UPDATE, _DELETE) and action.table_name
-        }
+        names: dict[str, set[str]] = {}
+        for action in info.actions or ():
+            if action.action in (_READ, _INSERT, _UPDATE, _DELETE) and action.table_name:
+                columns = names.setdefault(action.table_name.lower(), set())
+                if action.action == _READ and action.column_name:
+                    columns.add(action.column_name.lower())
         return names, info.is_readonly
 
 

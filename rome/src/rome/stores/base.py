@@ -11,7 +11,7 @@ A store keeps, for one database:
 `read` and `commit` are atomic, each one round trip.  Requests are plain lists and dicts of
 strings and numbers, so that a script in the store can take them as they are.
 
-A step of `read` is `[table, lookups, filters, fills, order, limit]`.  All of a step's
+A step of `read` is `[table, lookups, filters, fills, order, limit, columns]`.  All of a step's
 lookups and filters hold for the rows that are wanted; a store picks the lookup that
 promises the fewest rows, and may ignore the others.
 
@@ -24,6 +24,8 @@ promises the fewest rows, and may ignore the others.
 - fills: `[slot, bytes]` for columns that rows older than them lack.
 - order, limit: `[slot, descending]` and a count (0: all): only the first rows in that
   order are wanted; those equal to the last of them come as well.
+
+- columns: slots of the only columns that are wanted, or False; they come in this order.
 
 The answer has, for each step, `[row number, row, ...]`; a row that an earlier step has
 given for the same table isn't given again.

@@ -142,6 +142,8 @@ class MemoryStore:
                 for number, row in zip(numbers, kept, strict=True):
                     if number not in had:
                         had.add(number)
+                        if step[6]:
+                            row = rows.join([_slice(row, slot, fills) for slot in step[6]])
                         out += (number, row)
                 answer.append(out)
             counts = [str(self.database.writes.get(table, 0)) for table in counted]
@@ -150,7 +152,7 @@ class MemoryStore:
     def _step(
         self, step: Step, found: list[tuple[list[bytes], Fills]]
     ) -> tuple[list[bytes], list[bytes], Fills]:
-        table, lookups, filters, fill_list, order, limit = step
+        table, lookups, filters, fill_list, order, limit, _ = step
         fills: Fills = dict(fill_list)
         stored = self.database.rows.get(table, {})
         best = None

@@ -33,6 +33,21 @@ local function slice(row, slot, fills)
   return sub(row, base + first + 1, base + last)
 end
 
+-- A row of just these columns.
+local function part(row, columns, fills)
+  local parts, ends, last = {}, {}, 0
+  for i = 1, #columns do
+    local data = slice(row, columns[i], fills)
+    parts[i] = data
+    last = last + #data
+    ends[i] = last
+  end
+  local form = last < 65536 and '>H' or '>I4'
+  for i = 1, #ends do ends[i] = struct.pack(form, ends[i]) end
+  return struct.pack('>BH', last < 65536 and 2 or 4, #parts) .. table.concat(ends)
+    .. struct.pack('>BH', 0xdc, #parts) .. table.concat(parts)
+end
+
 -- SQLite's order of storage classes: NULL, numbers, text, blobs.
 local function rank(data)
   local b = byte(data, 1)
@@ -171,7 +186,7 @@ end
 
 local answer = {'rows'}
 for number, step in ipairs(steps) do
-  local table_no, lookups, filters, fill_list, order, limit = unpack(step)
+  local table_no, lookups, filters, fill_list, order, limit, columns = unpack(step)
   local fills = {}
   for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
   for _, f in ipairs(filters) do
@@ -258,7 +273,7 @@ for number, step in ipairs(steps) do
     if not had[n] then
       had[n] = true
       out[#out + 1] = n
-      out[#out + 1] = kept[i]
+      out[#out + 1] = columns and part(kept[i], columns, fills) or kept[i]
     end
   end
   answer[number + 1] = out
