@@ -79,12 +79,12 @@ class Workspace:
     def ensure(self, tables: Iterable[Table], clean: bool) -> None:
         """Make the tables that aren't here; `clean`: the transaction has no rows here."""
         made = self._made
-        missing = [table for table in tables if table.name.lower() not in made]
+        missing = {t.name.lower(): t for t in tables if t.name.lower() not in made}
         if not missing:
             return
         if clean:
             self.end()
-        for table in missing:
+        for table in missing.values():
             if self.open:
                 self._made_inside.append(table.name.lower())
             self._make(table)
