@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.sql import elements, operators, selectable, visitors
+from sqlalchemy.sql import elements, functions, operators, selectable, visitors
 from sqlalchemy.sql.selectable import (
     CTE,
     Alias,
@@ -17,7 +17,7 @@ from sqlalchemy.sql.selectable import (
     TableClause,
 )
 
-from rome.plan import Bind, Condition, Constant, Plan, Top
+from rome.plan import Aggregate, Bind, Condition, Constant, Plan, Top
 
 _COMPARISONS = {
     operators.lt: ("<", ">"),
@@ -48,6 +48,7 @@ class Analysis:
         self._names: list[str] = []
         self._conditions: list[Condition] = []
         self._tops: list[Top] = []
+        self._found_aggregate: Aggregate | None = None
         self._by_source: dict[int, Scope | None] = {}
         for scope in scopes:
             key = hash(scope.source)
@@ -73,6 +74,7 @@ class Analysis:
             target=None if target is None else str(target.name).lower(),
             relied=relied,
             locks=locks,
+            aggregate=self._found_aggregate,
         )
 
     # ------------------------------------------------------------ tables
@@ -138,6 +140,8 @@ class Analysis:
             self._joins(scope, element)
         if exact and len(own) == 1 and len(scope.froms) == 1:
             self._top(scope, next(iter(own)), where)
+            if len(self._scopes) == 1:
+                self._aggregate(scope, next(iter(own)), where)
 
     def _joins(self, scope: Scope, element: Any) -> None:
         if isinstance(element, FromGrouping):
@@ -162,6 +166,8 @@ class Analysis:
         part = _bare(part)
         if isinstance(part, elements.True_):
             return True
+        if isinstance(part, elements.BooleanClauseList) and part.operator is operators.or_:
+            return self._any(scope, part, allowed, nullable)
         if not isinstance(part, elements.BinaryExpression):
             return False
         operator, left, right = part.operator, _bare(part.left), _bare(part.right)
@@ -213,6 +219,24 @@ class Analysis:
         if values is None:
             return False
         self._conditions.append(Condition(place, name, op, values))
+        return True
+
+    def _any(self, scope: Scope, part: Any, allowed: set[int], nullable: set[int]) -> bool:
+        """An OR whose every branch speaks of one and the same occurrence."""
+        branches = []
+        start = len(self._conditions)
+        whole = True
+        for clause in part.clauses:
+            before = len(self._conditions)
+            for piece in _parts((clause,)):
+                whole = self._condition(scope, piece, allowed, nullable) and whole
+            branches.append(tuple(self._conditions[before:]))
+        found = self._conditions[start:]
+        del self._conditions[start:]
+        places = {condition.occurrence for condition in found}
+        if not whole or len(places) != 1 or not all(branches):
+            return False
+        self._conditions.append(Condition(places.pop(), "", "any", branches=tuple(branches)))
         return True
 
     def _compared(
@@ -316,6 +340,64 @@ class Analysis:
                 return
             counts += values
         self._tops.append(Top(place, where, tuple(order), tuple(counts)))
+
+
+    # ------------------------------------------------------------ aggregates
+
+    def _aggregate(self, scope: Scope, place: int, where: tuple[int, ...]) -> None:
+        """Of a statement that only counts, sums, and finds extremes of one table."""
+        statement = scope.statement
+        if not isinstance(statement, Select) or statement._distinct:
+            return
+        if statement._having_criteria or statement._order_by_clauses:
+            return
+        groups: list[str] = []
+        for clause in statement._group_by_clauses:
+            column = self._resolve(scope, clause)
+            if column is None or column[0] != place:
+                return
+            groups.append(column[1])
+        limit = None
+        if statement._limit_clause is not None:
+            limit = self._values(statement._limit_clause)
+            if groups or limit is None or len(limit) != 1:
+                return
+        if statement._offset_clause is not None:
+            return
+        columns: list[tuple[str, str | None]] = []
+        for raw in statement._raw_columns:
+            found = self._aggregated(scope, place, _bare(raw), groups)
+            if found is None:
+                return
+            columns.append(found)
+        if any(function for function, _ in columns):
+            self._found_aggregate = Aggregate(
+                where, tuple(columns), tuple(groups), limit[0] if limit else None
+            )
+
+    def _aggregated(
+        self, scope: Scope, place: int, element: Any, groups: list[str]
+    ) -> tuple[str, str | None] | None:
+        if not isinstance(element, functions.FunctionElement):
+            column = self._resolve(scope, element)
+            if column is None or column[0] != place or column[1] not in groups:
+                return None
+            return "", column[1]
+        name = str(getattr(element, "name", "")).lower()
+        clauses = list(element.clauses)
+        if name not in ("count", "sum", "min", "max") or len(clauses) > 1:
+            return None
+        if name == "count" and (
+            not clauses
+            or (isinstance(clauses[0], elements.ColumnClause) and clauses[0].name == "*")
+        ):
+            return "count", None
+        if not clauses or type(clauses[0]) is elements.UnaryExpression:
+            return None
+        column = self._resolve(scope, clauses[0])
+        if column is None or column[0] != place:
+            return None
+        return name, column[1]
 
 
 def relied_columns(table: Any, expressions: Iterable[Any]) -> frozenset[str] | None:

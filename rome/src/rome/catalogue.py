@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
 
 from rome import sqlite_errors
-from rome.errors import IntegrityError, NotSupportedError, ProgrammingError
+from rome.errors import (
+    IntegrityError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 from rome.schema import (
     Index,
     Table,
@@ -46,6 +51,7 @@ def _schema(version: str, tables: Mapping[str, Table]) -> Schema:
     return Schema(version, tables, {name: tuple(found) for name, found in children.items()})
 
 
+_NUMBERS = 16  # of tables, reserved in one go
 EMPTY = _schema("", {})
 _OBJECTS = "SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE sql IS NOT NULL"
 _REFUSED = re.compile(
@@ -62,6 +68,7 @@ class Catalogue:
         self.schema = EMPTY
         self._entries: dict[str, bytes] = {}
         self._database = apsw.Connection(":memory:")
+        self._numbers: list[int] = []
 
     def load(self, store: Store) -> Schema:
         """The schema as it is in the store now."""
@@ -116,28 +123,41 @@ class Catalogue:
 
     # ------------------------------------------------------------ changes
 
-    def change(self, store: Store, sql: str) -> Schema:
-        """Run one statement of DDL, here and in the store."""
-        if match := _REFUSED.match(sql):
-            raise NotSupportedError(f"CREATE {(match[1] or match[2]).upper()}")
-        if _WITHOUT_ROWID.search(sql):
-            raise NotSupportedError("WITHOUT ROWID")
-        for _ in range(100):
+    def change(self, store: Store, *statements: str) -> Schema:
+        """Run statements of DDL, here and in the store, all as one change.
+
+        Several must not drop or alter what one of them made.
+        """
+        for sql in statements:
+            if match := _REFUSED.match(sql):
+                raise NotSupportedError(f"CREATE {(match[1] or match[2]).upper()}")
+            if _WITHOUT_ROWID.search(sql):
+                raise NotSupportedError("WITHOUT ROWID")
+        if not self.schema.version:
             self.load(store)
+        stale = False
+        for _ in range(100):
             with self.lock:
                 try:
-                    return self._change_once(store, sql)
+                    return self._change_once(store, statements)
                 except SchemaChanged:
-                    continue
+                    self.load(store)
+                except OperationalError:
+                    # Perhaps it speaks of a table that another process has made or dropped.
+                    known = self.schema.version
+                    if stale or self.load(store).version == known:
+                        raise
+                    stale = True
         raise ProgrammingError("the schema is changed by others all the time")
 
-    def _change_once(self, store: Store, sql: str) -> Schema:
+    def _change_once(self, store: Store, statements: Sequence[str]) -> Schema:
         database = self._database
         before = list(database.execute(_OBJECTS))
         database.execute("SAVEPOINT ddl")
         done = False
         try:
-            database.execute(sql)
+            for sql in statements:
+                database.execute(sql)
             after = list(database.execute(_OBJECTS))
             plan = self._plan(before, after, store)
             version = self._put(store, plan, building=False)
@@ -162,31 +182,28 @@ class Catalogue:
 
         A table keeps its root page when it is renamed, so that page tells who it is.
         """
-        tables = dict(self.schema.tables)
+        tables = self.schema.tables
+        changed = set(after).difference(before)
+        removed = set(before).difference(after)
+        # Tables that changed, or whose indexes did.
+        names = {row[2] if row[0] == "index" else row[1] for row in changed}
+        names |= {row[2] for row in removed if row[0] == "index"}
         page_of = {row[3]: row[1] for row in before if row[0] == "table"}
-        old_sql = {(row[0], row[1]): row[4] for row in before}
+        gone = {row[1].lower(): tables[row[1].lower()] for row in removed if row[0] != "index"}
+        index_sql: dict[str, dict[str, str]] = {}
+        for row in after:
+            if row[0] == "index" and row[2] in names:
+                index_sql.setdefault(row[2], {})[row[1]] = row[4]
         new: dict[str, Table] = {}
-        gone = dict(tables)
         dropped_indexes: list[tuple[Table, tuple[Index, ...]]] = []
         for kind, name, _, page, text in after:
-            if kind not in ("table", "view") or name.startswith("sqlite_"):
+            if name not in names or kind not in ("table", "view") or name.startswith("sqlite_"):
                 continue
             old_name = page_of.get(page) if kind == "table" else name
             old = tables.get(old_name.lower()) if old_name else None
             if old is not None:
                 gone.pop(old.name.lower(), None)
-            index_sql = {
-                row[1]: row[4] for row in after if row[0] == "index" and row[2] == name
-            }
-            unchanged = (
-                old is not None
-                and old.name == name
-                and text == old_sql.get((kind, name))
-                and index_sql == dict(old.index_sql)
-            )
-            if unchanged:
-                continue
-            table = self._changed(store, old, kind, name, text, index_sql)
+            table = self._changed(store, old, kind, name, text, index_sql.get(name, {}))
             new[name] = table
             if old is not None:
                 kept = {index.number for index in table.indexes}
@@ -194,10 +211,13 @@ class Catalogue:
                 if lost:
                     dropped_indexes.append((old, lost))
         drops = [table.name for table in gone.values()]
+        numbers = {table.number for table in new.values()} - {0}
         drops += [
-            old.name
-            for old in tables.values()
-            if old.name not in new and any(t.number == old.number != 0 for t in new.values())
+            row[1]
+            for row in removed
+            if row[0] == "table"
+            and row[1] not in new
+            and tables[row[1].lower()].number in numbers
         ]
         return _Plan(new, list(gone.values()), drops, dropped_indexes)
 
@@ -208,7 +228,7 @@ class Catalogue:
         if kind == "view":
             return Table(name, 0, text)
         if old is None:
-            table = Table(name, store.reserve("tables", 1), text, indexes)
+            table = Table(name, self._next_number(store), text, indexes)
         else:
             live = [row[1] for row in database.execute(f"PRAGMA table_xinfo({quote(name)})")]
             table = replace(
@@ -232,6 +252,13 @@ class Catalogue:
                 index = Index(number, slots, unique, ready=False)
             indexes_now.append(index)
         return replace(table, indexes=tuple(indexes_now))
+
+    def _next_number(self, store: Store) -> int:
+        """A number for a table, which no other had or gets."""
+        if not self._numbers:
+            first = store.reserve("tables", _NUMBERS)
+            self._numbers = list(range(first, first + _NUMBERS))
+        return self._numbers.pop(0)
 
     def _default(self, table: str, column: str) -> Any:
         """What rows that are there already have in a new column."""

@@ -209,7 +209,7 @@ class RomeDialect(SQLiteDialect):
         replicas = int(options.number("wait", 0))
         return {
             "store": functools.partial(RedisStore, server, database, tag, replicas),
-            "name": (addresses, database, tag),
+            "shared": driver.shared((addresses, database, tag)),
         }
 
     def do_execute(
@@ -269,7 +269,10 @@ class RomeMemoryDialect(RomeDialect):
     supports_statement_cache = True
 
     def _store(self, url: URL, database: str, options: Options) -> dict[str, Any]:
-        return {"store": functools.partial(MemoryStore, database), "name": ("memory", database)}
+        return {
+            "store": functools.partial(MemoryStore, database),
+            "shared": driver.shared(("memory", database)),
+        }
 
 
 class Options:

@@ -5,14 +5,16 @@ Connections may be handed from thread to thread, but serve one at a time.
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import apsw
 
-from rome import sqlite_errors
 from rome.catalogue import Catalogue
 from rome.errors import (
     ConflictError,
@@ -27,9 +29,8 @@ from rome.errors import (
     ProgrammingError,
     Warning,
 )
-from rome.ids import ids_of
+from rome.ids import Ids
 from rome.plan import Layout, Plan, TextPlan
-from rome.schema import quote
 from rome.stores.base import Store
 from rome.transaction import Result, Transaction
 
@@ -65,7 +66,16 @@ sqlite_version_info = tuple(int(part) for part in sqlite_version.split("."))
 # commit or rollback), round trips, bytes sent, bytes received, seconds.
 observers: list[Callable[[str, int, int, int, int, float], None]] = []
 
-_catalogues: dict[Any, Catalogue] = {}
+class Shared:
+    """What all connections of this process to one database share."""
+
+    def __init__(self) -> None:
+        self.catalogue = Catalogue()
+        self.ids = Ids()
+
+
+_shared: weakref.WeakValueDictionary[Any, Shared] = weakref.WeakValueDictionary()
+_shared_lock = threading.Lock()
 _texts: dict[str, Plan] = {}
 
 _COMMENTS = re.compile(r"\A(?:\s|--[^\n]*\n|/\*.*?\*/)*", re.S)
@@ -78,19 +88,28 @@ _SCHEMA_TABLES = re.compile(r"\bsqlite_(?:temp_)?(?:master|schema)\b", re.I)
 _KINDS = {"SELECT": "SELECT", "WITH": "SELECT", "VALUES": "SELECT", "REPLACE": "INSERT"}
 
 
+def shared(name: Any) -> Shared:
+    """Of a database, by anything that names it; it lives as long as somebody holds it."""
+    with _shared_lock:
+        found = _shared.get(name)
+        if found is None:
+            found = _shared[name] = Shared()
+        return found
+
+
 def connect(
     store: Callable[[], Store],
-    name: Any,
+    shared: Shared,
     foreign_keys: bool = True,
     serializable: bool = False,
     autocommit: bool = False,
 ) -> Connection:
     """A connection to a database.
 
-    `store` makes its connection to the key/value store; `name` is the same for all
-    connections to one database, as they share its schema and blocks of row numbers.
+    `store` makes its connection to the key/value store; `shared` is the same for all
+    connections to one database.
     """
-    return Connection(store(), name, foreign_keys, serializable, autocommit)
+    return Connection(store(), shared, foreign_keys, serializable, autocommit)
 
 
 class Connection:
@@ -108,14 +127,20 @@ class Connection:
     NotSupportedError = NotSupportedError
 
     def __init__(
-        self, store: Store, name: Any, foreign_keys: bool, serializable: bool, autocommit: bool
+        self,
+        store: Store,
+        shared: Shared,
+        foreign_keys: bool,
+        serializable: bool,
+        autocommit: bool,
     ) -> None:
         self.store = store
         self.autocommit = autocommit
         self.closed = False
-        self.catalogue = _catalogues.setdefault(name, Catalogue())
+        self.shared = shared
+        self.catalogue = shared.catalogue
         self.transaction = Transaction(
-            store, self.catalogue, ids_of(name), foreign_keys, serializable
+            store, shared.catalogue, shared.ids, foreign_keys, serializable
         )
 
     def cursor(self) -> Cursor:
@@ -183,9 +208,21 @@ class Connection:
         """Several statements, after a commit."""
         cursor = self.cursor()
         self.commit()
+        creating: list[str] = []  # made as one change of the schema
         for statement in split_script(script):
+            if first_word(statement) == "CREATE":
+                creating.append(statement)
+                continue
+            self._create(creating)
             cursor.execute(statement)
+        self._create(creating)
         return cursor
+
+    def _create(self, statements: list[str]) -> None:
+        if statements:
+            self.transaction.commit()
+            self.catalogue.change(self.store, *statements)
+            statements.clear()
 
     def iterdump(self) -> Iterator[str]:
         """The database as SQL, in the form of sqlite3's iterdump."""
@@ -347,6 +384,17 @@ class Cursor:
         return self._rows
 
 
+def _forked() -> None:
+    """In a child: the parent goes on to use the row numbers that it has reserved."""
+    global _shared_lock
+    _shared_lock = threading.Lock()
+    for found in list(_shared.values()):
+        found.ids.forget()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def first_word(sql: str) -> str:
     """The first keyword of a statement, in capitals."""
     text = _COMMENTS.sub("", sql, count=1)
@@ -395,9 +443,3 @@ def _adapt(value: Any) -> Any:
     raise InterfaceError(f"a value of type {type(value).__name__} can't be bound: {value!r}")
 
 
-def describe_error(error: apsw.Error) -> Error:
-    """For tools that use SQLite beside the driver."""
-    return sqlite_errors.translated(error)
-
-
-__all__ += ["first_word", "quote", "split_script"]

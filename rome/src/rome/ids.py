@@ -1,15 +1,12 @@
 """Row numbers, taken from the store in blocks: one round trip for many rows.
 
-All connections of a process to one database share the blocks.  A forked child starts
-without any, as its parent goes on to use them.
+All connections of a process to one database share the blocks.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from typing import Any
 
 BLOCK = 100
 # reserve(name, count) -> the first number
@@ -50,22 +47,7 @@ class Ids:
                 else:
                     self._blocks.pop(table, None)
 
-
-_registry: dict[Any, Ids] = {}
-_registry_lock = threading.Lock()
-
-
-def ids_of(database: Any) -> Ids:
-    """The numbers of a database, by anything that names it."""
-    with _registry_lock:
-        return _registry.setdefault(database, Ids())
-
-
-def _forked() -> None:
-    global _registry_lock
-    _registry_lock = threading.Lock()
-    for ids in _registry.values():
-        ids.__init__()  # type: ignore[misc]
-
-
-os.register_at_fork(after_in_child=_forked)
+    def forget(self) -> None:
+        """Start without any blocks, in a forked child."""
+        self._lock = threading.Lock()
+        self._blocks = {}

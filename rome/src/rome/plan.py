@@ -47,7 +47,7 @@ class Condition:
     """What holds for all rows of one occurrence of a table that are wanted.
 
     `op` is one of base.py's filters, with `values`; or `join`: the column equals column
-    `other` of occurrence `source`.
+    `other` of occurrence `source`; or `any`: all conditions of one of `branches` hold.
     """
 
     occurrence: int
@@ -56,6 +56,7 @@ class Condition:
     values: tuple[Bind | Constant, ...] = ()
     source: int = -1
     other: str = ""
+    branches: tuple[tuple[Condition, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,21 @@ class Top:
     conditions: tuple[int, ...]
     order: tuple[tuple[str, bool], ...]
     counts: tuple[Bind | Constant, ...]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A SELECT of one occurrence that the store can answer by itself, if all `conditions`
+    can be told by it.
+
+    columns: function (count, sum, min, max, or empty: a column of GROUP BY) and column
+    (None: count of rows).  groups: the columns of GROUP BY.  limit: of the one row.
+    """
+
+    conditions: tuple[int, ...]
+    columns: tuple[tuple[str, str | None], ...]
+    groups: tuple[str, ...]
+    limit: Bind | Constant | None = None
 
 
 @dataclass
@@ -85,6 +101,7 @@ class Plan:
     target: str | None = None
     relied: frozenset[str] | None = None
     locks: bool = False
+    aggregate: Aggregate | None = None
     bound: BoundPlan | None = None
     hints: dict[str, int] = field(default_factory=dict)  # rows that a statement inserts
 
@@ -121,6 +138,7 @@ class _Bound:
     source_slot: int
     index: tuple[str, int] | None  # kind of look-up and number
     filter: bool  # whether the store can test it
+    branches: tuple[tuple[_Bound, ...], ...] = ()
 
 
 class BoundPlan:
@@ -182,7 +200,7 @@ class BoundPlan:
             and not self.relied
             and self.relied is not None
         )
-        self._numbers_of_tables = {table.number: table for table in self.tables}
+        self.aggregate = self._aggregate(plan)
 
     @staticmethod
     def _target(plan: Plan, sql: str, kind: str, read: list[Table]) -> Table | None:
@@ -248,6 +266,43 @@ class BoundPlan:
             self._conditions.append([condition for _, condition in bound])
             self._tops.append(self._top(plan, place, tables[place], dict(bound)))
 
+    def _aggregate(self, plan: Plan) -> list[Any] | None:
+        """What the store is asked for: slots to group by, functions and slots."""
+        wanted = plan.aggregate
+        if wanted is None or not self.reads_only or len(self._occurrences) != 1 or self._whole:
+            return None
+        table = self._occurrences[0]
+        used = len(self._conditions[0])
+        if used != len(wanted.conditions):
+            return None
+        groups = [table.column(name) for name in wanted.groups]
+        if not all(column and column.binary for column in groups):
+            return None
+        functions = []
+        for function, name in wanted.columns:
+            if name is None:
+                functions.append([function, -1])
+                continue
+            column = table.column(name)
+            if column is None or not column.binary:
+                return None
+            if function == "sum" and column.affinity not in _NUMERIC:
+                return None
+            functions.append([function, column.slot])
+        return [[column.slot for column in groups if column], functions]
+
+    def summed_up(self, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:
+        """What the store is asked for, if it can answer by itself."""
+        wanted = self.plan.aggregate
+        if self.aggregate is None or wanted is None:
+            return None
+        if wanted.limit is not None:
+            limit = _plain(wanted.limit, parameters, layout)
+            if len(limit) != 1 or not isinstance(limit[0], int) or limit[0] == 0:
+                return None
+        told = all(_told(condition, parameters, layout) for condition in self._conditions[0])
+        return self.aggregate if told else None
+
     def _top(
         self, plan: Plan, place: int, table: Table, bound: Mapping[int, _Bound]
     ) -> tuple[Top, list[tuple[int, bool]], list[_Bound]] | None:
@@ -277,6 +332,15 @@ class BoundPlan:
         tables: Mapping[int, Table], steps: Mapping[int, int], condition: Condition
     ) -> _Bound | None:
         table = tables[condition.occurrence]
+        if condition.op == "any":
+            branches = tuple(
+                tuple(BoundPlan._bound(tables, steps, part) for part in branch)
+                for branch in condition.branches
+            )
+            if any(part is None for branch in branches for part in branch):
+                return None
+            parts = tuple(tuple(part for part in branch if part) for branch in branches)
+            return _Bound(0, "", "any", (), -1, -1, None, True, parts)
         column = table.column(condition.column)
         if column is None or not column.binary:
             return None
@@ -325,35 +389,29 @@ class BoundPlan:
             filters: list[Any] = []
             single: dict[int, list[bytes]] = {}
             for condition in self._conditions[place]:
-                op = condition.op
-                if op == "join":
+                if condition.op == "join":
                     if condition.index is not None:
                         lookups.append(self._join(condition, changes))
                     continue
-                if op in ("null", "some"):
-                    filters.append([condition.slot, op, []])
-                    if op == "null" and condition.index and condition.index[0] == "set":
-                        lookups.append(["set", condition.index[1], [NULL]])
+                test = _test(condition, parameters, layout)
+                if test is None:
                     continue
-                values = _values(condition, parameters, layout)
-                if values is None:
-                    continue
+                op, data = test[1], test[2]
+                if op != "out" or data:  # NULL is not in an empty list either
+                    filters.append(test)
                 if op == "in":
-                    data = [pack_value(value) for value in values]
-                    filters.append([condition.slot, "in", data])
                     single.setdefault(condition.slot, data)
-                    if condition.index is not None:
-                        kind, number = condition.index
-                        keys: list[Any] = data
-                        if kind == "row":
-                            keys = [str(value) for value in values if type(value) is int]
-                        lookups.append([kind, number, keys])
-                elif op == "out":
-                    if values:  # NULL is not in an empty list either
-                        filters.append([condition.slot, "out", [pack_value(v) for v in values]])
-                elif not isinstance(values[0] if values else None, int) or abs(values[0]) < 2**53:
-                    if values:
-                        filters.append([condition.slot, op, [pack_value(values[0])]])
+                if condition.index is None:
+                    continue
+                kind, number = condition.index
+                if op == "in":
+                    keys: list[Any] = data
+                    if kind == "row":
+                        values = _values(condition, parameters, layout) or ()
+                        keys = [str(value) for value in values if type(value) is int]
+                    lookups.append([kind, number, keys])
+                elif op == "null" and kind == "set":
+                    lookups.append(["set", number, [NULL]])
             for index in table.indexes:
                 if index.unique and index.ready and len(index.slots) > 1:
                     key = self._unique_key(index.slots, single)
@@ -393,14 +451,8 @@ class BoundPlan:
         if found is None or any(change.table is table for change in changes.values()):
             return [], 0
         top, order, conditions = found
-        for condition in conditions:
-            if condition.op not in ("null", "some"):
-                values = _values(condition, parameters, layout)
-                if values is None or (
-                    condition.op in ("<", "<=", ">", ">=")
-                    and not (values and isinstance(values[0], str | int | float))
-                ):
-                    return [], 0
+        if not all(_told(condition, parameters, layout) for condition in conditions):
+            return [], 0
         total = 0
         for count in top.counts:
             values_of = _plain(count, parameters, layout)
@@ -429,6 +481,35 @@ def _plain(value: Bind | Constant, parameters: Sequence[Any], layout: Layout) ->
     if isinstance(value, Constant):
         return [value.value]
     return [parameters[place] for place in layout.get(value.name, ())]
+
+
+def _test(condition: _Bound, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:
+    """A condition as a filter of the store; None: it can't test that."""
+    op = condition.op
+    if op == "any":
+        branches = []
+        for branch in condition.branches:
+            tests = [_test(part, parameters, layout) for part in branch]
+            if None in tests:
+                return None
+            # NULL is not in an empty list either.
+            branches.append([test for test in tests if test and (test[1] != "out" or test[2])])
+        return [0, "any", branches]
+    if op in ("null", "some"):
+        return [condition.slot, op, []]
+    values = _values(condition, parameters, layout)
+    if values is None:
+        return None
+    if op in ("<", "<=", ">", ">="):
+        if not values or isinstance(values[0], bytes):
+            return None
+        if isinstance(values[0], int) and abs(values[0]) >= 2**53:
+            return None
+    return [condition.slot, op, [pack_value(value) for value in values]]
+
+
+def _told(condition: _Bound, parameters: Sequence[Any], layout: Layout) -> bool:
+    return condition.filter and _test(condition, parameters, layout) is not None
 
 
 def _values(condition: _Bound, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:

@@ -53,3 +53,12 @@ def _whole(value: float) -> Any:
     if value != value or abs(value) >= 2**53:
         return UNKNOWN
     return int(value) if value == int(value) else value
+
+
+def sort_key(value: Any) -> tuple[int, Any]:
+    """SQLite's order of values: NULL, numbers, text, blobs."""
+    if value is None:
+        return 0, 0
+    if isinstance(value, int | float):
+        return 1, value
+    return (2, value.encode()) if isinstance(value, str) else (3, value)

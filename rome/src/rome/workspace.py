@@ -238,6 +238,14 @@ class Workspace:
         self._descriptions[sql] = found[0]
         return rows, found[0]
 
+    def description(self, sql: str) -> tuple[Row, ...] | None:
+        """Of a statement that isn't run."""
+        description = self._descriptions.get(sql, False)
+        if description is False:
+            description = apsw.ext.query_info(self.database, sql).description
+            self._descriptions[sql] = description  # type: ignore[assignment]
+        return description  # type: ignore[return-value]
+
     def write(
         self, sql: str, parameters: Sequence[Any]
     ) -> tuple[list[Row], tuple[Row, ...] | None, int, list[Touch]]:

@@ -27,6 +27,14 @@ promises the fewest rows, and may ignore the others.
 
 - columns: slots of the only columns that are wanted, or False; they come in this order.
 
+A step may have an eighth part, `[slots, functions]`: not the rows are wanted, but for each
+group of rows with the same bytes in `slots` the values of `[function, slot]` over them, as
+bytes: functions `count` (slot -1: of rows, else of values that aren't NULL), `sum`, `min`,
+`max`, or an empty one for a slot of the group.  Without slots all rows are one group, also
+if there are none.  The answer is a list of groups, or `["no"]` where a sum would lose digits.
+
+- filter `any` has lists of filters: those of one list must hold.
+
 The answer has, for each step, `[row number, row, ...]`; a row that an earlier step has
 given for the same table isn't given again.
 """

@@ -20,6 +20,7 @@ from rome.stores.base import (
     Step,
     Traffic,
 )
+from rome.values import sort_key
 
 Fills = Mapping[int, bytes]
 
@@ -52,19 +53,12 @@ def _slice(row: bytes, slot: int, fills: Fills) -> bytes:
     return parts[slot] if slot < len(parts) else fills.get(slot, rows.NULL)
 
 
-def _rank(value: Any) -> int:
-    if value is None:
-        return 0
-    return 1 if isinstance(value, int | float) else 2 if isinstance(value, str) else 3
-
-
-def _order(value: Any) -> tuple[int, Any]:
-    rank = _rank(value)
-    return rank, value.encode() if rank == 2 else 0 if value is None else value
-
-
 def _passes(row: bytes, filters: Sequence[list[Any]], fills: Fills) -> bool:
     for slot, op, values in filters:
+        if op == "any":
+            if not any(_passes(row, branch, fills) for branch in values):
+                return False
+            continue
         data = _slice(row, slot, fills)
         if op == "in":
             good = data in values
@@ -75,7 +69,7 @@ def _passes(row: bytes, filters: Sequence[list[Any]], fills: Fills) -> bool:
         elif data == rows.NULL:
             good = False
         else:
-            mine, bound = _order(rows.unpack_value(data)), _order(rows.unpack_value(values[0]))
+            mine, bound = sort_key(rows.unpack_value(data)), sort_key(rows.unpack_value(values[0]))
             good = {
                 "<": mine < bound,
                 "<=": mine <= bound,
@@ -137,6 +131,9 @@ class MemoryStore:
             for step in steps:
                 numbers, kept, fills = self._step(step, found)
                 found.append((kept, fills))
+                if len(step) > 7:
+                    answer.append(_summed_up(kept, fills, *step[7]))
+                    continue
                 had = taken.setdefault(step[0], set())
                 out: Rows = []
                 for number, row in zip(numbers, kept, strict=True):
@@ -152,7 +149,7 @@ class MemoryStore:
     def _step(
         self, step: Step, found: list[tuple[list[bytes], Fills]]
     ) -> tuple[list[bytes], list[bytes], Fills]:
-        table, lookups, filters, fill_list, order, limit, _ = step
+        table, lookups, filters, fill_list, order, limit = step[:6]
         fills: Fills = dict(fill_list)
         stored = self.database.rows.get(table, {})
         best = None
@@ -358,7 +355,7 @@ def _first(
     pairs: list[tuple[bytes, bytes]], order: Sequence[list[Any]], limit: int, fills: Fills
 ) -> list[tuple[bytes, bytes]]:
     keys = {
-        number: [_order(rows.unpack_value(_slice(row, slot, fills))) for slot, _ in order]
+        number: [sort_key(rows.unpack_value(_slice(row, slot, fills))) for slot, _ in order]
         for number, row in pairs
     }
 
@@ -373,3 +370,35 @@ def _first(
     while stop < len(pairs) and keys[pairs[stop][0]] == keys[pairs[limit - 1][0]]:
         stop += 1
     return pairs[:stop]
+
+
+def _summed_up(
+    kept: Sequence[bytes], fills: Fills, slots: Sequence[int], functions: Sequence[list[Any]]
+) -> list[Any]:
+    groups: dict[bytes, list[bytes]] = {} if slots else {b"": []}
+    for row in kept:
+        key = b"".join(_slice(row, slot, fills) for slot in slots)
+        groups.setdefault(key, []).append(row)
+    answer = []
+    for members in groups.values():
+        values: list[Any] = []
+        for function, slot in functions:
+            found = [
+                value
+                for row in members
+                if slot >= 0 and (value := rows.unpack_value(_slice(row, slot, fills))) is not None
+            ]
+            if not function:
+                values.append(found[0] if found else None)
+            elif function == "count":
+                values.append(len(members) if slot < 0 else len(found))
+            elif not found:
+                values.append(None)
+            elif function == "sum":
+                if any(isinstance(value, str | bytes) for value in found):
+                    return [b"no"]
+                values.append(sum(found))
+            else:
+                values.append((min if function == "min" else max)(found, key=sort_key))
+        answer.append([rows.pack_value(value) for value in values])
+    return answer

@@ -88,11 +88,18 @@ local function less(ra, a, rb, b)
   return text_less(a, b)
 end
 
-local function passes(row, filters, fills)
+local passes
+passes = function(row, filters, fills)
   for _, f in ipairs(filters) do
-    local data = slice(row, f[1], fills)
     local op = f[2]
-    if op == 'in' then
+    local data = op ~= 'any' and slice(row, f[1], fills)
+    if op == 'any' then
+      local good = false
+      for _, branch in ipairs(f[3]) do
+        if passes(row, branch, fills) then good = true; break end
+      end
+      if not good then return false end
+    elseif op == 'in' then
       if not f.set[data] then return false end
     elseif op == 'out' then
       if data == NIL or f.set[data] then return false end
@@ -116,6 +123,84 @@ local function passes(row, filters, fills)
     end
   end
   return true
+end
+
+local prepare
+prepare = function(filters)
+  for _, f in ipairs(filters) do
+    if f[2] == 'any' then
+      for _, branch in ipairs(f[3]) do prepare(branch) end
+    elseif f[2] == 'in' or f[2] == 'out' then
+      f.set = {}
+      for _, v in ipairs(f[3]) do f.set[v] = true end
+    elseif f[2] ~= 'null' and f[2] ~= 'some' then
+      f.rank, f.value = decode(f[3][1])
+    end
+  end
+end
+
+-- Counts, sums and extremes; nil where a sum would lose digits.
+local function summed_up(rows, fills, slots, functions)
+  local groups, order = {}, {}
+  local function group(key)
+    local g = groups[key]
+    if not g then
+      g = {}
+      for j = 1, #functions do g[j] = {n = 0} end
+      groups[key] = g
+      order[#order + 1] = g
+    end
+    return g
+  end
+  if #slots == 0 then group('') end
+  for i = 1, #rows do
+    local row = rows[i]
+    local key = ''
+    for _, slot in ipairs(slots) do key = key .. slice(row, slot, fills) end
+    local g = group(key)
+    for j, f in ipairs(functions) do
+      local name, slot, a = f[1], f[2], g[j]
+      if slot < 0 then a.n = a.n + 1
+      else
+        local data = slice(row, slot, fills)
+        if name == '' then a.best = data
+        elseif data ~= NIL then
+          a.n = a.n + 1
+          if name == 'sum' then
+            local r, v = decode(data)
+            if r ~= 1 then return nil end
+            local b = byte(data, 1)
+            if b == 0xca or b == 0xcb then a.float = true end
+            a.sum = (a.sum or 0) + v
+            if not a.float and math.abs(a.sum) > 9007199254740992 then return nil end
+          elseif name ~= 'count' then
+            local r, v = decode(data)
+            local better = not a.best
+            if not better then
+              if name == 'min' then better = less(r, v, a.r, a.v)
+              else better = less(a.r, a.v, r, v) end
+            end
+            if better then a.best, a.r, a.v = data, r, v end
+          end
+        end
+      end
+    end
+  end
+  local out = {}
+  for i, g in ipairs(order) do
+    local values = {}
+    for j, f in ipairs(functions) do
+      local name, a = f[1], g[j]
+      if name == 'count' then values[j] = cmsgpack.pack(a.n)
+      elseif name == 'sum' then
+        if not a.sum then values[j] = NIL
+        elseif a.float then values[j] = '\203' .. struct.pack('>d', a.sum)
+        else values[j] = cmsgpack.pack(a.sum) end
+      else values[j] = a.best or NIL end
+    end
+    out[i] = values
+  end
+  return out
 end
 
 -- Rows of one table by number, once each over all steps.
@@ -189,14 +274,7 @@ for number, step in ipairs(steps) do
   local table_no, lookups, filters, fill_list, order, limit, columns = unpack(step)
   local fills = {}
   for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
-  for _, f in ipairs(filters) do
-    if f[2] == 'in' or f[2] == 'out' then
-      f.set = {}
-      for _, v in ipairs(f[3]) do f.set[v] = true end
-    elseif f[2] ~= 'null' and f[2] ~= 'some' then
-      f.rank, f.value = decode(f[3][1])
-    end
-  end
+  prepare(filters)
   local best, best_size
   for _, lookup in ipairs(lookups) do
     lookup.keys = lookup[3] or joined(lookup[4] + 1, lookup[5], lookup[1])
@@ -265,6 +343,9 @@ for number, step in ipairs(steps) do
     kept, kept_numbers = top, top_numbers
   end
   found[number] = {all = kept, fills = fills}
+  if step[8] then
+    answer[number + 1] = summed_up(kept, fills, step[8][1], step[8][2]) or {'no'}
+  else
   local had = taken[table_no]
   if not had then had = {}; taken[table_no] = had end
   local out = {}
@@ -277,6 +358,7 @@ for number, step in ipairs(steps) do
     end
   end
   answer[number + 1] = out
+  end
 end
 if #seen_versions > 0 then
   answer[#answer + 1] = redis.call('HMGET', P .. 'writes', unpack(seen_versions))
