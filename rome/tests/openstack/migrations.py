@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -206,6 +207,8 @@ def _own_url() -> Iterator[str]:
 def main() -> int:
     """0: all is well; 1: not; 2: it couldn't be run."""
     options = _options()
+    # So that a run that is told to end takes its servers and folders with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     failed = False
     results = {}
     try:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,8 @@ from tests.openstack.suites import SUITES, Suite
 def main() -> int:
     """0: reached the suites' shares; 1: not; 2: it couldn't be run."""
     options = _options()
+    # So that a run that is told to end takes its servers and folders with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with contextlib.ExitStack() as stack:
             python = ensure_environment()
