@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy.sql.selectable import (
     Select,
     Subquery,
     TableClause,
+    TableValuedAlias,
 )
 
 from rome.plan import Aggregate, Bind, Condition, Constant, Plan, Top
@@ -62,9 +64,12 @@ class Analysis:
                 self._find(scope, element, nullable=False)
         for scope in self._scopes:
             self._scope(scope)
+        # A table that also stands where no condition was noted is read whole.
+        names = Counter(self._names)
+        written = Counter(getattr(self._compiled, "rome_tables", ()))
+        partly = frozenset(name for name, count in written.items() if count != names[name])
         locks = any(
-            getattr(scope.statement, "_for_update_arg", None) is not None
-            for scope in self._scopes
+            getattr(scope.statement, "_for_update_arg", None) is not None for scope in self._scopes
         )
         return Plan(
             kind=kind,
@@ -75,6 +80,8 @@ class Analysis:
             relied=relied,
             locks=locks,
             aggregate=self._found_aggregate,
+            partly_known=partly,
+            text_inside=bool(getattr(self._compiled, "rome_text", False)),
         )
 
     # ------------------------------------------------------------ tables
@@ -85,7 +92,7 @@ class Analysis:
             self._find(scope, element.right, nullable or element.full or element.isouter)
         elif isinstance(element, FromGrouping):
             self._find(scope, element.element, nullable)
-        elif _is_table(element) or (type(element) is Alias and _is_table(element.element)):
+        elif _is_table(element) or (_is_alias(element) and _is_table(element.element)):
             table = element if _is_table(element) else element.element
             if table.schema is None if hasattr(table, "schema") else True:
                 place = len(self._names)
@@ -189,9 +196,7 @@ class Analysis:
         ):
             left, right = right, left
             if operator in _COMPARISONS:
-                return self._compared(
-                    scope, _COMPARISONS[operator][1], left, right, allowed
-                )
+                return self._compared(scope, _COMPARISONS[operator][1], left, right, allowed)
         column = self._resolve(scope, left)
         if column is None or column[0] not in allowed:
             return False
@@ -239,9 +244,7 @@ class Analysis:
         self._conditions.append(Condition(places.pop(), "", "any", branches=tuple(branches)))
         return True
 
-    def _compared(
-        self, scope: Scope, op: str, left: Any, right: Any, allowed: set[int]
-    ) -> bool:
+    def _compared(self, scope: Scope, op: str, left: Any, right: Any, allowed: set[int]) -> bool:
         column = self._resolve(scope, left)
         values = self._values(right)
         if column is None or column[0] not in allowed or values is None:
@@ -259,9 +262,7 @@ class Analysis:
 
     def _in_select(self, place: int, name: str, right: Any) -> None:
         statement = right
-        while isinstance(
-            statement, selectable.ScalarSelect | selectable.SelectStatementGrouping
-        ):
+        while isinstance(statement, selectable.ScalarSelect | selectable.SelectStatementGrouping):
             statement = statement.element
         inner = self._by_source.get(hash(statement))
         if inner is None or not isinstance(statement, Select):
@@ -271,9 +272,7 @@ class Analysis:
             return
         found = self._resolve(inner, columns[0])
         if found is not None and found[0] in inner.occurrences.values():
-            self._conditions.append(
-                Condition(place, name, "join", source=found[0], other=found[1])
-            )
+            self._conditions.append(Condition(place, name, "join", source=found[0], other=found[1]))
 
     def _values(self, element: Any) -> tuple[Bind | Constant, ...] | None:
         element = _bare(element)
@@ -340,7 +339,6 @@ class Analysis:
                 return
             counts += values
         self._tops.append(Top(place, where, tuple(order), tuple(counts)))
-
 
     # ------------------------------------------------------------ aggregates
 
@@ -419,6 +417,10 @@ def _is_table(element: Any) -> bool:
     return isinstance(element, TableClause)
 
 
+def _is_alias(element: Any) -> bool:
+    return isinstance(element, Alias) and not isinstance(element, TableValuedAlias)
+
+
 def _statement_of(owner: Any) -> Any:
     statement = owner.element
     while isinstance(statement, selectable.SelectStatementGrouping):
@@ -428,9 +430,11 @@ def _statement_of(owner: Any) -> Any:
 
 def _bare(element: Any) -> Any:
     while True:
-        if isinstance(element, elements.Grouping | elements.Label) or isinstance(
-            element, elements.AsBoolean
-        ) and element.operator is operators.is_true:
+        if (
+            isinstance(element, elements.Grouping | elements.Label)
+            or (isinstance(element, elements.AsBoolean)
+            and element.operator is operators.is_true)
+        ):
             element = element.element
         else:
             return element
@@ -444,4 +448,3 @@ def _parts(criteria: Iterable[Any]) -> Iterator[Any]:
             yield from _parts(part.clauses)
         else:
             yield part
-

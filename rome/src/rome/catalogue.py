@@ -215,9 +215,7 @@ class Catalogue:
         drops += [
             row[1]
             for row in removed
-            if row[0] == "table"
-            and row[1] not in new
-            and tables[row[1].lower()].number in numbers
+            if row[0] == "table" and row[1] not in new and tables[row[1].lower()].number in numbers
         ]
         return _Plan(new, list(gone.values()), drops, dropped_indexes)
 

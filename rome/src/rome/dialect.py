@@ -13,7 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import exc, pool
-from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteDialect, SQLiteExecutionContext
+from sqlalchemy.dialects.sqlite.base import (
+    SQLiteCompiler,
+    SQLiteDDLCompiler,
+    SQLiteDialect,
+    SQLiteExecutionContext,
+)
 from sqlalchemy.engine.url import URL
 
 from rome import driver
@@ -30,6 +35,8 @@ class RomeCompiler(SQLiteCompiler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.rome_scopes: list[Scope] = []
         self._rome_around: list[Scope] = []
+        self.rome_tables: list[str] = []  # as often as each stands in a FROM
+        self.rome_text = False  # whether there is text that may name tables
         super().__init__(*args, **kwargs)
 
     def visit_select(self, select_stmt: Any, *args: Any, **kwargs: Any) -> str:
@@ -52,6 +59,27 @@ class RomeCompiler(SQLiteCompiler):
             text, select, compile_state, inner_columns, froms, *rest
         )
         return body
+
+    def visit_table(self, table: Any, *args: Any, **kwargs: Any) -> str:
+        if kwargs.get("asfrom"):
+            self.rome_tables.append(str(table.name).lower())
+        text: str = super().visit_table(table, *args, **kwargs)
+        return text
+
+    def visit_textclause(self, textclause: Any, *args: Any, **kwargs: Any) -> str:
+        self._rome_seen(textclause.text)
+        text: str = super().visit_textclause(textclause, *args, **kwargs)
+        return text
+
+    def visit_column(self, column: Any, *args: Any, **kwargs: Any) -> str:
+        if column.is_literal:
+            self._rome_seen(str(column.name))
+        text: str = super().visit_column(column, *args, **kwargs)
+        return text
+
+    def _rome_seen(self, text: str) -> None:
+        if "select" in text.lower() or " in " in text.lower():
+            self.rome_text = True
 
     def _written(self, statement: Any, visit: Callable[..., str], *args: Any, **kwargs: Any) -> str:
         """An UPDATE or DELETE: its table and conditions are a scope around its subqueries."""
@@ -91,9 +119,7 @@ class RomeCompiler(SQLiteCompiler):
                     values += [pair[1] for pair in pairs if len(pair) == 2]
             expressions = [v for v in (*criteria, *values) if hasattr(v, "__visit_name__")]
             relied = relied_columns(statement.table, expressions)
-            return analysis.plan(
-                "update" if self.isupdate else "delete", statement.table, relied
-            )
+            return analysis.plan("update" if self.isupdate else "delete", statement.table, relied)
         if self.isinsert:
             upsert = statement._post_values_clause is not None or statement._prefixes
             return analysis.plan("insert", statement.table, None if upsert else frozenset())
@@ -113,6 +139,22 @@ def _layout(names: Sequence[str], expanded: Mapping[str, Sequence[str]]) -> Layo
         layout.setdefault(name, []).extend(range(place, place + count))
         place += count
     return layout
+
+
+class RomeDDLCompiler(SQLiteDDLCompiler):
+    """SQLite's, with a row number for every column that counts by itself."""
+
+    def get_column_specification(self, column: Any, **kwargs: Any) -> str:
+        text: str = super().get_column_specification(column, **kwargs)
+        if column.table is None or column is not column.table._autoincrement_column:
+            return text
+        # Only a key that is declared INTEGER is SQLite's row number; BIGINT is as large.
+        name = self.preparer.format_column(column)
+        kind = self.dialect.type_compiler_instance.process(column.type, type_expression=column)
+        start = f"{name} {kind}"
+        if kind != "INTEGER" and text.startswith(start):
+            text = f"{name} INTEGER{text[len(start) :]}"
+        return text
 
 
 class RomeExecutionContext(SQLiteExecutionContext):
@@ -138,6 +180,7 @@ class RomeDialect(SQLiteDialect):
     driver = "redis"
     supports_statement_cache = True
     statement_compiler = RomeCompiler
+    ddl_compiler = RomeDDLCompiler
     execution_ctx_cls = RomeExecutionContext
     default_paramstyle = "qmark"
     supports_sane_rowcount_returning = True
@@ -212,9 +255,7 @@ class RomeDialect(SQLiteDialect):
             "shared": driver.shared((addresses, database, tag)),
         }
 
-    def do_execute(
-        self, cursor: Any, statement: str, parameters: Any, context: Any = None
-    ) -> None:
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         plan, layout = context.rome_plan() if context is not None else (None, {})
         cursor.execute(statement, parameters, plan, layout)
 
@@ -247,9 +288,7 @@ class RomeDialect(SQLiteDialect):
     def get_isolation_level(self, dbapi_connection: Any) -> Any:
         if dbapi_connection.autocommit:
             return "AUTOCOMMIT"
-        return (
-            "SERIALIZABLE" if dbapi_connection.transaction.serializable else "READ COMMITTED"
-        )
+        return "SERIALIZABLE" if dbapi_connection.transaction.serializable else "READ COMMITTED"
 
     def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
         return bool(dbapi_conn.autocommit)

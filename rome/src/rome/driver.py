@@ -66,6 +66,7 @@ sqlite_version_info = tuple(int(part) for part in sqlite_version.split("."))
 # commit or rollback), round trips, bytes sent, bytes received, seconds.
 observers: list[Callable[[str, int, int, int, int, float], None]] = []
 
+
 class Shared:
     """What all connections of this process to one database share."""
 
@@ -337,7 +338,9 @@ class Cursor:
     def _about_schema(self, word: str, sql: str, parameters: tuple[Any, ...]) -> Result:
         transaction = self.connection.transaction
         if word == "PRAGMA":
-            match = re.match(r"PRAGMA\s+(?:\w+\.)?(\w+)\s*(?:=\s*(\w+)|\(\s*(\w+)\s*\))?", sql, re.I)
+            match = re.match(
+                r"PRAGMA\s+(?:\w+\.)?(\w+)\s*(?:=\s*(\w+)|\(\s*(\w+)\s*\))?", sql, re.I
+            )
             name = match[1].lower() if match else ""
             given = (match[2] or match[3] if name == "foreign_keys" else match[2]) if match else ""
             if name == "foreign_keys":
@@ -441,5 +444,3 @@ def _adapt(value: Any) -> Any:
         except TypeError:
             return value.isoformat()
     raise InterfaceError(f"a value of type {type(value).__name__} can't be bound: {value!r}")
-
-

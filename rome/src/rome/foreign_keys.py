@@ -13,7 +13,7 @@ from rome.errors import IntegrityError, ProgrammingError
 from rome.rows import pack_value
 from rome.schema import ForeignKey, Table, quote
 from rome.stores.base import Step
-from rome.values import canonical
+from rome.values import UNKNOWN, canonical
 from rome.workspace import Row, Touch
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class ForeignKeys:
             canonical(value, columns[slot].affinity)
             for slot, value in zip(slots, values, strict=True)
         ]
+        if UNKNOWN in fitting:
+            return None
         if slots == (table.key,):
             return ["row", 0, str(fitting[0])] if isinstance(fitting[0], int) else None
         index = table.find_index(slots, unique=True) or table.find_index(slots)
@@ -103,19 +105,15 @@ class ForeignKeys:
         if lookup is not None:
             kind, index, key = lookup
             return [table.number, [[kind, index, [key]]], [], table.packed_fills, [], 0, False]
-        filters = [
-            [slot, "in", [pack_value(value)]] for slot, value in zip(slots, values, strict=True)
-        ]
-        return [table.number, [], filters, table.packed_fills, [], 0, False]
+        # SQLite finds them among all rows.
+        return [table.number, [], [], table.packed_fills, [], 0, False]
 
     def parent_steps(self, changed: Iterable[Change]) -> list[Step]:
         """What to read, for the rows that a statement wrote: each step must find a row."""
         steps: list[Step] = []
         for change in changed:
             for foreign, values in self._needed(change):
-                if not self._made_here(foreign, values) and not self._present_here(
-                    foreign, values
-                ):
+                if not self._made_here(foreign, values) and not self._present_here(foreign, values):
                     step = self._step(*self._parent(foreign), values)
                     if step not in steps:
                         steps.append(step)
@@ -171,16 +169,26 @@ class ForeignKeys:
                 foreign = child.foreign_keys[place]
                 _, slots = self._parent(foreign)
                 old = [before[slot] for slot in slots]
-                if None in old or (
-                    change.row is not None and _at(change.table, change.row, slots) == old
-                ):
+                if None in old or self._has(change.table, slots, old):
                     continue
                 lookup = self._lookup(child, foreign.slots, old)
                 if lookup is not None:
-                    own = [str(c.number) for c in self._transaction.changes.values()
-                           if c.table is child]
+                    own = [
+                        str(c.number)
+                        for c in self._transaction.changes.values()
+                        if c.table is child
+                    ]
                     found.append([lookup[0], child.number, lookup[1], own, lookup[2]])
         return found
+
+    def _has(self, table: Table, slots: Sequence[int], values: list[Any]) -> bool:
+        """Whether a row that the transaction wrote has these values."""
+        return any(
+            change.table is table
+            and change.row is not None
+            and _at(table, change.row, slots) == values
+            for change in self._transaction.changes.values()
+        )
 
     def follow(self, touches: list[Touch]) -> list[Touch]:
         """What happens to the children of parents that went or got another key.

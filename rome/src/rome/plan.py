@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 # Where the values of a bind parameter are among the positional ones.
 Layout = Mapping[str, Sequence[int]]
 _NUMERIC = ("INTEGER", "REAL", "NUMERIC")
-_COLUMNS = re.compile(r"\s*(?:INSERT|REPLACE)\b[^(]*?\bINTO\s+(?:\"[^\"]*\"|\S+?)\s*\(([^()]*)\)", re.I)
+_COLUMNS = re.compile(
+    r"\s*(?:INSERT|REPLACE)\b[^(]*?\bINTO\s+(?:\"[^\"]*\"|\S+?)\s*\(([^()]*)\)", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class Plan:
     relied: frozenset[str] | None = None
     locks: bool = False
     aggregate: Aggregate | None = None
+    # Tables that the statement names at places without an occurrence as well; and whether
+    # it has text that may name any.
+    partly_known: frozenset[str] = frozenset()
+    text_inside: bool = False
     bound: BoundPlan | None = None
     hints: dict[str, int] = field(default_factory=dict)  # rows that a statement inserts
 
@@ -175,7 +181,11 @@ class BoundPlan:
             for place, name in enumerate(plan.occurrences)
             if name in schema.tables and not schema.tables[name].is_view
         ]
-        covered = {table.name for _, table in occurrences}
+        covered = {
+            table.name for _, table in occurrences if table.name.lower() not in plan.partly_known
+        }
+        if plan.text_inside or any(table.is_view for table in read):
+            covered = set()
         if self.inserts and target is not None and not isinstance(plan, TextPlan):
             covered.add(target.name)  # rows that collide come when its keys are checked
         whole = [t for t in read if t.name not in covered and not t.is_view]

@@ -203,9 +203,7 @@ def describe(database: apsw.Connection, table: Table) -> Table:
             slots.append(name)
         collation = database.column_metadata(None, table.name, name)[1]
         binary = collation.upper() == "BINARY"
-        columns.append(
-            Column(name, affinity(declared), slots.index(name), binary, bool(required))
-        )
+        columns.append(Column(name, affinity(declared), slots.index(name), binary, bool(required)))
     # With one column of declared type INTEGER as its key, that key is SQLite's row number.
     keys = [(name, declared) for _, name, declared, _, _, place, _ in info if place]
     key = None
@@ -252,9 +250,7 @@ def wanted_indexes(database: apsw.Connection, table: Table) -> list[tuple[tuple[
     for _, name, unique, _, partial in list(
         database.execute(f"PRAGMA index_list({quote(table.name)})")
     ):
-        parts = [
-            row for row in database.execute(f"PRAGMA index_xinfo({quote(name)})") if row[5]
-        ]
+        parts = [row for row in database.execute(f"PRAGMA index_xinfo({quote(name)})") if row[5]]
         if any(row[1] < 0 for row in parts) or partial:
             if unique:
                 raise NotSupportedError(

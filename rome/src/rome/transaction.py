@@ -11,11 +11,10 @@ application may try again.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,7 +26,6 @@ from rome.errors import (
     ConflictError,
     DataError,
     Error,
-    IntegrityError,
     InternalError,
     NotSupportedError,
     OperationalError,
@@ -122,6 +120,8 @@ class Transaction:
     def _forget(self) -> None:
         self.calls: list[Call] = []
         self.loaded: dict[int, dict[int, bytes]] = {}
+        self.ever_loaded: set[int] = set()
+        self._statement_loaded: list[Key] = []
         self.partial: set[int] = set()  # tables whose loaded rows lack columns
         self.changes: dict[Key, Change] = {}
         self.savepoints: list[tuple[str, set[Key]]] = []
@@ -202,8 +202,12 @@ class Transaction:
             self.changes.pop(key, None)
         for key, change in self.changes.items():
             change.row = self.work.row(change.table, key[1])
-        # Rows that came in meanwhile are gone, others are back: all are fetched anew.
-        self._unload()
+        # Rows that came in meanwhile are gone, older ones are back: all are fetched anew.
+        for number in self.ever_loaded:
+            kept = [key for table, key in self.changes if table == number]
+            self.work.keep_only(self._table(number), kept)
+        self.loaded = {}
+        self.partial.clear()
 
     def _run(self, call: Call) -> Result:
         for attempt in range(3):
@@ -304,9 +308,7 @@ class Transaction:
                 self.load(step[0], rows, step[6] or None)
         return answer
 
-    def load(
-        self, number: int, rows: list[bytes], slots: tuple[int, ...] | None = None
-    ) -> None:
+    def load(self, number: int, rows: list[bytes], slots: tuple[int, ...] | None = None) -> None:
         """Rows of one table as the store gives them: numbers and rows by turns.
 
         `slots`: the only columns that came.
@@ -320,6 +322,8 @@ class Transaction:
                 new.append((key, row))
         if new:
             self.work.load(table, new, slots)
+            self.ever_loaded.add(number)
+            self._statement_loaded += [(number, key) for key, _ in new]
             if slots is not None:
                 self.partial.add(number)
 
@@ -385,6 +389,8 @@ class Transaction:
             finally:
                 if not kept:
                     self.work.run("ROLLBACK TO rome_statement")
+                    for number, key in self._statement_loaded:
+                        self.loaded.get(number, {}).pop(key, None)
                     for key in self._statement_new:
                         self.changes.pop(key, None)
                     for key in self._statement_old:
@@ -415,6 +421,7 @@ class Transaction:
         """Run the statement and check its keys; None: again, with the rows in _missing."""
         self._statement_new: set[Key] = set()
         self._statement_old: set[Key] = set()
+        self._statement_loaded: list[Key] = []  # rows that came in while it ran
         self._missing: list[tuple[int, list[bytes]]] = []
         rows: list[Row] = []
         description = None
@@ -608,7 +615,9 @@ class Transaction:
             if change.row is None:
                 continue
             if change.base is None and not touched[table.number, change.number]:
-                steps.append([table.number, [["row", 0, [str(change.number)]]], [], [], [], 0, False])
+                steps.append(
+                    [table.number, [["row", 0, [str(change.number)]]], [], [], [], 0, False]
+                )
             unique = [index for index in table.indexes if index.unique]
             if not unique:
                 continue
@@ -835,7 +844,15 @@ def _merged(steps: list[Step]) -> list[Step]:
         kind, index, keys = step[1][0]
         have = merged.get((step[0], kind, index))
         if have is None:
-            merged[step[0], kind, index] = [step[0], [[kind, index, list(keys)]], [], [], [], 0, False]
+            merged[step[0], kind, index] = [
+                step[0],
+                [[kind, index, list(keys)]],
+                [],
+                [],
+                [],
+                0,
+                False,
+            ]
         else:
             have[1][0][2].extend(keys)
     return list(merged.values())

@@ -131,9 +131,7 @@ class Workspace:
     def forget_tables_made_inside(self) -> None:
         """After a rollback to a savepoint: they may be gone."""
         inside, self._made_inside = self._made_inside, []
-        names = {
-            row[0].lower() for row in self.database.execute("SELECT name FROM sqlite_master")
-        }
+        names = {row[0].lower() for row in self.database.execute("SELECT name FROM sqlite_master")}
         for name in inside:
             if name in names:
                 self._made_inside.append(name)
@@ -188,6 +186,15 @@ class Workspace:
         sql = f"DELETE FROM {quote(table.name)} WHERE {self.row_number(table)} = ?"
         self.database.executemany(sql, [(number,) for number in numbers])
 
+    def keep_only(self, table: Table, numbers: Sequence[int]) -> None:
+        """Take all rows out but these."""
+        if table.name.lower() not in self._made:
+            return
+        kept = ", ".join(map(str, numbers))
+        self.database.execute(
+            f"DELETE FROM {quote(table.name)} WHERE {self.row_number(table)} NOT IN ({kept})"
+        )
+
     def row(self, table: Table, number: int) -> Row | None:
         """A row's values in the order of the columns."""
         names = ", ".join(quote(column.name) for column in table.columns)
@@ -219,7 +226,9 @@ class Workspace:
 
     # ------------------------------------------------------------ statements
 
-    def query(self, sql: str, parameters: Sequence[Any]) -> tuple[list[Row], tuple[Row, ...] | None]:
+    def query(
+        self, sql: str, parameters: Sequence[Any]
+    ) -> tuple[list[Row], tuple[Row, ...] | None]:
         """Rows and description of a statement."""
         description = self._descriptions.get(sql, False)
         if description is not False:

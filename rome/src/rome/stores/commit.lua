@@ -94,7 +94,9 @@ for _, x in ipairs(c.childless) do
   local known = {}
   for _, n in ipairs(x[4]) do known[n] = true end
   local holders
-  if x[1] == 'unique' then
+  if x[1] == 'row' then
+    holders = redis.call('HEXISTS', P .. 'r' .. x[2], x[5]) == 1 and {x[5]} or {}
+  elseif x[1] == 'unique' then
     holders = {redis.call('HGET', unique_key(x[2], x[3]), x[5]) or nil}
   else
     holders = redis.call('SMEMBERS', set_key(x[2], x[3], x[5]))

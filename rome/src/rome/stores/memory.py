@@ -262,6 +262,8 @@ class MemoryStore:
                 raise Changed(table, key)
         for kind, table, index, known, key in commit.childless:
             holders = self._numbers(table, kind, index, [key])
+            if kind == "row":
+                holders = [number for number in holders if number in base.rows.get(table, {})]
             if not set(holders) <= {number.encode() for number in known}:
                 raise Changed(table, key)
         for table, count in commit.reads:
