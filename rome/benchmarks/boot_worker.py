@@ -20,7 +20,7 @@ import json
 import os
 import re
 import sys
-import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,7 @@ class BootWorker:
 
     def __init__(self) -> None:
         self._cloud = Cloud()
-        self._statements: list[list[Any]] = []
-        self._lock = threading.Lock()
+        self._statements: list[str] = []
 
     def start(self) -> None:
         """The services, on empty databases."""
@@ -151,25 +150,23 @@ class BootWorker:
         for name in ("begin", "commit", "rollback"):
 
             def ended(_: Any, name: str = name) -> None:
-                self._note(name.upper(), None)
+                self._statements.append(name.upper())
 
             sa.event.listen(sa.engine.Engine, name, ended)
 
     def _executed(self, _c: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        self._note(re.sub(r"\s+", " ", statement).strip(), 1)
-
-    def _note(self, words: str, _count: int | None) -> None:
-        with self._lock:
-            self._statements.append([threading.current_thread().name, words])
+        self._statements.append(re.sub(r"\s+", " ", statement).strip())
 
     def boot(self) -> dict[str, Any]:
         """One VM."""
         self._statements = []
+        started = time.perf_counter()
         status = self._cloud.boot()
+        seconds = time.perf_counter() - started
         if status != "ACTIVE":
             raise RuntimeError(f"the VM is {status}, not ACTIVE")
-        kinds = collections.Counter(words.split(" ", 1)[0] for _, words in self._statements)
-        return {"kinds": dict(kinds), "statements": [words for _, words in self._statements]}
+        kinds = collections.Counter(words.split(" ", 1)[0] for words in self._statements)
+        return {"kinds": kinds, "statements": self._statements, "seconds": round(seconds, 3)}
 
 
 def main() -> None:

@@ -189,18 +189,13 @@ def main() -> None:
 # ---------------------------------------------------------------- its handle
 
 
-class Handle:
-    """A proxy in a process of its own, seen from the benchmark."""
+class Control:
+    """The orders of a proxy that runs."""
 
-    def __init__(self, target: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.proxy", "--target", str(target)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=Path(__file__).parents[1],
-        )
-        assert self._process.stdout is not None
-        self.port, control = map(int, self._process.stdout.readline().split())
-        self._socket = socket.create_connection(("127.0.0.1", control))
+    def __init__(self, port: int) -> None:
+        self.control = port
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file: TextIO = self._socket.makefile("rw")
 
     def delay(self, milliseconds: float) -> None:
@@ -217,9 +212,27 @@ class Handle:
         return self._file.readline()
 
     def close(self) -> None:
-        """End the process."""
+        """Give no more orders."""
         self._file.close()
         self._socket.close()
+
+
+class Handle(Control):
+    """A proxy in a process of its own."""
+
+    def __init__(self, target: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.proxy", "--target", str(target)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=Path(__file__).parents[1],
+        )
+        assert self._process.stdout is not None
+        self.port, control = map(int, self._process.stdout.readline().split())
+        super().__init__(control)
+
+    def close(self) -> None:
+        """End the process."""
+        super().close()
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()

@@ -51,6 +51,16 @@ def mariadb(databases: tuple[str, ...] = ()) -> Iterator[int]:
             yield port
 
 
+def ask_mariadb(port: int, sql: str) -> list[str]:
+    """Its answer's lines."""
+    done = subprocess.run(
+        [_program("mariadb"), "--no-defaults", "--protocol=tcp", "--host=127.0.0.1",
+         f"--port={port}", "-ubench", "--batch", "--skip-column-names", "-e", sql],
+        check=True, capture_output=True, text=True,
+    )
+    return done.stdout.splitlines()
+
+
 @contextmanager
 def redis() -> Iterator[int]:
     """An empty Redis; yields its port."""

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .servers import CannotStart
 
-KNOWN = (CannotStart, OSError)  # errors that are told in one line
+
+class BadInput(Exception):
+    """What the command line holds can't be."""
+
+
+KNOWN = (BadInput, CannotStart, OSError)  # errors that are told in one line
+
+
+def delays(words: str) -> list[float]:
+    """Milliseconds, separated by commas."""
+    try:
+        found = [float(each) for each in words.split(",")]
+    except ValueError:
+        found = [-1]
+    if min(found) < 0:
+        raise BadInput(f"--delays takes milliseconds, like 0,10,50, not {words!r}")
+    return found
+
+
+def pattern(words: str) -> None:
+    """See that it is a regular expression."""
+    try:
+        re.compile(words)
+    except re.error as error:
+        raise BadInput(f"{words!r} is no regular expression: {error}") from None
 
 
 def markdown(heads: list[str], lines: list[list[str]]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import cProfile
+import functools
 import gc
 import io
+import itertools
 import json
 import pstats
 import sys
@@ -12,8 +14,9 @@ import time
 from typing import Any
 
 import sqlalchemy as sa
+from nova.db.main import api as nova_db
 
-from . import cloud, workload
+from . import cloud, proxy, workload
 from .orders import begin, serve
 
 _BY_NAME = {operation.name: operation for operation in workload.OPERATIONS}
@@ -24,7 +27,6 @@ class Worker:
 
     def __init__(self) -> None:
         self._arguments: list[Any] = []
-        self._statements: list[dict[str, Any]] | None = None
 
     def schemas(self) -> None:
         """Make them by the services' migrations."""
@@ -33,6 +35,11 @@ class Worker:
     def fill(self) -> None:
         """Put the cloud in."""
         cloud.fill()
+
+    def fill_instances(self, count: int) -> None:
+        """Put these in, and no more."""
+        for values in workload.new_values(count):
+            nova_db.instance_create(cloud.context(), values)
 
     def operations(self) -> list[dict[str, Any]]:
         """All there are."""
@@ -56,17 +63,18 @@ class Worker:
             times.append((time.perf_counter() - started) * 1000)
         return times
 
-    def statements(self, name: str) -> list[dict[str, Any]]:
-        """What one run asks the driver, in order, with milliseconds spent there."""
+    def statements(self, name: str, control: int) -> list[list[Any]]:
+        """What one run asks the driver, in order: words, milliseconds, turns.
+
+        The proxy that is controlled by this port counts the turns.
+        """
         operation = _BY_NAME[name]
-        self._watch()
+        for argument in operation.prepare(2):
+            operation.run(argument)
         (argument,) = operation.prepare(1)
-        operation.run(argument)
-        (argument,) = operation.prepare(1)
-        self._statements = []
-        operation.run(argument)
-        found, self._statements = self._statements, None
-        return found
+        with Marks(control) as marks:
+            operation.run(argument)
+        return marks.segments()
 
     def profile(self, name: str, count: int) -> str:
         """Where the process spends its time."""
@@ -83,31 +91,51 @@ class Worker:
         stats.sort_stats("tottime").print_stats(30)
         return text.getvalue()
 
-    def _watch(self) -> None:
-        if getattr(self, "_watched", False):
-            return
-        self._watched = True
-        starts: list[float] = []
 
-        def before(*_: Any) -> None:
-            starts.append(time.perf_counter())
+class Marks:
+    """Marks made at what SQLAlchemy tells of; each lasts until the next."""
 
-        def after(_c: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            took = (time.perf_counter() - starts.pop()) * 1000
-            if self._statements is not None:
-                self._statements.append(
-                    {"sql": statement, "ms": took, "rows": getattr(cursor, "rowcount", None)}
-                )
+    def __init__(self, control: int) -> None:
+        self._counts = proxy.Control(control)
+        self._made: list[tuple[str, float, float, int]] = []  # words, ended, began, turns
 
-        sa.event.listen(sa.engine.Engine, "before_cursor_execute", before)
-        sa.event.listen(sa.engine.Engine, "after_cursor_execute", after)
-        for name in ("commit", "rollback", "begin"):
+    def __enter__(self) -> Marks:
+        """Begin to listen."""
+        self._listeners = [("before_cursor_execute", self._statement),
+                           ("after_cursor_execute", self._executed)]
+        for name in ("commit", "rollback"):
+            self._listeners.append((name, functools.partial(self._end, name.upper())))
+        for listener in self._listeners:
+            sa.event.listen(sa.engine.Engine, *listener)
+        self._mark("(before)")
+        return self
 
-            def ended(_c: Any, name: str = name) -> None:
-                if self._statements is not None:
-                    self._statements.append({"sql": name.upper(), "ms": None, "rows": None})
+    def __exit__(self, *_: object) -> None:
+        """Listen no more."""
+        self._mark("(after)")
+        for listener in self._listeners:
+            sa.event.remove(sa.engine.Engine, *listener)
 
-            sa.event.listen(sa.engine.Engine, name, ended)
+    def _statement(self, _c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        self._mark(statement)
+
+    def _executed(self, *_: Any) -> None:
+        self._mark("  (rows are read, objects made)")
+
+    def _end(self, word: str, _connection: Any) -> None:
+        self._mark(word)
+
+    def _mark(self, words: str) -> None:
+        ended = time.perf_counter()
+        turns = self._counts.counts().turns
+        self._made.append((words, ended, time.perf_counter(), turns))
+
+    def segments(self) -> list[list[Any]]:
+        """Words, milliseconds, turns."""
+        return [
+            [words, (ended - began) * 1000, later - turns]
+            for (words, _, began, turns), (_, ended, _, later) in itertools.pairwise(self._made)
+        ]
 
 
 def main() -> None:
