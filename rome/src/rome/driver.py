@@ -5,6 +5,7 @@ Connections may be handed from thread to thread, but serve one at a time.
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import threading
@@ -35,11 +36,19 @@ from rome.stores.base import Store
 from rome.transaction import Result, Transaction
 
 __all__ = [
+    "BINARY",
+    "DATETIME",
+    "NUMBER",
+    "ROWID",
+    "STRING",
+    "Binary",
     "ConflictError",
     "Connection",
     "Cursor",
     "DataError",
     "DatabaseError",
+    "Date",
+    "DateFromTicks",
     "Error",
     "IntegrityError",
     "InterfaceError",
@@ -47,6 +56,10 @@ __all__ = [
     "NotSupportedError",
     "OperationalError",
     "ProgrammingError",
+    "Time",
+    "TimeFromTicks",
+    "Timestamp",
+    "TimestampFromTicks",
     "Warning",
     "apilevel",
     "connect",
@@ -61,6 +74,22 @@ paramstyle = "qmark"
 # SQLAlchemy's SQLite dialect asks which SQL it may write.
 sqlite_version = apsw.sqlite_lib_version()
 sqlite_version_info = tuple(int(part) for part in sqlite_version.split("."))
+
+# PEP 249's constructors and types of values.
+Binary = bytes
+Date = datetime.date
+Time = datetime.time
+Timestamp = datetime.datetime
+DateFromTicks = datetime.date.fromtimestamp
+TimestampFromTicks = datetime.datetime.fromtimestamp
+
+
+def TimeFromTicks(ticks: float) -> datetime.time:  # noqa: N802 - the name is PEP 249's
+    """The time of day of a number of seconds since the epoch."""
+    return datetime.datetime.fromtimestamp(ticks).time()
+
+
+STRING, BINARY, NUMBER, DATETIME, ROWID = str, bytes, float, str, int
 
 # Each is called after a statement or a commit with: its kind, statements (1, or 0 for a
 # commit or rollback), round trips, bytes sent, bytes received, seconds.
