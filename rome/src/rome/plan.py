@@ -118,14 +118,16 @@ class Plan:
             known.append(schema.tables[self.target])
         work.ensure([table for table in known if not table.is_view], clean)
         try:
-            names, reads_only = work.tables_read(sql)
+            names, assigned, reads_only = work.tables_read(sql)
         except Exception:
             # Tables that the plan doesn't know, or that don't exist.
             work.ensure_all(clean)
-            names, reads_only = work.tables_read(sql)
-        self.bound = BoundPlan(self, schema, sql, names, reads_only)
-        self.bound.made_for = work
-        return self.bound
+            names, assigned, reads_only = work.tables_read(sql)
+        # Another thread may put its own there meanwhile.
+        bound = BoundPlan(self, schema, sql, names, assigned, reads_only)
+        bound.made_for = work
+        self.bound = bound
+        return bound
 
 
 class TextPlan(Plan):
@@ -156,6 +158,7 @@ class BoundPlan:
         schema: Schema,
         sql: str,
         names: Mapping[str, set[str]],
+        assigned: Iterable[str],
         reads_only: bool,
     ) -> None:
         self.schema = schema
@@ -170,6 +173,8 @@ class BoundPlan:
         self.tables = read
         target = None if reads_only else self._target(plan, sql, kind, read)
         self.target = target
+        columns_set = [target.column(name) for name in assigned] if target else []
+        self.assigned = {column.slot for column in columns_set if column}
         self.relied: set[int] | None = None
         if target is not None and plan.relied is not None:
             columns = [target.column(name) for name in plan.relied]

@@ -128,6 +128,7 @@ class Transaction:
         self.locked: dict[Key, tuple[Table, bytes]] = {}
         self.used: dict[int, int] = {}
         self.relied: dict[int, set[int] | None] = {}  # None: on every column
+        self.assigned: dict[int, set[int]] = {}
         self.seen_writes: dict[int, str] = {}
         self.reading_calls = 0
 
@@ -361,6 +362,7 @@ class Transaction:
             raise NotSupportedError(f"the statement {call.sql.split(None, 1)[0]}")
         sets = call.parameters if call.many else call.parameters[:1] or ((),)
         if bound.fetches:
+            self.reading_calls += 1
             steps: list[Step] = []
             for parameters in sets:
                 steps += bound.steps(parameters, call.layout, self.changes)
@@ -374,6 +376,7 @@ class Transaction:
         if known is not None:
             relied = bound.relied
             self.relied[bound.target.number] = None if relied is None else known | relied
+        self.assigned.setdefault(bound.target.number, set()).update(bound.assigned)
         call.given = 0
         taken = list(call.taken) if call.replaying else []
         for _ in range(20):
@@ -666,9 +669,11 @@ class Transaction:
 
     def _request(self, token: str) -> Commit | None:
         writes = []
-        for change in self.changes.values():
+        for key, change in self.changes.items():
             write = self._one_write(change)
             if write is not None:
+                if key in self.locked and write["op"] != "insert":
+                    write["checks"] += _whole_row(self.locked[key][1])
                 writes.append(write)
         needed = bool(writes) or bool(self.locked)
         reads: list[list[Any]] = []
@@ -683,8 +688,7 @@ class Transaction:
             childless = self._foreign.childless(self.changes.values())
         for key, (table, row) in self.locked.items():
             if key not in self.changes:
-                checks = [[slot, data] for slot, data in enumerate(split(row))]
-                writes.append(_write("update", table, key[1], checks))
+                writes.append(_write("update", table, key[1], _whole_row(row)))
         return Commit(
             version=self.schema.version,
             token=token,
@@ -734,7 +738,8 @@ class Transaction:
         write = _write("update", table, change.number, [])
         write["deltas"] = deltas
         changed = {slot for slot, _ in deltas}
-        checked = set(relied)
+        # A column that was set to what it was: another's value in it must not stay.
+        checked = relied | (self.assigned.get(table.number, set()) - changed)
         for index in table.indexes:
             if changed.isdisjoint(index.slots):
                 continue
@@ -804,6 +809,11 @@ def _write(op: str, table: Table, number: int, checks: list[list[Any]]) -> dict[
         "set_add": [],
         "set_del": [],
     }
+
+
+def _whole_row(row: bytes) -> list[list[Any]]:
+    """Checks that a row is just this one."""
+    return [[slot, data] for slot, data in enumerate(split(row))]
 
 
 def _clean_row(table: Table, row: Row) -> Row:

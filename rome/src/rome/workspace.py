@@ -276,17 +276,21 @@ class Workspace:
         """A statement without an answer, such as a savepoint."""
         self.database.execute(sql, parameters)
 
-    def tables_read(self, sql: str) -> tuple[dict[str, set[str]], bool]:
+    def tables_read(self, sql: str) -> tuple[dict[str, set[str]], set[str], bool]:
         """The tables and views that a statement reads or writes (in lower case) and their
-        columns that it reads, as SQLite's own parser has it; and whether it only reads."""
+        columns that it reads, as SQLite's own parser has it; the columns that it assigns;
+        and whether it only reads."""
         info = apsw.ext.query_info(self.database, sql, actions=True)
         names: dict[str, set[str]] = {}
+        assigned: set[str] = set()
         for action in info.actions or ():
+            if action.action == _UPDATE and action.column_name:
+                assigned.add(action.column_name.lower())
             if action.action in (_READ, _INSERT, _UPDATE, _DELETE) and action.table_name:
                 columns = names.setdefault(action.table_name.lower(), set())
                 if action.action == _READ and action.column_name:
                     columns.add(action.column_name.lower())
-        return names, info.is_readonly
+        return names, assigned, info.is_readonly
 
 
 # ---------------------------------------------------------------- functions of SQL
