@@ -331,10 +331,10 @@ class Analysis:
                 return
             order.append((column[1], descending))
         counts: list[Bind | Constant] = []
-        for clause in (limit, statement._offset_clause):
-            if clause is None:
+        for bound in (limit, statement._offset_clause):
+            if bound is None:
                 continue
-            values = self._values(clause)
+            values = self._values(bound)
             if values is None or len(values) != 1:
                 return
             counts += values
@@ -430,10 +430,8 @@ def _statement_of(owner: Any) -> Any:
 
 def _bare(element: Any) -> Any:
     while True:
-        if (
-            isinstance(element, elements.Grouping | elements.Label)
-            or (isinstance(element, elements.AsBoolean)
-            and element.operator is operators.is_true)
+        if isinstance(element, elements.Grouping | elements.Label) or (
+            isinstance(element, elements.AsBoolean) and element.operator is operators.is_true
         ):
             element = element.element
         else:

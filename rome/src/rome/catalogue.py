@@ -260,9 +260,8 @@ class Catalogue:
 
     def _default(self, table: str, column: str) -> Any:
         """What rows that are there already have in a new column."""
-        for _, name, declared, _, default, _, _ in self._database.execute(
-            f"PRAGMA table_xinfo({quote(table)})"
-        ):
+        info = list(self._database.execute(f"PRAGMA table_xinfo({quote(table)})"))
+        for _, name, declared, _, default, _, _ in info:
             if name == column and default is not None:
                 self._database.execute(
                     f"CREATE TEMP TABLE rome_default (a {declared} DEFAULT {default}, b)"

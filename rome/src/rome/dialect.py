@@ -49,7 +49,7 @@ class RomeCompiler(SQLiteCompiler):
             self._rome_around.pop()
         return text
 
-    def _compose_select_body(  # type: ignore[override]
+    def _compose_select_body(
         self, text: Any, select: Any, compile_state: Any, inner_columns: Any, froms: Any, *rest: Any
     ) -> str:
         scope = self._rome_around[-1]
@@ -105,7 +105,7 @@ class RomeCompiler(SQLiteCompiler):
     @functools.cached_property
     def rome_plan(self) -> Plan:
         """Which rows the statement may need."""
-        statement = self.statement
+        statement: Any = self.statement
         if self.compile_state is not None:
             statement = self.compile_state.statement
         analysis = Analysis(self, self.rome_scopes)

@@ -28,7 +28,7 @@ from rome.errors import (
     NotSupportedError,
     OperationalError,
     ProgrammingError,
-    Warning,
+    Warning,  # noqa: A004 - the name is PEP 249's
 )
 from rome.ids import Ids
 from rome.plan import Layout, Plan, TextPlan

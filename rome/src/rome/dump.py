@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from rome.catalogue import Schema
-from rome.rows import decode
+from rome.rows import Value, decode
 from rome.schema import Table, quote
 from rome.stores.base import Store
 
@@ -44,7 +43,7 @@ def statements(store: Store, schema: Schema) -> Iterator[str]:
             yield sql + ";"
 
 
-def literal(value: Any) -> str:
+def literal(value: Value) -> str:
     """A value in SQL."""
     if value is None:
         return "NULL"

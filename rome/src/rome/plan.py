@@ -439,7 +439,7 @@ class BoundPlan:
 
     @staticmethod
     def _unique_key(slots: tuple[int, ...], single: Mapping[int, list[bytes]]) -> bytes | None:
-        parts = [single.get(slot, ()) for slot in slots]
+        parts: list[list[bytes]] = [single.get(slot, []) for slot in slots]
         return b"".join(part[0] for part in parts) if all(len(p) == 1 for p in parts) else None
 
     def _join(self, condition: _Bound, changes: Mapping[Any, Any]) -> list[Any]:

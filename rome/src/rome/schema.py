@@ -297,7 +297,7 @@ def create_in(database: apsw.Connection, table: Table) -> None:
     sql = table.sql if table.key is None else with_autoincrement(table.sql)
     database.execute(sql)
     if table.key is not None:
-        name = table.slots[table.key]
+        name = table.names([table.key])[0]
         if not database.column_metadata(None, table.name, name)[4]:
             raise NotSupportedError(f"the form of the primary key of table {table.name}")
     for index_sql in table.index_sql.values():

@@ -121,7 +121,7 @@ class Transaction:
         self.calls: list[Call] = []
         self.loaded: dict[int, dict[int, bytes]] = {}
         self.ever_loaded: set[int] = set()
-        self._statement_loaded: list[Key] = []
+        self._statement_loaded: list[Key] = []  # rows that came in while a statement ran
         self.partial: set[int] = set()  # tables whose loaded rows lack columns
         self.changes: dict[Key, Change] = {}
         self.savepoints: list[tuple[str, set[Key]]] = []
@@ -271,7 +271,7 @@ class Transaction:
         """Counts, sums and extremes, found in the store; None: it meets values that it
         can't add without loss."""
         steps[0][6] = False
-        answer = self._read([[*steps[0], asked]])[0]
+        answer: list[Any] = self._read([[*steps[0], asked]])[0]
         if answer and answer[0] == b"no":
             return None
         rows = [tuple(map(unpack_value, row)) for row in answer]
@@ -392,8 +392,8 @@ class Transaction:
             finally:
                 if not kept:
                     self.work.run("ROLLBACK TO rome_statement")
-                    for number, key in self._statement_loaded:
-                        self.loaded.get(number, {}).pop(key, None)
+                    for number, row_number in self._statement_loaded:
+                        self.loaded.get(number, {}).pop(row_number, None)
                     for key in self._statement_new:
                         self.changes.pop(key, None)
                     for key in self._statement_old:
@@ -424,7 +424,7 @@ class Transaction:
         """Run the statement and check its keys; None: again, with the rows in _missing."""
         self._statement_new: set[Key] = set()
         self._statement_old: set[Key] = set()
-        self._statement_loaded: list[Key] = []  # rows that came in while it ran
+        self._statement_loaded = []
         self._missing: list[tuple[int, list[bytes]]] = []
         rows: list[Row] = []
         description = None

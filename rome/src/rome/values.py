@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 # A number as text, as SQLite takes it for one.
-_NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*\Z")
+_NUMBER = re.compile(
+    r"[ \t\n\v\f\r]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*\Z"
+)
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
 

@@ -199,9 +199,8 @@ class Workspace:
         """A row's values in the order of the columns."""
         names = ", ".join(quote(column.name) for column in table.columns)
         sql = f"SELECT {names} FROM {quote(table.name)} WHERE {self.row_number(table)} = ?"
-        for row in self.database.execute(sql, (number,)):
-            return row
-        return None
+        rows: list[Row] = self.database.execute(sql, (number,)).fetchall()
+        return rows[0] if rows else None
 
     def renumber(self, table: Table, pairs: Sequence[tuple[int, int]]) -> None:
         """Give rows other numbers, which no row has."""
@@ -252,7 +251,7 @@ class Workspace:
         description = self._descriptions.get(sql, False)
         if description is False:
             description = apsw.ext.query_info(self.database, sql).description
-            self._descriptions[sql] = description  # type: ignore[assignment]
+            self._descriptions[sql] = description
         return description  # type: ignore[return-value]
 
     def write(

@@ -58,7 +58,7 @@ class Wire:
         self.server = server
         self.traffic = traffic
         self._address: Address | None = None
-        self._connection: redis.connection.AbstractConnection | None = None
+        self._connection: Any = None
         self._socket: socket.socket | None = None
         self._reader = hiredis.Reader()
         self._process = os.getpid()
@@ -179,7 +179,7 @@ class Wire:
             "socket_connect_timeout": server.connect_timeout,
             "protocol": 2,
         }
-        kind = redis.connection.Connection
+        kind: Any = redis.connection.Connection
         if server.tls:
             kind = redis.connection.SSLConnection
             options |= {"ssl_ca_certs": server.tls_ca}
