@@ -27,6 +27,7 @@ from rome.schema import (
     wanted_indexes,
 )
 from rome.stores.base import Duplicate, NotEmpty, SchemaChanged, Store
+from rome.types import register_collations
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Catalogue:
         self.schema = EMPTY
         self._entries: dict[str, bytes] = {}
         self._database = apsw.Connection(":memory:")
+        register_collations(self._database)
         self._numbers: list[int] = []
 
     def load(self, store: Store) -> Schema:

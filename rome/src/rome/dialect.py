@@ -12,12 +12,13 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import exc, pool
+from sqlalchemy import exc, pool, types
 from sqlalchemy.dialects.sqlite.base import (
     SQLiteCompiler,
     SQLiteDDLCompiler,
     SQLiteDialect,
     SQLiteExecutionContext,
+    SQLiteTypeCompiler,
 )
 from sqlalchemy.engine.url import URL
 
@@ -27,6 +28,7 @@ from rome.plan import Layout, Plan
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_store import RedisStore
 from rome.stores.redis_wire import Server
+from rome.types import COLLATION, DECLARED, RomeNumeric
 
 
 class RomeCompiler(SQLiteCompiler):
@@ -146,6 +148,11 @@ class RomeDDLCompiler(SQLiteDDLCompiler):
 
     def get_column_specification(self, column: Any, **kwargs: Any) -> str:
         text: str = super().get_column_specification(column, **kwargs)
+        if isinstance(column.type.dialect_impl(self.dialect), RomeNumeric):
+            declared = self.dialect.type_compiler_instance.process(
+                column.type, type_expression=column
+            )
+            return text.replace(declared, f"{declared} COLLATE {COLLATION}", 1)
         if column.table is None or column is not column.table._autoincrement_column:
             return text
         # Only a key that is declared INTEGER is SQLite's row number; BIGINT is as large.
@@ -155,6 +162,20 @@ class RomeDDLCompiler(SQLiteDDLCompiler):
         if kind != "INTEGER" and text.startswith(start):
             text = f"{name} INTEGER{text[len(start) :]}"
         return text
+
+
+class RomeTypeCompiler(SQLiteTypeCompiler):
+    """SQLite's, but for decimals."""
+
+    def visit_NUMERIC(self, type_: Any, **kwargs: Any) -> str:  # noqa: N802 - SQLAlchemy's name
+        return self._decimal(super().visit_NUMERIC(type_, **kwargs))
+
+    def visit_DECIMAL(self, type_: Any, **kwargs: Any) -> str:  # noqa: N802 - SQLAlchemy's name
+        return self._decimal(super().visit_DECIMAL(type_, **kwargs))
+
+    @staticmethod
+    def _decimal(text: str) -> str:
+        return DECLARED + text.removeprefix("NUMERIC").removeprefix("DECIMAL")
 
 
 class RomeExecutionContext(SQLiteExecutionContext):
@@ -181,6 +202,13 @@ class RomeDialect(SQLiteDialect):
     supports_statement_cache = True
     statement_compiler = RomeCompiler
     ddl_compiler = RomeDDLCompiler
+    type_compiler_cls = RomeTypeCompiler
+    colspecs = {  # noqa: RUF012 - as SQLAlchemy's dialects have it
+        **SQLiteDialect.colspecs,
+        types.Numeric: RomeNumeric,
+        types.Float: types.Float,
+    }
+    ischema_names = {**SQLiteDialect.ischema_names, DECLARED: types.NUMERIC}  # noqa: RUF012
     execution_ctx_cls = RomeExecutionContext
     default_paramstyle = "qmark"
     supports_sane_rowcount_returning = True

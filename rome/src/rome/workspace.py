@@ -18,6 +18,7 @@ import apsw.ext
 from rome.catalogue import Schema
 from rome.rows import decode
 from rome.schema import Table, create_in, quote
+from rome.types import register_collations
 
 Row = tuple[Any, ...]
 
@@ -57,6 +58,7 @@ class Workspace:
         self.touches: list[Touch] = []
         self.open = False
         register_functions(self.database)
+        register_collations(self.database)
 
     # ------------------------------------------------------------ tables
 
