@@ -7,25 +7,39 @@ children are looked up in the store as well, and again at commit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from rome.catalogue import Schema
+from rome.changes import Change, Key, Row
 from rome.errors import IntegrityError, ProgrammingError
 from rome.rows import pack_value
 from rome.schema import ForeignKey, Table, quote
 from rome.stores.base import Step
 from rome.values import UNKNOWN, canonical
-from rome.workspace import Row, Touch
-
-if TYPE_CHECKING:
-    from rome.transaction import Change, Transaction
+from rome.workspace import Touch, Workspace
 
 FAILED = "FOREIGN KEY constraint failed"
+
+
+class Holder(Protocol):
+    """What foreign keys need of a transaction."""
+
+    check_foreign_keys: bool
+    changes: dict[Key, Change]
+    work: Workspace
+
+    @property
+    def schema(self) -> Schema:
+        """The tables."""
+
+    def fetch_more(self, steps: Sequence[Step]) -> Any:
+        """Bring rows into the work area."""
 
 
 class ForeignKeys:
     """The foreign keys of the tables that a transaction writes."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Holder) -> None:
         self._transaction = transaction
 
     # ------------------------------------------------------------ parents
@@ -135,11 +149,22 @@ class ForeignKeys:
                 continue
             yield foreign, values
 
-    @staticmethod
-    def parents_found(steps: Sequence[Step], answer: Sequence[list[bytes]]) -> None:
-        """Raise IntegrityError if a step found nothing."""
-        if any(not rows for _, rows in zip(steps, answer, strict=True)):
-            raise IntegrityError(FAILED)
+    def parents_found(self, steps: Sequence[Step], answer: Sequence[list[bytes]]) -> None:
+        """Raise IntegrityError if a step found no row that is still there."""
+        transaction = self._transaction
+        for step, rows in zip(steps, answer, strict=True):
+            if self._there(step, rows):
+                continue
+            # Perhaps an earlier step has given that row: then it isn't given again.
+            again, _ = transaction.store.read(transaction.schema.version, [step])
+            if not self._there(step, again[0]):
+                raise IntegrityError(FAILED)
+
+    def _there(self, step: Step, rows: list[bytes]) -> bool:
+        """Whether there is a row that this transaction hasn't changed: what it has changed
+        was looked at before."""
+        changes = self._transaction.changes
+        return any((step[0], int(number)) not in changes for number in rows[::2])
 
     def exists(self, changes: Iterable[Change]) -> list[list[Any]]:
         """What a commit must find in the store: parents that this transaction didn't make."""
