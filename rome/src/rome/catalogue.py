@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from rome import sqlite_errors
+from rome import functions, sqlite_errors
 from rome.errors import (
     IntegrityError,
     NotSupportedError,
@@ -27,7 +27,6 @@ from rome.schema import (
     wanted_indexes,
 )
 from rome.stores.base import Duplicate, NotEmpty, SchemaChanged, Store
-from rome.types import register_collations
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Catalogue:
         self.schema = EMPTY
         self._entries: dict[str, bytes] = {}
         self._database = apsw.Connection(":memory:")
-        register_collations(self._database)
+        functions.register(self._database)
         self._numbers: list[int] = []
 
     def load(self, store: Store) -> Schema:

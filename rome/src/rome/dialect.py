@@ -24,11 +24,12 @@ from sqlalchemy.engine.url import URL
 
 from rome import driver
 from rome.analysis import Analysis, Scope, relied_columns
+from rome.functions import DECIMAL
 from rome.plan import Layout, Plan
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_store import RedisStore
 from rome.stores.redis_wire import Server
-from rome.types import COLLATION, DECLARED, RomeNumeric
+from rome.types import DECLARED, RomeNumeric
 
 
 class RomeCompiler(SQLiteCompiler):
@@ -152,7 +153,7 @@ class RomeDDLCompiler(SQLiteDDLCompiler):
             declared = self.dialect.type_compiler_instance.process(
                 column.type, type_expression=column
             )
-            return text.replace(declared, f"{declared} COLLATE {COLLATION}", 1)
+            return text.replace(declared, f"{declared} COLLATE {DECIMAL}", 1)
         if column.table is None or column is not column.table._autoincrement_column:
             return text
         # Only a key that is declared INTEGER is SQLite's row number; BIGINT is as large.

@@ -14,7 +14,7 @@ from rome.changes import Change, Key, Row
 from rome.errors import IntegrityError, ProgrammingError
 from rome.rows import pack_value
 from rome.schema import ForeignKey, Table, quote
-from rome.stores.base import Step
+from rome.stores.base import Step, Store
 from rome.values import UNKNOWN, canonical
 from rome.workspace import Touch, Workspace
 
@@ -27,6 +27,7 @@ class Holder(Protocol):
     check_foreign_keys: bool
     changes: dict[Key, Change]
     work: Workspace
+    store: Store
 
     @property
     def schema(self) -> Schema:

@@ -87,6 +87,8 @@ class Table:
         object.__setattr__(self, "full_width", len(self.slots))
         checked = re.search(r"\bCHECK\b", self.sql, re.IGNORECASE) is not None
         object.__setattr__(self, "checked", checked)
+        reals = any(column.affinity == "REAL" for column in self.columns)
+        object.__setattr__(self, "has_reals", reals)
 
     # Set once, as they are asked for at each statement.
     _by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
@@ -94,6 +96,7 @@ class Table:
     packed_fills: list[list[Any]] = field(init=False, repr=False, compare=False)
     plain: bool = field(init=False, repr=False, compare=False)
     full_width: int = field(init=False, repr=False, compare=False)
+    has_reals: bool = field(init=False, repr=False, compare=False)
     checked: bool = field(init=False, repr=False, compare=False)  # it may have CHECKs
 
     def names(self, slots: Iterable[int]) -> list[str]:

@@ -22,6 +22,7 @@ import apsw
 
 from rome import sqlite_errors
 from rome.catalogue import Catalogue, Schema
+from rome.changes import Change, Key, Row, blank_write, index_data, whole_row, write_of
 from rome.errors import (
     ConflictError,
     DataError,
@@ -33,11 +34,11 @@ from rome.errors import (
 from rome.foreign_keys import ForeignKeys
 from rome.ids import Ids
 from rome.plan import BoundPlan, Layout, Plan, TextPlan
-from rome.rows import NULL, encode, pack_value, split, unpack_value
-from rome.schema import Index, Table
+from rome.rows import unpack_value
+from rome.schema import Table
 from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Step, Store
 from rome.values import sort_key
-from rome.workspace import Row, Touch, Workspace
+from rome.workspace import Touch, Workspace
 
 # Replays of a commit before it is given up as a conflict.
 REPLAYS = 30
@@ -55,29 +56,6 @@ class Result(NamedTuple):
 
 
 @dataclass(slots=True)
-class Change:
-    """A row that the transaction has written: as it was in the store, and as it is."""
-
-    table: Table
-    number: int
-    base: bytes | None
-    row: Row | None
-    _before: list[bytes] | None = None
-
-    @property
-    def before(self) -> list[bytes] | None:
-        """The bytes of each column in the store."""
-        if self._before is None and self.base is not None:
-            self._before = split_filled(self.table, self.base)
-        return self._before
-
-    @property
-    def values_before(self) -> list[Any]:
-        """The values by slot in the store."""
-        return [unpack_value(data) for data in self.before or ()]
-
-
-@dataclass(slots=True)
 class Call:
     """A statement as the application made it, for running it again."""
 
@@ -91,9 +69,6 @@ class Call:
     given: int = 0
     savepoint: tuple[str, str] | None = None
     outcome: Any = None
-
-
-Key = tuple[int, int]  # table number, row number
 
 
 class Transaction:
@@ -624,7 +599,7 @@ class Transaction:
             unique = [index for index in table.indexes if index.unique]
             if not unique:
                 continue
-            row = _clean_row(table, change.row)
+            row = change.values or ()
             before = change.before
             for index in unique:
                 data = index_data(table, index, row)
@@ -670,10 +645,13 @@ class Transaction:
     def _request(self, token: str) -> Commit | None:
         writes = []
         for key, change in self.changes.items():
-            write = self._one_write(change)
+            number = change.table.number
+            write = write_of(
+                change, self.relied.get(number, set()), self.assigned.get(number, set())
+            )
             if write is not None:
                 if key in self.locked and write["op"] != "insert":
-                    write["checks"] += _whole_row(self.locked[key][1])
+                    write["checks"] += whole_row(self.locked[key][1])
                 writes.append(write)
         needed = bool(writes) or bool(self.locked)
         reads: list[list[Any]] = []
@@ -688,7 +666,7 @@ class Transaction:
             childless = self._foreign.childless(self.changes.values())
         for key, (table, row) in self.locked.items():
             if key not in self.changes:
-                writes.append(_write("update", table, key[1], _whole_row(row)))
+                writes.append(blank_write("update", table, key[1], whole_row(row)))
         return Commit(
             version=self.schema.version,
             token=token,
@@ -698,64 +676,6 @@ class Transaction:
             reads=reads,
             used=[[table, number] for table, number in self.used.items()],
         )
-
-    def _one_write(self, change: Change) -> dict[str, Any] | None:
-        table, base = change.table, change.base
-        row = None if change.row is None else _clean_row(table, change.row)
-        if base is None:
-            if row is None:
-                return None
-            write = _write("insert", table, change.number, [])
-            write["row"] = encode(table.row(row))
-            for index in table.indexes:
-                data = index_data(table, index, row)
-                if data is not None:
-                    write["unique_add" if index.unique else "set_add"].append([index.number, data])
-            return write
-        before = change.before or []
-        relied = self.relied.get(table.number)
-        if relied is None:
-            relied = set(range(len(before)))
-        if row is None:
-            write = _write("delete", table, change.number, [])
-            checked = set(relied)
-            for index in table.indexes:
-                checked.update(index.slots)
-                data = b"".join(before[slot] for slot in index.slots)
-                if index.unique:
-                    if all(before[slot] != NULL for slot in index.slots):
-                        write["unique_del"].append([index.number, data])
-                else:
-                    write["set_del"].append([index.number, data])
-            write["checks"] = [[slot, before[slot]] for slot in sorted(checked)]
-            return write
-        after = [pack_value(value) for value in table.row(row)]
-        deltas = [
-            [slot, data]
-            for slot, data in enumerate(after)
-            if data != before[slot] and table.slots[slot] is not None
-        ]
-        write = _write("update", table, change.number, [])
-        write["deltas"] = deltas
-        changed = {slot for slot, _ in deltas}
-        # A column that was set to what it was: another's value in it must not stay.
-        checked = relied | (self.assigned.get(table.number, set()) - changed)
-        for index in table.indexes:
-            if changed.isdisjoint(index.slots):
-                continue
-            checked.update(index.slots)
-            old = b"".join(before[slot] for slot in index.slots)
-            new = b"".join(after[slot] for slot in index.slots)
-            if not index.unique:
-                write["set_del"].append([index.number, old])
-                write["set_add"].append([index.number, new])
-                continue
-            if all(before[slot] != NULL for slot in index.slots):
-                write["unique_del"].append([index.number, old])
-            if all(after[slot] != NULL for slot in index.slots):
-                write["unique_add"].append([index.number, new])
-        write["checks"] = [[slot, before[slot]] for slot in sorted(checked)]
-        return write
 
     # ------------------------------------------------------------ replay
 
@@ -790,61 +710,6 @@ class Transaction:
                     "another transaction changed what this one has read or written; try again"
                 )
             self.calls.append(call)
-
-
-# ---------------------------------------------------------------- rows and keys
-
-
-def _write(op: str, table: Table, number: int, checks: list[list[Any]]) -> dict[str, Any]:
-    return {
-        "op": op,
-        "t": table.number,
-        "n": str(number),
-        "checks": checks,
-        "fills": table.packed_fills,
-        "width": table.full_width,
-        "deltas": [],
-        "unique_add": [],
-        "unique_del": [],
-        "set_add": [],
-        "set_del": [],
-    }
-
-
-def _whole_row(row: bytes) -> list[list[Any]]:
-    """Checks that a row is just this one."""
-    return [[slot, data] for slot, data in enumerate(split(row))]
-
-
-def _clean_row(table: Table, row: Row) -> Row:
-    """SQLite's hook shows whole numbers in REAL columns as it stores them: as integers."""
-    if any(
-        column.affinity == "REAL" and type(value) is int
-        for column, value in zip(table.columns, row, strict=True)
-    ):
-        return tuple(
-            float(value) if column.affinity == "REAL" and type(value) is int else value
-            for column, value in zip(table.columns, row, strict=True)
-        )
-    return row
-
-
-def index_data(table: Table, index: Index, row: Row) -> bytes | None:
-    """The bytes of an index's columns; None: a unique index doesn't hold a row with NULL."""
-    by_slot = row if table.plain else table.row(row)
-    values = [by_slot[slot] for slot in index.slots]
-    if index.unique and None in values:
-        return None
-    return b"".join(map(pack_value, values))
-
-
-def split_filled(table: Table, row: bytes) -> list[bytes]:
-    """The bytes of each column, also of those that are younger than the row."""
-    parts = split(row)
-    if len(parts) < table.full_width:
-        fills = dict(map(tuple, table.packed_fills))
-        parts += [fills.get(slot, NULL) for slot in range(len(parts), table.full_width)]
-    return parts
 
 
 def _merged(steps: list[Step]) -> list[Step]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
-import apsw
 from sqlalchemy import types
 
-COLLATION = "rome_decimal"
 DECLARED = "DECIMAL_TEXT"  # its affinity is TEXT: digits are kept as they are
 
 
@@ -40,16 +38,3 @@ class RomeNumeric(types.Numeric[Any]):
             return Decimal(value) if isinstance(value, str) else Decimal(f"{value:.{scale}f}")
 
         return process
-
-
-def _compare(a: str, b: str) -> int:
-    try:
-        x, y = Decimal(a), Decimal(b)
-        return (x > y) - (x < y)
-    except InvalidOperation:
-        return (a > b) - (a < b)
-
-
-def register_collations(database: apsw.Connection) -> None:
-    """Of a database that has such columns."""
-    database.create_collation(COLLATION, _compare)

@@ -7,18 +7,16 @@ means there: NULL logic, ordering, affinities, savepoints, errors.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import apsw
 import apsw.ext
 
+from rome import functions
 from rome.catalogue import Schema
 from rome.rows import decode
 from rome.schema import Table, create_in, quote
-from rome.types import register_collations
 
 Row = tuple[Any, ...]
 
@@ -57,8 +55,7 @@ class Workspace:
         self._descriptions: dict[str, tuple[Row, ...] | None] = {}
         self.touches: list[Touch] = []
         self.open = False
-        register_functions(self.database)
-        register_collations(self.database)
+        functions.register(self.database)
 
     # ------------------------------------------------------------ tables
 
@@ -292,22 +289,3 @@ class Workspace:
                 if action.action == _READ and action.column_name:
                     columns.add(action.column_name.lower())
         return names, assigned, info.is_readonly
-
-
-# ---------------------------------------------------------------- functions of SQL
-
-
-def _regexp(pattern: str | None, text: str | None) -> bool | None:
-    if pattern is None or text is None:
-        return None
-    return re.search(str(pattern), str(text)) is not None
-
-
-def register_functions(database: apsw.Connection) -> None:
-    """What SQLAlchemy's SQLite dialect offers beside SQLite's own functions."""
-    functions: dict[str, tuple[Callable[..., Any], int]] = {
-        "regexp": (_regexp, 2),
-        "floor": (lambda x: None if x is None else math.floor(x), 1),
-    }
-    for name, (function, count) in functions.items():
-        database.create_scalar_function(name, function, count, deterministic=True)
