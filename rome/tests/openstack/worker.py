@@ -62,28 +62,68 @@ class Outcome(testtools.TestResult):
             self.text = self._exc_info_to_unicode(err, None)
 
 
-def redirect(url: str) -> None:
-    """Let each engine that oslo.db is asked to make for SQLite be one for `url`.
+class Redirection:
+    """Lets each engine that oslo.db is asked to make for SQLite be one for `url`.
 
     All services make their engines there, and so do oslo.db's own fixtures; some tests name
     SQLite in so many words, so that no option could send them elsewhere.
     """
-    from oslo_db.sqlalchemy import engines
-    from sqlalchemy.engine import make_url
 
-    original = engines.create_engine
-    target = make_url(url)
+    def __init__(self, url: str) -> None:
+        from oslo_db.sqlalchemy import engines, provision
+        from sqlalchemy.engine import make_url
 
-    def create_engine(sql_connection: Any, sqlite_fk: bool = False, **options: Any) -> Any:
-        if make_url(sql_connection).get_backend_name() != "sqlite":
-            return original(sql_connection, sqlite_fk=sqlite_fk, **options)
-        place = target
-        if not sqlite_fk and target.get_backend_name() == "rome":
+        self._make_url = make_url
+        self._target = make_url(url)
+        self._create = engines.create_engine
+        self._files: dict[str, str] = {}
+        self._made = 0
+        engines.create_engine = self._create_engine
+        dialect = self._target.get_backend_name()
+        if dialect not in provision.BackendImpl.impl.reg:
+            provision.BackendImpl.impl.dispatch_for(dialect)(_provisioning(provision, url))
+
+    def forget_files(self) -> None:
+        """Another test begins: SQLite's files are new ones."""
+        self._files.clear()
+
+    def _create_engine(self, sql_connection: Any, sqlite_fk: bool = False, **options: Any) -> Any:
+        asked = self._make_url(sql_connection)
+        if asked.get_backend_name() != "sqlite":
+            return self._create(sql_connection, sqlite_fk=sqlite_fk, **options)
+        place = self._place(asked.database)
+        if not sqlite_fk and self._target.get_backend_name() == "rome":
             # So that foreign keys are checked where the tests have SQLite check them.
-            place = target.update_query_dict({"foreign_keys": "off"})
-        return original(place, sqlite_fk=sqlite_fk, **options)
+            place = place.update_query_dict({"foreign_keys": "off"})
+        return self._create(place, sqlite_fk=sqlite_fk, **options)
 
-    engines.create_engine = create_engine
+    def _place(self, file: str | None) -> Any:
+        if file in (None, "", ":memory:") or "fresh" not in self._target.query:
+            return self._target
+        # Engines on one file share a database for the length of a test.
+        if file not in self._files:
+            self._made += 1
+            self._files[file] = f"{self._target.database}-{os.getpid()}-{self._made}"
+        shared = self._target.set(database=self._files[file])
+        return shared.difference_update_query(["fresh"])
+
+
+def _provisioning(provision: Any, url: str) -> Any:
+    """What oslo.db's own tests of migrations do to a database at their end: drop its tables."""
+
+    class Provisioning(provision.BackendImpl):
+        supports_drop_fk = False
+
+        def create_opportunistic_driver_url(self) -> str:
+            return url
+
+        def create_named_database(self, engine: Any, ident: str, conditional: bool = False) -> None:
+            raise NotImplementedError
+
+        def drop_named_database(self, engine: Any, ident: str, conditional: bool = False) -> None:
+            raise NotImplementedError
+
+    return Provisioning
 
 
 def count_statements() -> collections.Counter[str]:
@@ -128,8 +168,7 @@ def flattened(suite: Any) -> Iterator[unittest.TestCase]:
 def serve(requests: TextIO, answers: TextIO, job: dict[str, Any]) -> None:
     """Load the tests, tell them, and run those that are asked for."""
     importlib.import_module(job["package"])
-    if job["url"]:
-        redirect(job["url"])
+    redirection = Redirection(job["url"]) if job["url"] else None
     counts = count_statements()
     tests = load(job["modules"])
     ids = [test.id() for test in tests]
@@ -140,6 +179,8 @@ def serve(requests: TextIO, answers: TextIO, job: dict[str, Any]) -> None:
         name = test.id()
         result = Outcome()
         counts.clear()
+        if redirection:
+            redirection.forget_files()
         start = time.perf_counter()
         unittest.TestSuite([test]).run(result)
         answers.write(json.dumps({
