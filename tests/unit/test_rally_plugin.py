@@ -293,7 +293,7 @@ def test_so_many_are_under_way_as_is_wanted(attempt: Try) -> None:
 def test_polls_are_lists_of_names_since_the_last(attempt: Try) -> None:
     done = attempt(counts=(1,))
     lists = [path for method, _, path in attempt.cloud.asked if "status=ACTIVE" in path]
-    assert lists[0] == "/compute/servers?all_tenants=1&status=ACTIVE&name=^load-site1-[0-9]%2B$"
+    assert lists[0] == "/compute/servers?all_tenants=1&status=ACTIVE&name=load-site1-"
     assert all("changes-since" in path for path in lists[1:])
     assert not any("detail" in path for path in lists)
     regions = {region for _, region, path in attempt.cloud.asked if "status=" in path}
@@ -308,7 +308,7 @@ def test_regions_are_looked_at_in_turn(attempt: Try) -> None:
     assert done.statuses == {"load-site1-00001": "TIMEOUT"}
     looks = [(region, path) for _, region, path in attempt.cloud.asked if "status=ACTIVE" in path]
     assert [region for region, _ in looks[:6]] == ["site1", "site2", "site3"] * 2
-    assert looks[0][1] == "/compute/servers?all_tenants=1&status=ACTIVE&name=^load-"
+    assert looks[0][1] == "/compute/servers?all_tenants=1&status=ACTIVE&name=load-"
 
 
 def test_each_compute_that_is_named_boots_a_vm_before_the_load(attempt: Try) -> None:
