@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import json
 import os
 import subprocess
 import tarfile
@@ -21,6 +22,11 @@ options:
   configuration: {description: Files and folders., type: list}
   units: {description: Whose journals., type: list}
   databases: {description: Of MariaDB., type: list}
+  urls:
+    description: >
+      name -> SQLAlchemy's URL of a database that no tool of its own dumps; never logged.  It
+      needs the Python of an environment that has SQLAlchemy.
+    type: dict
   versions: {description: "Words of a command that prints versions", type: list}
   secrets: {description: "name -> text that must not get out", type: dict}
 """
@@ -34,6 +40,7 @@ def main() -> None:
             "configuration": {"type": "list", "elements": "str", "default": []},
             "units": {"type": "list", "elements": "str", "default": []},
             "databases": {"type": "list", "elements": "str", "default": []},
+            "urls": {"type": "dict", "no_log": True, "default": {}},
             "versions": {"type": "list", "elements": "str", "default": []},
             "secrets": {"type": "dict", "no_log": True, "default": {}},
         },
@@ -51,6 +58,8 @@ def main() -> None:
     for database in args["databases"]:
         command = ["mariadb-dump", "--single-transaction", "--routines", database]
         files[f"database/{database}.sql"] = output_of(module, command)
+    for name, url in args["urls"].items():
+        files[f"database/{name}.jsonl"] = rows_of(module, name, url)
     if args["versions"]:
         files["versions.txt"] = output_of(module, args["versions"])
     archive = pack({name: mask(data, args["secrets"]) for name, data in files.items()})
@@ -76,6 +85,28 @@ def output_of(module: AnsibleModule, command: list[str]) -> bytes:
         module.warn(f"{' '.join(command)}: {done.stderr.decode(errors='replace').strip()}")
         return done.stdout + b"\n" + done.stderr
     return done.stdout
+
+
+def rows_of(module: AnsibleModule, name: str, url: str) -> bytes:
+    """Every row of a database as a line of JSON, table by table; a failure is a line, too."""
+    import sqlalchemy
+
+    lines: list[str] = []
+    engine = sqlalchemy.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            tables = sqlalchemy.MetaData()
+            tables.reflect(connection)
+            for table in tables.sorted_tables:
+                for row in connection.execute(table.select()).mappings():
+                    lines.append(json.dumps({"table": table.name, **row}, default=str))
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        words = f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"
+        module.warn(f"{name}: {words}")
+        lines.append(json.dumps({"error": words}))
+    finally:
+        engine.dispose()
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def mask(data: bytes, secrets: dict[str, str]) -> bytes:

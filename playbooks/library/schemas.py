@@ -84,9 +84,11 @@ def migrate(schema: dict[str, Any], environment: dict[str, str]) -> dict[str, An
             env={**os.environ, **environment}, capture_output=True, text=True, check=False, cwd="/",
         )  # fmt: skip
         if done.returncode:
-            last = (done.stderr or done.stdout).strip().splitlines()[-4:]
+            said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+            # Warnings may follow what went wrong.
+            last = [line.strip() for line in said if "Error" in line or "[SQL" in line] or said
             failure = f"{schema['name']}: '{' '.join(words[:4])}' ended with {done.returncode}: "
-            failure += " / ".join(last)
+            failure += " / ".join(last[-3:])
             break
     return {
         "name": schema["name"],

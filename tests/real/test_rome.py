@@ -1,0 +1,214 @@
+"""OpenStack's databases on a Redis Cluster over three sites: it boots VMs, fails over, moves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from discovery_xp import databases, software
+from discovery_xp.plan import key_value_store
+from discovery_xp.testbed import Testbed
+from tests.real.conftest import HOME, Cli
+from tests.real.test_deploy import deploy, files_with, kill_in, on, status
+from tests.real.traces import traces
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+
+CLOUD = """
+name: keys
+sites:
+  - {name: near, data: 1}
+  - {name: far, count: 2, controllers: 0, computes: 0, data: 1}
+network: {delay: 5ms}
+"""
+ROME = "openstack: {backend: rome, rome: {replicas: 1}}\n"
+FOLDER = HOME / "testbeds/keys"
+MASTER = "near-master-1"
+NODES = ("near-data-1", "far1-data-1", "far2-data-1")
+
+
+@pytest.fixture(scope="module")
+def cloud(cli: Cli) -> Iterator[str]:
+    """A cloud whose making was killed while its cluster was made, and resumed."""
+    path = cli.topology("keys", CLOUD + ROME)
+    kill_in(cli, path, "key/value store")
+    said = deploy(cli, path).stdout
+    assert re.search(r"near .* ACTIVE .* near-compute-1", said), said
+    yield path
+    cli.run("destroy")
+    assert traces() == []
+
+
+def store() -> databases.Store:
+    testbed = Testbed("keys")
+    testbed.folder = FOLDER
+    found = key_value_store(testbed.load().plan)
+    assert found is not None
+    return found
+
+
+def passwords() -> dict[str, str]:
+    return dict(json.loads((FOLDER / "passwords.json").read_text()))
+
+
+def redis(cli: Cli, host: str, *words: str, user: str = "default", port: int = 6379) -> str:
+    """What a Redis process answers; the password is on the command line of a test alone."""
+    password = passwords()["redis" if user == "default" else "database"]
+    login = f"--no-auth-warning --user {user} --pass {password} -p {port}"
+    return on(cli, host, f"redis-cli {login} {' '.join(words)}").strip()
+
+
+def boot(cli: Cli, name: str) -> str:
+    """Ask for a VM, delete it; returns the status that it got to."""
+    said = cli.run("openstack", "server", "create", "--flavor", "m1.tiny", "--image", "discovery",
+                   "--no-network", "--wait", "-f", "json", name).stdout  # fmt: skip
+    cli.run("openstack", "server", "delete", "--wait", name)
+    return str(json.loads(said)["status"])
+
+
+def test_the_nodes_are_one_cluster_each_with_a_master_and_a_copy_of_another(
+    cli: Cli, cloud: str
+) -> None:
+    for host in NODES:
+        assert "cluster_state:ok" in redis(cli, host, "cluster", "info")
+        assert "role:master" in redis(cli, host, "info", "replication")
+        assert "master_link_status:up" in redis(cli, host, "info", "replication", port=6380)
+        assert redis(cli, host, "config", "get", "appendfsync").split() == [
+            "appendfsync",
+            "everysec",
+        ]
+
+
+def test_each_database_is_on_the_master_that_the_plan_says_and_nothing_else_is(
+    cli: Cli, cloud: str
+) -> None:
+    laid_out = store()
+    for host in NODES:
+        own = [tag for name, tag in laid_out.tags.items() if laid_out.master_of(name).host == host]
+        counts = [
+            int(redis(cli, host, "cluster", "countkeysinslot", str(databases.key_slot(tag))))
+            for tag in own
+        ]
+        assert len(own) == 2
+        assert all(counts), dict(zip(own, counts, strict=True))
+        assert sum(counts) == int(redis(cli, host, "dbsize"))
+
+
+def test_mariadb_holds_what_rome_does_not_carry(cli: Cli, cloud: str) -> None:
+    query = "mariadb --batch --skip-column-names --execute='SHOW DATABASES'"
+    system = {"information_schema", "mysql", "performance_schema", "sys"}
+    assert set(on(cli, MASTER, query).split()) - system == {"neutron"}
+
+
+def test_nobody_gets_in_without_a_password_and_services_do_not_administer(
+    cli: Cli, cloud: str
+) -> None:
+    assert "NOAUTH" in on(cli, NODES[0], "redis-cli ping")
+    assert "NOPERM" in redis(cli, NODES[0], "config", "set", "maxmemory", "1", user="rome")
+    assert redis(cli, NODES[0], "ping", user="rome") == "PONG"
+    for host in NODES:
+        address = on(cli, host, "hostname -I").split()
+        listening = on(cli, host, "ss --listening --tcp --numeric --no-header").split()
+        places = {
+            word.rpartition(":")[0] for word in listening if word.endswith((":6379", ":6380"))
+        }
+        assert places <= {*address, "127.0.0.1"}
+
+
+def test_rome_is_where_databases_are_asked_and_nowhere_else(cli: Cli, cloud: str) -> None:
+    for host in (MASTER, "near-controller-1"):
+        assert on(cli, host, "cat /opt/openstack/.sqlalchemy_rome") == software.ROME.digest
+    assert on(cli, "near-compute-1", "ls /opt/openstack/.sqlalchemy_rome 2>&1; true").startswith(
+        "ls: cannot access"
+    )
+
+
+def test_deploy_again_changes_nothing(cli: Cli, cloud: str) -> None:
+    look = "systemctl show --value --property=MainPID redis-server redis-replica-1"
+    before = [on(cli, host, look) for host in NODES]
+    deploy(cli, cloud)
+    assert json.loads((FOLDER / "deployment.json").read_text())["changes"] == 0
+    assert [on(cli, host, look) for host in NODES] == before
+
+
+def test_a_boot_works_after_a_restart_of_redis(cli: Cli, cloud: str) -> None:
+    on(cli, NODES[0], "systemctl restart redis-server")
+    assert boot(cli, "after-restart") == "ACTIVE"
+
+
+def test_status_and_backup_have_redis_and_no_password(cli: Cli, cloud: str, tmp_path: Path) -> None:
+    seen = {(service["host"], service["unit"]) for service in status(cli)["services"]}
+    assert {(host, unit) for host in NODES for unit in ("redis-server", "redis-replica-1")} <= seen
+    folder = tmp_path / "backup"
+    cli.run("backup", "--to", str(folder))
+    assert files_with([*passwords().values()], folder) == []
+    mappings = [
+        json.loads(line)
+        for line in (folder / MASTER / "rome/database/nova_api.jsonl").read_text().splitlines()
+        if '"cell_mappings"' in line
+    ]
+    assert {row["name"] for row in mappings} == {"cell0", "cell1"}
+    assert all("<database>" in row["database_connection"] or "{password}" in
+               row["database_connection"] for row in mappings)  # fmt: skip
+    redis_records = folder / "far1-data-1/redis"
+    assert "appendonly yes" in next((redis_records / "configuration").rglob("*.conf")).read_text()
+    assert (redis_records / "journal/redis-server.log").stat().st_size
+
+
+def test_a_bench_counts_what_rome_and_redis_did(cli: Cli, cloud: str, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    cli.run("bench", cloud, "--vms", "4", "--keep", "--results", str(results), timeout_s=900)
+    (folder,) = (results / "keys").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["backend"], record["vms"]["active"]) == ("complete", "rome", 4)
+    assert record["options"]["databases"] == {
+        name: "mysql" if name == "neutron" else "rome" for name in databases.OWNERS
+    }
+    assert (record["options"]["nodes"], record["options"]["replicas"]) == (3, 1)
+    assert {"sqlalchemy-rome", "apsw", "redis-server", "mariadb-server"} <= record[
+        "versions"
+    ].keys()
+
+    def rows(table: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = pq.read_table(folder / f"{table}.parquet").to_pylist()
+        return found
+
+    counted = [row for row in rows("statements") if row["service"].startswith("nova")]
+    assert sum(row["round_trips"] for row in counted) > 50
+    assert {"SELECT", "INSERT", "UPDATE", "COMMIT"} <= {row["kind"] for row in counted}
+    assert all(row["bytes_sent"] for row in counted if row["round_trips"])
+    sent = [row for row in rows("traffic") if row["service"] == "redis"]
+    assert {row["host"] for row in sent} >= {*NODES, MASTER, "near-controller-1"}
+    used = {(row["service"], row["host"]) for row in rows("usage") if row["cpu_s"]}
+    assert {("redis-server", host) for host in NODES} <= used
+    page = (folder / "report.html").read_text()
+    assert "neutron on mysql" in page
+
+
+def test_a_replica_takes_the_place_of_a_master_that_dies(cli: Cli, cloud: str) -> None:
+    on(cli, store().master_of("nova").host, "systemctl stop redis-server")
+    lost = [each["unit"] for each in status(cli, code=1)["services"] if each["state"] != "active"]
+    assert lost == ["redis-server"]
+    assert boot(cli, "failed-over") == "ACTIVE"
+    deploy(cli, cloud)
+    assert status(cli)["is_healthy"]
+
+
+def test_databases_that_go_elsewhere_begin_anew(cli: Cli, cloud: str) -> None:
+    before = passwords()
+    said = deploy(cli, cli.topology("moved", CLOUD))
+    assert "other databases: the cloud goes first" in said.stderr
+    assert "ACTIVE" in said.stdout
+    assert before.items().isdisjoint(passwords().items())
+    report = status(cli)
+    assert report["is_healthy"]
+    assert not [each for each in report["services"] if each["unit"].startswith("redis")]
+    for host in NODES:
+        left = "ls -d /etc/redis/discovery-xp /var/lib/redis/discovery-xp; pgrep -l redis; true"
+        assert on(cli, host, left) == ""
