@@ -32,8 +32,6 @@ def _no_table(error: Any, match: Any, _engine: Any, _disconnect: Any) -> None:
     raise exception.DBNonExistentTable(match.group("table").split("\n")[0], error)
 
 
-@exc_filters.filters(
-    "rome", exc.OperationalError, r"^.*(?:no answer from Redis|Redis: (?:CLUSTERDOWN|LOADING)).*"
-)
+@exc_filters.filters("rome", exc.OperationalError, r"^.*no answer from Redis.*")
 def _unreachable(error: Any, _match: Any, _engine: Any, _disconnect: Any) -> None:
     raise exception.DBConnectionError(error)

@@ -26,15 +26,16 @@ from rome.stores.base import Traffic
 Address = tuple[str, int]
 
 # Answers of a node that may be right a moment later: it loads its data, or a failover runs.
-_PASSING = ("LOADING", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "BUSY", "READONLY")
+# While keys move to another node (ASK), a script would see only some of them.
+_PASSING = ("ASK", "LOADING", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "BUSY", "READONLY")
 
 
 @dataclass(frozen=True)
 class Server:
     """Where Redis is, and who asks.
 
-    `patience` is how many seconds a command may wait for a failover or a restart;
-    `timeout` how many for one answer.
+    `patience` is how many seconds a command may wait for a failover or a restart, from the
+    first trouble on; `timeout` how many for one answer.
     """
 
     addresses: tuple[Address, ...]
@@ -76,28 +77,26 @@ class Wire:
     def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The answers of several commands in one round trip; the first error is raised."""
         packed = b"".join(hiredis.pack_command(tuple(command)) for command in commands)
-        deadline = time.monotonic() + self.server.patience
-        asking = False
+        deadline: float | None = None
         attempt = 0
         while True:
+            if attempt == 1:
+                deadline = time.monotonic() + self.server.patience
             attempt += 1
             try:
-                answers = self._exchange(packed, len(commands), asking)
+                answers = self._exchange(packed, len(commands))
             except Lost as lost:
-                self.close()
-                self._wait(deadline, attempt, f"no answer from Redis: {lost}")
+                self._wait(deadline, attempt, str(lost))
                 continue
-            asking = False
             error = next((a for a in answers if isinstance(a, hiredis.ReplyError)), None)
             if error is None:
                 return answers
             text = str(error)
             word = text.split(" ", 1)[0]
-            if word in ("MOVED", "ASK"):
+            if word == "MOVED":
                 host, _, port = text.split(" ")[2].rpartition(":")
                 self.close()
                 self._address = (host or self._last_host, int(port))
-                asking = word == "ASK"
                 if attempt > 5:
                     self._wait(deadline, attempt, text)
                 continue
@@ -111,23 +110,23 @@ class Wire:
                 return answers
             raise OperationalError(f"Redis: {text}")
 
-    def _wait(self, deadline: float, attempt: int, why: str) -> None:
-        if time.monotonic() >= deadline:
-            raise OperationalError(f"{why} (waited {self.server.patience:g} s)")
-        time.sleep(min(0.5, 0.01 * 2**attempt) * (0.5 + random.random() / 2))
+    def _wait(self, deadline: float | None, attempt: int, why: str) -> None:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise OperationalError(
+                f"no answer from Redis: {why} (waited {self.server.patience:g} s)"
+            )
+        time.sleep(min(0.5, 0.01 * 2 ** min(attempt, 10)) * (0.5 + random.random() / 2))
 
     # ------------------------------------------------------------ bytes
 
-    def _exchange(self, packed: bytes, count: int, asking: bool) -> list[Any]:
+    def _exchange(self, packed: bytes, count: int) -> list[Any]:
         if self._socket is None or self._process != os.getpid():
             self._connect()
         if self._socket is None:
             raise InternalError("no socket")
         traffic = self.traffic
+        done = False
         try:
-            if asking:
-                packed = hiredis.pack_command(("ASKING",)) + packed
-                count += 1
             self._socket.sendall(packed)
             traffic.round_trips += 1
             traffic.sent += len(packed)
@@ -141,15 +140,20 @@ class Wire:
                 reader.feed(data)
                 while (answer := reader.gets()) is not False:
                     answers.append(answer)
-            return answers[1:] if asking else answers
+            done = True
+            return answers
         except (OSError, hiredis.ProtocolError) as error:
             raise Lost(error) from error
+        finally:
+            if not done:
+                # Whatever it was, also an interruption from outside: what is still to come
+                # on this socket must not be taken for the next command's answer.
+                self.close()
+                self._address = None  # that node may be gone, or hang: ask all others
 
     def _connect(self) -> None:
         if self._process != os.getpid():
-            # A socket of the parent: it goes on there, so it isn't shut down here.
-            if self._socket is not None:
-                self._socket.detach()
+            # A socket of the parent: it goes on there, so it is closed, but not shut down.
             self._connection = self._socket = self._address = None
             self._process = os.getpid()
         self._reader = hiredis.Reader()
@@ -175,7 +179,8 @@ class Wire:
             "port": address[1],
             "username": server.username,
             "password": server.password,
-            "socket_timeout": server.timeout,
+            # Also for the answers to its greeting: a node that hangs may still accept.
+            "socket_timeout": server.connect_timeout,
             "socket_connect_timeout": server.connect_timeout,
             "protocol": 2,
         }
@@ -187,6 +192,7 @@ class Wire:
         connection.connect()
         self._connection = connection
         self._socket = connection._sock
+        connection._sock.settimeout(server.timeout)
         self._address = address
         self._last_host = address[0]
 
