@@ -146,9 +146,23 @@ class ForeignKeys:
             if before is not None and all(
                 pack_value(value) == before[slot]
                 for slot, value in zip(foreign.slots, values, strict=True)
-            ):
+            ) and not self._gone_here(foreign, values):
                 continue
             yield foreign, values
+
+    def _gone_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
+        """Whether this transaction has deleted the parent, or given it another key."""
+        name = foreign.parent.lower()
+        for change in self._transaction.changes.values():
+            if change.base is None or change.table.name.lower() != name:
+                continue
+            parent, slots = self._parent(foreign)
+            before = change.values_before
+            if [before[slot] for slot in slots] == values and (
+                change.row is None or _at(parent, change.row, slots) != values
+            ):
+                return True
+        return False
 
     def parents_found(self, steps: Sequence[Step], answer: Sequence[list[bytes]]) -> None:
         """Raise IntegrityError if a step found no row that is still there."""
