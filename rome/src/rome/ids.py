@@ -37,6 +37,11 @@ class Ids:
             self._blocks[table] = (first + count, last)
             return first
 
+    def forget(self, table: int) -> None:
+        """Somebody else has numbers of our block: take another one next time."""
+        with self._lock:
+            self._blocks.pop(table, None)
+
     def passed(self, table: int, number: int) -> None:
         """An application chose this number itself."""
         with self._lock:

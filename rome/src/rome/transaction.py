@@ -637,6 +637,9 @@ class Transaction:
                 if attempt == REPLAYS - 1:
                     break
                 reason = error
+            if isinstance(reason, Duplicate) and reason.index < 0:
+                # Given out twice: a failover or a restart has lost what was reserved.
+                self.ids.forget(reason.table)
             self.replays += 1
             time.sleep(random.random() * min(0.05, 0.001 * 2**attempt))
             self._replay(isinstance(reason, SchemaChanged))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -38,8 +39,11 @@ from rome.stores.redis_wire import Server, Wire
 
 
 @functools.cache
-def _script(name: str) -> tuple[str, str]:
+def _script(name: str, frees: bool) -> tuple[str, str]:
     text = (files("rome.stores") / f"{name}.lua").read_text()
+    if frees:
+        # Redis runs it even when its memory is full.
+        text = text.replace("#!lua\n", "#!lua flags=allow-oom\n", 1)
     return text, hashlib.sha1(text.encode()).hexdigest()
 
 
@@ -61,9 +65,17 @@ class RedisStore:
         own = "" if tag in (None, database) else database
         self.prefix = f"{{{tag or database}}}{own}:"
         self._replicas = replicas
+        # A commit is sent again for as long as `patience`, and each time for one answer.
+        self._remember = int(2 * (server.patience + server.timeout)) + 1
 
-    def _run(self, name: str, *arguments: bytes, after: Sequence[Sequence[Any]] = ()) -> Any:
-        text, digest = _script(name)
+    def _run(
+        self,
+        name: str,
+        *arguments: bytes,
+        after: Sequence[Sequence[Any]] = (),
+        frees: bool = False,
+    ) -> Any:
+        text, digest = _script(name, frees)
         commands = [("EVALSHA", digest, 1, self.prefix, *arguments), *after]
         answers = self._wire.pipeline(commands)
         if isinstance(answers[0], hiredis.ReplyError):  # NOSCRIPT
@@ -74,7 +86,7 @@ class RedisStore:
     # ------------------------------------------------------------ schema
 
     def schema(self) -> tuple[str, Mapping[str, bytes]]:
-        version, flat = self._run("schema")[0]
+        version, flat = self._run("schema_read")[0]
         names = [name.decode() for name in flat[::2]]
         return version.decode(), dict(zip(names, flat[1::2], strict=True))
 
@@ -86,7 +98,7 @@ class RedisStore:
         empty: Sequence[int],
     ) -> str:
         request = [version, [list(put) for put in puts.items()], list(drops), list(empty)]
-        answer = self._run("schema", _pack(request))[0]
+        answer = self._run("schema", _pack(request), frees=not puts)[0]
         if answer[0] == b"schema":
             raise SchemaChanged
         if answer[0] == b"filled":
@@ -115,10 +127,11 @@ class RedisStore:
             "childless": commit.childless,
             "reads": commit.reads,
             "used": commit.used,
-            "remember": commit.remember,
+            "remember": max(commit.remember, self._remember),
         }
         wait = [("WAIT", self._replicas, 2000)] if self._replicas else []
-        answers = self._run("commit", _pack(request), after=wait)
+        frees = all(write["op"] == "delete" for write in commit.writes)
+        answers = self._run("commit", _pack(request), after=wait, frees=frees)
         word, *rest = answers[0]
         if word == b"schema":
             raise SchemaChanged
@@ -206,6 +219,8 @@ class RedisStore:
 
     def _keys(self, start: bytes) -> Iterator[bytes]:
         """Keys of this database that begin so."""
+        # SCAN goes to any node: a command with a key finds the right one first.
+        self._wire.call("EXISTS", self.prefix + "meta")
         pattern = b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^" else bytes([c]) for c in start)
         cursor = b"0"
         while True:
@@ -218,8 +233,10 @@ class RedisStore:
 
     def keys(self) -> Iterator[tuple[bytes, int]]:
         """Every key of this database, with the bytes of memory that it takes."""
-        for key in self._keys(self.prefix.encode()):
-            yield key, self._wire.call("MEMORY", "USAGE", key, "SAMPLES", 0) or 0
+        found = self._keys(self.prefix.encode())
+        while page := list(itertools.islice(found, 500)):
+            usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 0) for key in page])
+            yield from ((key, size or 0) for key, size in zip(page, usage, strict=True))
 
     def drop(self) -> None:
         """Remove the database."""

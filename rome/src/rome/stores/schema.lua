@@ -1,8 +1,7 @@
 #!lua
--- The schema: read it (no arguments but the prefix), or change it.
+-- A change of the schema.
 local P = KEYS[1]
 local version = redis.call('HGET', P .. 'meta', 'schema') or '0'
-if #ARGV == 0 then return {version, redis.call('HGETALL', P .. 'schema')} end
 local expected, puts, drops, empty = unpack(cmsgpack.unpack(ARGV[1]))
 if version ~= expected then return {'schema'} end
 for _, t in ipairs(empty) do
@@ -10,4 +9,9 @@ for _, t in ipairs(empty) do
 end
 for _, name in ipairs(drops) do redis.call('HDEL', P .. 'schema', name) end
 for _, put in ipairs(puts) do redis.call('HSET', P .. 'schema', put[1], put[2]) end
-return {'done', tostring(redis.call('HINCRBY', P .. 'meta', 'schema', 1))}
+-- A version that never was before, not even in data that a crash or a failover has lost:
+-- clients may still have the schema that belonged to it.
+local now = redis.call('TIME')
+local new = math.max(tonumber(version) + 1, tonumber(now[1]) * 1000000 + tonumber(now[2]))
+redis.call('HSET', P .. 'meta', 'schema', string.format('%.0f', new))
+return {'done', string.format('%.0f', new)}
