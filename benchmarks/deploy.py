@@ -87,6 +87,7 @@ KINDS = {
     "placement-api": "gunicorn:placement",
     "neutron-api": "gunicorn:neutron",
     "mariadb": "mariadbd",
+    "redis": "redis-server",
     "rabbitmq-server": "beam.smp",
     "memcached": "memcached",
 }
