@@ -421,7 +421,7 @@ def _forked() -> None:
     global _shared_lock
     _shared_lock = threading.Lock()
     for found in list(_shared.values()):
-        found.ids.forget()
+        found.ids.restart()
 
 
 os.register_at_fork(after_in_child=_forked)

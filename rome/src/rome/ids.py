@@ -52,7 +52,7 @@ class Ids:
                 else:
                     self._blocks.pop(table, None)
 
-    def forget(self) -> None:
+    def restart(self) -> None:
         """Start without any blocks, in a forked child."""
         self._lock = threading.Lock()
         self._blocks = {}

@@ -204,11 +204,15 @@ class Transaction:
         raise ConflictError("the schema is changed by others all the time; try again")
 
     def _new_schema(self) -> None:
-        if not self.clean:
+        if self.changes:
             raise ConflictError("the schema was changed during this transaction; try again")
         self.work.use(self.catalogue.load(self.store))
         self.loaded = {}
         self.partial.clear()
+        if self.savepoints:
+            self.work.begin()
+            for name, _ in self.savepoints:
+                self.work.run(f'SAVEPOINT "{name}"')
 
     def _run_once(self, call: Call) -> Result:
         plan = call.plan
