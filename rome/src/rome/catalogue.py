@@ -175,7 +175,7 @@ class Catalogue:
             store.drop_rows(table.number)
         for table, indexes in plan.dropped_indexes:
             self._clean(store, table, indexes)
-        self._finish(store)
+        self.finish(store)
         return self.schema
 
     def _plan(self, before: list[Any], after: list[Any], store: Store) -> _Plan:
@@ -301,7 +301,7 @@ class Catalogue:
             self._entries[name] = to_entry(table)
         self.schema = _schema(version, tables)
 
-    def _finish(self, store: Store) -> None:
+    def finish(self, store: Store) -> None:
         """Build the indexes that aren't ready: also those that another process left."""
         for table in list(self.schema.tables.values()):
             if all(index.ready for index in table.indexes):

@@ -231,6 +231,25 @@ class RedisStore:
 
     # ------------------------------------------------------------ the whole
 
+    def examine(self, request: dict[str, Any]) -> list[Any]:
+        """One page of a check (check.lua).  Raises SchemaChanged."""
+        word, *rest = self._run("check", _pack(request))[0]
+        if word == b"schema":
+            raise SchemaChanged
+        return rest
+
+    def highest(self, table: int) -> int:
+        """The highest row number that was handed out."""
+        return int(self._wire.call("HGET", self.prefix + "ids", table) or 0)
+
+    def fields(self, name: str) -> list[str]:
+        """The fields of one of the database's own hashes."""
+        return [field.decode() for field in self._wire.call("HKEYS", self.prefix + name)]
+
+    def key_names(self) -> Iterator[bytes]:
+        """Every key of this database."""
+        return self._keys(self.prefix.encode())
+
     def keys(self) -> Iterator[tuple[bytes, int]]:
         """Every key of this database, with the bytes of memory that it takes."""
         found = self._keys(self.prefix.encode())
