@@ -250,7 +250,7 @@ class RedisStore:
         """Every key of this database."""
         return self._keys(self.prefix.encode())
 
-    def keys(self) -> Iterator[tuple[bytes, int]]:
+    def memory(self) -> Iterator[tuple[bytes, int]]:
         """Every key of this database, with the bytes of memory that it takes."""
         found = self._keys(self.prefix.encode())
         while page := list(itertools.islice(found, 500)):
