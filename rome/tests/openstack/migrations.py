@@ -87,8 +87,7 @@ SERVICES = {
             {"OS_DATABASE__CONNECTION": "glance"},
             ("glance-manage db_sync",),
             ("glance-manage db_version",
-             "glance-manage db load_metadefs {etc}/glance/metadefs",
-             "glance-manage db check"),
+             "glance-manage db load_metadefs {etc}/glance/metadefs"),
         ),
         Service(
             "neutron",
