@@ -16,8 +16,7 @@ from discovery_xp.topology import OpenStack
 
 MYSQL, ROME = "mysql", "rome"
 
-# Every database and the service that owns it, the most asked first: where there are several
-# masters, neighbours in this list are held by different ones.
+# Every database and the service that owns it, the most asked first.
 OWNERS: Mapping[str, str] = {
     "nova": "nova",
     "nova_api": "nova",
@@ -91,15 +90,15 @@ def held_by(cloud: OpenStack, holder: str) -> list[str]:
     return [name for name, own in holders(cloud).items() if own == holder]
 
 
-def store(cloud: OpenStack, master: str, data: Sequence[str]) -> Store | None:
-    """How Redis is laid out over the data hosts, the nearest to the master first.
+def store(cloud: OpenStack, master: str, near: Sequence[str], far: Sequence[str]) -> Store | None:
+    """How Redis is laid out over the data hosts at the master's site, and those elsewhere.
 
     Without data hosts the one server is on the master.  None where MariaDB holds all;
     raises Refused where the hosts are too few for what is asked.
     """
     if cloud.backend != ROME:
         return None
-    asked = cloud.rome
+    asked, data = cloud.rome, [*near, *far]
     kind = asked.store
     if kind == "auto":
         kind = "cluster" if len(data) >= MIN_MASTERS else "server"
@@ -126,8 +125,10 @@ def store(cloud: OpenStack, master: str, data: Sequence[str]) -> Store | None:
         for copy in range(1, asked.replicas + 1)
         for place, host in enumerate(data)
     ]
-    return Store(kind, (*masters, *replicas), asked.persistence,
-                 spread(held_by(cloud, ROME), ranges))  # fmt: skip
+    return Store(
+        kind, (*masters, *replicas), asked.persistence,
+        spread(held_by(cloud, ROME), ranges[: len(near)], ranges[len(near) :]),
+    )  # fmt: skip
 
 
 def slot_ranges(masters: int) -> list[tuple[int, int]]:
@@ -141,16 +142,24 @@ def key_slot(tag: str) -> int:
     return binascii.crc_hqx(tag.encode(), 0) % SLOTS
 
 
-def spread(databases: Sequence[str], ranges: Sequence[tuple[int, int]]) -> dict[str, str]:
-    """A hash tag for each database, so that the masters take turns; always the same ones."""
+def spread(
+    names: Sequence[str], near: Sequence[tuple[int, int]], far: Sequence[tuple[int, int]]
+) -> dict[str, str]:
+    """A hash tag for each database, so that the masters take turns; always the same ones.
+
+    `near` are the slots of the masters at the site where all services but Nova's run: what
+    these ask stays there.  Nova's databases are asked from every site and take the far
+    masters first.
+    """
 
     def tag(database: str, first: int, last: int) -> str:
         numbered = (f"{database}{number}" for number in itertools.count())
         return next(tag for tag in numbered if first <= key_slot(tag) <= last)
 
+    everywhere = itertools.cycle([*far, *near])
+    at_home = itertools.cycle([*reversed(near)] or far)
     return {
-        database: tag(database, *ranges[place % len(ranges)])
-        for place, database in enumerate(databases)
+        name: tag(name, *next(everywhere if OWNERS[name] == "nova" else at_home)) for name in names
     }
 
 

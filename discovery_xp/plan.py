@@ -265,8 +265,9 @@ def key_value_store(plan: Plan) -> databases.Store | None:
 def _store(cloud: OpenStack, hosts: Sequence[PlannedHost]) -> databases.Store | None:
     master = next(host for host in hosts if "master" in host.roles)
     data = [host for host in hosts if "data" in host.roles]
-    data.sort(key=lambda host: host.site != master.site)
-    return databases.store(cloud, master.name, [host.name for host in data])
+    near = [host.name for host in data if host.site == master.site]
+    far = [host.name for host in data if host.site != master.site]
+    return databases.store(cloud, master.name, near, far)
 
 
 def with_links(plan: Plan, links: Iterable[PlannedLink]) -> Plan:

@@ -53,7 +53,7 @@ def test_plan_says_what_holds_which_database() -> None:
         assert words in server
     cluster = discovery_xp("plan", "--sites", "3", "--backend", "rome").stdout
     assert "databases on a Redis Cluster of 3 masters, no copy of each, on disk" in cluster
-    assert "  nova, keystone on site1-data-1\n" in cluster
+    assert "  nova on site2-data-1\n" in cluster
     assert "would need" not in cluster
     assert "databases on" not in discovery_xp("plan", "--sites", "3", "--backend", "mysql").stdout
 

@@ -1,5 +1,4 @@
 import itertools
-from pathlib import Path
 
 import pytest
 
@@ -7,7 +6,7 @@ from discovery_xp import cloud, databases
 from discovery_xp.databases import Node, key_slot, slot_ranges, spread
 from discovery_xp.errors import Refused
 from discovery_xp.plan import Plan, key_value_store, make_plan
-from discovery_xp.topology import OpenStack, Rome, derive_topology, parse_topology
+from discovery_xp.topology import OpenStack, derive_topology, parse_topology
 
 ROME = OpenStack(backend="rome")
 CARRIED = ["nova", "nova_api", "placement", "keystone", "glance", "nova_cell0"]
@@ -195,26 +194,64 @@ def test_each_slot_has_one_master_and_shares_are_equal(masters: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize("masters", [3, 4, 6, 8, 25])
-def test_databases_are_spread_over_the_masters_by_their_tags(masters: int) -> None:
-    ranges = slot_ranges(masters)
-    tags = spread(CARRIED, ranges)
-    places = [
-        next(place for place, (first, last) in enumerate(ranges) if first <= key_slot(tag) <= last)
-        for tag in tags.values()
-    ]
-    assert places == [place % masters for place in range(len(CARRIED))]
+def places_of(near: int, far: int) -> dict[str, int]:
+    """Which master takes each database: the near ones come first."""
+    ranges = slot_ranges(near + far)
+    tags = spread(CARRIED, ranges[:near], ranges[near:])
+    assert spread(CARRIED, ranges[:near], ranges[near:]) == tags
     assert len(set(tags.values())) == len(tags)
-    assert spread(CARRIED, ranges) == tags
     for name, tag in tags.items():
         assert tag.startswith(name)
         assert tag.removeprefix(name).isdigit()
+    return {
+        name: next(
+            place for place, (first, last) in enumerate(ranges) if first <= key_slot(tag) <= last
+        )
+        for name, tag in tags.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "used"),
+    [(3, 0, 3), (4, 0, 4), (2, 2, 4), (0, 3, 3), (1, 2, 3), (1, 7, 4), (25, 0, 6)],
+)
+def test_databases_are_spread_over_the_masters_by_their_tags(
+    near: int, far: int, used: int
+) -> None:
+    places = places_of(near, far)
+    assert len(set(places.values())) == used
+    assert len({places[name] for name in ("nova", "nova_api", "nova_cell0")}) == 3
+    if not far:
+        counts = [list(places.values()).count(place) for place in range(near)]
+        assert max(counts) == max(1, len(CARRIED) // near + (len(CARRIED) % near > 0))
+
+
+@pytest.mark.parametrize(("near", "far"), [(1, 2), (1, 7), (2, 2), (3, 1)])
+def test_what_is_asked_at_the_masters_site_alone_stays_there(near: int, far: int) -> None:
+    places = places_of(near, far)
+    assert all(places[name] < near for name in ("placement", "keystone", "glance"))
+    assert places["nova"] == near, "Nova's is asked from everywhere: the first far one has it"
 
 
 def test_a_database_is_on_the_master_that_has_its_slot() -> None:
-    store = store_of(plan_with(3))
-    held = [store.master_of(name).host for name in CARRIED]
-    assert held == ["a-data-1", "a-data-2", "a-data-3"] * 2
+    one_site = store_of(plan_with(3))
+    assert {name: one_site.master_of(name).host for name in CARRIED} == {
+        "nova": "a-data-1",
+        "nova_api": "a-data-2",
+        "nova_cell0": "a-data-3",
+        "placement": "a-data-3",
+        "keystone": "a-data-2",
+        "glance": "a-data-1",
+    }
+    sites = store_of(plan_of("sites: [{name: s, count: 3, data: 1}]\nopenstack: {backend: rome}"))
+    assert {name: sites.master_of(name).host for name in CARRIED} == {
+        "nova": "s2-data-1",
+        "nova_api": "s3-data-1",
+        "nova_cell0": "s1-data-1",
+        "placement": "s1-data-1",
+        "keystone": "s1-data-1",
+        "glance": "s1-data-1",
+    }
 
 
 # ---------------------------------------------------------------- URLs
@@ -276,9 +313,3 @@ def test_a_cluster_is_named_by_its_masters_and_each_database_by_its_tag() -> Non
 
 def test_nova_derives_cell_0_from_cell_1_on_mariadb_by_itself() -> None:
     assert databases.cell0_template(None, {}) == ""
-
-
-def test_the_layout_is_a_matter_of_the_plan_alone(tmp_path: Path) -> None:
-    cloud_ = OpenStack(backend="rome", rome=Rome("cluster", "none", 1))
-    hosts = ["a", "b", "c", "d"]
-    assert databases.store(cloud_, "m", hosts) == databases.store(cloud_, "m", hosts)
