@@ -87,6 +87,18 @@ class ForeignKeys:
             for change in self._transaction.changes.values()
         )
 
+    def _keyed_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
+        """Whether this transaction has made the parent, or given it this key."""
+        parent, slots = self._parent(foreign)
+        for change in self._transaction.changes.values():
+            if change.table is parent and change.row is not None:
+                before = change.values_before
+                if _at(parent, change.row, slots) == values and (
+                    not before or [before[slot] for slot in slots] != values
+                ):
+                    return True
+        return False
+
     def _present_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
         parent, slots = self._parent(foreign)
         work = self._transaction.work
@@ -186,7 +198,7 @@ class ForeignKeys:
         wanted: dict[tuple[Any, ...], None] = {}
         for change in changes:
             for foreign, values in self._needed(change):
-                if not self._made_here(foreign, values):
+                if not self._keyed_here(foreign, values):
                     parent, slots = self._parent(foreign)
                     lookup = self._lookup(parent, slots, values)
                     if lookup is not None:
