@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 
 from rome import functions, sqlite_errors
+from rome.ids import Ids
 from rome.errors import (
     IntegrityError,
     NotSupportedError,
@@ -63,7 +64,9 @@ _WITHOUT_ROWID = re.compile(r"\)[^)]*\bWITHOUT\s+ROWID\b[^)]*$", re.I)
 class Catalogue:
     """The tables of one database."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids: Ids | None = None) -> None:
+        """`ids`: the row numbers that this process has reserved."""
+        self._ids = ids
         self.lock = threading.RLock()
         self.schema = EMPTY
         self._entries: dict[str, bytes] = {}
@@ -80,6 +83,11 @@ class Catalogue:
             return self.schema
 
     def _adopt(self, version: str, entries: Mapping[str, bytes]) -> None:
+        if _birth(version) != _birth(self.schema.version):
+            # Another database under the same name: it counts its tables and rows anew.
+            self._numbers.clear()
+            if self._ids is not None:
+                self._ids.forget_all()
         old = self.schema.tables
         tables: dict[str, Table] = {}
         fresh: list[Table] = []
@@ -348,6 +356,12 @@ class _Plan:
     gone: list[Table]
     drops: list[str]
     dropped_indexes: list[tuple[Table, tuple[Index, ...]]]
+
+
+def _birth(version: str) -> str:
+    """When the database was made, as its versions tell; empty: they don't."""
+    born, dot, _ = version.partition(".")
+    return born if dot else ""
 
 
 def _ready(indexes: tuple[Index, ...]) -> tuple[Index, ...]:

@@ -389,15 +389,17 @@ class Options:
 
 
 def _addresses(url: URL) -> list[tuple[str, int]]:
-    """The hosts; several stand with commas between them, and SQLAlchemy takes those before
-    the last port for the host's name."""
+    """The hosts: `host1,host2:port`, or with a port each `[host1:port1,host2:port2]`.
+
+    SQLAlchemy's URLs have room for one port, and anything in brackets is a host to it.
+    """
+    default = url.port or 6379
     found = []
-    text = f"{url.host or 'localhost'}:{url.port or 6379}"
-    for part in text.split(","):
-        host, _, port = part.rpartition(":")
-        if not host:
-            host, port = port, "6379"
-        if not port.isdigit():
+    for part in (url.host or "localhost").split(","):
+        host, colon, port = part.rpartition(":")
+        if not colon or ":" in host:  # a name, or an address of IPv6
+            host, port = part, str(default)
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"'{part}' is no host:port")
         found.append((host, int(port)))
     return found

@@ -100,8 +100,8 @@ class Shared:
     """What all connections of this process to one database share."""
 
     def __init__(self) -> None:
-        self.catalogue = Catalogue()
         self.ids = Ids()
+        self.catalogue = Catalogue(self.ids)
 
 
 _shared: weakref.WeakValueDictionary[Any, Shared] = weakref.WeakValueDictionary()

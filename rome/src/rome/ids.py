@@ -42,6 +42,11 @@ class Ids:
         with self._lock:
             self._blocks.pop(table, None)
 
+    def forget_all(self) -> None:
+        """The database was dropped: what was reserved is void."""
+        with self._lock:
+            self._blocks.clear()
+
     def passed(self, table: int, number: int) -> None:
         """An application chose this number itself."""
         with self._lock:

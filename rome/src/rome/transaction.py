@@ -644,6 +644,8 @@ class Transaction:
             if isinstance(reason, Duplicate) and reason.index < 0:
                 # Given out twice: a failover or a restart has lost what was reserved.
                 self.ids.forget(reason.table)
+                if attempt:
+                    raise ConflictError("a new row's number is taken; try again") from reason
             self.replays += 1
             time.sleep(random.random() * min(0.05, 0.001 * 2**attempt))
             self._replay(isinstance(reason, SchemaChanged))

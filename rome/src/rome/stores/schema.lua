@@ -10,8 +10,12 @@ end
 for _, name in ipairs(drops) do redis.call('HDEL', P .. 'schema', name) end
 for _, put in ipairs(puts) do redis.call('HSET', P .. 'schema', put[1], put[2]) end
 -- A version that never was before, not even in data that a crash or a failover has lost:
--- clients may still have the schema that belonged to it.
-local now = redis.call('TIME')
-local new = math.max(tonumber(version) + 1, tonumber(now[1]) * 1000000 + tonumber(now[2]))
-redis.call('HSET', P .. 'meta', 'schema', string.format('%.0f', new))
-return {'done', string.format('%.0f', new)}
+-- clients may still have the schema that belonged to it.  It begins with the time at which
+-- the database was made: clients that knew an earlier one forget the numbers they had from it.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local born, last = string.match(version, '^(%d+)%.(%d+)$')
+local new = string.format('%.0f', math.max(tonumber(last or 0) + 1, now))
+new = (born or new) .. '.' .. new
+redis.call('HSET', P .. 'meta', 'schema', new)
+return {'done', new}
