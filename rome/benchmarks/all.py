@@ -21,7 +21,6 @@ def run(python: Python, results: Path, *, quick: bool) -> str:
     contended = hot_row.run(python, results, [0.0, 10.0])
     remembered = memory.run(python, results, 100 if quick else 500)
     booted = boot.run(python, results, 2 if quick else 5)
-    ours, theirs = (boot.mean(booted[name], "turns") for name in (ROME, MARIADB))
     aborts = max(it.aborts for it in contended if it.backend == ROME)
     trips = {name: sum(row.turns(name) or 0 for row in rows) for name in (ROME, MARIADB)}
     heads = ["what", "target", "ROME", "MariaDB", "reached"]
@@ -42,8 +41,9 @@ def run(python: Python, results: Path, *, quick: bool) -> str:
     ]
     lines += [
         ["round trips, each operation once", "", f"{trips[ROME]:.0f}", f"{trips[MARIADB]:.0f}", ""],
-        ["round trips of a whole boot", f"≤ {boot.TARGET}", f"{ours:.0f}", f"{theirs:.0f}",
-         tables.verdict(ours <= boot.TARGET)],
+        ["round trips of a whole boot", f"≤ {boot.TARGET}, ≤ {boot.SHARE:.2f} of MariaDB's",
+         f"{booted.turns(ROME):.0f}, {booted.share:.2f}", f"{booted.turns(MARIADB):.0f}",
+         tables.verdict(booted.reached)],
         [f"aborts of {contended[0].commits} commits on one row, 4 processes",
          f"< {hot_row.TARGET}", str(aborts),
          str(max(it.aborts for it in contended if it.backend == MARIADB)),

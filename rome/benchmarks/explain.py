@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 from . import backends, tables
 from .backends import MARIADB, ROME, Backend, Failed, Python, Worker, say
@@ -39,17 +40,7 @@ def explain(running: dict[str, Backend], python: Python, pattern: str, *, profil
                 except Failed as error:
                     lines.append(f"fails: {error}\n")
                     continue
-                for words, ms, turns in asked:
-                    indent = re.match(" *", words)
-                    text = re.sub(r"\s+", " ", words).strip()
-                    if len(text) > _WIDTH:
-                        half = _WIDTH // 2
-                        text = f"{text[:half]} ... {text[-half:]}"
-                    lines.append(
-                        f"{ms:8.2f} {turns:3d}  {indent.group() if indent else ''}{text}\n"
-                    )
-                total = sum(ms for _, ms, _ in asked)
-                lines.append(f"{total:8.2f} {sum(it[2] for it in asked):3d}  in all\n")
+                lines.append(told(asked))
             if profile:
                 count = _RUNS // 5 if operation["heavy"] else _RUNS
                 lines.append(f"--- {ROME}: profile of {count} runs, not through the proxy\n")
@@ -61,6 +52,21 @@ def explain(running: dict[str, Backend], python: Python, pattern: str, *, profil
     finally:
         for worker in (*straight.values(), *delayed.values()):
             worker.close()
+    return "".join(lines)
+
+
+def told(segments: list[list[Any]]) -> str:
+    """A line for each: milliseconds, turns, words."""
+    lines = []
+    for words, ms, turns in [*segments, ["in all", *(
+        sum(it[place] for it in segments) for place in (1, 2)
+    )]]:
+        indent = " " * (len(words) - len(words.lstrip()))
+        text = re.sub(r"\s+", " ", words).strip()
+        if len(text) > _WIDTH:
+            half = _WIDTH // 2
+            text = f"{text[:half]} ... {text[-half:]}"
+        lines.append(f"{ms:8.2f} {turns:3d}  {indent}{text}\n")
     return "".join(lines)
 
 

@@ -197,6 +197,7 @@ class Control:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file: TextIO = self._socket.makefile("rw")
+        self._lock = threading.Lock()
 
     def delay(self, milliseconds: float) -> None:
         """Of a whole round trip, for what comes from now on."""
@@ -207,9 +208,10 @@ class Control:
         return Counts(**json.loads(self._ask("counts")))
 
     def _ask(self, order: str) -> str:
-        self._file.write(order + "\n")
-        self._file.flush()
-        return self._file.readline()
+        with self._lock:
+            self._file.write(order + "\n")
+            self._file.flush()
+            return self._file.readline()
 
     def close(self) -> None:
         """Give no more orders."""
