@@ -131,7 +131,7 @@ class ForeignKeys:
         lookup = self._lookup(table, slots, values)
         if lookup is not None:
             kind, index, key = lookup
-            return [table.number, [[kind, index, [key]]], [], table.packed_fills, [], 0, False]
+            return [table.number, [[kind, index, [key], []]], [], table.packed_fills, [], 0, False]
         # SQLite finds them among all rows.
         return [table.number, [], [], table.packed_fills, [], 0, False]
 
@@ -155,10 +155,14 @@ class ForeignKeys:
             values = _at(change.table, change.row, foreign.slots)
             if None in values:
                 continue
-            if before is not None and all(
-                pack_value(value) == before[slot]
-                for slot, value in zip(foreign.slots, values, strict=True)
-            ) and not self._gone_here(foreign, values):
+            if (
+                before is not None
+                and all(
+                    pack_value(value) == before[slot]
+                    for slot, value in zip(foreign.slots, values, strict=True)
+                )
+                and not self._gone_here(foreign, values)
+            ):
                 continue
             yield foreign, values
 

@@ -412,7 +412,9 @@ class BoundPlan:
                 if test is None:
                     continue
                 op, data = test[1], test[2]
+                said = []
                 if op != "out" or data:  # NULL is not in an empty list either
+                    said = [len(filters)]
                     filters.append(test)
                 if op == "in":
                     single.setdefault(condition.slot, data)
@@ -424,14 +426,14 @@ class BoundPlan:
                     if kind == "row":
                         values = _values(condition, parameters, layout) or ()
                         keys = [str(value) for value in values if type(value) is int]
-                    lookups.append([kind, number, keys])
+                    lookups.append([kind, number, keys, said])
                 elif op == "null" and kind == "set":
-                    lookups.append(["set", number, [NULL]])
+                    lookups.append(["set", number, [NULL], said])
             for index in table.indexes:
                 if index.unique and index.ready and len(index.slots) > 1:
                     key = self._unique_key(index.slots, single)
                     if key is not None:
-                        lookups.append(["unique", index.number, [key]])
+                        lookups.append(["unique", index.number, [key], []])
             order, limit = self._limit(place, table, parameters, layout, changes)
             part = self.parts.get(table.number, False)
             steps.append([table.number, lookups, filters, table.packed_fills, order, limit, part])

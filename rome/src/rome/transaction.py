@@ -598,7 +598,7 @@ class Transaction:
                 continue
             if change.base is None and not touched[table.number, change.number]:
                 steps.append(
-                    [table.number, [["row", 0, [str(change.number)]]], [], [], [], 0, False]
+                    [table.number, [["row", 0, [str(change.number)], []]], [], [], [], 0, False]
                 )
             unique = [index for index in table.indexes if index.unique]
             if not unique:
@@ -610,7 +610,7 @@ class Transaction:
                 if data is None or self._foreign.new_by_parent(table, index.slots, row):
                     continue
                 if before is None or data != b"".join(before[slot] for slot in index.slots):
-                    lookup = ["unique", index.number, [data]]
+                    lookup = ["unique", index.number, [data], []]
                     steps.append([table.number, [lookup], [], [], [], 0, False])
         return steps
 
@@ -725,12 +725,12 @@ def _merged(steps: list[Step]) -> list[Step]:
     """Look-ups in one index as one step."""
     merged: dict[tuple[int, str, int], Step] = {}
     for step in steps:
-        kind, index, keys = step[1][0]
+        kind, index, keys, _ = step[1][0]
         have = merged.get((step[0], kind, index))
         if have is None:
             merged[step[0], kind, index] = [
                 step[0],
-                [[kind, index, list(keys)]],
+                [[kind, index, list(keys), []]],
                 [],
                 [],
                 [],

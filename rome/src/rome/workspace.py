@@ -7,7 +7,7 @@ means there: NULL logic, ordering, affinities, savepoints, errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -15,7 +15,7 @@ import apsw.ext
 
 from rome import functions
 from rome.catalogue import Schema
-from rome.rows import decode
+from rome.rows import decode, unpack_value
 from rome.schema import Table, create_in, quote
 
 Row = tuple[Any, ...]
@@ -140,7 +140,7 @@ class Workspace:
     # ------------------------------------------------------------ rows
 
     def load(
-        self, table: Table, rows: Iterable[tuple[int, bytes]], slots: tuple[int, ...] | None
+        self, table: Table, rows: Sequence[tuple[int, bytes]], slots: tuple[int, ...] | None
     ) -> None:
         """Bring in rows from the store; a row whose key another has is left out.
 
@@ -149,11 +149,14 @@ class Workspace:
         sql = self._inserts.get((table.number, slots))
         if sql is None:
             sql = self._inserts[table.number, slots] = self._insert(table, slots)
-        values: Callable[[list[Any]], list[Any]] = table.values if slots is None else list
-        if table.key is None:
-            self.database.executemany(sql, [(*values(decode(r)), n) for n, r in rows])
+        values: Iterable[list[Any]]
+        if slots is None:
+            values = [table.values(decode(row)) for _, row in rows]
         else:
-            self.database.executemany(sql, [values(decode(r)) for _, r in rows])
+            values = [unpack_value(row) for _, row in rows]
+        if table.key is None:
+            values = [[*row, number] for row, (number, _) in zip(values, rows, strict=True)]
+        self.database.executemany(sql, values)
 
     def _insert(self, table: Table, slots: tuple[int, ...] | None) -> str:
         names = table.names(slots) if slots else [column.name for column in table.columns]

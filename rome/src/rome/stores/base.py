@@ -15,8 +15,9 @@ A step of `read` is `[table, lookups, filters, fills, order, limit, columns]`.  
 lookups and filters hold for the rows that are wanted; a store picks the lookup that
 promises the fewest rows, and may ignore the others.
 
-- lookup: `[kind, index, keys]`, of kind `row` (keys: row numbers as decimal text),
-  `unique` or `set` (keys: the bytes of the columns); or `[kind, index, False, step, slots,
+- lookup: `[kind, index, keys, filters]`, of kind `row` (keys: row numbers as decimal text),
+  `unique` or `set` (keys: the bytes of the columns); it says what the filters at these places
+  say; or `[kind, index, False, step, slots,
   more keys]`: the keys are the values that columns `slots` have in the rows of an earlier
   step, and `more keys`.
 - filter: `[slot, op, values]`; ops `in`, `out` (not one of, and not NULL), `null`, `some`
@@ -25,7 +26,8 @@ promises the fewest rows, and may ignore the others.
 - order, limit: `[slot, descending]` and a count (0: all): only the first rows in that
   order are wanted; those equal to the last of them come as well.
 
-- columns: slots of the only columns that are wanted, or False; they come in this order.
+- columns: slots of the only columns that are wanted, or False; rows then come as plain
+  msgpack arrays in this order.
 
 A step may have an eighth part, `[slots, functions]`: not the rows are wanted, but for each
 group of rows with the same bytes in `slots` the values of `[function, slot]` over them, as

@@ -140,7 +140,8 @@ class MemoryStore:
                     if number not in had:
                         had.add(number)
                         if step[6]:
-                            row = rows.join([_slice(row, slot, fills) for slot in step[6]])
+                            parts = [_slice(row, slot, fills) for slot in step[6]]
+                            row = b"\xdc" + len(parts).to_bytes(2, "big") + b"".join(parts)
                         out += (number, row)
                 answer.append(out)
             counts = [str(self.database.writes.get(table, 0)) for table in counted]

@@ -33,19 +33,11 @@ local function slice(row, slot, fills)
   return sub(row, base + first + 1, base + last)
 end
 
--- A row of just these columns.
+-- Just these columns of a row, as a msgpack array.
 local function part(row, columns, fills)
-  local parts, ends, last = {}, {}, 0
-  for i = 1, #columns do
-    local data = slice(row, columns[i], fills)
-    parts[i] = data
-    last = last + #data
-    ends[i] = last
-  end
-  local form = last < 65536 and '>H' or '>I4'
-  for i = 1, #ends do ends[i] = struct.pack(form, ends[i]) end
-  return struct.pack('>BH', last < 65536 and 2 or 4, #parts) .. table.concat(ends)
-    .. struct.pack('>BH', 0xdc, #parts) .. table.concat(parts)
+  local parts = {}
+  for i = 1, #columns do parts[i] = slice(row, columns[i], fills) end
+  return columns.head .. table.concat(parts)
 end
 
 -- SQLite's order of storage classes: NULL, numbers, text, blobs.
@@ -57,28 +49,38 @@ local function rank(data)
   return 3
 end
 
--- Whether two strings are in order, byte by byte: Lua's own `<` follows the locale.
-local function text_less(a, b)
-  local n = math.min(#a, #b)
-  for i = 1, n, 8 do
-    if sub(a, i, i + 7) ~= sub(b, i, i + 7) then
-      for j = i, math.min(i + 7, n) do
-        local x, y = byte(a, j), byte(b, j)
-        if x ~= y then return x < y end
+-- Whether two strings are in order, byte by byte.  Lua's own `<` follows the server's
+-- locale, which is byte by byte only where capitals come first.
+local function text_less(a, b) return a < b end
+if 'a' < 'B' then
+  text_less = function(a, b)
+    local n = math.min(#a, #b)
+    for i = 1, n, 8 do
+      if sub(a, i, i + 7) ~= sub(b, i, i + 7) then
+        for j = i, math.min(i + 7, n) do
+          local x, y = byte(a, j), byte(b, j)
+          if x ~= y then return x < y end
+        end
       end
     end
+    return #a < #b
   end
-  return #a < #b
 end
 
+-- Storage class and value; small numbers and text are the usual ones.
 local function decode(data)
-  local r = rank(data)
-  if r == 0 then return r, nil end
-  if r == 3 then
-    local b = byte(data, 1)
-    return r, sub(data, b == 0xc4 and 3 or b == 0xc5 and 4 or 6)
-  end
-  return r, cmsgpack.unpack(data)
+  local b = byte(data, 1)
+  if b <= 0x7f then return 1, b end
+  if b == 0xc0 then return 0, nil end
+  if b >= 0xe0 then return 1, b - 256 end
+  if b >= 0xa0 and b <= 0xbf then return 2, sub(data, 2) end
+  if b == 0xd9 then return 2, sub(data, 3) end
+  if b == 0xda then return 2, sub(data, 4) end
+  if b == 0xdb then return 2, sub(data, 6) end
+  if b == 0xc4 then return 3, sub(data, 3) end
+  if b == 0xc5 then return 3, sub(data, 4) end
+  if b == 0xc6 then return 3, sub(data, 6) end
+  return rank(data), cmsgpack.unpack(data)
 end
 
 local function less(ra, a, rb, b)
@@ -90,13 +92,14 @@ end
 
 local passes
 passes = function(row, filters, fills)
-  for _, f in ipairs(filters) do
+  for i = 1, #filters do
+    local f = filters[i]
     local op = f[2]
     local data = op ~= 'any' and slice(row, f[1], fills)
     if op == 'any' then
-      local good = false
-      for _, branch in ipairs(f[3]) do
-        if passes(row, branch, fills) then good = true; break end
+      local branches, good = f[3], false
+      for j = 1, #branches do
+        if passes(row, branches[j], fills) then good = true; break end
       end
       if not good then return false end
     elseif op == 'in' then
@@ -207,11 +210,14 @@ end
 local taken, found = {}, {}
 
 local function fetch(table_no, numbers)
-  local key, rows = P .. 'r' .. table_no, {}
+  local key = P .. 'r' .. table_no
+  if #numbers == 0 then return {} end
+  if #numbers <= 2000 then return redis.call('HMGET', key, unpack(numbers)) end
+  local rows = {}
   for start = 1, #numbers, 2000 do
     local stop = math.min(start + 1999, #numbers)
     local values = redis.call('HMGET', key, unpack(numbers, start, stop))
-    for i = 1, stop - start + 1 do rows[#rows + 1] = values[i] end
+    for i = 1, stop - start + 1 do rows[start + i - 1] = values[i] end
   end
   return rows
 end
@@ -221,6 +227,7 @@ local function members(index_key, kind, keys)
   local function add(n)
     if n and not have[n] then have[n] = true; numbers[#numbers + 1] = n end
   end
+  if kind == 'set' and #keys == 1 then return redis.call('SMEMBERS', index_key .. ':' .. keys[1]) end
   if kind == 'row' then
     for _, k in ipairs(keys) do add(k) end
   elseif kind == 'unique' then
@@ -269,6 +276,49 @@ local function size(table_no, lookup)
   return total
 end
 
+-- The first rows in an order.  Rows equal to the last one come as well: which of them count
+-- is the caller's to say; without any order, those with the lowest numbers come first.
+local function first(rows, numbers, order, limit, fills)
+  local places, ranks, values, m = {}, {}, {}, #order
+  for i = 1, #rows do places[i] = i end
+  if m == 0 then
+    m = 1
+    ranks[1], values[1] = {}, {}
+    for i = 1, #rows do ranks[1][i], values[1][i] = 1, tonumber(numbers[i]) end
+    order = {{0, false}}
+  else
+    for j = 1, m do
+      local slot, r, v = order[j][1], {}, {}
+      for i = 1, #rows do r[i], v[i] = decode(slice(rows[i], slot, fills)) end
+      ranks[j], values[j] = r, v
+    end
+  end
+  -- -1, 0 or 1
+  local function compare(x, y)
+    for j = 1, m do
+      local rx, ry = ranks[j][x], ranks[j][y]
+      local before
+      if rx ~= ry then before = rx < ry
+      elseif rx ~= 0 then
+        local a, b = values[j][x], values[j][y]
+        if a ~= b then
+          if rx == 1 then before = a < b else before = text_less(a, b) end
+        end
+      end
+      if before ~= nil then return before ~= order[j][2] and -1 or 1 end
+    end
+    return 0
+  end
+  table.sort(places, function(x, y) return compare(x, y) < 0 end)
+  local stop = limit
+  while stop < #places and compare(places[limit], places[stop + 1]) == 0 do stop = stop + 1 end
+  local top, top_numbers = {}, {}
+  for i = 1, stop do
+    top[i], top_numbers[i] = rows[places[i]], numbers[places[i]]
+  end
+  return top, top_numbers
+end
+
 local answer = {'rows'}
 for number, step in ipairs(steps) do
   local table_no, lookups, filters, fill_list, order, limit, columns = unpack(step)
@@ -276,88 +326,100 @@ for number, step in ipairs(steps) do
   for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
   prepare(filters)
   local best, best_size
+  local sets = {}
   for _, lookup in ipairs(lookups) do
     lookup.keys = lookup[3] or joined(lookup[4] + 1, lookup[5], lookup[1])
     if not lookup[3] then
       for _, k in ipairs(lookup[6] or {}) do lookup.keys[#lookup.keys + 1] = k end
+    elseif lookup[1] == 'set' and #lookup.keys == 1 then
+      sets[#sets + 1] = lookup
     end
     local n = size(table_no, lookup)
     if not best or n < best_size then best, best_size = lookup, n end
   end
   local numbers, rows
-  if best then
+  -- Filters that say what the look-up says already are done.
+  local function done(lookup)
+    if lookup[3] then
+      for _, place in ipairs(lookup[4]) do filters[place + 1].done = true end
+    end
+  end
+  if best and #sets > 1 and best_size > 8 and best[1] == 'set' and #best.keys == 1 and best[3] then
+    local keys = {}
+    for i, lookup in ipairs(sets) do
+      keys[i] = P .. 'i' .. table_no .. '.' .. lookup[2] .. ':' .. lookup.keys[1]
+      done(lookup)
+    end
+    numbers = redis.call('SINTER', unpack(keys))
+  elseif best then
     numbers = members(P .. (best[1] == 'unique' and 'u' or 'i') .. table_no .. '.' .. best[2],
                       best[1], best.keys)
+    done(best)
+  end
+  local tests = {}
+  for _, f in ipairs(filters) do
+    if not f.done then tests[#tests + 1] = f end
+  end
+  local counted = step[8] and #tests == 0 and #step[8][1] == 0
+  if counted then
+    for _, f in ipairs(step[8][2]) do
+      if f[1] ~= 'count' or f[2] >= 0 then counted = false end
+    end
+  end
+  if counted then
+    -- Only the number of rows is asked for, and no row needs to be looked at.
+    local n = numbers and #numbers or redis.call('HLEN', P .. 'r' .. table_no)
+    if not best or best[1] == 'set' then
+      local values = {}
+      for i = 1, #step[8][2] do values[i] = cmsgpack.pack(n) end
+      answer[number + 1] = {values}
+    else
+      counted = false
+    end
+  end
+  if not counted then
+  if numbers then
     rows = fetch(table_no, numbers)
   else
     local all = redis.call('HGETALL', P .. 'r' .. table_no)
     numbers, rows = {}, {}
     for i = 1, #all, 2 do
-      numbers[#numbers + 1] = all[i]
-      rows[#rows + 1] = all[i + 1]
+      local n = (i + 1) / 2
+      numbers[n], rows[n] = all[i], all[i + 1]
     end
   end
   local kept, kept_numbers = {}, {}
   for i = 1, #numbers do
     local row = rows[i]
-    if row and (#filters == 0 or passes(row, filters, fills)) then
+    if row and (#tests == 0 or passes(row, tests, fills)) then
       kept[#kept + 1] = row
       kept_numbers[#kept_numbers + 1] = numbers[i]
     end
   end
   if limit and limit > 0 and #kept > limit then
-    local keys, places = {}, {}
-    for i = 1, #kept do
-      local k = {}
-      for j, o in ipairs(order) do
-        local r, v = decode(slice(kept[i], o[1], fills))
-        k[2 * j - 1], k[2 * j] = r, v
-      end
-      keys[i], places[i] = k, i
-    end
-    table.sort(places, function(x, y)
-      local a, b = keys[x], keys[y]
-      for j, o in ipairs(order) do
-        local ra, va, rb, vb = a[2 * j - 1], a[2 * j], b[2 * j - 1], b[2 * j]
-        if less(ra, va, rb, vb) then return not o[2] end
-        if less(rb, vb, ra, va) then return o[2] end
-      end
-      return false
-    end)
-    -- Rows equal to the last one in order are kept as well: which of them count is the
-    -- caller's to say.
-    local function same(x, y)
-      local a, b = keys[x], keys[y]
-      for j = 1, #order do
-        local ra, va, rb, vb = a[2 * j - 1], a[2 * j], b[2 * j - 1], b[2 * j]
-        if less(ra, va, rb, vb) or less(rb, vb, ra, va) then return false end
-      end
-      return true
-    end
-    local stop = limit
-    while stop < #places and same(places[limit], places[stop + 1]) do stop = stop + 1 end
-    local top, top_numbers = {}, {}
-    for i = 1, stop do
-      top[i], top_numbers[i] = kept[places[i]], kept_numbers[places[i]]
-    end
-    kept, kept_numbers = top, top_numbers
+    kept, kept_numbers = first(kept, kept_numbers, order, limit, fills)
   end
   found[number] = {all = kept, fills = fills}
   if step[8] then
     answer[number + 1] = summed_up(kept, fills, step[8][1], step[8][2]) or {'no'}
   else
-  local had = taken[table_no]
-  if not had then had = {}; taken[table_no] = had end
-  local out = {}
-  for i = 1, #kept do
-    local n = kept_numbers[i]
-    if not had[n] then
-      had[n] = true
-      out[#out + 1] = n
-      out[#out + 1] = columns and part(kept[i], columns, fills) or kept[i]
+    local had = taken[table_no]
+    if not had then had = {}; taken[table_no] = had end
+    if columns then
+      columns.head = #columns < 16 and string.char(0x90 + #columns)
+        or struct.pack('>BH', 0xdc, #columns)
     end
+    local out = {}
+    for i = 1, #kept do
+      local n = kept_numbers[i]
+      if not had[n] then
+        had[n] = true
+        out[#out + 1] = n
+        out[#out + 1] = columns and part(kept[i], columns, fills) or kept[i]
+      end
+    end
+    answer[number + 1] = out
   end
-  answer[number + 1] = out
   end
 end
 if #seen_versions > 0 then
