@@ -11,13 +11,13 @@ from typing import Any
 import apsw
 
 from rome import functions, sqlite_errors
-from rome.ids import Ids
 from rome.errors import (
     IntegrityError,
     NotSupportedError,
     OperationalError,
     ProgrammingError,
 )
+from rome.ids import Ids
 from rome.schema import (
     Index,
     Table,
@@ -73,6 +73,11 @@ class Catalogue:
         self._database = apsw.Connection(":memory:")
         functions.register(self._database)
         self._numbers: list[int] = []
+
+    def restart(self) -> None:
+        """In a forked child: the parent goes on to use the numbers that it has reserved."""
+        self.lock = threading.RLock()
+        self._numbers = []
 
     def load(self, store: Store) -> Schema:
         """The schema as it is in the store now."""

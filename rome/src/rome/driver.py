@@ -422,6 +422,7 @@ def _forked() -> None:
     _shared_lock = threading.Lock()
     for found in list(_shared.values()):
         found.ids.restart()
+        found.catalogue.restart()
 
 
 os.register_at_fork(after_in_child=_forked)
