@@ -165,8 +165,19 @@ class RomeDDLCompiler(SQLiteDDLCompiler):
         return text
 
 
+def _as_for_sqlite(type_: Any) -> Any:
+    """A type's variant for SQLite, if it has one and none for ROME: ROME keeps what SQLite
+    keeps."""
+    variants = getattr(type_, "_variant_mapping", {})
+    return type_ if "rome" in variants else variants.get("sqlite", type_)
+
+
 class RomeTypeCompiler(SQLiteTypeCompiler):
     """SQLite's, but for decimals."""
+
+    def process(self, type_: Any, **kwargs: Any) -> str:
+        text: str = super().process(_as_for_sqlite(type_), **kwargs)
+        return text
 
     def visit_NUMERIC(self, type_: Any, **kwargs: Any) -> str:  # noqa: N802 - SQLAlchemy's name
         return self._decimal(super().visit_NUMERIC(type_, **kwargs))
@@ -237,6 +248,12 @@ class RomeDialect(SQLiteDialect):
 
     def _get_default_schema_name(self, connection: Any) -> str:
         return "main"
+
+    def type_descriptor(self, typeobj: Any) -> Any:
+        variant = _as_for_sqlite(typeobj)
+        if variant is not typeobj:
+            return variant.dialect_impl(self)
+        return super().type_descriptor(typeobj)
 
     # ------------------------------------------------------------ connections
 

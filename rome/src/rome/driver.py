@@ -102,11 +102,11 @@ class Shared:
     def __init__(self) -> None:
         self.ids = Ids()
         self.catalogue = Catalogue(self.ids)
+        self.texts: dict[str, Plan] = {}  # of statements that are only known as text
 
 
 _shared: weakref.WeakValueDictionary[Any, Shared] = weakref.WeakValueDictionary()
 _shared_lock = threading.Lock()
-_texts: dict[str, Plan] = {}
 
 _COMMENTS = re.compile(r"\A(?:\s|--[^\n]*\n|/\*.*?\*/)*", re.S)
 _SAVEPOINT = re.compile(
@@ -357,11 +357,12 @@ class Cursor:
             return self._about_schema(word, sql, tuple(sets[0]) if sets else ())
         if word == "EXPLAIN" or word in ("ATTACH", "DETACH"):
             raise NotSupportedError(f"the statement {word}")
-        plan = _texts.get(sql)
+        texts = connection.shared.texts
+        plan = texts.get(sql)
         if plan is None:
-            if len(_texts) > 1000:
-                _texts.clear()
-            plan = _texts[sql] = TextPlan()
+            if len(texts) > 1000:
+                texts.clear()
+            plan = texts[sql] = TextPlan()
         return transaction.execute(sql, sets, many, plan, {})
 
     def _about_schema(self, word: str, sql: str, parameters: tuple[Any, ...]) -> Result:
