@@ -68,6 +68,12 @@ class Analysis:
         names = Counter(self._names)
         written = Counter(getattr(self._compiled, "rome_tables", ()))
         partly = frozenset(name for name, count in written.items() if count != names[name])
+        refused = ""
+        if any(
+            getattr(getattr(scope.statement, "_for_update_arg", None), "skip_locked", False)
+            for scope in self._scopes
+        ):
+            refused = "FOR UPDATE SKIP LOCKED"
         locks = any(
             getattr(scope.statement, "_for_update_arg", None) is not None for scope in self._scopes
         )
@@ -81,6 +87,7 @@ class Analysis:
             locks=locks,
             aggregate=self._found_aggregate,
             partly_known=partly,
+            refused=refused,
             text_inside=bool(getattr(self._compiled, "rome_text", False)),
         )
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from rome.catalogue import Schema
 from rome.changes import Change, Key, Row
-from rome.errors import IntegrityError, ProgrammingError
+from rome.errors import IntegrityError, NotSupportedError, ProgrammingError
 from rome.rows import pack_value
 from rome.schema import ForeignKey, Table, quote
 from rome.stores.base import Step, Store
@@ -276,7 +276,7 @@ class ForeignKeys:
                     sql = f"UPDATE {quote(child.name)} SET {sets} WHERE {tests}"
                     values = [*given, *old]
                 elif action == "SET DEFAULT":
-                    raise ProgrammingError("ON DELETE or ON UPDATE SET DEFAULT is not supported")
+                    raise NotSupportedError("ON DELETE or ON UPDATE SET DEFAULT")
                 else:
                     refusing.append((child, foreign, old))
                     continue

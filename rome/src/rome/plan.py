@@ -108,6 +108,7 @@ class Plan:
     # it has text that may name any.
     partly_known: frozenset[str] = frozenset()
     text_inside: bool = False
+    refused: str = ""  # a construct that isn't carried
     bound: BoundPlan | None = None
     hints: dict[str, int] = field(default_factory=dict)  # rows that a statement inserts
 

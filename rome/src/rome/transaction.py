@@ -134,6 +134,8 @@ class Transaction:
         layout: Layout,
     ) -> Result:
         """Run a statement and remember it."""
+        if plan.refused:
+            raise NotSupportedError(plan.refused)
         call = Call(sql, parameters, many, plan, layout)
         try:
             result = self._run(call)
