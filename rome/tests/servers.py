@@ -185,7 +185,7 @@ class RedisCluster:
         """Of a database in it, with all nodes as seeds."""
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
         query = f"?{urlencode(options)}" if options else ""
-        return f"rome+redis://{hosts}/{database}{query}"
+        return f"rome+redis://[{hosts}]/{database}{query}"
 
     def remove(self) -> None:
         """End all nodes and remove their folders."""

@@ -1,0 +1,213 @@
+"""The command `rome`: look into a database in Redis, check it, copy it, remove it."""
+
+# ruff: noqa: T201 (a command prints)
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+from sqlalchemy import exc
+from sqlalchemy.engine.url import URL, make_url
+
+from rome import load
+from rome.catalogue import Catalogue
+from rome.check import check
+from rome.dialect import RomeDialect, RomeMemoryDialect
+from rome.dump import statements
+from rome.errors import Error
+from rome.inspection import Usage, inspect
+from rome.stores.base import SchemaChanged
+from rome.stores.redis_store import RedisStore
+
+_PATIENCE_S = "3"  # a person waits for the answer
+
+
+class Wrong(Exception):
+    """What the caller should know, in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, where argparse shows the usage as well."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: done; 1: `check` found something that is still wrong; 2: it couldn't be done."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SchemaChanged:
+        problem = "the schema was changed meanwhile: try again"
+    except (Wrong, Error) as error:
+        problem = str(error)
+    except KeyboardInterrupt:
+        problem = "interrupted"
+    line = " ".join(_without_password(problem, options.url).split())
+    print(f"rome: {line}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="rome", description="Look into a database that ROME keeps in Redis.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, what: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=what, description=what)
+        made.add_argument("url", metavar="URL", help="rome+redis://host:port/database")
+        made.set_defaults(run=run)
+        return made
+
+    made = command("inspect", _inspect, "Tables, rows, memory.")
+    made.add_argument("--json", action="store_true", help="for programs")
+    made = command(
+        "check",
+        _check,
+        "Index entries, constraints and leftovers against the rows. Ends with 1 if something is"
+        " wrong (with --repair: still wrong). Writers may go on meanwhile.",
+    )
+    made.add_argument("--repair", action="store_true", help="make right what the rows tell")
+    command("dump", _dump, "The database as SQL, to standard output; while nobody writes.")
+    command("load", _load, "Fill an empty database with SQL from standard input.")
+    made = command("drop", _drop, "Remove the database.")
+    made.add_argument("--yes", action="store_true", help="really")
+    return parser
+
+
+# ---------------------------------------------------------------- where
+
+
+def _url(text: str) -> URL:
+    try:
+        url = make_url(text)
+        dialect = url.get_dialect()
+    except (exc.ArgumentError, exc.NoSuchModuleError, ValueError):
+        dialect = None
+    if dialect is None or not issubclass(dialect, RomeDialect):
+        raise Wrong("this is no URL of ROME: rome+redis://[user:password@]host:port/database")
+    if issubclass(dialect, RomeMemoryDialect):
+        raise Wrong("rome+memory:// is inside another process: nothing can be seen from here")
+    if "fresh" in url.query:
+        raise Wrong("a URL with fresh= has an empty database each time")
+    if "patience" not in url.query:
+        url = url.update_query_dict({"patience": _PATIENCE_S})
+    return url
+
+
+def _connect_arguments(text: str) -> dict[str, Any]:
+    url = _url(text)
+    try:
+        _, arguments = url.get_dialect()().create_connect_args(url)
+    except exc.ArgumentError as error:
+        raise Wrong(str(error)) from None
+    return dict(arguments)
+
+
+def _store(text: str) -> RedisStore:
+    store = _connect_arguments(text)["store"]()
+    if not isinstance(store, RedisStore):
+        raise Wrong("only a database in Redis can be looked into")
+    return store
+
+
+def _without_password(problem: str, url: str) -> str:
+    """Whatever a message quotes."""
+    if found := re.search(r"://[^/@]*:([^@/]+)@", url):
+        for password in (found[1], unquote(found[1])):
+            problem = problem.replace(password, "***")
+    return problem
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    usage = inspect(_store(options.url), Catalogue())
+    print(json.dumps(usage.as_dict(), indent=2) if options.json else _table(usage))
+    return 0
+
+
+def _table(usage: Usage) -> str:
+    if not usage.tables:
+        return "the database has no tables"
+    lines = [("table", "rows", "bytes: rows", "unique", "sets")]
+    lines += [
+        (t.name, str(t.rows), str(t.row_bytes), str(t.unique_bytes), str(t.set_bytes))
+        for t in usage.tables
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    text.append(f"other keys: {usage.other_bytes} bytes; all: {usage.total_bytes} bytes")
+    text.append(f"version of the schema: {usage.schema_version}")
+    return "\n".join(text)
+
+
+def _check(options: argparse.Namespace) -> int:
+    wrong = repaired = 0
+    for finding in check(_store(options.url), Catalogue(), options.repair):
+        wrong += 1
+        repaired += finding.repaired
+        print(finding.text + (" (repaired)" if finding.repaired else ""))
+    if not wrong:
+        print("nothing is wrong")
+    elif options.repair:
+        print(f"wrong: {wrong}, repaired: {repaired}")
+    else:
+        print(f"wrong: {wrong}")
+    return int(wrong > repaired)
+
+
+def _dump(options: argparse.Namespace) -> int:
+    store = _store(options.url)
+    schema = Catalogue().load(store)
+    print("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")
+    for statement in statements(store, schema):
+        print(statement)
+    print("COMMIT;")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> int:
+    arguments = _connect_arguments(options.url)
+    try:
+        script = sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        raise Wrong("the SQL isn't UTF-8 text") from None
+    try:
+        tables, count = load.load(arguments, script)
+    except load.Refused as error:
+        raise Wrong(str(error)) from None
+    print(f"tables: {tables}, rows: {count}")
+    return 0
+
+
+def _drop(options: argparse.Namespace) -> int:
+    store = _store(options.url)
+    tables = len(Catalogue().load(store).tables)
+    if not options.yes:
+        raise Wrong(f"this would remove {tables} tables: say --yes")
+    store.drop()
+    print(f"removed: {tables} tables")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
