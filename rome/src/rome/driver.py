@@ -91,8 +91,8 @@ def TimeFromTicks(ticks: float) -> datetime.time:  # noqa: N802 - the name is PE
 
 STRING, BINARY, NUMBER, DATETIME, ROWID = str, bytes, float, str, int
 
-# Each is called after a statement or a commit with: its kind, statements (1, or 0 for a
-# commit or rollback), round trips, bytes sent, bytes received, seconds.
+# Each is called after a statement, and after a commit that has something to write, with: its
+# kind, statements (1), round trips, bytes sent, bytes received, seconds.
 observers: list[Callable[[str, int, int, int, int, float], None]] = []
 
 
@@ -185,7 +185,10 @@ class Connection:
     def commit(self) -> None:
         """Make the transaction's writes durable, all or none."""
         self._check()
-        self._observed("COMMIT", 0, self.transaction.commit)
+        if self.transaction.changes or self.transaction.locked or self.transaction.serializable:
+            self._observed("COMMIT", 1, self.transaction.commit)
+        else:
+            self.transaction.commit()  # nothing to say to the store
 
     def rollback(self) -> None:
         """Forget the transaction's writes; asks the store nothing."""
