@@ -131,7 +131,15 @@ class RedisStore:
         }
         wait = [("WAIT", self._replicas, 2000)] if self._replicas else []
         frees = all(write["op"] == "delete" for write in commit.writes)
-        answers = self._run("commit", _pack(request), after=wait, frees=frees)
+        self._wire.in_doubt = False
+        try:
+            answers = self._run("commit", _pack(request), after=wait, frees=frees)
+        except OperationalError as error:
+            if self._wire.in_doubt:
+                raise OperationalError(
+                    f"{error}; whether the commit was done is not known"
+                ) from error
+            raise
         word, *rest = answers[0]
         if word == b"schema":
             raise SchemaChanged

@@ -63,6 +63,8 @@ class Wire:
         self._socket: socket.socket | None = None
         self._reader = hiredis.Reader()
         self._process = os.getpid()
+        # Whether something was sent, since this was set to False, that had no answer.
+        self.in_doubt = False
 
     # ------------------------------------------------------------ commands
 
@@ -146,6 +148,7 @@ class Wire:
             raise Lost(error) from error
         finally:
             if not done:
+                self.in_doubt = True
                 # Whatever it was, also an interruption from outside: what is still to come
                 # on this socket must not be taken for the next command's answer.
                 self.close()
