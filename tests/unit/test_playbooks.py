@@ -499,3 +499,58 @@ def test_what_a_node_says_of_its_cluster_is_read_as_redis_documents_it() -> None
     assert nodes["e7d1eec"]["flags"] == {"myself", "master"}
     assert nodes["07c37df"]["master"] == "e7d1eec"
     assert nodes["e7d1eec"]["master"] is None
+
+
+# ---------------------------------------------------------------- one more wheel
+
+software = loaded("library/software.py")
+
+
+class Installing:
+    """A module `software` whose programs are noted, and succeed unless told otherwise."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place = tmp_path / "environment"
+        self.place.mkdir()
+        self.commands: list[list[str]] = []
+        self.code = 0
+        monkeypatch.setattr(software, "LOCK", str(tmp_path / "lock"))
+        monkeypatch.setattr(subprocess, "run", self.run)
+
+    def run(self, words: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+        self.commands.append(words)
+        return subprocess.CompletedProcess(words, self.code, "", "ERROR: no such file\n")
+
+    def ensure(self, digest: str) -> list[str]:
+        """What changed."""
+        module = FakeModule(place=str(self.place), stamp=digest, timeout_s=10,
+                            wheel=f"{self.place}/example_wheel-1.0-py3-none-any.whl")  # fmt: skip
+        made = software.Software(module)
+        made.ensure_wheel()
+        changes: list[str] = made.changes
+        return changes
+
+
+@pytest.fixture
+def installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installing:
+    return Installing(tmp_path, monkeypatch)
+
+
+def test_a_further_wheel_is_installed_once_for_each_digest(installing: Installing) -> None:
+    assert installing.ensure("one") == ["example_wheel-1.0-py3-none-any.whl"]
+    (words,) = installing.commands
+    assert words[-1] == f"{installing.place}/example_wheel-1.0-py3-none-any.whl"
+    assert {"--no-index", "--no-deps", "--force-reinstall"} <= set(words)
+    assert installing.ensure("one") == []
+    assert len(installing.commands) == 1
+    assert installing.ensure("two") == ["example_wheel-1.0-py3-none-any.whl"]
+    assert len(installing.commands) == 2
+
+
+def test_a_wheel_that_was_not_installed_is_tried_again(installing: Installing) -> None:
+    installing.ensure("one")
+    installing.code = 1
+    with pytest.raises(Ended, match=r"example_wheel-1.0.* can't be installed: ERROR: no such file"):
+        installing.ensure("two")
+    installing.code = 0
+    assert installing.ensure("two") == ["example_wheel-1.0-py3-none-any.whl"]
