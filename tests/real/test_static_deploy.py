@@ -1,5 +1,7 @@
 """A cloud on hosts that have nothing yet: Debian's packages and the wheels are installed there.
 
+Redis is among them, which Debian starts with a configuration of its own, and ROME's wheel.
+
 The hosts are emulated ones of the plain root tree, lent to the static provider.  They have
 no way to the outside: a mirror on this machine has the packages that they lack.
 """
@@ -80,6 +82,7 @@ def lent(cli: Cli, plan: dict[str, Any]) -> str:
         "hosts": {"north": [host["address"] for host in plan["hosts"]]},
     }
     text = PLAIN.replace("plain", "lent") + f"provider: {json.dumps(provider)}\n"
+    text += "openstack: {backend: rome}\n"
     return cli.topology("lent", text)
 
 
@@ -175,9 +178,17 @@ def test_the_next_run_goes_on_to_a_vm(cli: Cli, lent: str, mirror: Mirror) -> No
 
 
 def test_only_the_master_has_servers(cli: Cli, lent: str) -> None:
-    query = "dpkg-query --show --showformat '${Package} ' mariadb-server memcached 2>&1; true"
-    assert on(cli, HOSTS[0], query).split() == ["mariadb-server", "memcached"]
+    names = ["mariadb-server", "memcached", "redis-server"]
+    query = f"dpkg-query --show --showformat '${{Package}} ' {' '.join(names)} 2>&1; true"
+    assert on(cli, HOSTS[0], query).split() == names
     assert "no packages found" in on(cli, HOSTS[2], query)
+
+
+def test_redis_is_ours_and_rome_where_databases_are_asked(cli: Cli, lent: str) -> None:
+    for host in HOSTS[:2]:
+        assert on(cli, host, "cat /opt/openstack/.sqlalchemy_rome") == software.ROME.digest
+    assert on(cli, HOSTS[2], "ls -A /opt/openstack | grep rome; true") == ""
+    assert on(cli, HOSTS[0], "redis-cli ping").startswith("NOAUTH")
 
 
 def test_nothing_is_left_of_the_installation(cli: Cli, lent: str) -> None:
