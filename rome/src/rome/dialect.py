@@ -296,8 +296,9 @@ class RomeDialect(SQLiteDialect):
         )
         tag = options.text("tag")
         replicas = int(options.number("wait", 0))
+        page = max(4, int(options.number("page", 20000)))
         return {
-            "store": functools.partial(RedisStore, server, database, tag, replicas),
+            "store": functools.partial(RedisStore, server, database, tag, replicas, page),
             "shared": driver.shared((addresses, database, tag)),
         }
 
@@ -401,7 +402,7 @@ class Options:
         if self._query:
             raise ValueError(
                 f"unknown option {min(self._query)}: the options are connect_timeout, fresh,"
-                " foreign_keys, patience, serializable, tag, timeout, tls_ca, wait"
+                " foreign_keys, page, patience, serializable, tag, timeout, tls_ca, wait"
             )
 
 

@@ -1,6 +1,6 @@
 -- Rows for one statement, in one call.  See base.py for the words of a request.
 local P = KEYS[1]
-local version, steps, seen_versions = unpack(cmsgpack.unpack(ARGV[1]))
+local version, steps, seen_versions, most, cursor = unpack(cmsgpack.unpack(ARGV[1]))
 if (redis.call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 
 local NIL = '\192'
@@ -379,8 +379,19 @@ for number, step in ipairs(steps) do
   end
   if not counted then
   if numbers then
+    if #numbers > most then return {'large'} end
     rows = fetch(table_no, numbers)
+  elseif cursor then
+    -- One page of a table that is too large for one call.
+    local page = redis.call('HSCAN', P .. 'r' .. table_no, cursor, 'COUNT', most / 4)
+    cursor = page[1]
+    numbers, rows = {}, {}
+    for i = 1, #page[2], 2 do
+      local n = (i + 1) / 2
+      numbers[n], rows[n] = page[2][i], page[2][i + 1]
+    end
   else
+    if redis.call('HLEN', P .. 'r' .. table_no) > most then return {'large'} end
     local all = redis.call('HGETALL', P .. 'r' .. table_no)
     numbers, rows = {}, {}
     for i = 1, #all, 2 do
@@ -425,4 +436,5 @@ end
 if #seen_versions > 0 then
   answer[#answer + 1] = redis.call('HMGET', P .. 'writes', unpack(seen_versions))
 end
+if cursor then answer[#answer + 1] = cursor end
 return answer

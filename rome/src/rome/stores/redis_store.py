@@ -35,6 +35,7 @@ from rome.stores.base import (
     Step,
     Traffic,
 )
+from rome.stores.pages import read_in_pages
 from rome.stores.redis_wire import Server, Wire
 
 
@@ -57,14 +58,21 @@ class RedisStore:
     """One connection to a database in Redis; not for two threads at once."""
 
     def __init__(
-        self, server: Server, database: str, tag: str | None = None, replicas: int = 0
+        self,
+        server: Server,
+        database: str,
+        tag: str | None = None,
+        replicas: int = 0,
+        page: int = 20000,
     ) -> None:
-        """`replicas` have a commit before it counts as done."""
+        """`replicas` have a commit before it counts as done; one script looks at no more
+        than `page` rows."""
         self.traffic = Traffic()
         self._wire = Wire(server, self.traffic)
         own = "" if tag in (None, database) else database
         self.prefix = f"{{{tag or database}}}{own}:"
         self._replicas = replicas
+        self._most = page
         # A commit is sent again for as long as `patience`, and each time for one answer.
         self._remember = int(2 * (server.patience + server.timeout)) + 1
 
@@ -111,12 +119,38 @@ class RedisStore:
     def read(
         self, version: str, steps: Sequence[Step], counted: Sequence[int] = ()
     ) -> tuple[list[Rows], list[str]]:
-        answer = self._run("read", _pack([version, steps, counted]))[0]
-        if answer[0] == b"schema":
-            raise SchemaChanged
+        answer = self._read(version, steps, counted, False)
+        if answer is None:
+            return self._in_pages(version, steps, counted)
         if counted:
-            return answer[1:-1], [(count or b"0").decode() for count in answer[-1]]
-        return answer[1:], []
+            return answer[:-1], [(count or b"0").decode() for count in answer[-1]]
+        return answer, []
+
+    def _read(
+        self, version: str, steps: Sequence[Step], counted: Sequence[int], cursor: bytes | bool
+    ) -> list[Any] | None:
+        """None: the script would have to look at too many rows."""
+        request = [version, steps, counted, self._most, cursor]
+        word, *answer = self._run("read", _pack(request))[0]
+        if word == b"schema":
+            raise SchemaChanged
+        return None if word == b"large" else answer
+
+    def _in_pages(
+        self, version: str, steps: Sequence[Step], counted: Sequence[int]
+    ) -> tuple[list[Rows], list[str]]:
+        # The counts of writes as they are before the first page: whatever is written while
+        # the pages come is a conflict.
+        counts = self._read(version, [], counted, False) if counted else None
+
+        def ask(step: Step, cursor: bytes | bool) -> tuple[Rows, bytes] | None:
+            answer = self._read(version, [step], (), cursor)
+            if answer is None:
+                return None
+            return answer[0], answer[1] if cursor else b"0"
+
+        answer = read_in_pages(ask, steps)
+        return answer, [(c or b"0").decode() for c in counts[-1]] if counts else []
 
     def commit(self, commit: Commit) -> None:
         request = {
@@ -244,7 +278,7 @@ class RedisStore:
         word, *rest = self._run("check", _pack(request))[0]
         if word == b"schema":
             raise SchemaChanged
-        return rest
+        return list(rest)
 
     def highest(self, table: int) -> int:
         """The highest row number that was handed out."""
