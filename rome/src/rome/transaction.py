@@ -188,6 +188,10 @@ class Transaction:
         self.partial.clear()
 
     def _run(self, call: Call) -> Result:
+        mine, newest = self.work.schema, self.catalogue.schema
+        if mine is not None and mine is not newest and not self.calls and self.clean:
+            # A transaction begins with the newest schema that this process knows.
+            self._use(newest)
         for attempt in range(3):
             try:
                 return self._run_once(call)
@@ -206,15 +210,19 @@ class Transaction:
         raise ConflictError("the schema is changed by others all the time; try again")
 
     def _new_schema(self) -> None:
+        schema = self.catalogue.load(self.store)
         if self.changes:
             raise ConflictError("the schema was changed during this transaction; try again")
-        self.work.use(self.catalogue.load(self.store))
-        self.loaded = {}
-        self.partial.clear()
+        self._use(schema)
         if self.savepoints:
             self.work.begin()
             for name, _ in self.savepoints:
                 self.work.run(f'SAVEPOINT "{name}"')
+
+    def _use(self, schema: Schema) -> None:
+        self.work.use(schema)
+        self.loaded = {}
+        self.partial.clear()
 
     def _run_once(self, call: Call) -> Result:
         plan = call.plan
