@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 
 from rome import functions, sqlite_errors
+from rome.alter import altered, altered_table
 from rome.errors import (
     IntegrityError,
     NotSupportedError,
@@ -18,7 +19,9 @@ from rome.errors import (
     ProgrammingError,
 )
 from rome.ids import Ids
+from rome.rows import decode
 from rome.schema import (
+    ForeignKey,
     Index,
     Table,
     describe,
@@ -170,10 +173,17 @@ class Catalogue:
         database.execute("SAVEPOINT ddl")
         done = False
         try:
+            same: set[str] = set()
             for sql in statements:
-                database.execute(sql)
+                name = altered_table(sql)
+                if name is None:
+                    database.execute(sql)
+                else:
+                    same.add(self._alter(name, sql))
             after = list(database.execute(_OBJECTS))
-            plan = self._plan(before, after, store)
+            plan = self._plan(before, after, store, same)
+            for name in same:
+                self._verify(store, self.schema.tables[name.lower()], plan.new.get(name))
             version = self._put(store, plan, building=False)
             done = True
         except apsw.Error as error:
@@ -191,10 +201,66 @@ class Catalogue:
         self.finish(store)
         return self.schema
 
-    def _plan(self, before: list[Any], after: list[Any], store: Store) -> _Plan:
+    def _alter(self, name: str, sql: str) -> str:
+        """ALTER TABLE in a way that SQLite doesn't know; the table's name."""
+        table = self.schema.tables.get(name.lower())
+        if table is None or table.is_view:
+            raise OperationalError(f"no such table: {name}")
+        database = self._database
+        changed = altered(table.sql, sql)
+        database.execute(f"DROP TABLE {quote(table.name)}")
+        database.execute(changed)
+        for index_sql in table.index_sql.values():
+            database.execute(index_sql)
+        return table.name
+
+    def _verify(self, store: Store, old: Table, new: Table | None) -> None:
+        """Whether a table's rows fulfil its new constraints (unique ones: see finish)."""
+        if new is None:
+            return
+        if new.key != old.key:
+            raise NotSupportedError(f"another kind of primary key for table {old.name}")
+        required = [
+            column
+            for column in new.columns
+            if column.required and not getattr(old.column(column.name), "required", False)
+        ]
+        parents = [key for key in new.foreign_keys if key not in old.foreign_keys]
+        if not required and not parents:
+            return
+        known = [self._keys_of(store, foreign) for foreign in parents]
+        for _, row in store.scan(old.number):
+            values = new.row(new.values(decode(row)))
+            for column in required:
+                if values[column.slot] is None:
+                    raise IntegrityError(f"NOT NULL constraint failed: {new.name}.{column.name}")
+            for foreign, keys in zip(parents, known, strict=True):
+                key = tuple(values[slot] for slot in foreign.slots)
+                if None not in key and key not in keys:
+                    raise IntegrityError("FOREIGN KEY constraint failed")
+
+    def _keys_of(self, store: Store, foreign: ForeignKey) -> set[tuple[Any, ...]]:
+        """The values that a foreign key may have."""
+        parent = self.schema.tables.get(foreign.parent.lower())
+        if parent is None:
+            return set()
+        names = foreign.parent_columns
+        columns = [parent.column(name) for name in names if name]
+        slots = [column.slot for column in columns if column]
+        if not slots:
+            unique = next((i for i in parent.indexes if i.unique), None)
+            slots = list(unique.slots) if unique else [parent.key or 0]
+        keys = set()
+        for _, row in store.scan(parent.number):
+            values = parent.row(parent.values(decode(row)))
+            keys.add(tuple(values[slot] for slot in slots))
+        return keys
+
+    def _plan(self, before: list[Any], after: list[Any], store: Store, same: set[str]) -> _Plan:
         """What changed, told from SQLite's own list of objects.
 
-        A table keeps its root page when it is renamed, so that page tells who it is.
+        A table keeps its root page when it is renamed, so that page tells who it is; but
+        for those in `same`, which were made anew under their name.
         """
         tables = self.schema.tables
         changed = set(after).difference(before)
@@ -213,7 +279,7 @@ class Catalogue:
         for kind, name, _, page, text in after:
             if name not in names or kind not in ("table", "view") or name.startswith("sqlite_"):
                 continue
-            old_name = page_of.get(page) if kind == "table" else name
+            old_name = page_of.get(page) if kind == "table" and name not in same else name
             old = tables.get(old_name.lower()) if old_name else None
             if old is not None:
                 gone.pop(old.name.lower(), None)
@@ -255,7 +321,7 @@ class Catalogue:
                     fills[column.slot] = self._default(name, column.name)
             table = replace(table, fills=fills)
         by_kind = {(index.slots, index.unique): index for index in table.indexes}
-        number = max((index.number for index in old.indexes), default=0) if old else 0
+        number = old.top if old else 0
         indexes_now = []
         for slots, unique in wanted_indexes(database, table):
             index = by_kind.get((slots, unique))
@@ -263,7 +329,7 @@ class Catalogue:
                 number += 1
                 index = Index(number, slots, unique, ready=False)
             indexes_now.append(index)
-        return replace(table, indexes=tuple(indexes_now))
+        return replace(table, indexes=tuple(indexes_now), top=number)
 
     def _next_number(self, store: Store) -> int:
         """A number for a table, which no other had or gets."""

@@ -67,6 +67,7 @@ class Table:
     key: int | None = None  # slot of the INTEGER PRIMARY KEY, which is the row number
     indexes: tuple[Index, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
+    top: int = 0  # the highest number that an index ever had: none is used again
 
     @property
     def is_view(self) -> bool:
@@ -158,6 +159,7 @@ def to_entry(table: Table) -> bytes:
             "index_sql": dict(table.index_sql),
             "slots": list(table.slots),
             "fills": list(table.fills.items()),
+            "top": table.top,
             "indexes": [[i.number, list(i.slots), i.unique, i.ready] for i in table.indexes],
         },
         use_bin_type=True,
@@ -176,6 +178,7 @@ def from_entry(name: str, entry: bytes) -> Table:
             index_sql=raw["index_sql"],
             slots=tuple(raw["slots"]),
             fills=dict(map(tuple, raw["fills"])),
+            top=raw["top"],
             indexes=tuple(
                 Index(number, tuple(slots), unique, ready)
                 for number, slots, unique, ready in raw["indexes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alembic.ddl.impl import DefaultImpl
 from alembic.ddl.sqlite import SQLiteImpl
 
 
@@ -11,3 +12,7 @@ class RomeImpl(SQLiteImpl):
     __dialect__ = "rome"
     # Each change of the schema takes effect at once.
     transactional_ddl = False
+
+    # ROME alters constraints and columns where SQLite can't.
+    add_constraint = DefaultImpl.add_constraint
+    drop_constraint = DefaultImpl.drop_constraint

@@ -1,0 +1,121 @@
+"""Changes of a table that SQLite's ALTER TABLE doesn't know, as changes of its SQL.
+
+A table's rows don't depend on its constraints, so the CREATE TABLE that the schema keeps is
+written anew, and the rows stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rome.errors import OperationalError
+
+_NAME = r"(\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|\w+)"
+_ALTER = re.compile(rf"\s*ALTER\s+TABLE\s+(?:main\s*\.\s*)?{_NAME}\s+(.*?)\s*;?\s*\Z", re.I | re.S)
+_ADD = re.compile(
+    rf"ADD\s+((?:CONSTRAINT\s+{_NAME}\s+)?(?:FOREIGN\s+KEY|UNIQUE|PRIMARY\s+KEY|CHECK)\b.*)\Z",
+    re.I | re.S,
+)
+_DROP = re.compile(rf"DROP\s+CONSTRAINT\s+{_NAME}\Z", re.I)
+_COLUMN = re.compile(rf"ALTER\s+(?:COLUMN\s+)?{_NAME}\s+(.*)\Z", re.I | re.S)
+_NOT_NULL = re.compile(r"\s+NOT\s+NULL\b", re.I)
+_DEFAULT = re.compile(r"\s+DEFAULT\s+(\((?:[^()]|\([^()]*\))*\)|'(?:[^']|'')*'|[^\s,]+)", re.I)
+_CONSTRAINT_WORDS = ("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN")
+
+
+def plain(name: str) -> str:
+    """A name without its quotes."""
+    if name[:1] in ('"', "`", "["):
+        return name[1:-1].replace('""', '"')
+    return name
+
+
+def altered_table(sql: str) -> str | None:
+    """The table that a statement alters in one of these ways; None: it is no such statement."""
+    match = _ALTER.match(sql)
+    if match and (_ADD.match(match[2]) or _DROP.match(match[2]) or _COLUMN.match(match[2])):
+        return plain(match[1])
+    return None
+
+
+def altered(table_sql: str, sql: str) -> str:
+    """The CREATE TABLE after the statement; raises OperationalError if it doesn't fit."""
+    match = _ALTER.match(sql)
+    head, items, tail = _parts(table_sql)
+    action = match[2] if match else ""
+    if found := _ADD.match(action):
+        items.append(found[1])
+    elif found := _DROP.match(action):
+        name = plain(found[1]).lower()
+        kept = [item for item in items if _constraint_name(item) != name]
+        if len(kept) == len(items):
+            raise OperationalError(f"no such constraint: {name}")
+        items = kept
+    elif found := _COLUMN.match(action):
+        name = plain(found[1]).lower()
+        places = [n for n, item in enumerate(items) if _column_name(item) == name]
+        if not places:
+            raise OperationalError(f"no such column: {name}")
+        items[places[0]] = _changed_column(items[places[0]], found[2])
+    return f"{head}({', '.join(items)}){tail}"
+
+
+def _changed_column(item: str, change: str) -> str:
+    words = change.upper().split()
+    if words[:3] == ["SET", "NOT", "NULL"]:
+        return item if _NOT_NULL.search(item) else item + " NOT NULL"
+    if words[:3] == ["DROP", "NOT", "NULL"]:
+        return _NOT_NULL.sub("", item)
+    if words[:2] == ["DROP", "DEFAULT"]:
+        return _DEFAULT.sub("", item)
+    if words[:2] == ["SET", "DEFAULT"]:
+        return _DEFAULT.sub("", item) + " DEFAULT " + change.split(None, 2)[2]
+    found = re.match(r"(?:SET\s+DATA\s+)?TYPE\s+(.*)\Z", change, re.I | re.S)
+    column = re.match(rf"\s*{_NAME}\s+(\w+(?:\s*\([^()]*\))?)?(.*)\Z", item, re.S)
+    if found and column:
+        return f"{column[1]} {found[1]}{column[3]}"
+    raise OperationalError(f"ALTER COLUMN can't do this: {change}")
+
+
+def _parts(sql: str) -> tuple[str, list[str], str]:
+    """What stands before the parentheses, the items in them, and what stands behind."""
+    start = depth = 0
+    items: list[str] = []
+    place = 0
+    begin = -1
+    while place < len(sql):
+        char = sql[place]
+        if char in "'\"`":
+            place = sql.index(char, place + 1)
+        elif char == "(":
+            depth += 1
+            if depth == 1:
+                begin = place
+                start = place + 1
+        elif char == ")":
+            depth -= 1
+            if depth == 0:
+                items.append(sql[start:place].strip())
+                return sql[:begin], items, sql[place + 1 :]
+        elif char == "," and depth == 1:
+            items.append(sql[start:place].strip())
+            start = place + 1
+        place += 1
+    raise OperationalError("the table's SQL can't be read")
+
+
+def _first_word(item: str) -> str:
+    match = re.match(r"\s*(\w+)", item)
+    return match[1].upper() if match else ""
+
+
+def _constraint_name(item: str) -> str | None:
+    match = re.match(rf"\s*CONSTRAINT\s+{_NAME}", item, re.I)
+    return plain(match[1]).lower() if match else None
+
+
+def _column_name(item: str) -> str | None:
+    match = re.match(rf"\s*{_NAME}", item)
+    if match is None or (match[1][:1] not in '"`[' and _first_word(item) in _CONSTRAINT_WORDS):
+        return None
+    return plain(match[1]).lower()
