@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 ROME = Path(__file__).resolve().parents[2]
@@ -35,6 +36,21 @@ def versions() -> dict[str, str]:
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", LOCK.read_text(), re.MULTILINE))
 
 
+@dataclass(frozen=True)
+class Installed:
+    """sqlalchemy-rome in a folder for PYTHONPATH, and the commit that it is of."""
+
+    path: str = ""
+    commit: str = ""
+
+
+def _source_commit() -> str:
+    """The commit of sqlalchemy-rome's source tree, with a plus if it was changed since."""
+    git = ("git", "-C", str(ROME))
+    commit = _said(*git, "rev-parse", "--short=12", "HEAD")
+    return commit + ("+" if commit and _said(*git, "status", "--porcelain", "src") else "")
+
+
 def ensure_environment() -> Path:
     """The environment's Python; makes the environment where there is none yet."""
     digest = hashlib.sha256(BUILD_LOCK.read_bytes() + LOCK.read_bytes()).hexdigest()[:12]
@@ -51,14 +67,15 @@ def ensure_environment() -> Path:
 
 
 @contextlib.contextmanager
-def installed_rome(python: Path) -> Iterator[Path]:
-    """A folder for PYTHONPATH that holds sqlalchemy-rome as its source tree is now."""
+def installed_rome(python: Path) -> Iterator[Installed]:
+    """sqlalchemy-rome as its source tree is now."""
     if not (ROME / "pyproject.toml").exists():
         raise Failed(f"{ROME} has no pyproject.toml: there is no sqlalchemy-rome to test")
     with tempfile.TemporaryDirectory(prefix="rome-") as work:
         # Built from a copy: building leaves folders in a source tree.
         source = Path(work) / "source"
         source.mkdir()
+        commit = _source_commit()
         for item in ROME.iterdir():
             if item.is_file():
                 shutil.copy2(item, source)
@@ -66,7 +83,7 @@ def installed_rome(python: Path) -> Iterator[Path]:
                         ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))  # fmt: skip
         target = Path(work) / "installed"
         _pip(python, "--no-deps", "--no-build-isolation", "--target", str(target), str(source))
-        yield target
+        yield Installed(str(target), commit)
 
 
 def _cache() -> Path:
@@ -96,6 +113,12 @@ def packages_folder(python: Path) -> Path:
 
 def _pip(python: Path, *arguments: str) -> None:
     _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments)
+
+
+def _said(*command: str) -> str:
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
 
 
 def _run(*command: str) -> None:

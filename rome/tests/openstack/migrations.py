@@ -216,9 +216,9 @@ def main() -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             sqlite_url = f"sqlite:///{folder}/DATABASE.sqlite"
             on_sqlite = Runner(python, "", sqlite_url, folder / "sqlite")
-            path = str(stack.enter_context(installed_rome(python)))
+            rome = stack.enter_context(installed_rome(python))
             url = options.url or stack.enter_context(_own_url())
-            on_rome = Runner(python, path, url, folder / "rome")
+            on_rome = Runner(python, rome.path, url, folder / "rome")
             for name in options.services:
                 report = on_rome.service(SERVICES[name])
                 reference = on_sqlite.service(SERVICES[name])
@@ -230,7 +230,8 @@ def main() -> int:
     except Failed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 2
-    text = json.dumps({"format": 1, "versions": service_versions(), "services": results}, indent=1)
+    said = {"format": 1, "commit": rome.commit, "versions": service_versions(), "services": results}
+    text = json.dumps(said, indent=1)
     if options.json:
         options.json.write_text(text + "\n")
     if options.save:

@@ -85,6 +85,7 @@ class Comparison:
     whole: bool
     results: Sequence[Result]
     seconds: float
+    commit: str = ""
 
     @property
     def passed(self) -> int:
@@ -114,6 +115,7 @@ class Comparison:
             "format": FORMAT,
             "suite": self.suite.name,
             "whole": self.whole,
+            "commit": self.commit,
             "versions": service_versions(),
             "pass_on_sqlite": len(self.results),
             "pass_on_rome": self.passed,

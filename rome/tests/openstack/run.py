@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.openstack.environment import Failed, ensure_environment, installed_rome
+from tests.openstack.environment import Failed, Installed, ensure_environment, installed_rome
 from tests.openstack.report import Baseline, Comparison
 from tests.openstack.runner import Result, run_tests
 from tests.openstack.server import redis_server
@@ -30,11 +30,11 @@ def main() -> int:
     try:
         with contextlib.ExitStack() as stack:
             python = ensure_environment()
-            url, path = None, ""
+            url, rome = None, Installed()
             if not options.baseline:
-                path = str(stack.enter_context(installed_rome(python)))
+                rome = stack.enter_context(installed_rome(python))
                 url = options.url or stack.enter_context(_own_url())
-            reached = [_run(SUITES[name], python, url, path, options) for name in options.suites]
+            reached = [_run(SUITES[name], python, url, rome, options) for name in options.suites]
     except Failed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 2
@@ -48,7 +48,7 @@ def _own_url() -> Iterator[str]:
         yield f"rome+redis://127.0.0.1:{port}/openstack?fresh=true"
 
 
-def _run(suite: Suite, python: Path, url: str | None, path: str, options: _Options) -> bool:
+def _run(suite: Suite, python: Path, url: str | None, rome: Installed, options: _Options) -> bool:
     baseline = None if options.baseline else Baseline.load(suite)
 
     def wanted(tests: list[str]) -> Iterable[str]:
@@ -62,7 +62,7 @@ def _run(suite: Suite, python: Path, url: str | None, path: str, options: _Optio
 
     print(f"{suite.title}: {' '.join(suite.modules)}", flush=True)
     start = time.monotonic()
-    results = run_tests(python, suite, url, path, options.concurrency, options.timeout, wanted,
+    results = run_tests(python, suite, url, rome.path, options.concurrency, options.timeout, wanted,
                         _Progress(options.verbose))  # fmt: skip
     seconds = time.monotonic() - start
     if not results:
@@ -74,7 +74,7 @@ def _run(suite: Suite, python: Path, url: str | None, path: str, options: _Optio
     if baseline is None:
         return _report_baseline(suite, results, seconds, whole=options.only is None)
     whole = not options.sample and options.only is None
-    comparison = Comparison(suite, whole, results, seconds)
+    comparison = Comparison(suite, whole, results, seconds, rome.commit)
     print("\n".join(comparison.lines()), flush=True)
     if options.details:
         text = json.dumps(comparison.as_data(), indent=1)
