@@ -84,8 +84,8 @@ class Catalogue:
 
     def load(self, store: Store) -> Schema:
         """The schema as it is in the store now."""
-        version, entries = store.schema()
-        with self.lock:
+        with self.lock:  # or an older answer might come after a newer one
+            version, entries = store.schema()
             if version != self.schema.version:
                 self._adopt(version, entries)
             return self.schema

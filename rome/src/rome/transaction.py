@@ -192,7 +192,7 @@ class Transaction:
         if mine is not None and mine is not newest and not self.calls and self.clean:
             # A transaction begins with the newest schema that this process knows.
             self._use(newest)
-        for attempt in range(3):
+        for attempt in range(20):
             try:
                 return self._run_once(call)
             except SchemaChanged:
@@ -381,6 +381,7 @@ class Transaction:
             finally:
                 if not kept:
                     self.work.run("ROLLBACK TO rome_statement")
+                    self.work.forget_tables_made_inside()
                     for number, row_number in self._statement_loaded:
                         self.loaded.get(number, {}).pop(row_number, None)
                     for key in self._statement_new:

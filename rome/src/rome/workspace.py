@@ -129,6 +129,8 @@ class Workspace:
 
     def forget_tables_made_inside(self) -> None:
         """After a rollback to a savepoint: they may be gone."""
+        if not self._made_inside:
+            return
         inside, self._made_inside = self._made_inside, []
         names = {row[0].lower() for row in self.database.execute("SELECT name FROM sqlite_master")}
         for name in inside:
