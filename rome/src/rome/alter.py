@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from rome.errors import OperationalError
+from rome.errors import NotSupportedError, OperationalError
 
 _NAME = r"(\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|\w+)"
 _ALTER = re.compile(rf"\s*ALTER\s+TABLE\s+(?:main\s*\.\s*)?{_NAME}\s+(.*?)\s*;?\s*\Z", re.I | re.S)
@@ -20,6 +20,11 @@ _DROP = re.compile(rf"DROP\s+CONSTRAINT\s+{_NAME}\Z", re.I)
 _COLUMN = re.compile(rf"ALTER\s+(?:COLUMN\s+)?{_NAME}\s+(.*)\Z", re.I | re.S)
 _NOT_NULL = re.compile(r"\s+NOT\s+NULL\b", re.I)
 _DEFAULT = re.compile(r"\s+DEFAULT\s+(\((?:[^()]|\([^()]*\))*\)|'(?:[^']|'')*'|[^\s,]+)", re.I)
+_CHARACTERS = re.compile(
+    r"(?:CONVERT\s+TO\s+)?(?:DEFAULT\s+)?(?:CHARACTER\s+SET|CHARSET)\s*=?\s*(\w+)"
+    r"(?:\s+COLLATE\s*=?\s*(\w+))?\Z",
+    re.I,
+)
 _CONSTRAINT_WORDS = ("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN")
 
 
@@ -36,6 +41,20 @@ def altered_table(sql: str) -> str | None:
     if match and (_ADD.match(match[2]) or _DROP.match(match[2]) or _COLUMN.match(match[2])):
         return plain(match[1])
     return None
+
+
+def is_so_already(sql: str) -> bool:
+    """Whether a statement, as MySQL has it, asks for the character set and the collation that
+    all text has here: Unicode, compared byte by byte.  Raises NotSupportedError for others.
+    """
+    match = _ALTER.match(sql)
+    found = _CHARACTERS.match(match[2]) if match else None
+    if found is None:
+        return False
+    collation = (found[2] or "").lower()
+    if not found[1].lower().startswith("utf8") or not collation.endswith("_bin"):
+        raise NotSupportedError(f"CHARACTER SET {found[1]} COLLATE {found[2] or 'its default'}")
+    return True
 
 
 def altered(table_sql: str, sql: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 
 from rome import functions, sqlite_errors
-from rome.alter import altered, altered_table
+from rome.alter import altered, altered_table, is_so_already
 from rome.errors import (
     IntegrityError,
     NotSupportedError,
@@ -150,6 +150,7 @@ class Catalogue:
                 raise NotSupportedError(f"CREATE {(match[1] or match[2]).upper()}")
             if _WITHOUT_ROWID.search(sql):
                 raise NotSupportedError("WITHOUT ROWID")
+        statements = tuple(sql for sql in statements if not is_so_already(sql))
         if not self.schema.version:
             self.load(store)
         stale = False
@@ -226,8 +227,14 @@ class Catalogue:
             if column.required and not getattr(old.column(column.name), "required", False)
         ]
         parents = [key for key in new.foreign_keys if key not in old.foreign_keys]
-        if not required and not parents:
+        unique = [
+            index
+            for index in new.indexes
+            if index.unique and old.find_index(index.slots, unique=True) is None
+        ]
+        if not required and not parents and not unique:
             return
+        seen: set[tuple[Any, ...]] = set()
         known = [self._keys_of(store, foreign) for foreign in parents]
         for _, row in store.scan(old.number):
             values = new.row(new.values(decode(row)))
@@ -238,6 +245,12 @@ class Catalogue:
                 key = tuple(values[slot] for slot in foreign.slots)
                 if None not in key and key not in keys:
                     raise IntegrityError("FOREIGN KEY constraint failed")
+            for index in unique:
+                key = tuple(values[slot] for slot in index.slots)
+                if None not in key and (index.slots, key) in seen:
+                    columns = ", ".join(f"{new.name}.{name}" for name in new.names(index.slots))
+                    raise IntegrityError(f"UNIQUE constraint failed: {columns}")
+                seen.add((index.slots, key))
 
     def _keys_of(self, store: Store, foreign: ForeignKey) -> set[tuple[Any, ...]]:
         """The values that a foreign key may have."""

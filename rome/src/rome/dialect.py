@@ -24,12 +24,12 @@ from sqlalchemy.engine.url import URL
 
 from rome import driver
 from rome.analysis import Analysis, Scope, relied_columns
+from rome.decimals import DECLARED, RomeNumeric
 from rome.functions import DECIMAL
 from rome.plan import Layout, Plan
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_store import RedisStore
 from rome.stores.redis_wire import Server
-from rome.types import DECLARED, RomeNumeric
 
 
 class RomeCompiler(SQLiteCompiler):
@@ -145,7 +145,26 @@ def _layout(names: Sequence[str], expanded: Mapping[str, Sequence[str]]) -> Layo
 
 
 class RomeDDLCompiler(SQLiteDDLCompiler):
-    """SQLite's, with a row number for every column that counts by itself."""
+    """SQLite's, with a row number for every column that counts by itself, and with a name
+    for every key, by which it can be dropped."""
+
+    def _named(self, text: Any, constraint: Any, *words: str) -> Any:
+        if not text or text.lstrip().upper().startswith("CONSTRAINT"):
+            return text
+        name = self.preparer.quote("_".join((constraint.table.name, *words)))
+        return f"CONSTRAINT {name} {text}"
+
+    def visit_primary_key_constraint(self, constraint: Any, **kwargs: Any) -> Any:
+        text = super().visit_primary_key_constraint(constraint, **kwargs)
+        return self._named(text, constraint, "pkey")
+
+    def visit_unique_constraint(self, constraint: Any, **kwargs: Any) -> Any:
+        text = super().visit_unique_constraint(constraint, **kwargs)
+        return self._named(text, constraint, *(c.name for c in constraint.columns), "key")
+
+    def visit_foreign_key_constraint(self, constraint: Any, **kwargs: Any) -> Any:
+        text = super().visit_foreign_key_constraint(constraint, **kwargs)
+        return self._named(text, constraint, *(c.name for c in constraint.columns), "fkey")
 
     def get_column_specification(self, column: Any, **kwargs: Any) -> str:
         text: str = super().get_column_specification(column, **kwargs)

@@ -47,6 +47,13 @@ class Ids:
         with self._lock:
             self._blocks.clear()
 
+    def give_back(self, table: int, first: int, count: int) -> None:
+        """Numbers that were taken and not used, if nobody took others since."""
+        with self._lock:
+            next_one, last = self._blocks.get(table, (1, 0))
+            if next_one == first + count:
+                self._blocks[table] = (first, last)
+
     def passed(self, table: int, number: int) -> None:
         """An application chose this number itself."""
         with self._lock:

@@ -436,6 +436,7 @@ class Transaction:
                 if new and not bound.chosen_key and past > first + wanted:
                     # More rows than numbers were taken for: again with enough.
                     call.plan.hints[call.sql] = len(new)
+                    self.ids.give_back(target.number, first, wanted)
                     return None
                 lastrowid = new[-1] if new else lastrowid
             self._note(call, bound, touches, touched, first)
