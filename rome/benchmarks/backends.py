@@ -96,13 +96,13 @@ class Backend:
     """A running server, with the proxy before it."""
 
     name: str
-    port: int
+    server: servers.Server
     proxy: proxy.Handle
     scheme: str
 
     def url(self, database: str, delay: float | None) -> str:
         """Of a database; with a delay of None, straight to the server, not through the proxy."""
-        port = self.port if delay is None else self.proxy.port
+        port = self.server.port if delay is None else self.proxy.port
         return self.scheme.format(port=port, database=database)
 
     def urls(self, delay: float | None) -> str:
@@ -117,14 +117,14 @@ def running(*, control: bool = False) -> Iterator[dict[str, Backend]]:
         found = {}
         for name in (MARIADB, ROME):
             if name == MARIADB or control:
-                port = stack.enter_context(servers.mariadb(DATABASES))
+                server = stack.enter_context(servers.mariadb(DATABASES))
                 scheme = "mysql+pymysql://bench@127.0.0.1:{port}/{database}?charset=utf8"
             else:
-                port = stack.enter_context(servers.redis())
+                server = stack.enter_context(servers.redis())
                 scheme = "rome+redis://127.0.0.1:{port}/{database}"
-            handle = proxy.Handle(port)
+            handle = proxy.Handle(server.port)
             stack.callback(handle.close)
-            found[name] = Backend(name, port, handle, scheme)
+            found[name] = Backend(name, server, handle, scheme)
         yield found
 
 

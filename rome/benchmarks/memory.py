@@ -51,9 +51,9 @@ def run(python: Python, results: Path, instances: int = 500) -> Memory:
             try:
                 worker.ask("schemas")
                 worker.ask("fill_instances", count=1)  # what is made once
-                before = size(python, backend.port)
+                before = size(python, backend.server.port)
                 worker.ask("fill_instances", count=instances)
-                after = size(python, backend.port)
+                after = size(python, backend.server.port)
             finally:
                 worker.close()
             sizes[name] = [

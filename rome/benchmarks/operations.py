@@ -27,8 +27,10 @@ class Measured:
     """One operation on one back end at one delay."""
 
     samples_ms: list[float] = field(default_factory=list)
-    turns: list[float] = field(default_factory=list)  # of each round, for one run
-    sent: list[float] = field(default_factory=list)  # bytes, likewise
+    # Of each round, for one run:
+    cpu_ms: list[float] = field(default_factory=list)  # the server's too
+    turns: list[float] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)  # bytes
     received: list[float] = field(default_factory=list)
     failed: str | None = None
 
@@ -55,6 +57,11 @@ class Row:
         """Round trips of one run, where there was a delay (there they are told apart best)."""
         counted = [each for it in self.measured[name].values() for each in it.turns]
         return statistics.median(counted) if counted else None
+
+    def cpu_ms(self, name: str) -> float | None:
+        """CPU of one run, the worker's and the server's."""
+        used = [each for it in self.measured[name].values() for each in it.cpu_ms]
+        return statistics.median(used) if used else None
 
     @property
     def reached(self) -> bool | None:
@@ -134,16 +141,18 @@ def _alternate(
                 continue
             try:
                 workers[name].ask("prepare", name=row.name, count=each if turn else 2)
-                before = running[name].proxy.counts()
-                times = workers[name].ask("run", name=row.name)
-                after = running[name].proxy.counts()
+                server = running[name].server
+                before, cpu = running[name].proxy.counts(), server.cpu_ms()
+                took = workers[name].ask("run", name=row.name)
+                after, server_cpu = running[name].proxy.counts(), server.cpu_ms() - cpu
             except Failed as error:
                 measured.failed = str(error)
                 say(error.details)
                 continue
             if turn == 0:
                 continue
-            measured.samples_ms += times
+            measured.samples_ms += took["ms"]
+            measured.cpu_ms.append((took["cpu_ms"] + server_cpu) / each)
             if delay:
                 measured.turns.append((after.turns - before.turns) / each)
                 measured.sent.append((after.sent - before.sent) / each)
@@ -170,7 +179,7 @@ def table(rows: list[Row], delays: list[float]) -> str:
     heads = ["operation", "MariaDB round trips", "ROME round trips"]
     heads += [f"ROME/MariaDB time at {delay:g} ms" for delay in delays]
     heads += [f"ms at {delay:g} ms: MariaDB → ROME" for delay in delays]
-    heads += ["target", "reached"]
+    heads += ["CPU-ms, server's too: MariaDB → ROME", "target", "reached"]
     lines = []
     for row in rows:
         failed = next((it.failed for it in row.measured[ROME].values() if it.failed), None)
@@ -180,6 +189,7 @@ def table(rows: list[Row], delays: list[float]) -> str:
             " → ".join(tables.number(row.measured[name][delay].ms, 1) for name in BOTH)
             for delay in delays
         ]
+        line += [" → ".join(tables.number(row.cpu_ms(name), 1) for name in BOTH)]
         line += [f"≤ {row.target:g}", tables.verdict(row.reached)]
         if failed:
             line[-1] += f": {failed[:80]}"

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 MARIADB_SETTINGS = "InnoDB as shipped: innodb_flush_log_at_trx_commit=1, doublewrite on"
@@ -17,13 +18,26 @@ REDIS_SETTINGS = "appendonly yes, appendfsync everysec"
 _WAIT_S = 60
 
 
+@dataclass(frozen=True)
+class Server:
+    """One that runs."""
+
+    port: int
+    pid: int
+
+    def cpu_ms(self) -> float:
+        """CPU that its threads have taken so far."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(it.read_text().split()[0]) for it in threads) / 1e6
+
+
 class CannotStart(Exception):
     """A server is missing or does not come up."""
 
 
 @contextmanager
-def mariadb(databases: tuple[str, ...] = ()) -> Iterator[int]:
-    """A MariaDB with empty `databases`; yields its port."""
+def mariadb(databases: tuple[str, ...] = ()) -> Iterator[Server]:
+    """A MariaDB with empty `databases`."""
     with _folder("mariadb") as folder:
         data = folder / "data"
         made = subprocess.run(
@@ -39,7 +53,7 @@ def mariadb(databases: tuple[str, ...] = ()) -> Iterator[int]:
             f"--socket={folder}/socket", "--bind-address=127.0.0.1", "--user=root",
             f"--pid-file={folder}/pid", "--skip-name-resolve", "--max-connections=500",
         ]
-        with _running(command, port, folder):
+        with _running(command, port, folder) as server:
             statements = "".join(
                 f"CREATE DATABASE {name} CHARACTER SET utf8mb3;" for name in databases
             )
@@ -48,7 +62,7 @@ def mariadb(databases: tuple[str, ...] = ()) -> Iterator[int]:
                  statements + "CREATE USER bench@'%'; GRANT ALL ON *.* TO bench@'%';"],
                 check=True, capture_output=True,
             )
-            yield port
+            yield server
 
 
 def ask_mariadb(port: int, sql: str) -> list[str]:
@@ -62,8 +76,8 @@ def ask_mariadb(port: int, sql: str) -> list[str]:
 
 
 @contextmanager
-def redis() -> Iterator[int]:
-    """An empty Redis; yields its port."""
+def redis() -> Iterator[Server]:
+    """An empty Redis."""
     with _folder("redis") as folder:
         port = _free_port()
         command = [
@@ -71,8 +85,8 @@ def redis() -> Iterator[int]:
             "--dir", str(folder), "--save", "", "--appendonly", "yes",
             "--appendfsync", "everysec",
         ]
-        with _running(command, port, folder):
-            yield port
+        with _running(command, port, folder) as server:
+            yield server
 
 
 @contextmanager
@@ -85,7 +99,7 @@ def _folder(name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _running(command: list[str], port: int, folder: Path) -> Iterator[None]:
+def _running(command: list[str], port: int, folder: Path) -> Iterator[Server]:
     log = folder / "log"
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
@@ -95,7 +109,7 @@ def _running(command: list[str], port: int, folder: Path) -> Iterator[None]:
             if process.poll() is not None or time.monotonic() > until:
                 raise CannotStart(f"{command[0]}: {log.read_text().strip()[-500:]}")
             time.sleep(0.05)
-        yield
+        yield Server(port, process.pid)
     finally:
         process.terminate()
         try:
