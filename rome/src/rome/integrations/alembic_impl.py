@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic.ddl.impl import DefaultImpl
 from alembic.ddl.sqlite import SQLiteImpl
 
@@ -16,3 +18,25 @@ class RomeImpl(SQLiteImpl):
     # ROME alters constraints and columns where SQLite can't.
     add_constraint = DefaultImpl.add_constraint
     drop_constraint = DefaultImpl.drop_constraint
+
+    def correct_for_autogen_constraints(
+        self,
+        conn_unique_constraints: Any,
+        conn_indexes: Any,
+        metadata_unique_constraints: Any,
+        metadata_indexes: Any,
+    ) -> None:
+        """Unique constraints whose names are only ROME's are compared as ones without."""
+        wanted = {_columns(constraint) for constraint in metadata_unique_constraints}
+        for constraint in list(conn_unique_constraints):
+            names = [column.name for column in constraint.columns]
+            given = "_".join((constraint.table.name, *names, "key"))
+            if constraint.name == given and _columns(constraint) not in wanted:
+                conn_unique_constraints.remove(constraint)
+        super().correct_for_autogen_constraints(
+            conn_unique_constraints, conn_indexes, metadata_unique_constraints, metadata_indexes
+        )
+
+
+def _columns(constraint: Any) -> frozenset[str]:
+    return frozenset(column.name for column in constraint.columns)
