@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- One page of a check: rows against their index entries, or entries against their rows;
 -- with `repair` what is wrong in entries is made right from the rows.
 local P = KEYS[1]

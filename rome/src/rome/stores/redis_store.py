@@ -233,7 +233,7 @@ class RedisStore:
         cursor = b"0"
         while True:
             request = [mode, table, index, list(slots), unique, fills, cursor]
-            word, rest = self._run("index", _pack(request))[0]
+            word, rest = self._run("index", _pack(request), frees=mode == "drop")[0]
             if word == b"duplicate":
                 raise Duplicate(table, index, rest)
             cursor = rest
