@@ -1,0 +1,138 @@
+"""Tables that are too large for one script: the answers are those of one script."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    Column,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    and_,
+    create_engine,
+    exists,
+    func,
+    select,
+    update,
+)
+
+from tests.servers import RedisServer, redis_server
+
+metadata = MetaData()
+parents = Table(
+    "parents",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("code", String(9), unique=True),
+    Column("kind", Integer, index=True),
+    Column("name", String(9)),
+    *[Column(f"more{i}", Integer) for i in range(8)],
+)
+children = Table(
+    "children",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("code", String(9), ForeignKey("parents.code")),
+    Column("n", Integer),
+)
+
+QUESTIONS: dict[str, Any] = {
+    "all": select(parents),
+    "few columns": select(parents.c.id),
+    "count": select(func.count()).select_from(parents),
+    "count some": select(func.count()).select_from(parents).where(parents.c.name == "a"),
+    "by a large set": select(parents).where(parents.c.kind == 1),
+    "groups": select(parents.c.name, func.count()).group_by(parents.c.name),
+    "first": select(parents.c.id)
+    .where(parents.c.kind == 1, parents.c.name == "b")
+    .order_by(parents.c.name, parents.c.id)
+    .limit(7),
+    "left join": select(parents, children).select_from(
+        parents.outerjoin(children, and_(parents.c.code == children.c.code, children.c.n > 2))
+    ),
+    "join": select(parents.c.code, children.c.n)
+    .join(children, parents.c.code == children.c.code)
+    .where(children.c.n == 1),
+    "not exists": select(parents.c.id).where(~exists().where(children.c.code == parents.c.code)),
+}
+
+
+def fill(engine: Engine) -> None:
+    """100 parents and 200 children, the same ones each time."""
+    metadata.create_all(engine)
+    some = random.Random(1)
+    with engine.begin() as connection:
+        connection.execute(
+            parents.insert(),
+            [
+                {
+                    "id": i,
+                    "code": f"c{i}",
+                    "kind": some.choice([1, 1, 1, 2, None]),
+                    "name": some.choice("abc"),
+                }
+                for i in range(1, 101)
+            ],
+        )
+        connection.execute(
+            children.insert(),
+            [
+                {"id": i, "code": f"c{some.randrange(1, 101)}", "n": some.randrange(5)}
+                for i in range(1, 201)
+            ],
+        )
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def small(server: RedisServer) -> Iterator[Engine]:
+    """A script looks at twenty rows only."""
+    engine = create_engine(server.url("small") + "?page=20")
+    fill(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def sqlite() -> Iterator[Engine]:
+    engine = create_engine("sqlite://")
+    fill(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+@pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE"])
+def test_answers_are_those_of_sqlite(
+    small: Engine, sqlite: Engine, question: Any, level: Any
+) -> None:
+    with small.connect().execution_options(isolation_level=level) as mine, sqlite.connect() as its:
+        got = sorted(map(tuple, mine.execute(question)), key=str)
+        assert got == sorted(map(tuple, its.execute(question)), key=str)
+        assert got
+
+
+def test_writes_over_several_pages(small: Engine) -> None:
+    with small.begin() as connection:
+        wanted = connection.scalar(
+            select(func.count()).select_from(parents).where(parents.c.name == "a")
+        )
+        changed = connection.execute(
+            update(parents).where(parents.c.name == "a").values(more0=parents.c.id)
+        )
+        assert changed.rowcount == wanted and wanted > 20
+        total = connection.scalar(select(func.sum(parents.c.more0)))
+    with small.connect() as connection:
+        assert connection.scalar(select(func.sum(parents.c.more0))) == total
