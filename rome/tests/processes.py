@@ -14,11 +14,18 @@ def at_once(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) 
 
     A call's exception is raised here.
     """
-    context = multiprocessing.get_context("spawn")
+    context = new_processes()
     start = context.Barrier(len(arguments))
     with context.Pool(len(arguments), initializer=_prepare, initargs=(start,)) as pool:
         calls = [pool.apply_async(_call, (function, args)) for args in arguments]
         return [call.get(_WAIT_S) for call in calls]
+
+
+def new_processes() -> Any:
+    """multiprocessing's context for processes that share nothing with this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rome.dialect"])
+    return context
 
 
 _start: Any = None

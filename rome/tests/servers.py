@@ -98,6 +98,7 @@ class RedisServer:
     def client(self) -> redis.Redis:
         """A client of its own for looking into it."""
         return redis.Redis(
+            host="127.0.0.1",
             port=self.port,
             password=self.password,
             socket_timeout=30,
@@ -105,7 +106,7 @@ class RedisServer:
             ssl_ca_certs=self.settings.get("tls-ca-cert-file"),
         )
 
-    def url(self, database: str = "test", **options: str | int) -> str:
+    def url(self, database: str = "test", **options: str | float) -> str:
         """Of a database in it."""
         user = f":{self.password}@" if self.password else ""
         query = f"?{urlencode(options)}" if options else ""
@@ -181,7 +182,7 @@ class RedisCluster:
                     return next(n for n in self.nodes if n.port == port)
         raise CannotStart(f"nobody has slot {slot}")
 
-    def url(self, database: str = "test", **options: str | int) -> str:
+    def url(self, database: str = "test", **options: str | float) -> str:
         """Of a database in it, with all nodes as seeds."""
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
         query = f"?{urlencode(options)}" if options else ""
@@ -215,7 +216,7 @@ def redis_cluster(replicas: int = 0, node_timeout_ms: int = 1000) -> Iterator[Re
         cluster.remove()
 
 
-def ask(client: redis.Redis, *command: str) -> Any:
+def ask(client: redis.Redis, *command: str | bytes | int) -> Any:
     """A command that redis-py has no typed method for."""
     return client.execute_command(*command)  # type: ignore[no-untyped-call]
 

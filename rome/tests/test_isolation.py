@@ -520,6 +520,20 @@ def test_a_transaction_sees_its_own_writes(engine: Engine, opened: Opened) -> No
     assert values(engine) == {1: 10, 2: 20}
 
 
+def test_a_failed_statement_leaves_the_transaction_as_it_was(engine: Engine) -> None:
+    """Also on a new connection, which meets the parents' table within that statement."""
+    with engine.connect() as connection:
+        connection.execute(insert(numbers), {"id": 3, "value": 30})
+        with pytest.raises(IntegrityError, match="FOREIGN KEY constraint failed"):
+            connection.execute(insert(children), {"parent_id": 1})
+        assert connection.scalars(select(parents.c.id)).all() == []
+        connection.execute(insert(parents), {"id": 1})
+        connection.execute(insert(children), {"parent_id": 1})
+        connection.commit()
+        assert connection.scalars(select(children.c.parent_id)).all() == [1]
+    assert values(engine) == {1: 10, 2: 20, 3: 30}
+
+
 def test_levels_mix(weak: Engine, strong: Engine, opened: Opened) -> None:
     """A serializable transaction holds against others of any level."""
     (one,), (two,) = opened(strong, 1), opened(weak, 1)

@@ -1,0 +1,113 @@
+"""A TCP proxy before Redis, which cuts or holds the connection at a chosen point of a commit."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+# Stands in every commit's request, and in no other.
+_COMMIT = b"childless"
+_WAIT_S = 60
+
+BEFORE = "before the commit is sent"
+HALF = "when half of the commit is sent"
+AFTER = "before the answer arrives"
+HALF_ANSWER = "when half of the answer has arrived"
+POINTS = (BEFORE, HALF, AFTER, HALF_ANSWER)
+
+
+class CuttingProxy:
+    """Forwards to a port; `cut_at` and `hold_at` act on the next commit, once."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.commits = 0
+        self._point: str | None = None
+        self._holds = False
+        self._closed = False
+        self._open: list[socket.socket] = []
+        self.reached = threading.Event()
+        self.release = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def url(self, database: str, options: str = "") -> str:
+        """Of a database behind the proxy."""
+        return f"rome+redis://127.0.0.1:{self.port}/{database}{options}"
+
+    def cut_at(self, point: str) -> None:
+        """Break the next commit's connection there."""
+        self._point, self._holds = point, False
+        self.reached.clear()
+
+    def hold_at(self, point: str) -> None:
+        """Like cut_at, but wait for `release` before the connection is broken."""
+        self.reached.clear()
+        self.release.clear()
+        self._point, self._holds = point, True
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    client.close()
+                    continue
+                self._open += [client, server]
+                for pump in (self._requests, self._answers):
+                    threading.Thread(target=pump, args=(client, server), daemon=True).start()
+
+    def _requests(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError), client, server:
+            while data := client.recv(1 << 20):
+                if _COMMIT in data:
+                    self.commits += 1
+                    if self._point is not None:
+                        point, self._point = self._point, None
+                        self._stop(point, data, client, server)
+                        return
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _stop(self, point: str, data: bytes, client: socket.socket, server: socket.socket) -> None:
+        if point == HALF:
+            server.sendall(data[: len(data) // 2])
+        elif point in (AFTER, HALF_ANSWER):
+            # A connection of its own, as the other thread reads this one's answers.
+            with socket.create_connection(("127.0.0.1", self._target)) as own:
+                own.sendall(data)
+                answer = own.recv(1 << 20)
+            if point == HALF_ANSWER:
+                client.sendall(answer[: len(answer) // 2])
+        self.reached.set()
+        if self._holds:
+            self.release.wait(_WAIT_S)
+        for end in (client, server):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _answers(client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(1 << 20):
+                client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+
+    def refuse(self) -> None:
+        """Take no more connections."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def close(self) -> None:
+        """End it, with all its connections."""
+        self.release.set()
+        self.refuse()
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()

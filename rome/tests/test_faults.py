@@ -1,0 +1,934 @@
+"""What is left when clients, connections or servers fail: all of a transaction or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rome.catalogue import Catalogue
+from rome.check import check
+from rome.stores.redis_store import RedisStore
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from rome import errors, rows
+from tests.cutting_proxy import AFTER, BEFORE, HALF, HALF_ANSWER, POINTS, CuttingProxy
+from tests.processes import new_processes
+from tests.servers import RedisServer, ask, redis_cluster, redis_server, wait_until
+
+metadata = MetaData()
+parents = Table(
+    "parents",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("n", Integer, nullable=False, default=0, index=True),
+)
+children = Table(
+    "children",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("parent_id", ForeignKey("parents.id"), nullable=False),
+    Column("name", String(40), unique=True),
+    Column("data", LargeBinary),
+)
+
+
+def database(url: str, **options: Any) -> Engine:
+    """An engine of a database with the tables and one parent, whose n is 0."""
+    engine = create_engine(url, **options)
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(parents), {"id": 1, "n": 0})
+    return engine
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: RedisServer, request: pytest.FixtureRequest) -> str:
+    """Of a database of the test's own."""
+    return server.url("".join(c if c.isalnum() else "-" for c in request.node.name))
+
+
+@pytest.fixture
+def proxy(server: RedisServer) -> Iterator[CuttingProxy]:
+    made = CuttingProxy(server.port)
+    yield made
+    made.close()
+
+
+def transaction(connection: Connection, name: str) -> None:
+    """Writes of every kind: an update, inserts into two tables, in every kind of index."""
+    connection.execute(update(parents).where(parents.c.id == 1).values(n=parents.c.n + 1))
+    parent = connection.execute(insert(parents), {"n": 5}).inserted_primary_key
+    assert parent is not None
+    connection.execute(
+        insert(children), [{"parent_id": parent[0], "name": f"{name}-{i}"} for i in range(3)]
+    )
+
+
+def done(engine: Engine) -> int:
+    """How many of these transactions there are; fails if there is a part of one."""
+    with engine.connect() as connection:
+        count: int = connection.scalars(select(parents.c.n).where(parents.c.id == 1)).one()
+        others = select(func.count()).select_from(parents).where(parents.c.id != 1)
+        assert connection.scalar(others) == count
+        assert connection.scalar(select(func.count()).select_from(children)) == 3 * count
+    return count
+
+
+def sound(url: str) -> None:
+    """Every index entry fits the rows."""
+    parsed = make_url(url)
+    arguments: Any = parsed.get_dialect()().create_connect_args(parsed)[1]
+    store = arguments["store"]()
+    assert isinstance(store, RedisStore)
+    assert [finding.text for finding in check(store, Catalogue())] == []
+    store.close()
+
+
+def wire(connection: Connection) -> Any:
+    """The driver's connection to Redis."""
+    driver: Any = connection.connection.dbapi_connection
+    return driver.store._wire
+
+
+def client_id(connection: Connection) -> int:
+    """Redis's number of a connection."""
+    number: int = wire(connection).call("CLIENT", "ID")
+    return number
+
+
+# ---------------------------------------------------------------- lost connections
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_commit_whose_connection_breaks_is_done_once(
+    url: str, server: RedisServer, proxy: CuttingProxy, point: str
+) -> None:
+    direct = database(url)
+    engine = create_engine(proxy.url(direct.url.database or ""))
+    with engine.connect() as connection:
+        transaction(connection, "first")
+        proxy.cut_at(point)
+        connection.commit()
+        assert proxy.reached.is_set()
+        assert proxy.commits == 2  # it was sent again
+        assert done(direct) == 1
+        transaction(connection, "second")  # the connection goes on
+        connection.commit()
+    assert done(direct) == 2
+    sound(url)
+    engine.dispose()
+    direct.dispose()
+
+
+def test_commit_is_done_once_although_its_rows_have_changed_since(
+    url: str, proxy: CuttingProxy
+) -> None:
+    """The commit is known by its token, not by what the rows look like."""
+    direct = database(url)
+    engine = create_engine(proxy.url(direct.url.database or ""))
+
+    def commit() -> None:
+        with engine.begin() as connection:
+            transaction(connection, "slow")
+
+    proxy.hold_at(AFTER)
+    other = threading.Thread(target=commit)
+    other.start()
+    assert proxy.reached.wait(60)
+    with direct.begin() as connection:
+        transaction(connection, "quick")
+    proxy.release.set()
+    other.join()
+    assert proxy.commits == 2
+    assert done(direct) == 2
+    sound(url)
+
+
+def test_commit_without_an_answer_says_that_its_outcome_is_unknown(
+    url: str, proxy: CuttingProxy
+) -> None:
+    direct = database(url)
+    engine = create_engine(proxy.url(direct.url.database or "", "?patience=0.2"))
+    with engine.connect() as connection:
+        transaction(connection, "x")
+        proxy.cut_at(AFTER)
+        proxy.refuse()
+        with pytest.raises(OperationalError, match="whether the commit was done is not known"):
+            connection.commit()
+    assert done(direct) == 1
+    # A commit that never left is known not to be done.
+    never = create_engine(url + "?patience=0.2")
+    with never.connect() as connection:
+        transaction(connection, "y")
+        wire(connection).close()
+        wire(connection)._address = None
+        wire(connection).server = type(wire(connection).server)(
+            addresses=(("127.0.0.1", 1),), patience=0.2
+        )
+        with pytest.raises(OperationalError, match="no answer from Redis") as failure:
+            connection.commit()
+    assert "not known" not in str(failure.value)
+    assert done(direct) == 1
+    engine.dispose()
+
+
+def test_an_interrupted_statement_leaves_no_answer_behind(url: str, server: RedisServer) -> None:
+    """As eventlet's time-outs interrupt: the next statement gets its own answer."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupted
+
+    engine = database(url)
+    raw = engine.raw_connection()
+    cursor = raw.cursor()
+    cursor.execute("SELECT n FROM parents WHERE id = 1")
+    raw.rollback()
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    with server.client() as client:
+        paused = client.client_list()
+        client.client_pause(500)
+    earlier = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        alarm = threading.Timer(0.2, signal.pthread_kill, (main_thread, signal.SIGUSR1))
+        alarm.start()
+        with pytest.raises(Interrupted):
+            cursor.execute("SELECT 'wrong' FROM parents")
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)
+    assert len(paused) > 1
+    cursor.execute("SELECT count(*), 'right' FROM parents")
+    assert cursor.fetchall() == [(1, "right")]
+    raw.close()
+    engine.dispose()
+
+
+# ---------------------------------------------------------------- killed clients
+
+
+def _one_transaction(url: str) -> None:
+    with create_engine(url).begin() as connection:
+        transaction(connection, "child")
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"), [(BEFORE, 0), (HALF, 0), (AFTER, 1), (HALF_ANSWER, 1)]
+)
+def test_client_killed_in_its_commit(
+    url: str, proxy: CuttingProxy, point: str, expected: int
+) -> None:
+    direct = database(url)
+    proxy.hold_at(point)
+    child = new_processes().Process(
+        target=_one_transaction, args=(proxy.url(direct.url.database or ""),)
+    )
+    child.start()
+    assert proxy.reached.wait(60)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    proxy.release.set()
+    assert done(direct) == expected
+    sound(url)
+    direct.dispose()
+
+
+def _many_transactions(url: str, number: int) -> None:
+    engine = create_engine(url)
+    for i in range(100000):
+        try:
+            with engine.begin() as connection:
+                transaction(connection, f"{number}-{i}")
+                if i % 3 == 0:
+                    old = connection.scalars(
+                        select(children.c.parent_id).where(children.c.name == f"{number}-{i - 2}-0")
+                    ).one_or_none()
+                    if old is not None:
+                        connection.execute(delete(children).where(children.c.parent_id == old))
+                        connection.execute(delete(parents).where(parents.c.id == old))
+                        connection.execute(
+                            update(parents).where(parents.c.id == 1).values(n=parents.c.n - 1)
+                        )
+        except OperationalError as error:
+            assert isinstance(error.orig, errors.ConflictError)
+
+
+def _beyond(engine: Engine, count: int) -> bool:
+    with engine.connect() as connection:
+        return bool(connection.scalars(select(parents.c.n).where(parents.c.id == 1)).one() > count)
+
+
+def test_clients_killed_at_any_time(url: str) -> None:
+    direct = database(url)
+    chance = random.Random(7)
+    context = new_processes()
+    before = 0
+    for round_number in range(4):
+        running = [
+            context.Process(target=_many_transactions, args=(url, 2 * round_number + i))
+            for i in range(2)
+        ]
+        for process in running:
+            process.start()
+        assert wait_until(functools.partial(_beyond, direct, before))
+        for process in running:
+            time.sleep(chance.random() * 0.05)
+            os.kill(process.pid, signal.SIGKILL)
+        for process in running:
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+        before = done(direct)
+        sound(url)
+    assert before > 5
+    direct.dispose()
+
+
+# ---------------------------------------------------------------- forks and threads
+
+
+def _after_fork(engine: Engine, inherited: Connection | None, number: int, answers: Any) -> None:
+    try:
+        ids = set()
+        if inherited is not None:
+            # The parent's transaction is not the child's to commit.
+            inherited.rollback()
+            ids.add(client_id(inherited))
+        for i in range(130):
+            with engine.begin() as connection:
+                connection.execute(insert(children), {"parent_id": 1, "name": f"fork {number}-{i}"})
+                ids.add(client_id(connection))
+        answers.put((number, ids, None))
+    except BaseException as problem:
+        answers.put((number, set(), repr(problem)))
+
+
+def test_fork_with_an_open_pool(url: str) -> None:
+    """Children get sockets and row numbers of their own; the parent's go on."""
+    engine = database(url, poolclass=QueuePool, pool_size=3)
+    connections = [engine.connect() for _ in range(3)]
+    for place, connection in enumerate(connections):
+        connection.execute(insert(children), {"parent_id": 1, "name": f"before {place}"})
+        if place:
+            connection.commit()
+    parents_ids = {client_id(connection) for connection in connections}
+    connections[1].close()
+    connections[2].close()
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    running = [
+        context.Process(target=_after_fork, args=(engine, connections[0], number, answers))
+        for number in range(3)
+    ]
+    for process in running:
+        process.start()
+    for i in range(130):
+        with engine.begin() as connection:
+            connection.execute(insert(children), {"parent_id": 1, "name": f"parent {i}"})
+    results = [answers.get() for _ in running]
+    for process in running:
+        process.join()
+        assert process.exitcode == 0
+    assert [problem for _, _, problem in results] == [None] * 3
+    seen = [ids for _, ids, _ in results]
+    for place, ids in enumerate(seen):
+        assert ids.isdisjoint(parents_ids)
+        assert all(ids.isdisjoint(others) for others in seen[:place])
+    # The children's ends didn't end the parent's connection, nor its transaction.
+    assert client_id(connections[0]) in parents_ids
+    connections[0].commit()
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(children)) == 4 * 130 + 3
+    connections[0].close()
+    sound(url)
+    engine.dispose()
+
+
+def test_threads_share_an_engine(url: str) -> None:
+    engine = database(url, poolclass=QueuePool, pool_size=4, max_overflow=0)
+    problems: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for i in range(25):
+                while True:
+                    try:
+                        with engine.begin() as connection:
+                            transaction(connection, f"{number}-{i}")
+                        break
+                    except OperationalError as error:
+                        assert isinstance(error.orig, errors.ConflictError)
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert done(engine) == 200
+    sound(url)
+    engine.dispose()
+
+
+def test_threads_make_and_drop_tables(url: str) -> None:
+    """Schema changes by some, rows by others."""
+    engine = database(url)
+    problems: list[BaseException] = []
+
+    def change(number: int) -> None:
+        own = Table(f"own{number}", MetaData(), Column("id", Integer, primary_key=True))
+        try:
+            for _ in range(6):
+                own.create(engine)
+                with engine.begin() as connection:
+                    connection.execute(insert(own), [{}, {}])
+                with engine.connect() as connection:
+                    assert connection.scalar(select(func.count()).select_from(own)) == 2
+                own.drop(engine)
+        except BaseException as problem:
+            problems.append(problem)
+
+    def write() -> None:
+        try:
+            for i in range(30):
+                while True:
+                    try:
+                        with engine.begin() as connection:
+                            transaction(connection, f"{i}")
+                        break
+                    except OperationalError as error:
+                        assert isinstance(error.orig, errors.ConflictError)
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(3)]
+    threads.append(threading.Thread(target=write))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert done(engine) == 30
+    sound(url)
+    engine.dispose()
+
+
+# ---------------------------------------------------------------- a server that restarts
+
+
+@pytest.fixture
+def durable() -> Iterator[RedisServer]:
+    with redis_server(appendonly="yes", appendfsync="always") as running:
+        yield running
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_server_restarts_between_and_within_transactions(durable: RedisServer, how: str) -> None:
+    engine = database(durable.url())
+    with engine.connect() as connection:
+        for name in ("between", "within"):
+            if name == "within":
+                transaction(connection, name)
+            getattr(durable, how)()
+            again = threading.Timer(0.3, durable.start)
+            again.start()
+            if name == "between":
+                transaction(connection, name)  # waits for the server
+            connection.commit()
+            again.join()
+            assert durable.answers()
+    assert done(engine) == 2
+    sound(durable.url())
+    engine.dispose()
+
+
+@pytest.mark.parametrize("point", [BEFORE, AFTER])
+def test_server_killed_in_a_commit(durable: RedisServer, point: str) -> None:
+    """What was done before the crash is not done again after it."""
+    direct = database(durable.url())
+    proxy = CuttingProxy(durable.port)
+    engine = create_engine(proxy.url("test"))
+    proxy.hold_at(point)
+    committer = threading.Thread(target=_one_transaction, args=(proxy.url("test"),))
+    committer.start()
+    assert proxy.reached.wait(60)
+    durable.kill()
+    proxy.release.set()
+    durable.start()
+    committer.join()
+    assert done(direct) == 1
+    sound(durable.url())
+    proxy.close()
+    engine.dispose()
+    direct.dispose()
+
+
+def test_server_is_away_for_longer_than_patience(durable: RedisServer) -> None:
+    engine = database(durable.url(patience=0.2))
+    with engine.connect() as connection:
+        transaction(connection, "lost")
+        durable.stop()
+        with pytest.raises(OperationalError, match="no answer from Redis"):
+            connection.commit()
+        connection.rollback()
+        with pytest.raises(OperationalError, match=r"no answer from Redis.*waited 0\.2 s"):
+            connection.execute(select(parents))
+        connection.rollback()
+        durable.start()
+        transaction(connection, "later")  # the same connection, without any ado
+        connection.commit()
+    assert done(engine) == 1
+    engine.dispose()
+
+
+def test_server_comes_back_without_its_data() -> None:
+    """Nobody writes by a schema that was lost."""
+    with redis_server() as server:
+        engine = database(server.url())
+        with engine.begin() as connection:
+            transaction(connection, "lost")
+        held = engine.connect()
+        transaction(held, "held")
+        server.kill()
+        server.start()
+        with pytest.raises(OperationalError, match="try again"):
+            held.commit()
+        held.close()
+        with engine.connect() as connection, pytest.raises(OperationalError, match="no such table"):
+            connection.execute(select(parents))
+        # The tables come in another order, by another process, so they get other numbers.
+        other = create_engine(server.url(), poolclass=NullPool)
+        for table in reversed(metadata.sorted_tables):
+            table.create(other)
+        with engine.begin() as connection:
+            connection.execute(insert(parents), {"id": 1, "n": 0})
+            transaction(connection, "new")
+        assert done(engine) == 1
+        sound(server.url())
+        engine.dispose()
+
+
+def test_a_frozen_server_gets_the_commit_once(durable: RedisServer) -> None:
+    """Time-outs make the client send it again; the server then finds it several times."""
+    engine = database(durable.url(timeout=0.3, connect_timeout=0.3, patience=30))
+    with engine.connect() as connection:
+        transaction(connection, "slow")
+        os.kill(durable.pid, signal.SIGSTOP)
+        threading.Timer(1.5, os.kill, (durable.pid, signal.SIGCONT)).start()
+        connection.commit()
+        assert wire(connection).in_doubt  # it was sent more than once
+    assert done(engine) == 1
+    sound(durable.url())
+    engine.dispose()
+
+
+def test_row_numbers_that_were_lost_are_not_used_twice(url: str, server: RedisServer) -> None:
+    """After a failover that lost a reservation, two processes have the same block."""
+    engine = database(url)
+    name = engine.url.database
+    with engine.begin() as connection:
+        connection.execute(insert(children), {"parent_id": 1, "name": "before"})
+    with server.client() as client:
+        for field in client.hkeys(f"{{{name}}}:ids"):
+            if field != b"tables":
+                client.hset(f"{{{name}}}:ids", field, 1)
+    other = create_engine(server.url(f"{name}", patience=14), poolclass=NullPool)
+    conflicts = 0
+    for i in range(120):
+        for who in (engine, other):
+            for _ in range(10):
+                try:
+                    with who.begin() as connection:
+                        connection.execute(
+                            insert(children), {"parent_id": 1, "name": f"{id(who)}-{i}"}
+                        )
+                    break
+                except OperationalError as error:
+                    assert isinstance(error.orig, errors.ConflictError)
+                    conflicts += 1
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(children)) == 241
+    assert conflicts < 10
+    sound(url)
+    engine.dispose()
+
+
+# ---------------------------------------------------------------- clusters
+
+
+def test_failover() -> None:
+    """The master is killed: its replica takes over, with all that it was known to have."""
+    with redis_cluster(replicas=1) as cluster:
+        engine = database(cluster.url(wait=1))
+        for i in range(10):
+            with engine.begin() as connection:
+                transaction(connection, f"a{i}")
+        held = create_engine(cluster.url(patience=60)).connect()
+        transaction(held, "held")
+        owner = cluster.owner("test")
+        os.kill(owner.pid, signal.SIGKILL)
+        held.commit()  # by the replica, once it is the master
+        transaction(held, "later")
+        held.commit()
+        assert wire(held)._address[1] != owner.port
+        assert done(held.engine) == 12
+        held.close()
+        sound(cluster.url(patience=60))
+        # A seed that is gone is passed over.
+        for seeds in (cluster.nodes, cluster.nodes[::-1]):
+            hosts = ",".join(f"127.0.0.1:{node.port}" for node in seeds)
+            fresh = create_engine(f"rome+redis://[{hosts}]/test")
+            assert done(fresh) == 12
+            fresh.dispose()
+        engine.dispose()
+
+
+def test_too_few_replicas_are_told(url: str) -> None:
+    engine = database(url)
+    waiting = create_engine(url + "?wait=1")
+    with waiting.connect() as connection:
+        transaction(connection, "alone")
+        with pytest.raises(OperationalError, match="is done, but only 0 of 1 replicas have it"):
+            connection.commit()
+    assert done(engine) == 1
+
+
+def test_a_cluster_whose_slots_move() -> None:
+    with redis_cluster() as cluster:
+        owner = cluster.owner("test")
+        others = [node for node in cluster.nodes if node is not owner]
+        # A seed that doesn't have the database says who has.
+        url = f"rome+redis://127.0.0.1:{others[0].port}/test"
+        engine = database(url)
+        with engine.connect() as connection:
+            transaction(connection, "1")
+            connection.commit()
+            assert wire(connection)._address[1] == owner.port
+        engine.dispose()
+
+        target = others[1]
+        with owner.client() as source, target.client() as destination:
+            slot = ask(source, "CLUSTER KEYSLOT", "{test}")
+            target_id = ask(destination, "CLUSTER MYID").decode()
+            source_id = ask(source, "CLUSTER MYID").decode()
+            ask(destination, "CLUSTER SETSLOT", slot, "IMPORTING", source_id)
+            ask(source, "CLUSTER SETSLOT", slot, "MIGRATING", target_id)
+            keys = sorted(ask(source, "CLUSTER GETKEYSINSLOT", slot, 1000))
+
+            def move(some: list[bytes]) -> None:
+                ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *some)
+
+            move(keys[::2])
+            # Half of the keys are here, half there: nothing is read or written.
+            hasty = create_engine(url + "?patience=0.3")
+            asked = pytest.raises(OperationalError, match="no answer from Redis: ASK")
+            with hasty.connect() as connection, asked:
+                connection.execute(select(parents))
+            with pytest.raises(OperationalError, match="no answer from Redis: ASK"):
+                metadata.create_all(hasty)
+            hasty.dispose()
+            patient = create_engine(url + "?patience=60")
+            results: list[int] = []
+
+            def work() -> None:
+                with patient.begin() as connection:
+                    transaction(connection, "2")
+                results.append(done(patient))
+
+            worker = threading.Thread(target=work)
+            worker.start()
+            move(keys[1::2])
+            for node in (destination, source):
+                ask(node, "CLUSTER SETSLOT", slot, "NODE", target_id)
+            worker.join()
+            assert results == [2]
+            assert cluster.owner("test", [target]) is target
+        sound(url)
+        patient.dispose()
+
+
+# ---------------------------------------------------------------- servers that refuse
+
+
+def test_out_of_memory() -> None:
+    """A commit is refused as a whole; reading and deleting go on."""
+    with redis_server(maxmemory="7mb", maxmemory_policy="noeviction") as server:
+        engine = database(server.url())
+        count = 0
+
+        def big(connection: Connection, name: str) -> None:
+            transaction(connection, name)
+            connection.execute(
+                update(children).where(children.c.name == f"{name}-0").values(data=b"x" * 100_000)
+            )
+
+        with pytest.raises(OperationalError, match="OOM"):
+            while True:
+                with engine.begin() as connection:
+                    big(connection, f"{count}")
+                count += 1
+        assert count > 5
+        assert done(engine) == count
+        sound(server.url())
+        fresh = create_engine(server.url() + "?patience=14")  # a process that comes new
+        assert done(fresh) == count
+        with fresh.begin() as connection:
+            some = [f"{i}-{j}" for i in range(5) for j in range(3)]
+            connection.execute(delete(children).where(children.c.name.in_(some)))
+        with fresh.begin() as connection:  # there is room again
+            connection.execute(insert(children), [{"parent_id": 1, "name": n} for n in some])
+        assert done(fresh) == count
+        sound(server.url())
+        with pytest.raises(OperationalError, match="OOM"):
+            while True:
+                with engine.begin() as connection:
+                    big(connection, f"{count}")
+                count += 1
+        metadata.drop_all(fresh)  # tables can be dropped when nothing else can be done
+        assert metadata.tables
+        metadata.create_all(fresh)
+        fresh.dispose()
+        engine.dispose()
+
+
+def test_wrong_password() -> None:
+    with redis_server(requirepass="r1ght") as server:
+        database(server.url()).dispose()
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "nova", "on", ">s3cret", "~*", "+@all")
+        place = f"127.0.0.1:{server.port}/test"
+        assert done(create_engine(f"rome+redis://nova:s3cret@{place}")) == 0
+        for user in (":wr0ng", "nova:wr0ng", "nobody:wr0ng"):
+            engine = create_engine(f"rome+redis://{user}@{place}")
+            with engine.connect() as connection, pytest.raises(OperationalError) as failure:
+                connection.execute(select(parents))
+            assert "refuses the user or password" in str(failure.value)
+            assert "wr0ng" not in str(failure.value)
+        refused = pytest.raises(OperationalError, match="NOAUTH")
+        with create_engine(f"rome+redis://{place}").connect() as connection, refused:
+            connection.execute(select(parents))
+
+
+def test_unreachable() -> None:
+    engine = create_engine("rome+redis://127.0.0.1:1/test?patience=0.2")
+    told = pytest.raises(OperationalError, match=r"no answer from Redis: 127\.0\.0\.1:1")
+    with engine.connect() as connection, told:
+        connection.execute(select(parents))
+    with pytest.raises(OperationalError, match="no answer from Redis"):
+        metadata.create_all(engine)
+
+
+def test_unreachable_for_oslo_db() -> None:
+    """oslo.db knows a lost connection, and a conflict that may be retried."""
+    engines = pytest.importorskip("oslo_db.sqlalchemy.engines")
+    exception = pytest.importorskip("oslo_db.exception")
+    with redis_server() as server:
+        engine = engines.create_engine(server.url(patience=0.2))
+        metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(insert(parents), {"id": 1, "n": 0})
+        one, two = engine.connect(), engine.connect()
+        for connection in (one, two):
+            swap = update(parents).where(parents.c.id == 1, parents.c.n == 0)
+            assert connection.execute(swap.values(n=7)).rowcount == 1
+        one.commit()
+        with pytest.raises(exception.DBDeadlock):
+            two.commit()
+        two.rollback()
+        server.stop()
+        with pytest.raises(exception.DBConnectionError):
+            one.execute(select(parents))
+        one.close()
+        two.close()
+        engine.dispose()
+
+
+@pytest.fixture
+def large() -> Iterator[tuple[RedisServer, Engine]]:
+    """A server with a table that takes a script a while, and hardly any patience with scripts."""
+    with redis_server(busy_reply_threshold="1") as server:
+        engine = database(server.url())
+        row = rows.encode([0, 7])
+        with server.client() as client, client.pipeline(transaction=False) as pipe:
+            number = next(int(n) for n in client.hkeys("{test}:ids") if n != b"tables")
+            for start in range(0, 300_000, 10_000):
+                pipe.hset(
+                    f"{{test}}:r{number}",
+                    mapping={str(n): row for n in range(start + 10, start + 10_010)},
+                )
+            pipe.execute()
+        yield server, engine
+        engine.dispose()
+
+
+def test_a_statement_whose_script_is_killed(large: tuple[RedisServer, Engine]) -> None:
+    server, engine = large
+    killed = threading.Event()
+    stop = threading.Event()
+
+    def kill() -> None:
+        with server.client() as client:
+            while not stop.is_set():
+                with contextlib.suppress(Exception):
+                    client.script_kill()
+                    killed.set()
+                    return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with engine.connect() as connection:
+            slow = select(parents.c.id).where(parents.c.n > 7, parents.c.n != 8)
+            with pytest.raises(OperationalError, match=r"[kK]illed"):
+                while not killed.is_set():
+                    connection.execute(slow)
+            connection.rollback()
+            one = select(parents.c.n).where(parents.c.id == 1)
+            assert connection.scalar(one) == 0  # the connection goes on
+    finally:
+        stop.set()
+        killer.join()
+
+
+def test_a_server_busy_with_anothers_script_is_waited_for() -> None:
+    with redis_server(busy_reply_threshold="50") as server:
+        engine = database(server.url())
+
+        def block() -> None:
+            with server.client() as client, contextlib.suppress(Exception):
+                client.eval("while true do end", 0)
+
+        blocker = threading.Thread(target=block)
+        results: list[int] = []
+        with engine.connect() as connection, server.client() as client:
+            worker = threading.Thread(target=lambda: results.append(_count(connection)))
+            blocker.start()
+            assert wait_until(lambda: _busy(client))
+            worker.start()
+            time.sleep(0.3)  # for it to hear BUSY a few times
+            assert results == []
+            client.script_kill()
+            worker.join()
+            blocker.join()
+            assert results == [1]
+            errors_told = client.info("errorstats")
+            assert errors_told["errorstat_BUSY"]["count"] > 1
+        engine.dispose()
+
+
+def _count(connection: Connection) -> int:
+    count: int = connection.scalars(select(func.count()).select_from(parents)).one()
+    return count
+
+
+def _busy(client: Any) -> bool:
+    try:
+        client.ping()
+    except Exception as error:
+        return "BUSY" in str(error)
+    return False
+
+
+# ---------------------------------------------------------------- TLS
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, a certificate of 127.0.0.1 by it, and an authority that nobody asked."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for name in ("ca", "other"):
+        openssl(
+            "req", "-x509", *curve, "-keyout", f"{name}.key", "-out", f"{name}.crt",
+            "-days", "2", "-subj", f"/CN=test {name}",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+        )  # fmt: skip
+    openssl("req", *curve, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=redis")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl(
+        "x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
+        "-CAcreateserial", "-out", "server.crt", "-days", "2", "-extfile", "names",
+    )  # fmt: skip
+    return folder
+
+
+def test_tls(certificates: Path) -> None:
+    with redis_server(
+        tls_cert_file=str(certificates / "server.crt"),
+        tls_key_file=str(certificates / "server.key"),
+        tls_ca_cert_file=str(certificates / "ca.crt"),
+        tls_auth_clients="no",
+        requirepass="s3cret",
+    ) as server:
+        good = server.url(tls_ca=str(certificates / "ca.crt"))
+        engine = database(good)
+        with engine.begin() as connection:
+            transaction(connection, "safe")
+            connection.execute(
+                update(children).where(children.c.name == "safe-0").values(data=b"y" * 300_000)
+            )
+        assert done(engine) == 1  # also rows longer than a record of TLS
+        sound(good)
+        context = multiprocessing.get_context("fork")
+        with engine.connect() as connection:
+            before = client_id(connection)
+            child = context.Process(target=_one_transaction, args=(good,))
+            child.start()
+            child.join()
+            assert child.exitcode == 0
+            assert client_id(connection) == before
+        engine.dispose()
+        wrong = server.url(tls_ca=str(certificates / "other.crt"), patience=0.2)
+        for bad, told in (
+            (wrong, "certificate verify failed"),
+            (server.url(patience=0.2), "certificate verify failed"),
+            (wrong.replace("rediss", "redis").split("?")[0] + "?patience=0.2", "no answer"),
+        ):
+            refused = create_engine(bad)
+            with refused.connect() as connection, pytest.raises(OperationalError, match=told):
+                connection.execute(select(parents))
+            refused.dispose()
