@@ -21,6 +21,8 @@ from sqlalchemy.dialects.sqlite.base import (
     SQLiteTypeCompiler,
 )
 from sqlalchemy.engine.url import URL
+from sqlalchemy.sql import elements, operators
+from sqlalchemy.sql.selectable import FromClause, TableClause
 
 from rome import driver
 from rome.analysis import Analysis, Scope, relied_columns
@@ -30,6 +32,24 @@ from rome.plan import Layout, Plan
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_store import RedisStore
 from rome.stores.redis_wire import Server
+
+_COMPARED = frozenset(
+    (
+        *(operators.eq, operators.ne, operators.lt, operators.le, operators.gt, operators.ge),
+        *(operators.is_distinct_from, operators.is_not_distinct_from),
+    )
+)
+
+
+class AsNumber(elements.ColumnElement[Any]):
+    """A decimal that SQLite is to take for a number."""
+
+    __visit_name__ = "rome_as_number"
+    inherit_cache = False
+
+    def __init__(self, element: elements.BindParameter[Any]) -> None:
+        self.element = element
+        self.type = element.type
 
 
 class RomeCompiler(SQLiteCompiler):
@@ -79,6 +99,34 @@ class RomeCompiler(SQLiteCompiler):
             self._rome_seen(str(column.name))
         text: str = super().visit_column(column, *args, **kwargs)
         return text
+
+    def visit_binary(self, binary: Any, *args: Any, **kwargs: Any) -> str:
+        if binary.operator in _COMPARED:
+            left = self._rome_number(binary.left, binary.right)
+            right = self._rome_number(binary.right, binary.left)
+            if left is not binary.left or right is not binary.right:
+                binary = binary._clone()
+                binary.left, binary.right = left, right
+        text: str = super().visit_binary(binary, *args, **kwargs)
+        return text
+
+    def _rome_number(self, side: Any, other: Any) -> Any:
+        """A decimal is bound as text, as columns keep it; no other expression equals that."""
+        if (
+            not isinstance(side, elements.BindParameter)
+            or side.expanding
+            or not isinstance(side.type.dialect_impl(self.dialect), RomeNumeric)
+        ):
+            return side
+        if isinstance(other, elements.Grouping):
+            other = other.element
+        owner = getattr(other, "table", None)
+        if isinstance(owner, FromClause):
+            owner = getattr(owner, "element", owner)  # of an alias
+        return side if isinstance(owner, TableClause) else AsNumber(side)
+
+    def visit_rome_as_number(self, number: Any, **kwargs: Any) -> str:
+        return f"CAST({self.process(number.element, **kwargs)} AS NUMERIC)"
 
     def _rome_seen(self, text: str) -> None:
         if "select" in text.lower() or " in " in text.lower():
