@@ -275,11 +275,15 @@ class Transaction:
         counted = [step[0] for step in steps] if self.serializable else ()
         answer, counts = self.store.read(schema.version, steps, counted)
         for table, count in zip(counted, counts, strict=True):
-            if self.seen_writes.setdefault(table, count) != count:
-                raise ConflictError(
-                    "a table was changed since this serializable transaction read it; try again"
-                )
+            self._saw(table, count)
         return answer
+
+    def _saw(self, table: int, count: str) -> None:
+        """A serializable transaction has read a table after so many commits that wrote it."""
+        if self.seen_writes.setdefault(table, count) != count:
+            raise ConflictError(
+                "a table was changed since this serializable transaction read it; try again"
+            )
 
     # ------------------------------------------------------------ rows in
 
@@ -580,7 +584,14 @@ class Transaction:
         parents = self._foreign.parent_steps(changed) if self.check_foreign_keys else []
         if not steps and not parents:
             return True
-        answer, _ = self.store.read(self.schema.version, [*steps, *parents])
+        asked = [*steps, *parents]
+        counted = [step[0] for step in asked] if self.serializable else ()
+        answer, counts = self.store.read(self.schema.version, asked, counted)
+        for place, count in enumerate(counts):
+            # A key that is taken, or a parent that is missing, is an answer to the application.
+            if bool(answer[place]) == (place < len(steps)):
+                self.reading_calls += 1
+                self._saw(counted[place], count)
         for step, rows in zip(steps, answer, strict=False):
             fresh: list[bytes] = []
             here = self.loaded.get(step[0], {})
