@@ -27,6 +27,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -542,6 +543,135 @@ def test_levels_mix(weak: Engine, strong: Engine, opened: Opened) -> None:
     two.commit()
     set_value_blind = update(numbers).where(numbers.c.id == 2).values(value=seen)
     assert conflicts(lambda: one.execute(set_value_blind), one.commit)
+
+
+def test_counts_are_read_too(strong: Engine, opened: Opened) -> None:
+    """Also what the store counts, without sending rows."""
+    one, two = opened(strong, 2)
+    count = select(func.count()).select_from(numbers)
+    for connection, number in ((one, 3), (two, 4)):
+        assert connection.scalar(count) == 2
+        connection.execute(insert(names), {"name": f"{number}", "owner": 2})
+    one.execute(insert(numbers), {"id": 3, "value": 0})
+    one.commit()
+    assert conflicts(two.commit)
+
+
+def test_a_refused_duplicate_is_something_read(strong: Engine, opened: Opened) -> None:
+    """That a name was taken: it no longer is, by somebody whose writes were seen later."""
+    one, two = opened(strong, 2)
+    two.execute(insert(names), {"id": 1, "name": "taken"})
+    two.commit()
+    with one.begin_nested() as inner, pytest.raises(IntegrityError):
+        one.execute(insert(names), {"name": "taken"})
+    assert not inner.is_active
+    two.execute(delete(names))
+    set_value(two, 1, 12)
+    two.commit()
+    assert value(one, 1) == 12
+    set_value(one, 2, 13)
+    assert conflicts(one.commit)
+
+
+def test_a_missing_parent_is_something_read(strong: Engine, opened: Opened) -> None:
+    one, two = opened(strong, 2)
+    with one.begin_nested(), pytest.raises(IntegrityError):
+        one.execute(insert(children), {"parent_id": 1})
+    two.execute(insert(parents), {"id": 1})
+    set_value(two, 1, 12)
+    two.commit()
+    assert value(one, 1) == 12
+    set_value(one, 2, 13)
+    assert conflicts(one.commit)
+
+
+def test_autocommit(url: str, weak: Engine) -> None:
+    single = create_engine(url, isolation_level="AUTOCOMMIT")
+    with single.connect() as connection:
+        set_value(connection, 1, 77)
+        assert values(weak)[1] == 77
+        connection.rollback()  # too late
+    assert values(weak)[1] == 77
+    single.dispose()
+
+
+# ---------------------------------------------------------------- replays
+
+
+def _add_one(connection: Connection) -> None:
+    connection.execute(update(numbers).where(numbers.c.id == 1).values(value=numbers.c.value + 1))
+
+
+def test_replayed_inserts_keep_the_numbers_that_were_seen(weak: Engine, opened: Opened) -> None:
+    one, two = opened(weak, 2)
+    parent = one.execute(insert(parents), {}).inserted_primary_key
+    other = two.execute(insert(parents), {}).inserted_primary_key
+    assert parent is not None
+    assert other is not None
+    child = one.execute(insert(children), {"parent_id": parent[0]}).inserted_primary_key
+    assert child is not None
+    for connection in (one, two):
+        _add_one(connection)
+    two.commit()
+    one.commit()
+    assert replays(one) == 1
+    assert one.execute(select(children.c.id, children.c.parent_id)).one() == (child[0], parent[0])
+    assert set(one.scalars(select(parents.c.id))) == {parent[0], other[0]}
+    assert values(weak)[1] == 12
+
+
+def test_replay_goes_through_savepoints(weak: Engine, opened: Opened) -> None:
+    one, two = opened(weak, 2)
+    two.execute(insert(names), {"id": 1, "name": "taken"})
+    two.commit()
+    with one.begin_nested():
+        set_value(one, 2, 21)
+    with one.begin_nested(), pytest.raises(IntegrityError):
+        one.execute(insert(names), {"name": "taken"})
+    undone = one.begin_nested()
+    one.execute(insert(names), {"name": "undone"})
+    set_value(one, 2, 99)
+    undone.rollback()
+    for connection in (one, two):
+        _add_one(connection)
+    two.commit()
+    one.commit()
+    assert replays(one) == 1
+    assert values(weak) == {1: 12, 2: 21}
+    assert one.scalars(select(names.c.name)).all() == ["taken"]
+
+
+def test_replay_finds_that_an_error_is_none_any_more(weak: Engine, opened: Opened) -> None:
+    one, two = opened(weak, 2)
+    two.execute(insert(names), {"id": 1, "name": "taken"})
+    two.commit()
+    with one.begin_nested(), pytest.raises(IntegrityError):
+        one.execute(insert(names), {"name": "taken"})
+    _add_one(one)
+    two.execute(delete(names))
+    _add_one(two)
+    two.commit()
+    assert conflicts(one.commit)
+    assert values(weak) == {1: 11, 2: 20}
+
+
+def test_replay_after_a_change_of_the_schema(weak: Engine, opened: Opened) -> None:
+    one, two = opened(weak, 2)
+    _add_one(one)
+    one.execute(insert(names), {"name": "new"})
+    two.execute(text("ALTER TABLE numbers ADD COLUMN later INTEGER DEFAULT 5"))
+    two.execute(text("CREATE INDEX by_owner ON names (owner)"))
+    one.commit()
+    rows = two.execute(text("SELECT value, later FROM numbers ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [(11, 5), (20, 5)]
+    assert two.scalars(select(names.c.name).where(names.c.owner.is_(None))).all() == ["new"]
+
+
+def test_a_table_that_is_dropped_meanwhile(weak: Engine, opened: Opened) -> None:
+    one, two = opened(weak, 2)
+    one.execute(insert(names), {"name": "new"})
+    two.execute(text("DROP TABLE names"))
+    assert conflicts(one.commit)
 
 
 # ---------------------------------------------------------------- conflicts
