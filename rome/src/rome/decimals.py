@@ -1,4 +1,4 @@
-"""Types that SQLite would not keep without loss."""
+"""Decimals, which SQLite keeps as integers or doubles: those that would lose digits are refused."""
 
 from __future__ import annotations
 
@@ -8,21 +8,30 @@ from typing import Any
 
 from sqlalchemy import types
 
-DECLARED = "DECIMAL_TEXT"  # its affinity is TEXT: digits are kept as they are
+from rome.errors import DataError
+
+_DIGITS = 15  # a double gives so many back as they were
 
 
 class RomeNumeric(types.Numeric[Any]):
-    """Decimals as text, all digits kept; compared and ordered as numbers by a collation.
+    """Decimals as numbers of SQLite's: they compare, sort and add up as such.
 
-    Arithmetic and sums over them are SQLite's, in double precision.
+    A decimal with more digits than a double keeps is refused with DataError.
     """
 
     def bind_processor(self, dialect: Any) -> Callable[[Any], Any]:
         def process(value: Any) -> Any:
-            if value is None:
-                return None
+            if value is None or isinstance(value, int | float):
+                return value
             number = value if isinstance(value, Decimal) else Decimal(str(value))
-            return format(number, "f") if number.is_finite() else str(number)
+            if number == number.to_integral_value() and abs(number) < 2**63:
+                return int(number)
+            nearest = float(number)
+            if number.is_finite() and Decimal(repr(nearest)) != number:
+                raise DataError(
+                    f"{number} has more digits than can be kept; round it to {_DIGITS} of them"
+                )
+            return nearest
 
         return process
 
@@ -34,7 +43,9 @@ class RomeNumeric(types.Numeric[Any]):
                 return None
             if not self.asdecimal:
                 return float(value)
-            # Results of arithmetic come as numbers; a column's own values as text.
-            return Decimal(value) if isinstance(value, str) else Decimal(f"{value:.{scale}f}")
+            number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+            # More digits come from arithmetic in doubles: 0.1 + 0.2.
+            exact = not number.is_finite() or len(number.as_tuple().digits) <= _DIGITS
+            return number if exact or isinstance(value, int) else Decimal(f"{value:.{scale}f}")
 
         return process

@@ -21,35 +21,14 @@ from sqlalchemy.dialects.sqlite.base import (
     SQLiteTypeCompiler,
 )
 from sqlalchemy.engine.url import URL
-from sqlalchemy.sql import elements, operators
-from sqlalchemy.sql.selectable import FromClause, TableClause
 
 from rome import driver
 from rome.analysis import Analysis, Scope, relied_columns
-from rome.decimals import DECLARED, RomeNumeric
-from rome.functions import DECIMAL
+from rome.decimals import RomeNumeric
 from rome.plan import Layout, Plan
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_store import RedisStore
 from rome.stores.redis_wire import Server
-
-_COMPARED = frozenset(
-    (
-        *(operators.eq, operators.ne, operators.lt, operators.le, operators.gt, operators.ge),
-        *(operators.is_distinct_from, operators.is_not_distinct_from),
-    )
-)
-
-
-class AsNumber(elements.ColumnElement[Any]):
-    """A decimal that SQLite is to take for a number."""
-
-    __visit_name__ = "rome_as_number"
-    inherit_cache = False
-
-    def __init__(self, element: elements.BindParameter[Any]) -> None:
-        self.element = element
-        self.type = element.type
 
 
 class RomeCompiler(SQLiteCompiler):
@@ -99,34 +78,6 @@ class RomeCompiler(SQLiteCompiler):
             self._rome_seen(str(column.name))
         text: str = super().visit_column(column, *args, **kwargs)
         return text
-
-    def visit_binary(self, binary: Any, *args: Any, **kwargs: Any) -> str:
-        if binary.operator in _COMPARED:
-            left = self._rome_number(binary.left, binary.right)
-            right = self._rome_number(binary.right, binary.left)
-            if left is not binary.left or right is not binary.right:
-                binary = binary._clone()
-                binary.left, binary.right = left, right
-        text: str = super().visit_binary(binary, *args, **kwargs)
-        return text
-
-    def _rome_number(self, side: Any, other: Any) -> Any:
-        """A decimal is bound as text, as columns keep it; no other expression equals that."""
-        if (
-            not isinstance(side, elements.BindParameter)
-            or side.expanding
-            or not isinstance(side.type.dialect_impl(self.dialect), RomeNumeric)
-        ):
-            return side
-        if isinstance(other, elements.Grouping):
-            other = other.element
-        owner = getattr(other, "table", None)
-        if isinstance(owner, FromClause):
-            owner = getattr(owner, "element", owner)  # of an alias
-        return side if isinstance(owner, TableClause) else AsNumber(side)
-
-    def visit_rome_as_number(self, number: Any, **kwargs: Any) -> str:
-        return f"CAST({self.process(number.element, **kwargs)} AS NUMERIC)"
 
     def _rome_seen(self, text: str) -> None:
         if "select" in text.lower() or " in " in text.lower():
@@ -216,11 +167,6 @@ class RomeDDLCompiler(SQLiteDDLCompiler):
 
     def get_column_specification(self, column: Any, **kwargs: Any) -> str:
         text: str = super().get_column_specification(column, **kwargs)
-        if isinstance(column.type.dialect_impl(self.dialect), RomeNumeric):
-            declared = self.dialect.type_compiler_instance.process(
-                column.type, type_expression=column
-            )
-            return text.replace(declared, f"{declared} COLLATE {DECIMAL}", 1)
         if column.table is None or column is not column.table._autoincrement_column:
             return text
         # Only a key that is declared INTEGER is SQLite's row number; BIGINT is as large.
@@ -240,21 +186,11 @@ def _as_for_sqlite(type_: Any) -> Any:
 
 
 class RomeTypeCompiler(SQLiteTypeCompiler):
-    """SQLite's, but for decimals."""
+    """SQLite's, with its variants of types."""
 
     def process(self, type_: Any, **kwargs: Any) -> str:
         text: str = super().process(_as_for_sqlite(type_), **kwargs)
         return text
-
-    def visit_NUMERIC(self, type_: Any, **kwargs: Any) -> str:  # noqa: N802 - SQLAlchemy's name
-        return self._decimal(super().visit_NUMERIC(type_, **kwargs))
-
-    def visit_DECIMAL(self, type_: Any, **kwargs: Any) -> str:  # noqa: N802 - SQLAlchemy's name
-        return self._decimal(super().visit_DECIMAL(type_, **kwargs))
-
-    @staticmethod
-    def _decimal(text: str) -> str:
-        return DECLARED + text.removeprefix("NUMERIC").removeprefix("DECIMAL")
 
 
 class RomeExecutionContext(SQLiteExecutionContext):
@@ -287,7 +223,6 @@ class RomeDialect(SQLiteDialect):
         types.Numeric: RomeNumeric,
         types.Float: types.Float,
     }
-    ischema_names = {**SQLiteDialect.ischema_names, DECLARED: types.NUMERIC}  # noqa: RUF012
     execution_ctx_cls = RomeExecutionContext
     default_paramstyle = "qmark"
     supports_sane_rowcount_returning = True

@@ -1,17 +1,13 @@
-"""What ROME adds to SQLite in a work area: functions, and an order of decimals."""
+"""What ROME adds to SQLite in a work area: functions."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import apsw
-
-# Decimals are kept as text, under this collation.
-DECIMAL = "rome_decimal"
 
 
 def _regexp(pattern: str | None, text: str | None) -> bool | None:
@@ -20,20 +16,11 @@ def _regexp(pattern: str | None, text: str | None) -> bool | None:
     return re.search(str(pattern), str(text)) is not None
 
 
-def _compare(a: str, b: str) -> int:
-    try:
-        x, y = Decimal(a), Decimal(b)
-        return (x > y) - (x < y)
-    except InvalidOperation:
-        return (a > b) - (a < b)
-
-
 def register(database: apsw.Connection) -> None:
-    """Functions as SQLAlchemy's SQLite dialect has them, and the collation."""
+    """Functions as SQLAlchemy's SQLite dialect has them."""
     functions: dict[str, tuple[Callable[..., Any], int]] = {
         "regexp": (_regexp, 2),
         "floor": (lambda x: None if x is None else math.floor(x), 1),
     }
     for name, (function, count) in functions.items():
         database.create_scalar_function(name, function, count, deterministic=True)
-    database.create_collation(DECIMAL, _compare)
