@@ -18,7 +18,8 @@ POINTS = (BEFORE, HALF, AFTER, HALF_ANSWER)
 
 
 class CuttingProxy:
-    """Forwards to a port; `cut_at` and `hold_at` act on the next commit, once."""
+    """Forwards to a port; `cut_at` and `hold_at` act on the next commit, `hold_request` on
+    some request that is still to come, each once."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -26,6 +27,7 @@ class CuttingProxy:
         self.port: int = self._listener.getsockname()[1]
         self.commits = 0
         self._point: str | None = None
+        self._requests_left = 0
         self._holds = False
         self._closed = False
         self._open: list[socket.socket] = []
@@ -48,6 +50,12 @@ class CuttingProxy:
         self.release.clear()
         self._point, self._holds = point, True
 
+    def hold_request(self, number: int) -> None:
+        """Like hold_at: before the server has this request, counted from 1."""
+        self.reached.clear()
+        self.release.clear()
+        self._requests_left, self._holds = number, True
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -69,6 +77,11 @@ class CuttingProxy:
                     if self._point is not None:
                         point, self._point = self._point, None
                         self._stop(point, data, client, server)
+                        return
+                if self._requests_left:
+                    self._requests_left -= 1
+                    if not self._requests_left:
+                        self._stop(BEFORE, data, client, server)
                         return
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)

@@ -24,7 +24,8 @@ def at_once(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) 
 def new_processes() -> Any:
     """multiprocessing's context for processes that share nothing with this one."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rome.dialect"])
+    # Imported once, for all of them.
+    context.set_forkserver_preload(["rome.dialect", "tests.test_faults", "tests.test_isolation"])
     return context
 
 

@@ -7,6 +7,7 @@ import functools
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -33,7 +34,9 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    inspect,
     select,
+    text,
     update,
 )
 from sqlalchemy.engine import make_url
@@ -110,12 +113,17 @@ def done(engine: Engine) -> int:
     return count
 
 
-def sound(url: str) -> None:
-    """Every index entry fits the rows."""
+def _store(url: str) -> RedisStore:
     parsed = make_url(url)
     arguments: Any = parsed.get_dialect()().create_connect_args(parsed)[1]
     store = arguments["store"]()
     assert isinstance(store, RedisStore)
+    return store
+
+
+def sound(url: str) -> None:
+    """Every index entry fits the rows."""
+    store = _store(url)
     assert [finding.text for finding in check(store, Catalogue())] == []
     store.close()
 
@@ -293,8 +301,7 @@ def _many_transactions(url: str, number: int) -> None:
 
 
 def _beyond(engine: Engine, count: int) -> bool:
-    with engine.connect() as connection:
-        return bool(connection.scalars(select(parents.c.n).where(parents.c.id == 1)).one() > count)
+    return _count_of(engine) > count
 
 
 def test_clients_killed_at_any_time(url: str) -> None:
@@ -320,6 +327,97 @@ def test_clients_killed_at_any_time(url: str) -> None:
         sound(url)
     assert before > 5
     direct.dispose()
+
+
+# ---------------------------------------------------------------- changes of the schema
+
+
+def _change(url: str, sql: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(sql))
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE UNIQUE INDEX by_both ON children (parent_id, name)",
+        "DROP INDEX ix_parents_n",
+        "DROP TABLE children",
+        "ALTER TABLE children ADD COLUMN more VARCHAR DEFAULT 'x'",
+    ],
+)
+def test_client_killed_in_a_change_of_the_schema(
+    url: str, server: RedisServer, proxy: CuttingProxy, sql: str
+) -> None:
+    """Wherever it was: rows are untouched, and `check` repairs what is half done."""
+    findings = 0
+    for number in range(1, 30):
+        name = f"{make_url(url).database}-{number}"
+        direct = database(server.url(name), poolclass=NullPool)
+        with direct.begin() as connection:
+            transaction(connection, "a")
+        proxy.hold_request(number)
+        child = new_processes().Process(target=_change, args=(proxy.url(name), sql))
+        child.start()
+        assert wait_until(lambda: proxy.reached.is_set() or not child.is_alive())  # noqa: B023
+        ended = not proxy.reached.is_set()
+        if not ended:
+            os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        proxy.release.set()
+        store = _store(server.url(name))
+        for finding in check(store, Catalogue(), repair=True):
+            findings += 1
+            assert finding.repaired, finding
+            assert re.search(r"isn't ready|of no table|number of no", finding.text), finding
+        assert list(check(store, Catalogue())) == []
+        store.close()
+        there = set(inspect(direct).get_table_names())
+        with direct.connect() as connection:
+            assert connection.scalar(select(func.count()).select_from(parents)) == 2
+            if "children" in there:
+                assert connection.scalar(select(func.count()).select_from(children)) == 3
+        direct.dispose()
+        if ended:
+            assert child.exitcode == 0
+            break
+    assert number > 4
+    assert findings == 0 if sql.startswith("ALTER") else findings > 0
+
+
+def test_changes_of_the_schema_beside_writers(url: str) -> None:
+    direct = database(url, poolclass=NullPool)
+    running = [new_processes().Process(target=_many_transactions, args=(url, i)) for i in range(2)]
+    for process in running:
+        process.start()
+    for turn in range(3):
+        before = _count_of(direct)
+        for sql in (
+            "CREATE INDEX by_data ON children (data)",
+            "CREATE UNIQUE INDEX by_both ON children (parent_id, name)",
+            f"ALTER TABLE children ADD COLUMN more{turn} VARCHAR DEFAULT 'x'",
+            f"CREATE INDEX by_more ON children (more{turn})",
+            "DROP INDEX by_data",
+            "DROP INDEX by_both",
+            "DROP INDEX by_more",
+        ):
+            with direct.begin() as connection:
+                connection.execute(text(sql))
+        assert wait_until(functools.partial(_beyond, direct, before))  # they go on
+    for process in running:
+        assert process.is_alive()
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert done(direct) > 0
+    sound(url)
+    direct.dispose()
+
+
+def _count_of(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalars(select(parents.c.n).where(parents.c.id == 1)).one())
 
 
 # ---------------------------------------------------------------- forks and threads
