@@ -147,6 +147,11 @@ def test_character_set_that_text_has_already(engine: Engine) -> None:
             "CREATE TABLE t (a INT DEFAULT ',)', b INT, CONSTRAINT \"c, d\" CHECK (a IN (1, 2)),"
             " UNIQUE (a))",
         ),
+        (
+            "ALTER TABLE t ADD CONSTRAINT pk PRIMARY KEY (b)",
+            "CREATE TABLE t (a INT DEFAULT ',)', b INT NOT NULL, CONSTRAINT \"c, d\""
+            " CHECK (a IN (1, 2)), CONSTRAINT pk PRIMARY KEY (b))",
+        ),
     ],
 )
 def test_sql_with_commas_and_parentheses_in_it(change: str, expected: str) -> None:

@@ -20,6 +20,7 @@ _DROP = re.compile(rf"DROP\s+CONSTRAINT\s+{_NAME}\Z", re.I)
 _COLUMN = re.compile(rf"ALTER\s+(?:COLUMN\s+)?{_NAME}\s+(.*)\Z", re.I | re.S)
 _NOT_NULL = re.compile(r"\s+NOT\s+NULL\b", re.I)
 _DEFAULT = re.compile(r"\s+DEFAULT\s+(\((?:[^()]|\([^()]*\))*\)|'(?:[^']|'')*'|[^\s,]+)", re.I)
+_PRIMARY = re.compile(r"\bPRIMARY\s+KEY\s*\(([^()]*)\)", re.I)
 _CHARACTERS = re.compile(
     r"(?:CONVERT\s+TO\s+)?(?:DEFAULT\s+)?(?:CHARACTER\s+SET|CHARSET)\s*=?\s*(\w+)"
     r"(?:\s+COLLATE\s*=?\s*(\w+))?\Z",
@@ -64,6 +65,13 @@ def altered(table_sql: str, sql: str) -> str:
     action = match[2] if match else ""
     if found := _ADD.match(action):
         items.append(found[1])
+        if key := _PRIMARY.search(found[1]):
+            # As elsewhere, though not in SQLite: no column of a primary key may be NULL.
+            names = [plain(name.strip()).lower() for name in key[1].split(",")]
+            items = [
+                _changed_column(item, "SET NOT NULL") if _column_name(item) in names else item
+                for item in items
+            ]
     elif found := _DROP.match(action):
         name = plain(found[1]).lower()
         kept = [item for item in items if _constraint_name(item) != name]
