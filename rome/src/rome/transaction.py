@@ -273,9 +273,12 @@ class Transaction:
     def _read(self, steps: Sequence[Step]) -> list[list[bytes]]:
         schema = self.schema
         counted = [step[0] for step in steps] if self.serializable else ()
+        trips = self.store.traffic.round_trips
         answer, counts = self.store.read(schema.version, steps, counted)
         for table, count in zip(counted, counts, strict=True):
             self._saw(table, count)
+        if self.store.traffic.round_trips > trips + 1:
+            self.reading_calls += 1  # page by page, so not as of one moment
         return answer
 
     def _saw(self, table: int, count: str) -> None:
