@@ -1,0 +1,1 @@
+"""Random schemas and statements, run on SQLite and on ROME alike."""
