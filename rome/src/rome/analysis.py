@@ -318,8 +318,9 @@ class Analysis:
             return
         if any(
             isinstance(found, elements.Over | selectable.ScalarSelect | selectable.Exists)
-            or getattr(found, "is_aggregate", False)
-            or found.__visit_name__ in ("function", "aggregate_order_by")
+            or isinstance(found, functions.FunctionElement | elements.TextClause)
+            or getattr(found, "is_literal", False)  # text that may be an aggregate
+            or found.__visit_name__ == "aggregate_order_by"
             for column in statement._raw_columns
             for found in visitors.iterate(column)
         ):
