@@ -29,6 +29,13 @@ _COMPARISONS = {
 }
 
 
+# What may count or look at other rows than its own.
+_NOT_PLAIN = (
+    *(elements.Over, elements.TextClause, functions.FunctionElement),
+    *(selectable.ScalarSelect, selectable.Exists),
+)
+
+
 @dataclass
 class Scope:
     """One SELECT of a statement (or the UPDATE or DELETE), as it was compiled."""
@@ -317,8 +324,7 @@ class Analysis:
         if statement._distinct or statement._group_by_clauses or statement._having_criteria:
             return
         if any(
-            isinstance(found, elements.Over | selectable.ScalarSelect | selectable.Exists)
-            or isinstance(found, functions.FunctionElement | elements.TextClause)
+            isinstance(found, _NOT_PLAIN)
             or getattr(found, "is_literal", False)  # text that may be an aggregate
             or found.__visit_name__ == "aggregate_order_by"
             for column in statement._raw_columns
