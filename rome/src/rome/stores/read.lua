@@ -383,7 +383,7 @@ for number, step in ipairs(steps) do
     rows = fetch(table_no, numbers)
   elseif cursor then
     -- One page of a table that is too large for one call.
-    local page = redis.call('HSCAN', P .. 'r' .. table_no, cursor, 'COUNT', most / 4)
+    local page = redis.call('HSCAN', P .. 'r' .. table_no, cursor, 'COUNT', math.ceil(most / 4))
     cursor = page[1]
     numbers, rows = {}, {}
     for i = 1, #page[2], 2 do
