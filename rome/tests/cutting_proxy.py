@@ -28,6 +28,7 @@ class CuttingProxy:
         self.commits = 0
         self._point: str | None = None
         self._requests_left = 0
+        self._goes_on = False
         self._holds = False
         self._closed = False
         self._open: list[socket.socket] = []
@@ -54,7 +55,12 @@ class CuttingProxy:
         """Like hold_at: before the server has this request, counted from 1."""
         self.reached.clear()
         self.release.clear()
-        self._requests_left, self._holds = number, True
+        self._requests_left, self._holds, self._goes_on = number, True, False
+
+    def pause_request(self, number: int) -> None:
+        """Like hold_request, but the connection goes on after `release`."""
+        self.hold_request(number)
+        self._goes_on = True
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -80,7 +86,10 @@ class CuttingProxy:
                         return
                 if self._requests_left:
                     self._requests_left -= 1
-                    if not self._requests_left:
+                    if not self._requests_left and self._goes_on:
+                        self.reached.set()
+                        self.release.wait(_WAIT_S)
+                    elif not self._requests_left:
                         self._stop(BEFORE, data, client, server)
                         return
                 server.sendall(data)
