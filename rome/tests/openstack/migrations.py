@@ -122,18 +122,24 @@ class Runner:
         self._work = work
         work.mkdir()
 
-    def service(self, service: Service) -> Report:
-        """Everything that is to be done for one service."""
+    def made(self, service: Service) -> Report:
+        """A service's databases, made by its migrations."""
         report = Report(service.name)
-        for command in service.sync:
-            if not self._command(service, command, command, report):
-                return report
-        before = self._schemas(service, report)
+        if all(self._command(service, command, command, report) for command in service.sync):
+            report.schemas = self._schemas(service, report)
+        return report
+
+    def checked(self, service: Service) -> Report:
+        """The same, twice, and then used."""
+        report = self.made(service)
+        before = report.schemas
+        if not before:
+            return report
         for command in service.sync:
             if not self._command(service, command, f"{command} (again)", report):
                 return report
         report.schemas = self._schemas(service, report)
-        report.repeat_changes_nothing = bool(before) and before == report.schemas
+        report.repeat_changes_nothing = before == report.schemas
         if not report.repeat_changes_nothing:
             report.failures.append("the migrations, run again, changed the databases")
         for command in service.after:
@@ -186,14 +192,23 @@ class Runner:
         return self._url.replace("DATABASE", name)
 
 
+# Keystone's first migration adds this key `if bind.engine.name == 'sqlite'`, and only then.
+ONLY_ON_SQLITE = {"keystone.tables.assignment.foreign keys.['role_id'] -> role['id'] []"}
+
+
 def differences(ours: dict[str, Any], theirs: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Where two schemas differ, a line for each place."""
+    """Where two schemas differ, a line for each place.
+
+    Constraints that have no name on SQLite have one on ROME, as on other databases.
+    """
     for name in sorted({*ours, *theirs}):
         here = f"{place}.{name}" if place else name
         one, other = ours.get(name), theirs.get(name)
+        if here in ONLY_ON_SQLITE:
+            continue
         if isinstance(one, dict) and isinstance(other, dict):
             yield from differences(one, other, here)
-        elif one != other:
+        elif name not in ours or name not in theirs or (one != other and other is not None):
             yield f"{here}: {json.dumps(one)}, on SQLite {json.dumps(other)}"
 
 
@@ -220,8 +235,8 @@ def main() -> int:
             url = options.url or stack.enter_context(_own_url())
             on_rome = Runner(python, rome.path, url, folder / "rome")
             for name in options.services:
-                report = on_rome.service(SERVICES[name])
-                reference = on_sqlite.service(SERVICES[name])
+                report = on_rome.checked(SERVICES[name])
+                reference = on_sqlite.made(SERVICES[name])
                 # Neutron's migrations don't run on SQLite: there is nothing to compare with.
                 differ = list(differences(report.schemas, reference.schemas or report.schemas))
                 failed |= bool(report.failures or differ)

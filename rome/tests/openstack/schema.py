@@ -23,19 +23,19 @@ def described(url: str) -> dict[str, Any]:
                     for column in inspector.get_columns(name)
                 },
                 "primary key": inspector.get_pk_constraint(name)["constrained_columns"],
-                "foreign keys": sorted(
+                "foreign keys": {
                     f"{key['constrained_columns']} -> {key['referred_table']}"
-                    f"{key['referred_columns']} {key['name']} {sorted(key['options'].items())}"
+                    f"{key['referred_columns']} {sorted(key['options'].items())}": key["name"]
                     for key in inspector.get_foreign_keys(name)
-                ),
+                },
                 "indexes": sorted(
                     f"{index['name']} {index['column_names']} {bool(index['unique'])}"
                     for index in inspector.get_indexes(name)
                 ),
-                "unique": sorted(
-                    f"{unique['name']} {unique['column_names']}"
+                "unique": {
+                    str(unique["column_names"]): unique["name"]
                     for unique in inspector.get_unique_constraints(name)
-                ),
+                },
                 "checks": sorted(
                     f"{check['name']} {check['sqltext']}"
                     for check in inspector.get_check_constraints(name)
