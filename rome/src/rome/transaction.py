@@ -404,8 +404,11 @@ class Transaction:
 
     def _all_here(self, bound: BoundPlan, steps: list[Step]) -> bool:
         """Whether the statement names rows by number that this transaction has read."""
-        if not bound.by_number or len(steps) != 1 or self.serializable:
+        target = bound.target
+        if not bound.by_number or len(steps) != 1 or self.serializable or target is None:
             return False
+        if self.partial and target.name.lower() in self.schema.children:
+            return False  # children may be here in part, and follow
         table, lookups = steps[0][0], steps[0][1]
         if table in self.partial:
             return False

@@ -398,9 +398,10 @@ def _summed_up(
             elif not found:
                 values.append(None)
             elif function == "sum":
-                if any(isinstance(value, str | bytes) for value in found):
+                total = sum(found) if all(isinstance(value, int) for value in found) else None
+                if total is None or abs(total) >= 2**53:
                     return [b"no"]
-                values.append(sum(found))
+                values.append(total)
             else:
                 values.append((min if function == "min" else max)(found, key=sort_key))
         answer.append([rows.pack_value(value) for value in values])

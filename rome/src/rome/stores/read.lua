@@ -143,6 +143,7 @@ prepare = function(filters)
 end
 
 -- Counts, sums and extremes; nil where a sum would lose digits.
+local EXACT = 9007199254740992
 local function summed_up(rows, fills, slots, functions)
   local groups, order = {}, {}
   local function group(key)
@@ -171,13 +172,14 @@ local function summed_up(rows, fills, slots, functions)
           a.n = a.n + 1
           if name == 'sum' then
             local r, v = decode(data)
-            if r ~= 1 then return nil end
             local b = byte(data, 1)
-            if b == 0xca or b == 0xcb then a.float = true end
+            -- SQLite adds doubles in a way of its own.
+            if r ~= 1 or b == 0xca or b == 0xcb then return nil end
             a.sum = (a.sum or 0) + v
-            if not a.float and math.abs(a.sum) > 9007199254740992 then return nil end
+            if math.abs(v) >= EXACT or math.abs(a.sum) >= EXACT then return nil end
           elseif name ~= 'count' then
             local r, v = decode(data)
+            if r == 1 and math.abs(v) >= EXACT then return nil end
             local better = not a.best
             if not better then
               if name == 'min' then better = less(r, v, a.r, a.v)
@@ -196,9 +198,7 @@ local function summed_up(rows, fills, slots, functions)
       local name, a = f[1], g[j]
       if name == 'count' then values[j] = cmsgpack.pack(a.n)
       elseif name == 'sum' then
-        if not a.sum then values[j] = NIL
-        elseif a.float then values[j] = '\203' .. struct.pack('>d', a.sum)
-        else values[j] = cmsgpack.pack(a.sum) end
+        values[j] = a.sum and cmsgpack.pack(a.sum) or NIL
       else values[j] = a.best or NIL end
     end
     out[i] = values
