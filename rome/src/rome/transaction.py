@@ -605,7 +605,9 @@ class Transaction:
                 key = (step[0], int(number))
                 own = self.changes.get(key)
                 if own is None:
-                    if key[1] not in here:
+                    # One that came in while the statement ran may have been left out, as
+                    # its key was taken by then.
+                    if key[1] not in here or key in self._statement_loaded:
                         fresh += (number, row)
                 elif own.base is None:
                     # A row of ours has a number that is taken.
