@@ -5,6 +5,7 @@ An operation prepares its arguments first, which is not measured, and then runs 
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class Operation:
 
 # ---------------------------------------------------------------- arguments
 
-_turn = 0
+# Not from 0: a process would write what another has written, and SQLAlchemy sees no change.
+_turn = int(time.time() * 100) % 10**9
 
 
 def _next() -> int:
