@@ -413,6 +413,9 @@ class BoundPlan:
                 if test is None:
                     continue
                 op, data = test[1], test[2]
+                if condition.op == "any":
+                    filters.append(test)
+                    continue
                 said = []
                 if op != "out" or data:  # NULL is not in an empty list either
                     said = [len(filters)]
@@ -501,6 +504,22 @@ def _plain(value: Bind | Constant, parameters: Sequence[Any], layout: Layout) ->
     return [parameters[place] for place in layout.get(value.name, ())]
 
 
+def _one_test(branches: list[list[list[Any]]]) -> list[Any] | None:
+    """`x = ? OR x IS NULL`, `x != ? OR x IS NULL` as one test of a column's bytes."""
+    if any(len(branch) != 1 for branch in branches):
+        return None
+    tests = [branch[0] for branch in branches]
+    ops = [test[1] for test in tests]
+    if len({test[0] for test in tests}) != 1 or not set(ops) <= {"in", "null", "out"}:
+        return None
+    values = [value for test in tests for value in test[2]]
+    if "out" not in ops:
+        return [tests[0][0], "in", values + [NULL] * ("null" in ops)]
+    if sorted(ops) == ["null", "out"]:
+        return [tests[0][0], "not", values]
+    return None
+
+
 def _test(condition: _Bound, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:
     """A condition as a filter of the store; None: it can't test that."""
     op = condition.op
@@ -512,7 +531,7 @@ def _test(condition: _Bound, parameters: Sequence[Any], layout: Layout) -> list[
                 return None
             # NULL is not in an empty list either.
             branches.append([test for test in tests if test and (test[1] != "out" or test[2])])
-        return [0, "any", branches]
+        return _one_test(branches) or [0, "any", branches]
     if op in ("null", "some"):
         return [condition.slot, op, []]
     values = _values(condition, parameters, layout)

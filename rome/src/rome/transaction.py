@@ -247,12 +247,42 @@ class Transaction:
                     found = self._summed_up(call, bound, steps, asked)
                     if found is not None:
                         return found
-            self.fetch(steps, bound)
+            if self._known(steps):
+                self._unload()
+                self.work.ensure(bound.tables, self.clean)
+            else:
+                self.fetch(steps, bound)
             if bound.locks:
                 self._lock(bound)
         self.reading_calls += 1
         rows, description = self.work.query(call.sql, parameters)
         return Result(rows, description, -1, None)
+
+    def _known(self, steps: Sequence[Step]) -> bool:
+        """Whether no row of the store is needed: the one row with a unique key is the
+        transaction's own, or the statement asks for one of no values."""
+        if len(steps) != 1 or self.serializable:
+            return False
+        number, lookups = steps[0][0], steps[0][1]
+        for kind, index_number, keys, *_ in lookups:
+            if keys is False:
+                continue
+            if not keys:
+                return True
+            if kind == "set" or len(keys) != 1:
+                continue
+            for (table, row_number), change in self.changes.items():
+                if table != number or change.row is None:
+                    continue
+                if kind == "row":
+                    if str(row_number) == keys[0]:
+                        return True
+                    continue
+                index = next((i for i in change.table.indexes if i.number == index_number), None)
+                row = change.values
+                if index and row and index_data(change.table, index, row) == keys[0]:
+                    return True
+        return False
 
     def _summed_up(
         self, call: Call, bound: BoundPlan, steps: list[Step], asked: list[Any]

@@ -20,8 +20,8 @@ promises the fewest rows, and may ignore the others.
   say; or `[kind, index, False, step, slots,
   more keys]`: the keys are the values that columns `slots` have in the rows of an earlier
   step, and `more keys`.
-- filter: `[slot, op, values]`; ops `in`, `out` (not one of, and not NULL), `null`, `some`
-  (not NULL), `<`, `<=`, `>`, `>=`; values are bytes of values.
+- filter: `[slot, op, values]`; ops `in`, `out` (not one of, and not NULL), `not` (not one
+  of), `null`, `some` (not NULL), `<`, `<=`, `>`, `>=`; values are bytes of values.
 - fills: `[slot, bytes]` for columns that rows older than them lack.
 - order, limit: `[slot, descending]` and a count (0: all): only the first rows in that
   order are wanted; those equal to the last of them come as well.

@@ -64,6 +64,8 @@ def _passes(row: bytes, filters: Sequence[list[Any]], fills: Fills) -> bool:
             good = data in values
         elif op == "out":
             good = data != rows.NULL and data not in values
+        elif op == "not":
+            good = data not in values
         elif op in ("null", "some"):
             good = (data == rows.NULL) == (op == "null")
         elif data == rows.NULL:

@@ -106,6 +106,8 @@ passes = function(row, filters, fills)
       if not f.set[data] then return false end
     elseif op == 'out' then
       if data == NIL or f.set[data] then return false end
+    elseif op == 'not' then
+      if f.set[data] then return false end
     elseif op == 'null' then
       if data ~= NIL then return false end
     elseif op == 'some' then
@@ -133,7 +135,7 @@ prepare = function(filters)
   for _, f in ipairs(filters) do
     if f[2] == 'any' then
       for _, branch in ipairs(f[3]) do prepare(branch) end
-    elseif f[2] == 'in' or f[2] == 'out' then
+    elseif f[2] == 'in' or f[2] == 'out' or f[2] == 'not' then
       f.set = {}
       for _, v in ipairs(f[3]) do f.set[v] = true end
     elseif f[2] ~= 'null' and f[2] ~= 'some' then
