@@ -60,7 +60,7 @@ def _run(suite: Suite, python: Path, url: str | None, rome: Installed, options: 
         pattern = options.only
         return [test for test in chosen if pattern is None or pattern.search(test)]
 
-    print(f"{suite.title}: {' '.join(suite.modules)}", flush=True)
+    print(f"{suite.title} ...", flush=True)
     start = time.monotonic()
     results = run_tests(python, suite, url, rome.path, options.concurrency, options.timeout, wanted,
                         _Progress(options.verbose))  # fmt: skip
