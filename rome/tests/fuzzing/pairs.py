@@ -107,7 +107,12 @@ class Pair:
         rng = Random(seed)
         generator = Generator(rng, self.schema, self._existing)
         pick = rng.randrange(100)
-        if pick < 46:
+        if pick < 6:
+            both = generator.read_and_write()
+            if both is not None:
+                self._query(both[0])
+                self._write(both[1])
+        elif pick < 46:
             self._query(generator.query())
         elif pick < 82:
             self._write(generator.write())

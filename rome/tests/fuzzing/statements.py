@@ -612,6 +612,38 @@ class Generator:
             return Write(statement.returning(*table.columns), made, None, True, True)
         return Write(statement, made)
 
+    def read_and_write(self) -> tuple[Query, Write] | None:
+        """A row is read by its key, with a few columns of others that refer to it; then it is
+        written by its key, as an ORM does."""
+        rng = self.rng
+        made = rng.choice([m for m in self.schema.tables if m.auto] or self.schema.tables)
+        key = made.keys[0]
+        there = self.existing(key)
+        if not there:
+            return None
+        same = key == rng.choice(there)
+        children = [
+            (other, other.table.c[name])
+            for other in self.schema.tables
+            for name, target in other.references.items()
+            if target.table is made.table and other is not made
+        ]
+        statement: Any = select(*made.table.columns).where(same)
+        if children and self.chance(80):
+            child, reference = rng.choice(children)
+            joined = made.table.outerjoin(child.table, reference == made.table.c[
+                next(t.name for n, t in child.references.items() if n == reference.name)
+            ])  # fmt: skip
+            column = rng.choice(list(child.table.columns))
+            statement = select(*made.table.columns, column.label("x")).select_from(joined)
+            statement = statement.where(same)
+        plain = [n for n in made.kinds if n not in made.references and n != key.name]
+        if plain and self.chance(55):
+            name = rng.choice(plain)
+            values = {name: self.value(made, name)}
+            return Query(statement), Write(update(made.table).where(same).values(values), made)
+        return Query(statement), Write(delete(made.table).where(same), made)
+
     def chosen(self, made: Made, source: Source) -> list[Any]:
         """Conditions that name rows: often by their key, as applications do."""
         if self.chance(45):

@@ -1,0 +1,545 @@
+"""What base.py asks of a store, of the one in memory and of Redis alike."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgpack import unpackb
+from rome.rows import NULL, pack_value
+from rome.stores.base import Changed, Commit, Duplicate, NotEmpty, SchemaChanged, Store
+from rome.stores.memory import MemoryStore
+from rome.stores.redis_store import RedisStore
+from rome.stores.redis_wire import Server
+
+from rome import rows
+from tests.servers import RedisServer
+
+T, U = 1, 2  # tables
+NAME, GROUP = 1, 2  # indexes of T: unique over slot 1, a set over slot 2
+WIDTH = 4
+
+_names = itertools.count()
+
+
+class Database:
+    """A store's database, with short words for its requests."""
+
+    def __init__(self, connect: Callable[[], Store]) -> None:
+        self.connect = connect
+        self.store = connect()
+        self.version = self.store.schema()[0]
+
+    def commit(self, *writes: dict[str, Any], **parts: Any) -> None:
+        parts.setdefault("token", uuid.uuid4().hex)
+        self.store.commit(Commit(version=self.version, writes=list(writes), **parts))
+
+    def read(self, *steps: list[Any]) -> list[dict[int, Any]]:
+        answer, _ = self.store.read(self.version, [list(step) for step in steps])
+        return [
+            {
+                int(number): tuple(rows.decode(row))
+                for number, row in zip(part[::2], part[1::2], strict=True)
+            }
+            for part in answer
+        ]
+
+    def numbers(self, *arguments: Any, **parts: Any) -> list[int]:
+        return sorted(self.read(step(*arguments, **parts))[0])
+
+    def entries(self, index: int, unique: bool, table: int = T) -> set[tuple[bytes, int]]:
+        return set(self.store.entries(table, index, unique))
+
+
+def key(*values: Any) -> bytes:
+    return b"".join(map(pack_value, values))
+
+
+def step(
+    lookups: Any = (),
+    filters: Any = (),
+    *,
+    table: int = T,
+    fills: Any = (),
+    order: Any = (),
+    limit: int = 0,
+    columns: Any = False,
+) -> list[Any]:
+    lookups = [
+        [kind, index, keys, []] if keys is not False else [kind, index, False, *rest]
+        for kind, index, keys, *rest in lookups
+    ]
+    tests = [list(test) for test in filters]
+    return [table, lookups, tests, list(fills), list(order), limit, columns]
+
+
+def insert(number: int, *values: Any, table: int = T) -> dict[str, Any]:
+    made = write("insert", number, table)
+    made["row"] = rows.encode(list(values))
+    if table == T:
+        if values[1] is not None:
+            made["unique_add"] = [[NAME, key(values[1])]]
+        made["set_add"] = [[GROUP, key(values[2])]]
+    return made
+
+
+def write(op: str, number: int, table: int = T, **parts: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = {
+        "op": op,
+        "t": table,
+        "n": str(number),
+        "checks": [],
+        "fills": [],
+        "deltas": [],
+        "unique_add": [],
+        "unique_del": [],
+        "set_add": [],
+        "set_del": [],
+        "width": WIDTH,
+    }
+    return empty | parts
+
+
+@pytest.fixture(params=["memory", "redis"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    name = f"store{next(_names)}"
+    if request.param == "memory":
+        yield Database(lambda: MemoryStore(name))
+        return
+    server: RedisServer = request.getfixturevalue("redis_server")
+    made = Database(lambda: RedisStore(Server((("127.0.0.1", server.port),)), name))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    """Rows 1 to 6: number, name, group, value."""
+    database.commit(
+        insert(1, 1, "a", 1, 10),
+        insert(2, 2, "b", 1, None),
+        insert(3, 3, None, 2, -5),
+        insert(4, 4, None, 2, 2.5),
+        insert(5, 5, "é", None, "text"),
+        insert(6, 6, "f", 3, b"\x00"),
+    )
+    return database
+
+
+# ---------------------------------------------------------------- schema
+
+
+def test_schema(database: Database) -> None:
+    version, entries = database.store.schema()
+    assert entries == {}
+    second = database.store.change_schema(version, {"a": b"\x00\xff", "b": b"2"}, [], [])
+    assert second != version
+    third = database.store.change_schema(second, {"a": b"3"}, ["b"], [])
+    assert database.connect().schema() == (third, {"a": b"3"})
+
+
+def test_old_version_is_refused(database: Database) -> None:
+    version = database.version
+    database.store.change_schema(version, {"a": b"1"}, [], [])
+    with pytest.raises(SchemaChanged):
+        database.store.change_schema(version, {"b": b"1"}, [], [])
+    with pytest.raises(SchemaChanged):
+        database.read(step())
+    with pytest.raises(SchemaChanged):
+        database.commit(insert(1, 1, "a", 1, 1))
+    assert set(database.store.schema()[1]) == {"a"}
+    assert database.store.count(T) == 0
+
+
+def test_table_that_should_be_empty(filled: Database) -> None:
+    with pytest.raises(NotEmpty):
+        filled.store.change_schema(filled.version, {"a": b"1"}, [], [U, T])
+    assert filled.store.schema() == (filled.version, {})
+    filled.store.change_schema(filled.version, {"a": b"1"}, [], [U])
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_whole_table(filled: Database) -> None:
+    assert filled.read(step())[0] == {
+        1: (1, "a", 1, 10),
+        2: (2, "b", 1, None),
+        3: (3, None, 2, -5),
+        4: (4, None, 2, 2.5),
+        5: (5, "é", None, "text"),
+        6: (6, "f", 3, b"\x00"),
+    }
+    assert filled.numbers(table=U) == []
+
+
+@pytest.mark.parametrize(
+    ("lookup", "found"),
+    [
+        (("row", 0, ["1", "3", "77", "1"]), [1, 3]),
+        (("row", 0, []), []),
+        (("unique", NAME, [key("a"), key("é"), key("zz")]), [1, 5]),
+        (("unique", NAME, [key(1)]), []),
+        (("set", GROUP, [key(1)]), [1, 2]),
+        (("set", GROUP, [key(1), key(3), key(9)]), [1, 2, 6]),
+        (("set", GROUP, [NULL]), [5]),
+    ],
+)
+def test_lookup(filled: Database, lookup: Any, found: list[int]) -> None:
+    assert filled.numbers([lookup]) == found
+
+
+@pytest.mark.parametrize(
+    ("test", "found"),
+    [
+        ((3, "in", [key(10), key("text")]), [1, 5]),
+        ((3, "in", []), []),
+        ((3, "out", [key(10)]), [3, 4, 5, 6]),
+        ((3, "null", []), [2]),
+        ((3, "some", []), [1, 3, 4, 5, 6]),
+        # Numbers come before text, text before blobs; NULL fulfils nothing.
+        ((3, "<", [key(3)]), [3, 4]),
+        ((3, "<=", [key(2.5)]), [3, 4]),
+        ((3, ">", [key(2.5)]), [1, 5, 6]),
+        ((3, ">=", [key(10)]), [1, 5, 6]),
+        ((3, "<", [key("text")]), [1, 3, 4]),
+        ((3, "<=", [key("text")]), [1, 3, 4, 5]),
+        ((3, ">", [key("t")]), [5, 6]),
+        ((3, ">", [key(b"")]), [6]),
+        ((1, "<", [key("é")]), [1, 2, 6]),
+        ((1, ">=", [key("é")]), [5]),
+        ((0, "any", [[[3, "null", []]], [[0, ">", [key(4)]], [2, "some", []]]]), [2, 6]),
+    ],
+)
+def test_filter(filled: Database, test: Any, found: list[int]) -> None:
+    assert filled.numbers(filters=[test]) == found
+
+
+def test_lookups_and_filters_hold_together(filled: Database) -> None:
+    both = filled.read(
+        step([("set", GROUP, [key(1), key(2)]), ("row", 0, ["1", "2", "3", "5"])],
+             [(2, "in", [key(1), key(2)]), (0, "in", [key(1), key(2), key(3), key(5)]),
+              (3, "some", [])])
+    )  # fmt: skip
+    assert sorted(both[0]) == [1, 3]
+
+
+def test_columns_only(filled: Database) -> None:
+    answer, _ = filled.store.read(filled.version, [step([("row", 0, ["4"])], columns=[0, 3])])
+    number, row = answer[0]
+    assert int(number) == 4
+    assert unpackb(row) == [4, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("order", "limit", "found"),
+    [
+        ([[0, False]], 2, [1, 2]),
+        ([[0, True]], 2, [5, 6]),
+        # Rows equal to the last one come as well.
+        ([[2, False]], 1, [5]),
+        ([[2, False]], 2, [1, 2, 5]),
+        ([[2, True]], 2, [3, 4, 6]),
+        ([[2, True], [0, True]], 2, [4, 6]),
+        ([[3, False]], 3, [2, 3, 4]),
+        ([[3, True]], 2, [5, 6]),
+        ([[0, False]], 100, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_first_in_order(filled: Database, order: Any, limit: int, found: list[int]) -> None:
+    assert filled.numbers(order=order, limit=limit) == found
+
+
+def test_limit_without_order(filled: Database) -> None:
+    """Any rows will do, if there are enough."""
+    assert len(filled.numbers(limit=2)) >= 2
+
+
+def test_limit_after_filters(filled: Database) -> None:
+    assert filled.numbers(filters=[(0, ">", [key(2)])], order=[[0, False]], limit=2) == [3, 4]
+
+
+def test_join(filled: Database) -> None:
+    filled.commit(
+        insert(10, 10, 1, table=U), insert(11, 11, 3, table=U), insert(12, 12, None, table=U)
+    )
+    # The values of U's column 1 are groups of T, and row numbers of T.
+    by_group = [step(table=U), step([("set", GROUP, False, 0, [1], [])])]
+    assert [sorted(part) for part in filled.read(*by_group)] == [[10, 11, 12], [1, 2, 6]]
+    by_row = [step(table=U), step([("row", 0, False, 0, [1], ["5"])])]
+    assert [sorted(part) for part in filled.read(*by_row)] == [[10, 11, 12], [1, 3, 5]]
+    narrow = [
+        step([("row", 0, ["10"])], [(0, "in", [key(10)])], table=U),
+        step([("set", GROUP, False, 0, [1], [key(3)])]),
+    ]
+    assert [sorted(part) for part in filled.read(*narrow)] == [[10], [1, 2, 6]]
+
+
+def test_join_by_unique_key(filled: Database) -> None:
+    filled.commit(insert(10, 10, "a", table=U), insert(11, 11, "é", table=U))
+    steps = [step(table=U), step([("unique", NAME, False, 0, [1], [key("f")])])]
+    assert [sorted(part) for part in filled.read(*steps)] == [[10, 11], [1, 5, 6]]
+
+
+def test_join_by_a_row_that_was_given_already(filled: Database) -> None:
+    """A row comes once, but counts in each step."""
+    first = step([("row", 0, ["1"])], [(0, "in", [key(1)])])
+    again = step([("set", GROUP, False, 1, [2], [])])
+    answer = filled.read(first, first, again)
+    assert [sorted(part) for part in answer] == [[1], [], [2]]
+
+
+def test_columns_younger_than_rows(database: Database) -> None:
+    database.commit(insert(1, 1, "a", 1), insert(2, 2, "b", 1, 7))
+    fills = [[3, key(99)]]
+    assert database.numbers(filters=[(3, "in", [key(99)])], fills=fills) == [1]
+    assert database.numbers(filters=[(3, "null", [])], fills=fills) == []
+    assert database.numbers(filters=[(3, "null", [])]) == [1]
+    assert database.numbers(order=[[3, True]], limit=1, fills=fills) == [1]
+    answer, _ = database.store.read(
+        database.version, [step([("row", 0, ["1"])], columns=[0, 3], fills=fills)]
+    )
+    assert unpackb(answer[0][1]) == [1, 99]
+
+
+def groups(database: Database, slots: Any, functions: Any, **parts: Any) -> Any:
+    answer, _ = database.store.read(database.version, [[*step(**parts), [slots, functions]]])
+    if answer[0] and answer[0][0] == b"no":
+        return "no"
+    found: list[Any] = list(answer[0])
+    return sorted([tuple(map(rows.unpack_value, group)) for group in found], key=repr)
+
+
+def test_aggregates(filled: Database) -> None:
+    small = [(0, "<", [key(4)])]
+    functions = [["count", -1], ["count", 3], ["sum", 3], ["min", 3], ["max", 3]]
+    assert groups(filled, [], functions, filters=small) == [(3, 2, 5, -5, 10)]
+    assert groups(filled, [2], [["", 2], ["count", -1], ["max", 0]], filters=small) == [
+        (1, 2, 2),
+        (2, 1, 3),
+    ]
+    assert groups(filled, [], [["min", 3], ["max", 3]]) == [(-5, b"\x00")]
+
+
+def test_aggregates_of_nothing(filled: Database) -> None:
+    none = [(0, ">", [key(100)])]
+    functions = [["count", -1], ["sum", 0], ["min", 0], ["max", 0]]
+    assert groups(filled, [], functions, filters=none) == [(0, None, None, None)]
+    assert groups(filled, [2], [["", 2], ["count", -1]], filters=none) == []
+
+
+@pytest.mark.parametrize("value", [2**53, -(2**60), 0.1, "5", b"5"])
+def test_sum_that_is_left_to_sqlite(database: Database, value: Any) -> None:
+    database.commit(insert(1, 1, "a", 1, 1), insert(2, 2, "b", 1, value))
+    assert groups(database, [], [["sum", 3]]) == "no"
+
+
+# ---------------------------------------------------------------- commits
+
+
+def test_update_changes_single_columns(filled: Database) -> None:
+    filled.commit(
+        write("update", 1, checks=[[3, key(10)]], deltas=[[1, key("z")]],
+              unique_del=[[NAME, key("a")]], unique_add=[[NAME, key("z")]])
+    )  # fmt: skip
+    filled.commit(write("update", 1, checks=[[1, key("z")]], deltas=[[3, key(11)]]))
+    assert filled.read(step([("row", 0, ["1"])]))[0] == {1: (1, "z", 1, 11)}
+    assert filled.numbers([("unique", NAME, [key("a")])]) == []
+    assert filled.numbers([("unique", NAME, [key("z")])]) == [1]
+
+
+def test_update_of_a_row_older_than_a_column(database: Database) -> None:
+    database.commit(insert(1, 1, "a", 1))
+    fills = [[3, key(99)]]
+    database.commit(write("update", 1, checks=[[3, key(99)]], fills=fills, deltas=[[2, key(5)]],
+                          set_del=[[GROUP, key(1)]], set_add=[[GROUP, key(5)]]))  # fmt: skip
+    assert database.read(step())[0] == {1: (1, "a", 5, 99)}
+    assert database.entries(GROUP, False) == {(key(5), 1)}
+
+
+def test_delete(filled: Database) -> None:
+    filled.commit(
+        write("delete", 1, checks=[[0, key(1)]], unique_del=[[NAME, key("a")]],
+              set_del=[[GROUP, key(1)]])
+    )  # fmt: skip
+    assert filled.store.count(T) == 5
+    assert (key("a"), 1) not in filled.entries(NAME, True)
+    assert (key(1), 1) not in filled.entries(GROUP, False)
+
+
+REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], type[Exception]]] = [
+    ("a column changed", write("update", 1, checks=[[3, key(11)]]), {}, Changed),
+    ("the row is gone", write("delete", 77), {}, Changed),
+    ("the number is taken", insert(6, 6, "new", 1, 1), {}, Duplicate),
+    ("the key is taken", insert(9, 9, "a", 1, 1), {}, Duplicate),
+    ("no parent", insert(9, 9, "n", 1, 1), {"exists": [["row", T, 0, "77"]]}, Changed),
+    ("no parent", insert(9, 9, "n", 1, 1), {"exists": [["unique", T, NAME, key("q")]]}, Changed),
+    ("no parent", insert(9, 9, "n", 1, 1), {"exists": [["set", T, GROUP, key(77)]]}, Changed),
+    ("a child", write("delete", 3), {"childless": [["row", T, 0, [], "1"]]}, Changed),
+    ("a child", write("delete", 3), {"childless": [["set", T, GROUP, ["1"], key(1)]]}, Changed),
+    ("a child", write("delete", 3), {"childless": [["unique", T, NAME, [], key("a")]]}, Changed),
+    ("the table was written", insert(9, 9, "n", 1, 1), {"reads": [[T, "0"]]}, Changed),
+]
+
+
+@pytest.mark.parametrize(("why", "wrong", "parts", "error"), REFUSED)
+def test_refused_commit_does_nothing(
+    filled: Database, why: str, wrong: dict[str, Any], parts: Any, error: type[Exception]
+) -> None:
+    before = filled.read(step())[0], filled.entries(NAME, True), filled.entries(GROUP, False)
+    good = insert(20, 20, "good", 7, 1)
+    with pytest.raises(error):
+        filled.commit(good, wrong, used=[[T, 500]], **parts)
+    after = filled.read(step())[0], filled.entries(NAME, True), filled.entries(GROUP, False)
+    assert after == before, why
+    assert filled.store.reserve(str(T), 1) < 500
+
+
+def test_what_may_be(filled: Database) -> None:
+    filled.commit(
+        insert(9, 9, "n", 1, 1),
+        exists=[["row", T, 0, "1"], ["unique", T, NAME, key("a")], ["set", T, GROUP, key(1)]],
+        childless=[
+            ["row", T, 0, [], "77"], ["row", T, 0, ["1"], "1"],
+            ["set", T, GROUP, ["1", "2"], key(1)], ["set", T, GROUP, [], key(77)],
+            ["unique", T, NAME, ["1"], key("a")], ["unique", T, NAME, [], key("q")],
+        ],
+        reads=[[T, "1"], [U, "0"]],
+    )  # fmt: skip
+    assert filled.store.count(T) == 7
+
+
+def test_duplicate_tells_who_has_the_key(filled: Database) -> None:
+    with pytest.raises(Duplicate) as caught:
+        filled.commit(insert(9, 9, "é", 1, 1))
+    assert (caught.value.table, caught.value.index, caught.value.holder) == (T, NAME, b"5")
+
+
+def test_keys_change_hands_in_one_commit(filled: Database) -> None:
+    def renamed(number: int, old: str, new: str) -> dict[str, Any]:
+        return write("update", number, checks=[[1, key(old)]], deltas=[[1, key(new)]],
+                     unique_del=[[NAME, key(old)]], unique_add=[[NAME, key(new)]])  # fmt: skip
+
+    filled.commit(renamed(1, "a", "b"), renamed(2, "b", "a"))
+    names = {entry for entry in filled.entries(NAME, True) if entry[1] in (1, 2)}
+    assert names == {(key("b"), 1), (key("a"), 2)}
+
+
+def test_a_commit_that_is_sent_twice_is_done_once(filled: Database) -> None:
+    token = uuid.uuid4().hex
+    change = write("update", 1, checks=[[3, key(10)]], deltas=[[3, key(11)]])
+    for _ in range(2):
+        filled.commit(change, token=token)
+    assert filled.read(step([("row", 0, ["1"])]))[0][1][3] == 11
+    _, counts = filled.store.read(filled.version, [], [T, U])
+    assert counts == ["2", "0"]
+
+
+def test_numbers_that_an_application_chose(database: Database) -> None:
+    assert database.store.reserve(str(T), 10) == 1
+    assert database.store.reserve(str(T), 1) == 11
+    database.commit(insert(40, 40, "a", 1, 1), used=[[T, 40]])
+    assert database.store.reserve(str(T), 2) == 41
+    database.commit(insert(5, 5, "b", 1, 1), used=[[T, 5]])
+    assert database.store.reserve(str(T), 1) == 43
+    assert database.store.reserve(str(U), 1) == 1
+
+
+# ---------------------------------------------------------------- indexes
+
+
+MANY = 1300
+ODD = ["*", "?", "[a]", "\\", "^", "a*b", "{x}", ":", " ", "\x00", "\n", "é"]
+
+
+def test_index_of_many_rows(database: Database) -> None:
+    for start in range(0, MANY, 100):
+        numbers = range(start, start + 100)
+        database.commit(*(insert(n, n, f"n{n}", n % 7, n, table=U) for n in numbers))
+    database.store.build_index(U, 5, [2, 3], False, [])
+    database.store.build_index(U, 6, [1], True, [])
+    assert database.entries(5, False, U) == {(key(n % 7, n), n) for n in range(MANY)}
+    assert database.entries(6, True, U) == {(key(f"n{n}"), n) for n in range(MANY)}
+    database.store.drop_index(U, 5, [2, 3], False, [])
+    database.store.drop_index(U, 6, [1], True, [])
+    assert not database.entries(5, False, U)
+    assert not database.entries(6, True, U)
+    assert dict(database.store.scan(U)).keys() == set(range(MANY))
+    database.store.drop_rows(U)
+    assert database.store.count(U) == 0
+    assert list(database.store.scan(U)) == []
+
+
+def test_index_over_odd_text(database: Database) -> None:
+    database.commit(*(insert(n, n, text, text, n) for n, text in enumerate(ODD)))
+    database.store.build_index(T, 9, [1, 2], False, [])
+    expected = {(key(text), n) for n, text in enumerate(ODD)}
+    assert database.entries(NAME, True) == expected
+    assert database.entries(GROUP, False) == expected
+    assert database.entries(9, False) == {(key(text, text), n) for n, text in enumerate(ODD)}
+    for n, text in enumerate(ODD):
+        assert database.numbers([("set", GROUP, [key(text)])]) == [n]
+
+
+def test_unique_index_that_rows_refuse(filled: Database) -> None:
+    with pytest.raises(Duplicate):
+        filled.store.build_index(T, 8, [2], True, [])
+    # NULLs don't collide; a row without the column has what fills it.
+    filled.store.build_index(T, 7, [1], True, [])
+    assert filled.entries(7, True) == filled.entries(NAME, True)
+
+
+# ---------------------------------------------------------------- both alike
+
+
+_values = st.one_of(
+    st.none(),
+    st.sampled_from([0, 1, 2, -1, 2**53 - 1, 1.5, -0.5, "", "a", "b", "é", b"", b"a", b"\xff"]),
+)
+_rows = st.lists(st.tuples(_values, _values, _values), max_size=12)
+_slot = st.integers(0, 2)
+_some = st.lists(_values.filter(lambda value: value is not None), max_size=3)
+_test: Any = st.one_of(
+    st.tuples(_slot, st.sampled_from(["in", "out"]), _some),
+    st.tuples(_slot, st.sampled_from(["null", "some"]), st.just([])),
+    st.tuples(
+        _slot,
+        st.sampled_from(["<", "<=", ">", ">="]),
+        _some.filter(bool).map(lambda values: values[:1]),
+    ),
+)
+_order = st.lists(st.tuples(_slot, st.booleans()), max_size=2)
+
+
+@settings(max_examples=150)
+@given(_rows, st.lists(_test, max_size=3), _order, st.integers(0, 4))
+def test_redis_answers_as_memory_does(
+    redis_server: RedisServer, found: Any, tests: Any, order: Any, limit: int
+) -> None:
+    name = f"alike{next(_names)}"
+    server = Server((("127.0.0.1", redis_server.port),))
+    answers = []
+    for store in (MemoryStore(name), RedisStore(server, name)):
+        database = Database(lambda store=store: store)  # type: ignore[misc]
+        database.commit(
+            *(
+                write("insert", n, U, row=rows.encode(list(values)),
+                      set_add=[[1, key(values[0])]])
+                for n, values in enumerate(found)
+            )
+        )  # fmt: skip
+        filters = [[slot, op, list(map(pack_value, values))] for slot, op, values in tests]
+        limit = limit if order else 0
+        wanted = step(table=U, filters=filters, order=list(map(list, order)), limit=limit)
+        joined = step([("set", 1, False, 0, [1], [])], table=U)
+        counted = [[1], [["", 1], ["count", -1], ["count", 2], ["min", 2], ["max", 2]]]
+        answer = [sorted(part.items()) for part in database.read(wanted, joined)]
+        sums = groups(database, *counted, table=U, filters=filters)
+        answers.append(repr((answer, sums)))
+        store.close()
+    assert answers[0] == answers[1]
