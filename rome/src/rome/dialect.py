@@ -169,6 +169,8 @@ class RomeDDLCompiler(SQLiteDDLCompiler):
         text: str = super().get_column_specification(column, **kwargs)
         if column.table is None or column is not column.table._autoincrement_column:
             return text
+        if not issubclass(column.type._type_affinity, types.Integer):
+            return text
         # Only a key that is declared INTEGER is SQLite's row number; BIGINT is as large.
         name = self.preparer.format_column(column)
         kind = self.dialect.type_compiler_instance.process(column.type, type_expression=column)

@@ -36,12 +36,17 @@ class Holder(Protocol):
     def fetch_more(self, steps: Sequence[Step]) -> Any:
         """Bring rows into the work area."""
 
+    def load(self, number: int, rows: list[bytes]) -> None:
+        """Rows of a table that were read already."""
+
 
 class ForeignKeys:
     """The foreign keys of the tables that a transaction writes."""
 
     def __init__(self, transaction: Holder) -> None:
         self._transaction = transaction
+        # Parents that the store has no look-up for.
+        self._among_all: list[tuple[ForeignKey, list[Any]]] = []
 
     # ------------------------------------------------------------ parents
 
@@ -138,10 +143,13 @@ class ForeignKeys:
     def parent_steps(self, changed: Iterable[Change]) -> list[Step]:
         """What to read, for the rows that a statement wrote: each step must find a row."""
         steps: list[Step] = []
+        self._among_all = []
         for change in changed:
             for foreign, values in self._needed(change):
                 if not self._made_here(foreign, values) and not self._present_here(foreign, values):
                     step = self._step(*self._parent(foreign), values)
+                    if not step[1]:
+                        self._among_all.append((foreign, values))
                     if step not in steps:
                         steps.append(step)
         return steps
@@ -184,12 +192,16 @@ class ForeignKeys:
         """Raise IntegrityError if a step found no row that is still there."""
         transaction = self._transaction
         for step, rows in zip(steps, answer, strict=True):
-            if self._there(step, rows):
+            if step[1] and self._there(step, rows):
                 continue
             # Perhaps an earlier step has given that row: then it isn't given again.
             again, _ = transaction.store.read(transaction.schema.version, [step])
-            if not self._there(step, again[0]):
+            if not step[1]:
+                transaction.load(step[0], again[0])
+            elif not self._there(step, again[0]):
                 raise IntegrityError(FAILED)
+        if not all(self._present_here(*wanted) for wanted in self._among_all):
+            raise IntegrityError(FAILED)
 
     def _there(self, step: Step, rows: list[bytes]) -> bool:
         """Whether there is a row that this transaction hasn't changed: what it has changed
