@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ class Python:
 
     executable: str
     variables: dict[str, str]
+    commit: str = ""  # that ROME is of; a plus: and changed since
 
     def start(self, module: str, *arguments: str) -> subprocess.Popen[str]:
         """A process of this package's."""
@@ -113,6 +115,8 @@ class Backend:
 @contextlib.contextmanager
 def running(*, control: bool = False) -> Iterator[dict[str, Backend]]:
     """Servers of their own, empty.  For a control, a second MariaDB stands in for ROME."""
+    # Whoever ends the program so wants the servers ended and their folders gone, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with contextlib.ExitStack() as stack:
         found = {}
         for name in (MARIADB, ROME):
@@ -139,9 +143,13 @@ def environment(executable: str | None) -> Iterator[Python]:
         return
     # The same environment as that of OpenStack's own tests.
     builder = import_module("tests.openstack.environment")
-    python = builder.ensure_environment()
-    with builder.installed_rome(python) as rome:
-        yield Python(str(python), {"PYTHONPATH": str(rome)})
+    with contextlib.ExitStack() as stack:
+        try:
+            python = builder.ensure_environment()
+            rome = stack.enter_context(builder.installed_rome(python))
+        except builder.Failed as error:
+            raise Failed(str(error)) from None
+        yield Python(str(python), {"PYTHONPATH": rome.path}, rome.commit)
 
 
 def parser(words: str) -> argparse.ArgumentParser:

@@ -38,6 +38,7 @@ def describe(python: backends.Python) -> dict[str, Any]:
             f"{python.executable}: {(asked.stderr.strip().splitlines() or ['?'])[-1]}"
         )
     return {
+        "commit": python.commit,
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
@@ -55,9 +56,11 @@ def in_words(description: dict[str, Any]) -> str:
     """Two lines of Markdown."""
     versions = ", ".join(f"{name} {it}" for name, it in description["versions"].items())
     settings = "; ".join(f"{name}: {it}" for name, it in description["settings"].items())
+    commit = f"; commit {description['commit']}" if description["commit"] else ""
     return (
         f"{description['cores']} cores of {description['processor']}, "
-        f"{description['memory_gib']} GiB, Linux {description['kernel']}; {versions}.  {settings}."
+        f"{description['memory_gib']} GiB, Linux {description['kernel']}; {versions}{commit}.  "
+        f"{settings}."
     )
 
 
