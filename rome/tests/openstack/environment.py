@@ -129,6 +129,7 @@ def _run(*command: str) -> None:
     if done.returncode:
         errors = [line for line in done.stdout.splitlines() if "ERROR" in line]
         said = " / ".join(errors[-2:]) or done.stdout[-300:].strip()
+        said = said or f"exit code {done.returncode}"
         raise Failed(f"{' '.join(command[:4])} ... failed: {said}")
 
 
