@@ -54,7 +54,7 @@ POOLS: dict[str, list[Any]] = {
     "enum": list(Colour),
 }
 # Comparable, and fit for keys.
-KEY_KINDS = ("int", "text")
+KEY_KINDS = ("int", "text", "float")
 KINDS = ("int", "int", "text", "text", "float", "bool", "time", "bytes", "json", "enum", "big")
 
 
