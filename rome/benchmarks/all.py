@@ -1,6 +1,6 @@
 """Everything, one after the other, and one summary of it: results/summary.md.
 
-    python -m benchmarks.all [--quick]
+python -m benchmarks.all [--quick]
 """
 
 from __future__ import annotations
@@ -28,28 +28,41 @@ def run(python: Python, results: Path, *, quick: bool) -> str:
         [
             f"{words}: time on ROME / on MariaDB, the worst of {len(of)} at any delay",
             f"≤ {target:g}",
-            _worst(of, delays), "1",
-            tables.verdict(all(row.reached for row in of)) + (
-                f" ({sum(bool(row.reached) for row in of)} of {len(of)})"
-            ),
+            _worst(of, delays),
+            "1",
+            tables.verdict(all(row.reached for row in of))
+            + (f" ({sum(bool(row.reached) for row in of)} of {len(of)})"),
         ]
         for words, target in (
-            ("reads by key, single inserts", 0.5), ("instance_get_by_uuid, instance_create", 0.6),
+            ("reads by key, single inserts", 0.5),
+            ("instance_get_by_uuid, instance_create", 0.6),
             ("all others, lists and aggregates among them", 1.0),
         )
         if (of := [row for row in rows if row.target == target and row.reached is not None])
     ]
     lines += [
         ["round trips, each operation once", "", f"{trips[ROME]:.0f}", f"{trips[MARIADB]:.0f}", ""],
-        ["round trips of a whole boot", f"≤ {boot.TARGET}, ≤ {boot.SHARE:.2f} of MariaDB's",
-         f"{booted.turns(ROME):.0f}, {booted.share:.2f}", f"{booted.turns(MARIADB):.0f}",
-         tables.verdict(booted.reached)],
-        [f"aborts of {contended[0].commits} commits on one row, 4 processes",
-         f"< {hot_row.TARGET}", str(aborts),
-         str(max(it.aborts for it in contended if it.backend == MARIADB)),
-         tables.verdict(hot_row.reached(contended))],
-        ["KiB of an instance (15 rows)", f"≤ {memory.TARGET_KIB}", f"{remembered.redis:.1f}",
-         f"{remembered.mariadb:.1f}", tables.verdict(remembered.reached)],
+        [
+            "round trips of a whole boot",
+            f"≤ {boot.TARGET}, ≤ {boot.SHARE:.2f} of MariaDB's",
+            f"{booted.turns(ROME):.0f}, {booted.share:.2f}",
+            f"{booted.turns(MARIADB):.0f}",
+            tables.verdict(booted.reached),
+        ],
+        [
+            f"aborts of {contended[0].commits} commits on one row, 4 processes",
+            f"< {hot_row.TARGET}",
+            str(aborts),
+            str(max(it.aborts for it in contended if it.backend == MARIADB)),
+            tables.verdict(hot_row.reached(contended)),
+        ],
+        [
+            "KiB of an instance (15 rows)",
+            f"≤ {memory.TARGET_KIB}",
+            f"{remembered.redis:.1f}",
+            f"{remembered.mariadb:.1f}",
+            tables.verdict(remembered.reached),
+        ],
     ]
     text = (
         f"{tables.markdown(heads, lines)}\n{machine.in_words(machine.describe(python))}  "
@@ -63,7 +76,9 @@ def run(python: Python, results: Path, *, quick: bool) -> str:
 def _worst(rows: list[operations.Row], delays: list[float]) -> str:
     found = [
         (ratio, row.name, delay)
-        for row in rows for delay in delays if (ratio := row.ratio(delay)) is not None
+        for row in rows
+        for delay in delays
+        if (ratio := row.ratio(delay)) is not None
     ]
     if not found:
         return "fails"

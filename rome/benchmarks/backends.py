@@ -43,9 +43,13 @@ class Python:
         """A process of this package's."""
         return subprocess.Popen(
             [self.executable, "-W", "ignore", "-m", f"{__package__}.{module}", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=_HERE.parents[1], env={
-                **os.environ, **self.variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=_HERE.parents[1],
+            env={
+                **os.environ,
+                **self.variables,
                 "OS_NOVA_DISABLE_EVENTLET_PATCHING": "true",  # as its services run by default
             },
         )

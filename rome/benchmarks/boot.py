@@ -37,9 +37,7 @@ class Boot:
     kinds: dict[str, int]
 
 
-def boots(
-    backend: Backend, python: Python, count: int
-) -> tuple[list[Boot], list[list[Any]]]:
+def boots(backend: Backend, python: Python, count: int) -> tuple[list[Boot], list[list[Any]]]:
     """One after the other; and the trace of another."""
     say(f"{backend.name}: starting Nova's services and Placement")
     worker = Worker(python, "boot_worker", backend.urls(_DELAY))
@@ -51,10 +49,15 @@ def boots(
             before = backend.proxy.counts()
             answer = worker.ask("boot")
             after = backend.proxy.counts()
-            found.append(Boot(
-                after.turns - before.turns, after.sent - before.sent,
-                after.received - before.received, answer["seconds"], answer["kinds"],
-            ))
+            found.append(
+                Boot(
+                    after.turns - before.turns,
+                    after.sent - before.sent,
+                    after.received - before.received,
+                    answer["seconds"],
+                    answer["kinds"],
+                )
+            )
             say(f"{backend.name}: ACTIVE after {found[-1].turns} round trips")
         trace = worker.ask("trace", control=backend.proxy.control)
     finally:
@@ -120,14 +123,21 @@ def run(python: Python, results: Path, count: int = 5) -> Result:
         f"# One boot\n\n{machine.in_words(described)}\n\n"
         f"Mean of {count} boots, after {WARM_UP} others.\n\n{table(result)}"
     )
-    tables.write(results, "boot", text, {
-        **described,
-        "boots": {name: [asdict(it) for it in of] for name, of in result.boots.items()},
-    })
-    (results / "boot-statements.txt").write_text("".join(
-        f"=== {name}: ms, round trips, statement\n\n{told(trace)}\n"
-        for name, trace in result.traces.items()
-    ))
+    tables.write(
+        results,
+        "boot",
+        text,
+        {
+            **described,
+            "boots": {name: [asdict(it) for it in of] for name, of in result.boots.items()},
+        },
+    )
+    (results / "boot-statements.txt").write_text(
+        "".join(
+            f"=== {name}: ms, round trips, statement\n\n{told(trace)}\n"
+            for name, trace in result.traces.items()
+        )
+    )
     return result
 
 

@@ -110,7 +110,10 @@ class Cloud(test.TestCase, integrated_helpers.PlacementInstanceHelperMixin):  # 
             ("cell1", "0fb56f64-5c1c-4bb4-9c1b-3b2f2f7a0e11", "nova"),
         ):
             self.cell_mappings[name] = objects.CellMapping(
-                admin, uuid=identity, name=name, transport_url="fake://nowhere/",
+                admin,
+                uuid=identity,
+                name=name,
+                transport_url="fake://nowhere/",
                 database_connection=_URLS[database],
             )
             self.cell_mappings[name].create()
@@ -124,9 +127,16 @@ class Cloud(test.TestCase, integrated_helpers.PlacementInstanceHelperMixin):  # 
         flavors = self.api.get_flavors()
         flavor = next(it for it in flavors if it["name"] == "m1.tiny")
         image = "155d900f-4e14-4e4c-a73d-069cbf4541e6"
-        server = self.api.post_server({"server": {
-            "name": "vm", "imageRef": image, "flavorRef": flavor["id"], "networks": "none",
-        }})
+        server = self.api.post_server(
+            {
+                "server": {
+                    "name": "vm",
+                    "imageRef": image,
+                    "flavorRef": flavor["id"],
+                    "networks": "none",
+                }
+            }
+        )
         self.notifier.wait_for_versioned_notifications("instance.create.end", timeout=60)
         status: str = self.api.get_server(server["id"])["status"]
         return status

@@ -98,9 +98,17 @@ def instance_uuid(project: str, index: int) -> str:
 def flavor_values(index: int) -> dict[str, Any]:
     """Of a flavor, as its object takes them."""
     return {
-        "name": f"m1.size{index}", "flavorid": f"size-{index}", "memory_mb": 512 * (index + 1),
-        "vcpus": 1 + index % 8, "root_gb": 1, "ephemeral_gb": 0, "swap": 0, "rxtx_factor": 1.0,
-        "vcpu_weight": 0, "disabled": False, "is_public": True,
+        "name": f"m1.size{index}",
+        "flavorid": f"size-{index}",
+        "memory_mb": 512 * (index + 1),
+        "vcpus": 1 + index % 8,
+        "root_gb": 1,
+        "ephemeral_gb": 0,
+        "swap": 0,
+        "rxtx_factor": 1.0,
+        "vcpu_weight": 0,
+        "disabled": False,
+        "is_public": True,
         "extra_specs": {"hw:cpu_policy": "shared", "hw:mem_page_size": "small"},
     }
 
@@ -146,9 +154,13 @@ def instance_values(project: str, index: int, identity: str | None = None) -> di
         "security_groups": ["default"],
         "metadata": {"role": "web" if index % 20 else "database", "owner": f"team-{index % 7}"},
         "system_metadata": {
-            "image_min_disk": "1", "image_min_ram": "0", "image_disk_format": "qcow2",
-            "image_container_format": "bare", "image_base_image_ref": IMAGE,
-            "owner_user_name": "admin", "owner_project_name": "admin",
+            "image_min_disk": "1",
+            "image_min_ram": "0",
+            "image_disk_format": "qcow2",
+            "image_container_format": "bare",
+            "image_base_image_ref": IMAGE,
+            "owner_user_name": "admin",
+            "owner_project_name": "admin",
             "boot_roles": "reader,admin,member,manager",
         },
         "info_cache": {"network_info": "[]"},
@@ -159,19 +171,40 @@ def instance_values(project: str, index: int, identity: str | None = None) -> di
 def compute_node_values(index: int) -> dict[str, Any]:
     """Of a compute node, as the resource tracker reports it."""
     return {
-        "uuid": provider(index), "host": host(index), "hypervisor_hostname": host(index),
-        "vcpus": 1000, "memory_mb": 800000, "local_gb": 600000, "vcpus_used": 0,
-        "memory_mb_used": 512, "local_gb_used": 0, "hypervisor_type": "fake",
-        "hypervisor_version": 1000, "free_ram_mb": 799488, "free_disk_gb": 600000,
-        "current_workload": 0, "running_vms": 0, "disk_available_least": 0,
-        "host_ip": f"10.0.0.{index + 1}", "pci_stats": None, "metrics": "[]", "mapped": 1,
-        "cpu_info": json.dumps({
-            "arch": "x86_64", "model": "Nehalem", "vendor": "Intel", "features": ["pge", "clflush"],
-            "topology": {"cores": 1, "threads": 1, "sockets": 4},
-        }),
+        "uuid": provider(index),
+        "host": host(index),
+        "hypervisor_hostname": host(index),
+        "vcpus": 1000,
+        "memory_mb": 800000,
+        "local_gb": 600000,
+        "vcpus_used": 0,
+        "memory_mb_used": 512,
+        "local_gb_used": 0,
+        "hypervisor_type": "fake",
+        "hypervisor_version": 1000,
+        "free_ram_mb": 799488,
+        "free_disk_gb": 600000,
+        "current_workload": 0,
+        "running_vms": 0,
+        "disk_available_least": 0,
+        "host_ip": f"10.0.0.{index + 1}",
+        "pci_stats": None,
+        "metrics": "[]",
+        "mapped": 1,
+        "cpu_info": json.dumps(
+            {
+                "arch": "x86_64",
+                "model": "Nehalem",
+                "vendor": "Intel",
+                "features": ["pge", "clflush"],
+                "topology": {"cores": 1, "threads": 1, "sockets": 4},
+            }
+        ),
         "supported_instances": json.dumps([["x86_64", "fake", "hvm"]]),
         "stats": json.dumps({"failed_builds": "0", "num_instances": "10", "io_workload": "0"}),
-        "ram_allocation_ratio": 1.0, "cpu_allocation_ratio": 4.0, "disk_allocation_ratio": 1.0,
+        "ram_allocation_ratio": 1.0,
+        "cpu_allocation_ratio": 4.0,
+        "disk_allocation_ratio": 1.0,
     }
 
 
@@ -179,23 +212,41 @@ def fill() -> None:
     """A cloud of 48 hosts with 1300 instances, in empty databases."""
     admin = context()
     cell = objects.CellMapping(
-        admin, uuid=str(uuid.uuid5(_NAMES, "cell")), name="cell1", transport_url="fake://",
-        database_connection="sqlite://", disabled=False,
+        admin,
+        uuid=str(uuid.uuid5(_NAMES, "cell")),
+        name="cell1",
+        transport_url="fake://",
+        database_connection="sqlite://",
+        disabled=False,
     )
     cell.create()
     for index in range(HOSTS):
-        nova_db.service_create(admin, {
-            "host": host(index), "binary": "nova-compute", "topic": "compute",
-            "uuid": str(uuid.uuid5(_NAMES, f"service {index}")), "report_count": 1, "version": 70,
-        })
+        nova_db.service_create(
+            admin,
+            {
+                "host": host(index),
+                "binary": "nova-compute",
+                "topic": "compute",
+                "uuid": str(uuid.uuid5(_NAMES, f"service {index}")),
+                "report_count": 1,
+                "version": 70,
+            },
+        )
         nova_db.compute_node_create(admin, compute_node_values(index))
         objects.HostMapping(admin, host=host(index), cell_mapping=cell).create()
     for index in range(12):
         for binary in ("nova-conductor", "nova-scheduler"):
-            nova_db.service_create(admin, {
-                "host": f"controller-{index}", "binary": binary, "topic": binary[5:],
-                "uuid": str(uuid.uuid4()), "report_count": 1, "version": 70,
-            })
+            nova_db.service_create(
+                admin,
+                {
+                    "host": f"controller-{index}",
+                    "binary": binary,
+                    "topic": binary[5:],
+                    "uuid": str(uuid.uuid4()),
+                    "report_count": 1,
+                    "version": 70,
+                },
+            )
     for index in range(FLAVORS):
         objects.Flavor(admin, **flavor_values(index)).create()
     for project, count in ((SMALL_PROJECT, SMALL), (LARGE_PROJECT, LARGE)):
@@ -215,14 +266,18 @@ def fill() -> None:
     for index in range(HOSTS):
         identity = provider(index)
         api.call("POST", "/resource_providers", {"name": host(index), "uuid": identity})
-        api.call("PUT", f"/resource_providers/{identity}/inventories", {
-            "resource_provider_generation": 0,
-            "inventories": {
-                "VCPU": {"total": 1000, "allocation_ratio": 4.0},
-                "MEMORY_MB": {"total": 800000, "allocation_ratio": 1.0},
-                "DISK_GB": {"total": 600000, "allocation_ratio": 1.0},
+        api.call(
+            "PUT",
+            f"/resource_providers/{identity}/inventories",
+            {
+                "resource_provider_generation": 0,
+                "inventories": {
+                    "VCPU": {"total": 1000, "allocation_ratio": 4.0},
+                    "MEMORY_MB": {"total": 800000, "allocation_ratio": 1.0},
+                    "DISK_GB": {"total": 600000, "allocation_ratio": 1.0},
+                },
             },
-        })
+        )
     for index in range(SMALL):
         api.allocate(instance_uuid(SMALL_PROJECT, index), provider(index))
 
@@ -231,8 +286,12 @@ def instance_mapping(owner: Any, identity: str) -> Any:
     """Not yet created; its cell is the one that `fill` made."""
     cell = objects.CellMapping.get_by_uuid(owner, str(uuid.uuid5(_NAMES, "cell")))
     return objects.InstanceMapping(
-        owner, instance_uuid=identity, project_id=owner.project_id, user_id=owner.user_id,
-        cell_mapping=cell, queued_for_delete=False,
+        owner,
+        instance_uuid=identity,
+        project_id=owner.project_id,
+        user_id=owner.user_id,
+        cell_mapping=cell,
+        queued_for_delete=False,
     )
 
 
@@ -240,13 +299,28 @@ def request_spec(owner: Any, identity: str) -> Any:
     """Not yet created."""
     flavor = objects.Flavor(id=1, description=None, projects=[], **flavor_values(0))
     image = {
-        "id": IMAGE, "name": "cirros", "status": "active", "min_disk": 0, "min_ram": 0,
-        "size": 16300544, "checksum": "b874c39491a2377b8490f5f1e89761a4", "owner": "admin",
-        "disk_format": "qcow2", "container_format": "bare", "properties": {},
+        "id": IMAGE,
+        "name": "cirros",
+        "status": "active",
+        "min_disk": 0,
+        "min_ram": 0,
+        "size": 16300544,
+        "checksum": "b874c39491a2377b8490f5f1e89761a4",
+        "owner": "admin",
+        "disk_format": "qcow2",
+        "container_format": "bare",
+        "properties": {},
     }
     return objects.RequestSpec.from_components(
-        owner, identity, image, flavor, None,
-        objects.InstancePCIRequests(requests=[], instance_uuid=identity), {}, None, None,
+        owner,
+        identity,
+        image,
+        flavor,
+        None,
+        objects.InstancePCIRequests(requests=[], instance_uuid=identity),
+        {},
+        None,
+        None,
         security_groups=objects.SecurityGroupList(),
     )
 
@@ -254,9 +328,16 @@ def request_spec(owner: Any, identity: str) -> Any:
 def block_device_values(identity: str) -> dict[str, Any]:
     """Of an instance's disk."""
     return {
-        "uuid": str(uuid.uuid4()), "instance_uuid": identity, "source_type": "image",
-        "destination_type": "local", "image_id": IMAGE, "boot_index": 0, "device_name": "/dev/vda",
-        "delete_on_termination": True, "device_type": "disk", "guest_format": None,
+        "uuid": str(uuid.uuid4()),
+        "instance_uuid": identity,
+        "source_type": "image",
+        "destination_type": "local",
+        "image_id": IMAGE,
+        "boot_index": 0,
+        "device_name": "/dev/vda",
+        "delete_on_termination": True,
+        "device_type": "disk",
+        "guest_format": None,
     }
 
 
@@ -268,8 +349,12 @@ def request_id(identity: str) -> str:
 def action_values(identity: str) -> dict[str, Any]:
     """Of the action that made an instance."""
     return {
-        "action": "create", "instance_uuid": identity, "request_id": request_id(identity),
-        "user_id": USER, "project_id": SCRATCH_PROJECT, "start_time": datetime(2026, 1, 1),
+        "action": "create",
+        "instance_uuid": identity,
+        "request_id": request_id(identity),
+        "user_id": USER,
+        "project_id": SCRATCH_PROJECT,
+        "start_time": datetime(2026, 1, 1),
     }
 
 
@@ -292,10 +377,15 @@ class PlacementAPI:
 
     def call(self, method: str, path: str, body: Any = None) -> Answer:
         """Raises RuntimeError if the request fails."""
-        request = Request.blank(path, method=method, headers={
-            "x-auth-token": "admin", "OpenStack-API-Version": "placement 1.36",
-            "Accept": "application/json",
-        })
+        request = Request.blank(
+            path,
+            method=method,
+            headers={
+                "x-auth-token": "admin",
+                "OpenStack-API-Version": "placement 1.36",
+                "Accept": "application/json",
+            },
+        )
         if body is not None:
             request.body = json.dumps(body).encode()
             request.content_type = "application/json"
@@ -308,9 +398,15 @@ class PlacementAPI:
         self, consumer: str, resource_provider: str, generation: int | None = None
     ) -> None:
         """All that an instance of the smallest flavor takes."""
-        self.call("PUT", f"/allocations/{consumer}", {
-            "allocations": {
-                resource_provider: {"resources": {"VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1}}
+        self.call(
+            "PUT",
+            f"/allocations/{consumer}",
+            {
+                "allocations": {
+                    resource_provider: {"resources": {"VCPU": 1, "MEMORY_MB": 512, "DISK_GB": 1}}
+                },
+                "project_id": SCRATCH_PROJECT,
+                "user_id": USER,
+                "consumer_generation": generation,
             },
-            "project_id": SCRATCH_PROJECT, "user_id": USER, "consumer_generation": generation,
-        })
+        )

@@ -1,6 +1,6 @@
 """Where an operation's time goes: its statements with their round trips, and a profile.
 
-    python -m benchmarks.explain PATTERN [--profile]
+python -m benchmarks.explain PATTERN [--profile]
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ def explain(running: dict[str, Backend], python: Python, pattern: str, *, profil
 def told(segments: list[list[Any]]) -> str:
     """A line for each: milliseconds, turns, words."""
     lines = []
-    for words, ms, turns in [*segments, ["in all", *(
-        sum(it[place] for it in segments) for place in (1, 2)
-    )]]:
+    for words, ms, turns in [
+        *segments,
+        ["in all", *(sum(it[place] for it in segments) for place in (1, 2))],
+    ]:
         indent = " " * (len(words) - len(words.lstrip()))
         text = re.sub(r"\s+", " ", words).strip()
         if len(text) > _WIDTH:

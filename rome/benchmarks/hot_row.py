@@ -39,8 +39,9 @@ class Outcome:
         return self.value == self.commits
 
 
-def contend(backend: Backend, python: Python, delay: float, processes: int,
-            increments: int) -> Outcome:
+def contend(
+    backend: Backend, python: Python, delay: float, processes: int, increments: int
+) -> Outcome:
     """All at once."""
     workers = [
         Worker(python, "hot_row_worker", backend.url("hot_row", delay)) for _ in range(processes)
@@ -64,37 +65,57 @@ def contend(backend: Backend, python: Python, delay: float, processes: int,
         for worker in workers:
             worker.close()
     return Outcome(
-        backend.name, delay, sum(it["commits"] for it in answers), value,
-        sum(it["aborts"] for it in answers), sum(it["replays"] for it in answers),
-        after.turns - before.turns, round(seconds, 2),
+        backend.name,
+        delay,
+        sum(it["commits"] for it in answers),
+        value,
+        sum(it["aborts"] for it in answers),
+        sum(it["replays"] for it in answers),
+        after.turns - before.turns,
+        round(seconds, 2),
     )
 
 
 def reached(outcomes: list[Outcome]) -> bool:
     """Whether ROME does what it should."""
     ours = [it for it in outcomes if it.backend == ROME]
-    return bool(ours) and all(
-        it.right and it.aborts < TARGET * it.commits / 800 for it in ours
-    )
+    return bool(ours) and all(it.right and it.aborts < TARGET * it.commits / 800 for it in ours)
 
 
 def table(outcomes: list[Outcome]) -> str:
     """In Markdown."""
     return tables.markdown(
-        ["", "delay, ms", "commits", "final value", "aborts", "replays", "round trips",
-         "a commit", "seconds"],
         [
-            [it.backend, f"{it.delay:g}", str(it.commits),
-             str(it.value) + ("" if it.right else " **wrong**"), str(it.aborts),
-             str(it.replays) if it.backend == ROME else "-", str(it.turns),
-             f"{it.turns / it.commits:.1f}", f"{it.seconds:.1f}"]
+            "",
+            "delay, ms",
+            "commits",
+            "final value",
+            "aborts",
+            "replays",
+            "round trips",
+            "a commit",
+            "seconds",
+        ],
+        [
+            [
+                it.backend,
+                f"{it.delay:g}",
+                str(it.commits),
+                str(it.value) + ("" if it.right else " **wrong**"),
+                str(it.aborts),
+                str(it.replays) if it.backend == ROME else "-",
+                str(it.turns),
+                f"{it.turns / it.commits:.1f}",
+                f"{it.seconds:.1f}",
+            ]
             for it in outcomes
         ],
     )
 
 
-def run(python: Python, results: Path, delays: list[float], processes: int = 4,
-        increments: int = 200) -> list[Outcome]:
+def run(
+    python: Python, results: Path, delays: list[float], processes: int = 4, increments: int = 200
+) -> list[Outcome]:
     """Measure, and write hot_row.md and hot_row.json."""
     described = machine.describe(python)
     outcomes = []
@@ -110,9 +131,9 @@ def run(python: Python, results: Path, delays: list[float], processes: int = 4,
         f"Target: fewer than {TARGET} aborts of 800 on ROME, and the right sum: "
         f"{tables.verdict(reached(outcomes))}.\n"
     )
-    tables.write(results, "hot_row", text, {
-        **described, "outcomes": [asdict(it) for it in outcomes]
-    })
+    tables.write(
+        results, "hot_row", text, {**described, "outcomes": [asdict(it) for it in outcomes]}
+    )
     return outcomes
 
 

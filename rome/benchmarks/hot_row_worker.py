@@ -13,7 +13,8 @@ from .orders import begin, serve
 
 _METADATA = sa.MetaData()
 _HOT = sa.Table(
-    "hot", _METADATA,
+    "hot",
+    _METADATA,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("n", sa.Integer, nullable=False),
 )

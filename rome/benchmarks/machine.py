@@ -12,8 +12,16 @@ from typing import Any
 from . import backends, servers
 
 _PACKAGES = (
-    "nova", "openstack-placement", "oslo.db", "sqlalchemy", "pymysql", "sqlalchemy-rome", "apsw",
-    "redis", "hiredis", "msgpack",
+    "nova",
+    "openstack-placement",
+    "oslo.db",
+    "sqlalchemy",
+    "pymysql",
+    "sqlalchemy-rome",
+    "apsw",
+    "redis",
+    "hiredis",
+    "msgpack",
 )
 _SCRIPT = """
 import importlib.metadata, json, platform, sys
@@ -31,7 +39,9 @@ def describe(python: backends.Python) -> dict[str, Any]:
     """The machine and the versions."""
     asked = subprocess.run(
         [python.executable, "-c", _SCRIPT, *_PACKAGES],
-        env={**os.environ, **python.variables}, capture_output=True, text=True,
+        env={**os.environ, **python.variables},
+        capture_output=True,
+        text=True,
     )
     if asked.returncode:
         raise backends.Failed(

@@ -21,8 +21,10 @@ class Marks:
 
     def __enter__(self) -> Marks:
         """Begin to listen."""
-        self._listeners = [("before_cursor_execute", self._statement),
-                           ("after_cursor_execute", self._executed)]
+        self._listeners = [
+            ("before_cursor_execute", self._statement),
+            ("after_cursor_execute", self._executed),
+        ]
         for name in ("commit", "rollback"):
             self._listeners.append((name, functools.partial(self._end, name.upper())))
         for listener in self._listeners:

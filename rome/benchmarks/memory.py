@@ -61,7 +61,10 @@ def run(python: Python, results: Path, instances: int = 500) -> Memory:
             ]
     used, keys_size, keys = sizes[ROME]
     memory = Memory(
-        instances, round(used / 1024, 2), round(keys_size / 1024, 2), round(keys, 2),
+        instances,
+        round(used / 1024, 2),
+        round(keys_size / 1024, 2),
+        round(keys, 2),
         round(sizes[MARIADB][0] / 1024, 2),
     )
     text = f"# Memory\n\n{machine.in_words(described)}\n\n{table(memory)}"
@@ -74,10 +77,18 @@ def table(memory: Memory) -> str:
     return tables.markdown(
         ["an instance of 15 rows", "KiB", "target", "reached"],
         [
-            ["Redis: growth of used_memory", f"{memory.redis:.2f}", f"≤ {TARGET_KIB}",
-             tables.verdict(memory.reached)],
-            [f"Redis: its keys (about {memory.keys:g}), by MEMORY USAGE",
-             f"{memory.redis_keys:.2f}", "", ""],
+            [
+                "Redis: growth of used_memory",
+                f"{memory.redis:.2f}",
+                f"≤ {TARGET_KIB}",
+                tables.verdict(memory.reached),
+            ],
+            [
+                f"Redis: its keys (about {memory.keys:g}), by MEMORY USAGE",
+                f"{memory.redis_keys:.2f}",
+                "",
+                "",
+            ],
             ["MariaDB: data and indexes", f"{memory.mariadb:.2f}", "", ""],
         ],
     )
@@ -98,7 +109,10 @@ print(json.dumps([client.info("memory")["used_memory"], sum(filter(None, sizes))
 def redis_size(python: Python, port: int) -> list[float]:
     """used_memory, the sum of MEMORY USAGE, and how many keys."""
     done = subprocess.run(
-        [python.executable, "-c", _REDIS, str(port)], check=True, capture_output=True, text=True,
+        [python.executable, "-c", _REDIS, str(port)],
+        check=True,
+        capture_output=True,
+        text=True,
         env={**os.environ, **python.variables},
     )
     found: list[float] = json.loads(done.stdout)
@@ -108,13 +122,15 @@ def redis_size(python: Python, port: int) -> list[float]:
 def mariadb_size(_python: Python, port: int) -> list[float]:
     """Bytes of data and indexes of Nova's database."""
     names = servers.ask_mariadb(
-        port, "SELECT table_name FROM information_schema.tables "
-        "WHERE table_schema = 'nova' AND table_rows > 0"
+        port,
+        "SELECT table_name FROM information_schema.tables "
+        "WHERE table_schema = 'nova' AND table_rows > 0",
     )
     servers.ask_mariadb(port, f"OPTIMIZE TABLE {', '.join(f'nova.{name}' for name in names)}")
     (size,) = servers.ask_mariadb(
-        port, "SELECT sum(data_length + index_length) FROM information_schema.tables "
-        "WHERE table_schema = 'nova'"
+        port,
+        "SELECT sum(data_length + index_length) FROM information_schema.tables "
+        "WHERE table_schema = 'nova'",
     )
     return [float(size)]
 

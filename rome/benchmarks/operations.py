@@ -130,8 +130,12 @@ def _fill(name: str, worker: Worker) -> None:
 
 
 def _alternate(
-    row: Row, running: dict[str, Backend], workers: dict[str, Worker], delay: float,
-    rounds: int, each: int,
+    row: Row,
+    running: dict[str, Backend],
+    workers: dict[str, Worker],
+    delay: float,
+    rounds: int,
+    each: int,
 ) -> None:
     """A/B/A/B; the first round warms up and does not count."""
     for turn in range(rounds + 1):
@@ -203,8 +207,15 @@ def summary(rows: list[Row]) -> str:
     return f"{sum(bool(row.reached) for row in judged)} of {len(judged)} operations reach it"
 
 
-def run(python: Python, results: Path, delays: list[float], only: str = "",
-        rounds: int | None = None, *, control: bool = False) -> list[Row]:
+def run(
+    python: Python,
+    results: Path,
+    delays: list[float],
+    only: str = "",
+    rounds: int | None = None,
+    *,
+    control: bool = False,
+) -> list[Row]:
     """Measure, and write operations.md and operations.json."""
     with backends.running(control=control) as running:
         described: dict[str, Any] = machine.describe(python)
@@ -214,13 +225,22 @@ def run(python: Python, results: Path, delays: list[float], only: str = "",
     text = (
         f"# {title}\n\n{machine.in_words(described)}\n\n"
         "Round trips are turns counted by the proxy; milliseconds are medians.  A turn through "
-        "the proxy took " + ", ".join(f"{ms} ms at {delay:g}" for delay, ms in trips.items())
+        "the proxy took "
+        + ", ".join(f"{ms} ms at {delay:g}" for delay, ms in trips.items())
         + " (at 0 the workers do not go through it).\n\n"
-        + table(rows, delays) + f"\n{summary(rows)}.\n"
+        + table(rows, delays)
+        + f"\n{summary(rows)}.\n"
     )
-    tables.write(results, "control" if control else "operations", text, {
-        **described, "round_trip_ms": trips, "operations": [asdict(row) for row in rows],
-    })
+    tables.write(
+        results,
+        "control" if control else "operations",
+        text,
+        {
+            **described,
+            "round_trip_ms": trips,
+            "operations": [asdict(row) for row in rows],
+        },
+    )
     return rows
 
 
@@ -230,15 +250,24 @@ def main() -> int:
     parser.add_argument("--delays", default="0,10,50", help="milliseconds of a round trip")
     parser.add_argument("--only", default="", metavar="PATTERN", help="operations by their names")
     parser.add_argument("--rounds", type=int, help="how often each side is measured in turn")
-    parser.add_argument("--control", action="store_true",
-                        help="a second MariaDB stands in for ROME: all ratios should be 1")
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="a second MariaDB stands in for ROME: all ratios should be 1",
+    )
     options = parser.parse_args()
     try:
         delays = tables.delays(options.delays)
         tables.pattern(options.only)
         with backends.environment(options.python) as python:
-            rows = run(python, options.results, delays, options.only, options.rounds,
-                       control=options.control)
+            rows = run(
+                python,
+                options.results,
+                delays,
+                options.only,
+                options.rounds,
+                control=options.control,
+            )
     except (Failed, *tables.KNOWN) as error:
         say(f"operations: {error}")
         return 2

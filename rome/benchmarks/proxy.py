@@ -225,7 +225,9 @@ class Handle(Control):
     def __init__(self, target: int) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.proxy", "--target", str(target)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             cwd=Path(__file__).parents[1],
         )
         assert self._process.stdout is not None

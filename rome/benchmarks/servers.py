@@ -41,26 +41,47 @@ def mariadb(databases: tuple[str, ...] = ()) -> Iterator[Server]:
     with _folder("mariadb") as folder:
         data = folder / "data"
         made = subprocess.run(
-            [_program("mariadb-install-db"), "--no-defaults", f"--datadir={data}", "--user=root",
-             "--auth-root-authentication-method=normal", "--skip-test-db"],
-            capture_output=True, text=True,
+            [
+                _program("mariadb-install-db"),
+                "--no-defaults",
+                f"--datadir={data}",
+                "--user=root",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ],
+            capture_output=True,
+            text=True,
         )
         if made.returncode:
             raise CannotStart(f"mariadb-install-db: {made.stderr.strip()[-300:]}")
         port = _free_port()
         command = [
-            _program("mariadbd"), "--no-defaults", f"--datadir={data}", f"--port={port}",
-            f"--socket={folder}/socket", "--bind-address=127.0.0.1", "--user=root",
-            f"--pid-file={folder}/pid", "--skip-name-resolve", "--max-connections=500",
+            _program("mariadbd"),
+            "--no-defaults",
+            f"--datadir={data}",
+            f"--port={port}",
+            f"--socket={folder}/socket",
+            "--bind-address=127.0.0.1",
+            "--user=root",
+            f"--pid-file={folder}/pid",
+            "--skip-name-resolve",
+            "--max-connections=500",
         ]
         with _running(command, port, folder) as server:
             statements = "".join(
                 f"CREATE DATABASE {name} CHARACTER SET utf8mb3;" for name in databases
             )
             subprocess.run(
-                [_program("mariadb"), "--no-defaults", f"--socket={folder}/socket", "-uroot", "-e",
-                 statements + "CREATE USER bench@'%'; GRANT ALL ON *.* TO bench@'%';"],
-                check=True, capture_output=True,
+                [
+                    _program("mariadb"),
+                    "--no-defaults",
+                    f"--socket={folder}/socket",
+                    "-uroot",
+                    "-e",
+                    statements + "CREATE USER bench@'%'; GRANT ALL ON *.* TO bench@'%';",
+                ],
+                check=True,
+                capture_output=True,
             )
             yield server
 
@@ -68,9 +89,21 @@ def mariadb(databases: tuple[str, ...] = ()) -> Iterator[Server]:
 def ask_mariadb(port: int, sql: str) -> list[str]:
     """Its answer's lines."""
     done = subprocess.run(
-        [_program("mariadb"), "--no-defaults", "--protocol=tcp", "--host=127.0.0.1",
-         f"--port={port}", "-ubench", "--batch", "--skip-column-names", "-e", sql],
-        check=True, capture_output=True, text=True,
+        [
+            _program("mariadb"),
+            "--no-defaults",
+            "--protocol=tcp",
+            "--host=127.0.0.1",
+            f"--port={port}",
+            "-ubench",
+            "--batch",
+            "--skip-column-names",
+            "-e",
+            sql,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return done.stdout.splitlines()
 
@@ -81,9 +114,19 @@ def redis() -> Iterator[Server]:
     with _folder("redis") as folder:
         port = _free_port()
         command = [
-            _program("redis-server"), "--port", str(port), "--bind", "127.0.0.1",
-            "--dir", str(folder), "--save", "", "--appendonly", "yes",
-            "--appendfsync", "everysec",
+            _program("redis-server"),
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(folder),
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
         ]
         with _running(command, port, folder) as server:
             yield server

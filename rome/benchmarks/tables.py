@@ -40,8 +40,9 @@ def pattern(words: str) -> None:
 def markdown(heads: list[str], lines: list[list[str]]) -> str:
     """A table."""
     made = [heads, ["---"] * len(heads), *lines]
-    return "".join("| " + " | ".join(it.replace("|", "\\|") for it in line) + " |\n"
-                   for line in made)
+    return "".join(
+        "| " + " | ".join(it.replace("|", "\\|") for it in line) + " |\n" for line in made
+    )
 
 
 def number(value: float | None, digits: int) -> str:

@@ -42,8 +42,7 @@ class Worker:
     def operations(self) -> list[dict[str, Any]]:
         """All there are."""
         return [
-            {"name": it.name, "target": it.target, "heavy": it.heavy}
-            for it in workload.OPERATIONS
+            {"name": it.name, "target": it.target, "heavy": it.heavy} for it in workload.OPERATIONS
         ]
 
     def prepare(self, name: str, count: int) -> None:

@@ -22,9 +22,20 @@ KEY = 0.5  # reads by key, single inserts
 INSTANCE = 0.6  # instance_get_by_uuid, instance_create
 
 _BOOT_COLUMNS = [
-    "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices", "tags",
-    "services", "extra", "extra.flavor", "extra.pci_requests", "extra.numa_topology",
-    "extra.resources", "extra.migration_context", "extra.device_metadata",
+    "metadata",
+    "system_metadata",
+    "info_cache",
+    "security_groups",
+    "pci_devices",
+    "tags",
+    "services",
+    "extra",
+    "extra.flavor",
+    "extra.pci_requests",
+    "extra.numa_topology",
+    "extra.resources",
+    "extra.migration_context",
+    "extra.device_metadata",
 ]
 
 
@@ -105,8 +116,11 @@ def _hosts(count: int) -> list[Any]:
 
 def _list(project: str, limit: int | None = 200, **filters: Any) -> list[Any]:
     found: list[Any] = db.instance_get_all_by_filters_sort(
-        cloud.context(project), {"project_id": project, "deleted": False, **filters}, limit=limit,
-        sort_keys=["created_at", "display_name", "id"], sort_dirs=["desc", "desc", "desc"],
+        cloud.context(project),
+        {"project_id": project, "deleted": False, **filters},
+        limit=limit,
+        sort_keys=["created_at", "display_name", "id"],
+        sort_dirs=["desc", "desc", "desc"],
     )
     return found
 
@@ -133,20 +147,32 @@ def _counts(_: Any) -> Any:
 
 
 def _certificate(number: int) -> Any:
-    return db.certificate_create(cloud.context(), {
-        "user_id": cloud.USER, "project_id": cloud.SCRATCH_PROJECT, "file_name": f"{number}.pem",
-    })
+    return db.certificate_create(
+        cloud.context(),
+        {
+            "user_id": cloud.USER,
+            "project_id": cloud.SCRATCH_PROJECT,
+            "file_name": f"{number}.pem",
+        },
+    )
 
 
 def _update(identity: str) -> Any:
-    return db.instance_update(cloud.context(), identity, {
-        "vm_state": "building", "task_state": "spawning", "progress": _next() % 100,
-    })
+    return db.instance_update(
+        cloud.context(),
+        identity,
+        {
+            "vm_state": "building",
+            "task_state": "spawning",
+            "progress": _next() % 100,
+        },
+    )
 
 
 def _update_expecting(identity: str) -> Any:
     return db.instance_update_and_get_original(
-        cloud.context(), identity,
+        cloud.context(),
+        identity,
         {"vm_state": "active", "task_state": None, "power_state": 1, "progress": _next() % 100},
         columns_to_join=["info_cache", "metadata", "system_metadata"],
         expected={"vm_state": ["active", "building", "error"]},
@@ -188,11 +214,16 @@ def _start(identity: str) -> Any:
 
 
 def _start_event(identity: str) -> Any:
-    return db.action_event_start(cloud.context(), {
-        "event": "compute__do_build_and_run_instance", "instance_uuid": identity,
-        "request_id": cloud.request_id(identity), "start_time": datetime(2026, 1, 1),
-        "host": "compute-1",
-    })
+    return db.action_event_start(
+        cloud.context(),
+        {
+            "event": "compute__do_build_and_run_instance",
+            "instance_uuid": identity,
+            "request_id": cloud.request_id(identity),
+            "start_time": datetime(2026, 1, 1),
+            "host": "compute-1",
+        },
+    )
 
 
 def _service_report(number: int) -> Any:
@@ -202,10 +233,16 @@ def _service_report(number: int) -> Any:
 
 
 def _node_report(number: int) -> Any:
-    return db.compute_node_update(cloud.context(), 1 + number % cloud.HOSTS, {
-        "vcpus_used": number % 1000, "memory_mb_used": 512 * number % 800000,
-        "free_ram_mb": 800000 - 512 * number % 800000, "running_vms": number % 1000,
-    })
+    return db.compute_node_update(
+        cloud.context(),
+        1 + number % cloud.HOSTS,
+        {
+            "vcpus_used": number % 1000,
+            "memory_mb_used": 512 * number % 800000,
+            "free_ram_mb": 800000 - 512 * number % 800000,
+            "running_vms": number % 1000,
+        },
+    )
 
 
 # ---------------------------------------------------------------- Placement
@@ -259,54 +296,63 @@ OPERATIONS = (
     Operation("insert one row (certificate_create)", numbers, _certificate, KEY),
     Operation("instance_update", old_instances, _update),
     Operation(
-        "instance_get_by_uuid", old_instances,
-        lambda identity: db.instance_get_by_uuid(cloud.context(), identity), INSTANCE,
+        "instance_get_by_uuid",
+        old_instances,
+        lambda identity: db.instance_get_by_uuid(cloud.context(), identity),
+        INSTANCE,
     ),
     Operation(
-        "instance_create (15 rows)", new_values,
-        lambda values: db.instance_create(cloud.context(), values), INSTANCE,
+        "instance_create (15 rows)",
+        new_values,
+        lambda values: db.instance_create(cloud.context(), values),
+        INSTANCE,
     ),
     Operation("count + sum over 300 rows (quota)", nothing, _counts),
-    Operation(
-        "list, 200 of 300", nothing, lambda _: _list(cloud.SMALL_PROJECT), heavy=True
-    ),
-    Operation(
-        "list, 200 of 1000", nothing, lambda _: _list(cloud.LARGE_PROJECT), heavy=True
-    ),
+    Operation("list, 200 of 300", nothing, lambda _: _list(cloud.SMALL_PROJECT), heavy=True),
+    Operation("list, 200 of 1000", nothing, lambda _: _list(cloud.LARGE_PROJECT), heavy=True),
     # Further lists and filters.
     Operation(
-        "list, all 300 of a project", nothing, lambda _: _list(cloud.SMALL_PROJECT, None),
+        "list, all 300 of a project",
+        nothing,
+        lambda _: _list(cloud.SMALL_PROJECT, None),
         heavy=True,
     ),
     Operation(
-        "list by state, 30 of 300", nothing,
-        lambda _: _list(cloud.SMALL_PROJECT, vm_state="error"), heavy=True,
-    ),
-    Operation(
-        "list changed since, 20 of 100", nothing,
-        lambda _: _list(
-            cloud.LARGE_PROJECT, 20, **{"changes-since": datetime(2020, 1, 1)}
-        ),
+        "list by state, 30 of 300",
+        nothing,
+        lambda _: _list(cloud.SMALL_PROJECT, vm_state="error"),
         heavy=True,
     ),
     Operation(
-        "list by metadata, 15 of 300", nothing,
-        lambda _: _list(cloud.SMALL_PROJECT, metadata={"role": "database"}), heavy=True,
+        "list changed since, 20 of 100",
+        nothing,
+        lambda _: _list(cloud.LARGE_PROJECT, 20, **{"changes-since": datetime(2020, 1, 1)}),
+        heavy=True,
     ),
     Operation(
-        "list by name (regexp), 1 of 300", nothing,
-        lambda _: _list(cloud.SMALL_PROJECT, display_name="^vm-123$"), heavy=True,
+        "list by metadata, 15 of 300",
+        nothing,
+        lambda _: _list(cloud.SMALL_PROJECT, metadata={"role": "database"}),
+        heavy=True,
+    ),
+    Operation(
+        "list by name (regexp), 1 of 300",
+        nothing,
+        lambda _: _list(cloud.SMALL_PROJECT, display_name="^vm-123$"),
+        heavy=True,
     ),
     Operation("instance_get_all_by_host, about 27", _hosts, _by_host, heavy=True),
     Operation(
-        "instance_get_all_uuids_by_hosts (4)", nothing,
+        "instance_get_all_uuids_by_hosts (4)",
+        nothing,
         lambda _: db.instance_get_all_uuids_by_hosts(
             cloud.context(), [cloud.host(index) for index in range(4)]
         ),
     ),
     # The life of an instance.
     Operation(
-        "instance_get_by_uuid, all of it", old_instances,
+        "instance_get_by_uuid, all of it",
+        old_instances,
         lambda identity: db.instance_get_by_uuid(
             cloud.context(), identity, columns_to_join=list(_BOOT_COLUMNS)
         ),
@@ -319,21 +365,25 @@ OPERATIONS = (
     Operation("instance_system_metadata_update", old_instances, _system_metadata),
     Operation("block_device_mapping_create", old_instances, _block_device, KEY),
     Operation(
-        "block_device_mapping_get_all_by_instance", old_instances,
+        "block_device_mapping_get_all_by_instance",
+        old_instances,
         lambda identity: db.block_device_mapping_get_all_by_instance(cloud.context(), identity),
         KEY,
     ),
     Operation("action_start", new_instances, _start, KEY),
     Operation("action_event_start", started_instances, _start_event),
     Operation(
-        "instance_destroy", new_instances,
+        "instance_destroy",
+        new_instances,
         lambda identity: db.instance_destroy(cloud.context(), identity),
     ),
     # Hosts and services.
     Operation("service_get_all (72)", nothing, lambda _: db.service_get_all(cloud.context())),
     Operation(
-        "service_get_by_compute_host", _hosts,
-        lambda name: db.service_get_by_compute_host(cloud.context(), name), KEY,
+        "service_get_by_compute_host",
+        _hosts,
+        lambda name: db.service_get_by_compute_host(cloud.context(), name),
+        KEY,
     ),
     Operation("service_update", numbers, _service_report),
     Operation("compute_node_get", numbers, _node, KEY),
@@ -343,30 +393,37 @@ OPERATIONS = (
     ),
     # The API's database.
     Operation(
-        "FlavorList.get_all (20)", nothing,
+        "FlavorList.get_all (20)",
+        nothing,
         lambda _: objects.FlavorList.get_all(cloud.context()),
     ),
     Operation(
-        "Flavor.get_by_flavor_id", numbers,
+        "Flavor.get_by_flavor_id",
+        numbers,
         lambda number: objects.Flavor.get_by_flavor_id(
             cloud.context(), f"size-{number % cloud.FLAVORS}"
         ),
         KEY,
     ),
     Operation(
-        "InstanceMapping.get_by_instance_uuid", old_instances,
+        "InstanceMapping.get_by_instance_uuid",
+        old_instances,
         lambda identity: objects.InstanceMapping.get_by_instance_uuid(cloud.context(), identity),
         KEY,
     ),
     Operation("InstanceMapping.create", _new_mappings, lambda mapping: mapping.create()),
     Operation("RequestSpec.create", _new_specs, lambda spec: spec.create(), KEY),
     Operation(
-        "RequestSpec.get_by_instance_uuid", old_instances,
-        lambda identity: objects.RequestSpec.get_by_instance_uuid(cloud.context(), identity), KEY,
+        "RequestSpec.get_by_instance_uuid",
+        old_instances,
+        lambda identity: objects.RequestSpec.get_by_instance_uuid(cloud.context(), identity),
+        KEY,
     ),
     Operation(
-        "HostMapping.get_by_host", _hosts,
-        lambda name: objects.HostMapping.get_by_host(cloud.context(), name), KEY,
+        "HostMapping.get_by_host",
+        _hosts,
+        lambda name: objects.HostMapping.get_by_host(cloud.context(), name),
+        KEY,
     ),
     # Placement, its whole requests.
     Operation("GET /allocation_candidates (48 hosts)", nothing, _candidates, heavy=True),
