@@ -85,6 +85,8 @@ class Cloud(test.TestCase, integrated_helpers.PlacementInstanceHelperMixin):  # 
         nova_fixtures.Database = GivenDatabases
         # What the services do without being asked is no part of a boot.
         self.flags(compute_driver="fake.MediumFakeDriver", report_interval=0)
+        for resource in ("instances", "cores", "ram"):  # each boot stays
+            self.flags(**{resource: -1}, group="quota")
         super().setUp()
         paste = Path(sys.prefix) / "etc/nova/api-paste.ini"
         self.flags(api_paste_config=str(paste), group="wsgi")
