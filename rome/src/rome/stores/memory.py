@@ -7,8 +7,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import msgpack
-
 from rome import rows
 from rome.stores.base import (
     Changed,
@@ -20,9 +18,8 @@ from rome.stores.base import (
     Step,
     Traffic,
 )
+from rome.stores.steps import Fills, column, joined, part
 from rome.values import sort_key
-
-Fills = Mapping[int, bytes]
 
 
 class Database:
@@ -48,18 +45,13 @@ def forget(name: str) -> None:
     _databases.pop(name, None)
 
 
-def _slice(row: bytes, slot: int, fills: Fills) -> bytes:
-    parts = rows.split(row)
-    return parts[slot] if slot < len(parts) else fills.get(slot, rows.NULL)
-
-
 def _passes(row: bytes, filters: Sequence[list[Any]], fills: Fills) -> bool:
     for slot, op, values in filters:
         if op == "any":
             if not any(_passes(row, branch, fills) for branch in values):
                 return False
             continue
-        data = _slice(row, slot, fills)
+        data = column(row, slot, fills)
         if op == "in":
             good = data in values
         elif op == "out":
@@ -142,8 +134,7 @@ class MemoryStore:
                     if number not in had:
                         had.add(number)
                         if step[6]:
-                            parts = [_slice(row, slot, fills) for slot in step[6]]
-                            row = b"\xdc" + len(parts).to_bytes(2, "big") + b"".join(parts)
+                            row = part(row, step[6], fills)
                         out += (number, row)
                 answer.append(out)
             counts = [str(self.database.writes.get(table, 0)) for table in counted]
@@ -157,7 +148,7 @@ class MemoryStore:
         stored = self.database.rows.get(table, {})
         best = None
         for lookup in lookups:
-            keys = lookup[2] if lookup[2] is not False else _joined(lookup, found)
+            keys = lookup[2] if lookup[2] is not False else joined(lookup, found)
             numbers = self._numbers(table, lookup[0], lookup[1], keys)
             if best is None or len(numbers) < len(best):
                 best = numbers
@@ -288,7 +279,7 @@ class MemoryStore:
         base, filling = self.database, dict(map(tuple, fills))
         with base.lock:
             for number, row in base.rows.get(table, {}).items():
-                parts = [_slice(row, slot, filling) for slot in slots]
+                parts = [column(row, slot, filling) for slot in slots]
                 data = b"".join(parts)
                 if not unique:
                     sets = base.sets.setdefault((table, index), {})
@@ -338,29 +329,11 @@ class MemoryStore:
         """Nothing to end."""
 
 
-def _joined(lookup: list[Any], found: list[tuple[list[bytes], Fills]]) -> list[Any]:
-    kept, fills = found[lookup[3]]
-    keys: dict[Any, None] = {}
-    for row in kept:
-        parts = [_slice(row, slot, fills) for slot in lookup[4]]
-        if rows.NULL in parts:
-            continue
-        if lookup[0] == "row":
-            number = msgpack.unpackb(parts[0], raw=False)
-            if isinstance(number, int):
-                keys[str(number)] = None
-        else:
-            keys[b"".join(parts)] = None
-    for key in lookup[5] if len(lookup) > 5 else ():
-        keys[key] = None
-    return list(keys)
-
-
 def _first(
     pairs: list[tuple[bytes, bytes]], order: Sequence[list[Any]], limit: int, fills: Fills
 ) -> list[tuple[bytes, bytes]]:
     keys = {
-        number: [sort_key(rows.unpack_value(_slice(row, slot, fills))) for slot, _ in order]
+        number: [sort_key(rows.unpack_value(column(row, slot, fills))) for slot, _ in order]
         for number, row in pairs
     }
 
@@ -382,7 +355,7 @@ def _summed_up(
 ) -> list[Any]:
     groups: dict[bytes, list[bytes]] = {} if slots else {b"": []}
     for row in kept:
-        key = b"".join(_slice(row, slot, fills) for slot in slots)
+        key = b"".join(column(row, slot, fills) for slot in slots)
         groups.setdefault(key, []).append(row)
     answer = []
     for members in groups.values():
@@ -391,7 +364,7 @@ def _summed_up(
             found = [
                 value
                 for row in members
-                if slot >= 0 and (value := rows.unpack_value(_slice(row, slot, fills))) is not None
+                if slot >= 0 and (value := rows.unpack_value(column(row, slot, fills))) is not None
             ]
             if not function:
                 values.append(found[0] if found else None)

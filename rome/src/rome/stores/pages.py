@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rome.rows import NULL, split, unpack_value
 from rome.stores.base import Rows, Step
+from rome.stores.steps import Found, joined, part
 
 # ask(step, cursor or False) -> numbers and rows by turns, and the next cursor; None: too large
 Ask = Callable[[Step, bytes | bool], tuple[Rows, bytes] | None]
@@ -21,7 +21,7 @@ _KEYS = 2000  # of a join, in one call
 
 def read_in_pages(ask: Ask, steps: Sequence[Step]) -> list[Rows]:
     """The answer of `read` (base.py)."""
-    found: list[tuple[list[bytes], dict[int, bytes]]] = []
+    found: list[Found] = []
     taken: dict[int, set[bytes]] = {}
     answer: list[Rows] = []
     for step in steps:
@@ -31,7 +31,7 @@ def read_in_pages(ask: Ask, steps: Sequence[Step]) -> list[Rows]:
         fills = dict(map(tuple, fill_list))
         rows: dict[bytes, bytes] | None = None
         for lookup in lookups:
-            keys = lookup[2] if lookup[2] is not False else _joined(lookup, found)
+            keys = lookup[2] if lookup[2] is not False else joined(lookup, found)
             rows = _looked_up(ask, table, lookup, keys, filters, fill_list)
             if rows is not None:
                 break
@@ -43,7 +43,7 @@ def read_in_pages(ask: Ask, steps: Sequence[Step]) -> list[Rows]:
         for number, row in rows.items():
             if number not in had:
                 had.add(number)
-                out += (number, _part(row, columns, fills) if columns else row)
+                out += (number, part(row, columns, fills) if columns else row)
         answer.append(out)
     return answer
 
@@ -80,31 +80,3 @@ def _scanned(ask: Ask, step: Step) -> dict[bytes, bytes]:
         cursor = page[1]
         if cursor == b"0":
             return rows
-
-
-def _slice(row: bytes, slot: int, fills: dict[int, bytes]) -> bytes:
-    parts = split(row)
-    return parts[slot] if slot < len(parts) else fills.get(slot, NULL)
-
-
-def _joined(lookup: list[Any], found: list[tuple[list[bytes], dict[int, bytes]]]) -> list[Any]:
-    rows, fills = found[lookup[3]]
-    keys: dict[Any, None] = {}
-    for row in rows:
-        parts = [_slice(row, slot, fills) for slot in lookup[4]]
-        if NULL in parts:
-            continue
-        if lookup[0] == "row":
-            number = unpack_value(parts[0])
-            if isinstance(number, int):
-                keys[str(number)] = None
-        else:
-            keys[b"".join(parts)] = None
-    for key in lookup[5] if len(lookup) > 5 else ():
-        keys[key] = None
-    return list(keys)
-
-
-def _part(row: bytes, columns: Sequence[int], fills: dict[int, bytes]) -> bytes:
-    parts = [_slice(row, slot, fills) for slot in columns]
-    return b"\xdc" + len(parts).to_bytes(2, "big") + b"".join(parts)
