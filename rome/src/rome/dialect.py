@@ -8,6 +8,7 @@ statement in SQLAlchemy's cache.
 from __future__ import annotations
 
 import functools
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -80,7 +81,7 @@ class RomeCompiler(SQLiteCompiler):
         return text
 
     def _rome_seen(self, text: str) -> None:
-        if "select" in text.lower() or " in " in text.lower():
+        if re.search(r"\b(?:select|in)\b", text, re.IGNORECASE):
             self.rome_text = True
 
     def _written(self, statement: Any, visit: Callable[..., str], *args: Any, **kwargs: Any) -> str:

@@ -263,7 +263,6 @@ class ForeignKeys:
 
         Returns what that wrote.  Raises IntegrityError where a child holds a parent back.
         """
-        schema = self._transaction.schema
         work = self._transaction.work
         written: list[Touch] = []
         refusing: list[tuple[Table, ForeignKey, list[Any]]] = []
@@ -303,7 +302,6 @@ class ForeignKeys:
                 again = f"SELECT 1 FROM {quote(parent.name)} WHERE {same} LIMIT 1"
                 if not work.database.execute(again, old).fetchall():
                     raise IntegrityError(FAILED)
-        del schema
         return written
 
     def _lost(

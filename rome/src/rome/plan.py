@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rome.alter import plain
 from rome.rows import NULL, pack_value
 from rome.schema import Table
 from rome.stores.base import Step
@@ -230,10 +231,8 @@ class BoundPlan:
         )
         if match is None:
             return None
-        name = match[1]
-        if name[0] in '"`[':
-            name = name[1:-1].replace('""', '"')
-        return next((t for t in read if t.name.lower() == name.lower()), None)
+        name = plain(match[1]).lower()
+        return next((t for t in read if t.name.lower() == name), None)
 
     @staticmethod
     def _chosen_key(sql: str, target: Table | None) -> bool:
