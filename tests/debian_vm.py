@@ -33,7 +33,10 @@ _PYTHON_OF_SUITE = (3, 11)
 _SYSTEM_PACKAGES = ("linux-image-cloud-amd64", "systemd-sysv", "udev", "kmod", "dbus", "python3")
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
-_FROM_CHECKOUT = ("discovery_xp", "topologies", "locks", "xp", "pyproject.toml")
+_FROM_CHECKOUT = (
+    *("discovery_xp", "topologies", "locks", "xp"),
+    *("pyproject.toml", "rome/pyproject.toml"),
+)
 
 _DISK_SIZE = "8G"  # sparse: what the machine doesn't write takes no room
 _STEP_LIMIT_S = 300
@@ -247,6 +250,7 @@ def _copy_checkout(ours: Path) -> None:
         if source.is_dir():
             shutil.copytree(source, target / name)
         else:
+            (target / name).parent.mkdir(exist_ok=True)
             shutil.copy2(source, target / name)
 
 
