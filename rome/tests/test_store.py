@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack import unpackb
 from rome.rows import NULL, pack_value
-from rome.stores.base import Changed, Commit, Duplicate, NotEmpty, SchemaChanged, Store
+from rome.stores.base import Changed, Commit, Duplicate, NotEmpty, Same, SchemaChanged, Store
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_store import RedisStore
 from rome.stores.redis_wire import Server
@@ -401,6 +401,8 @@ def test_refused_commit_does_nothing(
 
 
 def test_what_may_be(filled: Database) -> None:
+    _, commits = filled.store.read(filled.version, [], [T, U])
+    assert len(commits[0]) == 32 and commits[1] == "0"
     filled.commit(
         insert(9, 9, "n", 1, 1),
         exists=[["row", T, 0, "1"], ["unique", T, NAME, key("a")], ["set", T, GROUP, key(1)]],
@@ -409,7 +411,7 @@ def test_what_may_be(filled: Database) -> None:
             ["set", T, GROUP, ["1", "2"], key(1)], ["set", T, GROUP, [], key(77)],
             ["unique", T, NAME, ["1"], key("a")], ["unique", T, NAME, [], key("q")],
         ],
-        reads=[[T, "1"], [U, "0"]],
+        reads=[[T, commits[0]], [U, "0"]],
     )  # fmt: skip
     assert filled.store.count(T) == 7
 
@@ -436,8 +438,18 @@ def test_a_commit_that_is_sent_twice_is_done_once(filled: Database) -> None:
     for _ in range(2):
         filled.commit(change, token=token)
     assert filled.read(step([("row", 0, ["1"])]))[0][1][3] == 11
-    _, counts = filled.store.read(filled.version, [], [T, U])
-    assert counts == ["2", "0"]
+    _, commits = filled.store.read(filled.version, [], [T, U])
+    assert commits == [token, "0"]
+
+
+def test_rows_that_did_not_change_are_not_sent(filled: Database) -> None:
+    rows, commits = filled.store.read(filled.version, [step()], [T, U])
+    assert rows[0]
+    with pytest.raises(Same):
+        filled.store.read(filled.version, [step()], [T, U], commits)
+    filled.commit(write("update", 1, checks=[], deltas=[[3, key(11)]]))
+    changed, later = filled.store.read(filled.version, [step()], [T, U], commits)
+    assert changed[0] and later[0] != commits[0] and later[1] == commits[1]
 
 
 def test_numbers_that_an_application_chose(database: Database) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.sql.selectable import (
     TableValuedAlias,
 )
 
-from rome.plan import Aggregate, Bind, Condition, Constant, Plan, Top
+from rome.plan import Aggregate, Bind, Condition, Constant, Direct, Plan, Top
 
 _COMPARISONS = {
     operators.lt: ("<", ">"),
@@ -44,6 +44,7 @@ class Scope:
     statement: Any = None
     source: Any = None  # the SELECT as its users refer to it
     froms: list[Any] = field(default_factory=list)
+    width: int = -1  # columns that it was written with
     occurrences: dict[int, int] = field(default_factory=dict)  # hash of a table -> occurrence
     nullable: set[int] = field(default_factory=set)
 
@@ -58,6 +59,7 @@ class Analysis:
         self._conditions: list[Condition] = []
         self._tops: list[Top] = []
         self._found_aggregate: Aggregate | None = None
+        self._found_direct: Direct | None = None
         self._by_source: dict[int, Scope | None] = {}
         for scope in scopes:
             key = hash(scope.source)
@@ -93,6 +95,7 @@ class Analysis:
             relied=relied,
             locks=locks,
             aggregate=self._found_aggregate,
+            direct=self._found_direct,
             partly_known=partly,
             refused=refused,
             text_inside=bool(getattr(self._compiled, "rome_text", False)),
@@ -163,6 +166,7 @@ class Analysis:
             self._top(scope, next(iter(own)), where)
             if len(self._scopes) == 1:
                 self._aggregate(scope, next(iter(own)), where)
+                self._direct(scope, next(iter(own)), where)
 
     def _joins(self, scope: Scope, element: Any) -> None:
         if isinstance(element, FromGrouping):
@@ -331,28 +335,61 @@ class Analysis:
             for found in visitors.iterate(column)
         ):
             return
+        order = self._order(scope, place)
+        counts = self._counts(statement)
+        if order is not None and counts is not None:
+            self._tops.append(Top(place, where, order, counts))
+
+    def _order(self, scope: Scope, place: int) -> tuple[tuple[str, bool], ...] | None:
+        """ORDER BY, if it is one of this occurrence's columns."""
         order: list[tuple[str, bool]] = []
-        for clause in statement._order_by_clauses:
+        for clause in scope.statement._order_by_clauses:
             clause = _bare(clause)
             descending = False
             if isinstance(clause, elements.UnaryExpression):
                 if clause.modifier not in (operators.asc_op, operators.desc_op):
-                    return
+                    return None
                 descending = clause.modifier is operators.desc_op
                 clause = _bare(clause.element)
             column = self._resolve(scope, clause)
             if column is None or column[0] != place:
-                return
+                return None
             order.append((column[1], descending))
+        return tuple(order)
+
+    def _counts(self, statement: Any) -> tuple[Bind | Constant, ...] | None:
+        """LIMIT and OFFSET, as far as there are any."""
         counts: list[Bind | Constant] = []
-        for bound in (limit, statement._offset_clause):
+        for bound in (statement._limit_clause, statement._offset_clause):
             if bound is None:
                 continue
             values = self._values(bound)
             if values is None or len(values) != 1:
-                return
+                return None
             counts += values
-        self._tops.append(Top(place, where, tuple(order), tuple(counts)))
+        return tuple(counts)
+
+    # ------------------------------------------------------------ plain columns
+
+    def _direct(self, scope: Scope, place: int, where: tuple[int, ...]) -> None:
+        """Of a statement that only takes columns of one table, perhaps in an order."""
+        statement = scope.statement
+        if not isinstance(statement, Select) or statement._distinct:
+            return
+        if statement._group_by_clauses or statement._having_criteria:
+            return
+        if statement._offset_clause is not None and statement._limit_clause is None:
+            return
+        names = []
+        for raw in statement._raw_columns:
+            for element in raw.c if isinstance(raw, TableClause | Alias) else (raw,):
+                column = self._resolve(scope, element)
+                if column is None or column[0] != place:
+                    return
+                names.append(column[1])
+        order, counts = self._order(scope, place), self._counts(statement)
+        if len(names) == scope.width and order is not None and counts is not None:
+            self._found_direct = Direct(where, tuple(names), order, counts)
 
     # ------------------------------------------------------------ aggregates
 

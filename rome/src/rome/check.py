@@ -8,6 +8,7 @@ can be repaired from the rows is repaired within the same script.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -71,11 +72,12 @@ class _Checker:
         self._catalogue = catalogue
         self._schema = schema
         self._repair = repair
+        self._token = uuid.uuid4().hex
         self._seen: set[tuple[Any, ...]] = set()
 
     def _examine(self, mode: str, **more: Any) -> list[Any]:
-        request = {"mode": mode, "version": self._schema.version, "repair": self._repair, **more}
-        return self._store.examine(request)
+        request = {"mode": mode, "version": self._schema.version, "repair": self._repair}
+        return self._store.examine({**request, "token": self._token, **more})
 
     # ------------------------------------------------------------ rows
 

@@ -22,6 +22,7 @@ from sqlalchemy.dialects.sqlite.base import (
     SQLiteTypeCompiler,
 )
 from sqlalchemy.engine.url import URL
+from sqlalchemy.sql.compiler import InsertmanyvaluesSentinelOpts
 
 from rome import driver
 from rome.analysis import Analysis, Scope, relied_columns
@@ -58,6 +59,7 @@ class RomeCompiler(SQLiteCompiler):
         scope = self._rome_around[-1]
         scope.statement = select
         scope.froms = list(froms)
+        scope.width = len(inner_columns)
         body: str = super()._compose_select_body(
             text, select, compile_state, inner_columns, froms, *rest
         )
@@ -229,6 +231,8 @@ class RomeDialect(SQLiteDialect):
     execution_ctx_cls = RomeExecutionContext
     default_paramstyle = "qmark"
     supports_sane_rowcount_returning = True
+    # Rows of one INSERT are numbered in the order in which they stand there.
+    insertmanyvalues_implicit_sentinel = InsertmanyvaluesSentinelOpts.ANY_AUTOINCREMENT
     returns_native_bytes = True
     tls = False
 

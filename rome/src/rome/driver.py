@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import apsw
 
+from rome.answers import Answers
 from rome.catalogue import Catalogue
 from rome.errors import (
     ConflictError,
@@ -102,6 +103,7 @@ class Shared:
     def __init__(self) -> None:
         self.ids = Ids()
         self.catalogue = Catalogue(self.ids)
+        self.answers = Answers()
         self.texts: dict[str, Plan] = {}  # of statements that are only known as text
 
 
@@ -170,7 +172,7 @@ class Connection:
         self.shared = shared
         self.catalogue = shared.catalogue
         self.transaction = Transaction(
-            store, shared.catalogue, shared.ids, foreign_keys, serializable
+            store, shared.catalogue, shared.ids, shared.answers, foreign_keys, serializable
         )
 
     def cursor(self) -> Cursor:
@@ -312,26 +314,32 @@ class Cursor:
         connection._check()
         if self._closed:
             raise ProgrammingError("the cursor is closed")
-        kind = plan.kind.upper() if plan is not None else ""
-
-        def action() -> Result:
-            if plan is None:
-                return self._text(sql, sets, many)
-            return connection.transaction.execute(sql, sets, many, plan, layout)
-
-        if not kind:
-            word = first_word(sql)
-            kind = _KINDS.get(word, word if word in ("INSERT", "UPDATE", "DELETE") else "OTHER")
-        result: Result = connection._observed(kind, 1, action)
+        result: Result
+        if not observers:
+            result = self._answer(sql, sets, many, plan, layout)
+        else:
+            result = connection._observed(
+                _kind(sql, plan), 1, lambda: self._answer(sql, sets, many, plan, layout)
+            )
         if connection.autocommit:
             connection.commit()
-        self.description = result.description and tuple(
-            (name, None, None, None, None, None, None) for name, *_ in result.description
-        )
+        self.description = result.description
         self.rowcount = result.rowcount
         self.lastrowid = result.lastrowid
         self._rows = iter(result.rows)
         return self
+
+    def _answer(
+        self,
+        sql: str,
+        sets: Sequence[Sequence[Any]],
+        many: bool,
+        plan: Plan | None,
+        layout: Layout,
+    ) -> Result:
+        if plan is None:
+            return self._text(sql, sets, many)
+        return self.connection.transaction.execute(sql, sets, many, plan, layout)
 
     def _text(self, sql: str, sets: Sequence[Sequence[Any]], many: bool) -> Result:
         """A statement that is only known as text."""
@@ -382,7 +390,7 @@ class Cursor:
                     return Result([], None, -1, None)
                 return Result(
                     [(int(transaction.check_foreign_keys),)],
-                    (("foreign_keys", None),),
+                    (("foreign_keys", *[None] * 6),),
                     -1,
                     None,
                 )
@@ -390,7 +398,8 @@ class Cursor:
                 return Result([], None, -1, None)  # settings of files: none here
         self.connection.catalogue.load(self.connection.store)
         rows, description = self.connection.catalogue.query(sql, parameters)
-        return Result(rows, description or None, -1, None)
+        columns = tuple((name, *[None] * 6) for name, *_ in description or ())
+        return Result(rows, columns or None, -1, None)
 
     def fetchone(self) -> Any:
         """The next row, or None."""
@@ -427,6 +436,7 @@ def _forked() -> None:
     for found in list(_shared.values()):
         found.ids.restart()
         found.catalogue.restart()
+        found.answers.restart()
 
 
 os.register_at_fork(after_in_child=_forked)
@@ -437,6 +447,14 @@ def first_word(sql: str) -> str:
     text = _COMMENTS.sub("", sql, count=1)
     match = re.match(r"[A-Za-z]+", text)
     return match[0].upper() if match else ""
+
+
+def _kind(sql: str, plan: Plan | None) -> str:
+    """What observers are told of a statement."""
+    if plan is not None and plan.kind:
+        return plan.kind.upper()
+    word = first_word(sql)
+    return _KINDS.get(word, word if word in ("INSERT", "UPDATE", "DELETE") else "OTHER")
 
 
 def split_script(script: str) -> Iterator[str]:

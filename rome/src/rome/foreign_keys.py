@@ -14,7 +14,7 @@ from rome.changes import Change, Key, Row
 from rome.errors import IntegrityError, NotSupportedError, ProgrammingError
 from rome.rows import pack_value
 from rome.schema import ForeignKey, Table, quote
-from rome.stores.base import Step, Store
+from rome.stores.base import Step
 from rome.values import UNKNOWN, canonical
 from rome.workspace import Touch, Workspace
 
@@ -27,7 +27,6 @@ class Holder(Protocol):
     check_foreign_keys: bool
     changes: dict[Key, Change]
     work: Workspace
-    store: Store
 
     @property
     def schema(self) -> Schema:
@@ -35,6 +34,9 @@ class Holder(Protocol):
 
     def fetch_more(self, steps: Sequence[Step]) -> Any:
         """Bring rows into the work area."""
+
+    def read_again(self, step: Step) -> list[bytes]:
+        """The rows of a step alone."""
 
     def load(self, number: int, rows: list[bytes]) -> None:
         """Rows of a table that were read already."""
@@ -47,6 +49,8 @@ class ForeignKeys:
         self._transaction = transaction
         # Parents that the store has no look-up for.
         self._among_all: list[tuple[ForeignKey, list[Any]]] = []
+        self._parents: dict[ForeignKey, tuple[Table, tuple[int, ...]]] = {}
+        self._parents_in: Schema | None = None
 
     # ------------------------------------------------------------ parents
 
@@ -66,6 +70,16 @@ class ForeignKeys:
 
     def _parent(self, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
         schema = self._transaction.schema
+        if schema is not self._parents_in:
+            self._parents.clear()
+            self._parents_in = schema
+        found = self._parents.get(foreign)
+        if found is None:
+            found = self._parents[foreign] = self._find_parent(schema, foreign)
+        return found
+
+    @staticmethod
+    def _find_parent(schema: Schema, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
         parent = schema.tables.get(foreign.parent.lower())
         if parent is None:
             raise ProgrammingError(f"no such table: {foreign.parent}")
@@ -85,9 +99,9 @@ class ForeignKeys:
     def _made_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
         parent, slots = self._parent(foreign)
         return any(
-            change.base is None
+            change.table is parent
+            and change.base is None
             and change.row is not None
-            and change.table is parent
             and _at(parent, change.row, slots) == values
             for change in self._transaction.changes.values()
         )
@@ -195,10 +209,10 @@ class ForeignKeys:
             if step[1] and self._there(step, rows):
                 continue
             # Perhaps an earlier step has given that row: then it isn't given again.
-            again, _ = transaction.store.read(transaction.schema.version, [step])
+            again = transaction.read_again(step)
             if not step[1]:
-                transaction.load(step[0], again[0])
-            elif not self._there(step, again[0]):
+                transaction.load(step[0], again)
+            elif not self._there(step, again):
                 raise IntegrityError(FAILED)
         if not all(self._present_here(*wanted) for wanted in self._among_all):
             raise IntegrityError(FAILED)

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rome.alter import plain
+from rome.answers import changes_by_itself
+from rome.inserts import PlainInsert, plain_insert
+from rome.projection import Projection
 from rome.rows import NULL, pack_value
 from rome.schema import Table
 from rome.stores.base import Step
@@ -88,6 +91,20 @@ class Aggregate:
     limit: Bind | Constant | None = None
 
 
+@dataclass(frozen=True)
+class Direct:
+    """A SELECT of columns of one occurrence, whose rows need nothing but to be put in order,
+    if all `conditions` can be told by the store.
+
+    counts: of LIMIT, and of OFFSET.
+    """
+
+    conditions: tuple[int, ...]
+    columns: tuple[str, ...]
+    order: tuple[tuple[str, bool], ...]
+    counts: tuple[Bind | Constant, ...]
+
+
 @dataclass
 class Plan:
     """What a statement reads and writes.
@@ -105,6 +122,7 @@ class Plan:
     relied: frozenset[str] | None = None
     locks: bool = False
     aggregate: Aggregate | None = None
+    direct: Direct | None = None
     # Tables that the statement names at places without an occurrence as well; and whether
     # it has text that may name any.
     partly_known: frozenset[str] = frozenset()
@@ -128,6 +146,8 @@ class Plan:
         # Another thread may put its own there meanwhile.
         bound = BoundPlan(self, schema, sql, names, assigned, reads_only)
         bound.made_for = work
+        if bound.inserts and bound.target is not None and self.relied == frozenset():
+            bound.insert = plain_insert(sql, bound.target, work.database)
         self.bound = bound
         return bound
 
@@ -168,11 +188,15 @@ class BoundPlan:
         self.reads_only = reads_only
         self.locks = plan.locks
         self.made_for: Workspace | None = None
+        self.insert: PlainInsert | None = None  # rows that can be told without SQLite
         word = sql.split(None, 1)[0].upper() if sql.strip() else ""
         kind = plan.kind or word.lower()
         self.inserts = kind in ("insert", "replace")
         read = [schema.tables[name] for name in sorted(names) if name in schema.tables]
         self.tables = read
+        self.numbers = tuple(table.number for table in read if not table.is_view)
+        # Whether the same rows give the same answer.
+        self.repeatable = reads_only and not plan.locks and not changes_by_itself(sql)
         target = None if reads_only else self._target(plan, sql, kind, read)
         self.target = target
         columns_set = [target.column(name) for name in assigned] if target else []
@@ -218,6 +242,7 @@ class BoundPlan:
             and self.relied is not None
         )
         self.aggregate = self._aggregate(plan)
+        self.projection = self._projection(plan)
 
     @staticmethod
     def _target(plan: Plan, sql: str, kind: str, read: list[Table]) -> Table | None:
@@ -306,8 +331,28 @@ class BoundPlan:
             functions.append([function, column.slot])
         return [[column.slot for column in groups if column], functions]
 
+    def _projection(self, plan: Plan) -> Projection | None:
+        """How the rows of a direct SELECT become its answer."""
+        wanted = plan.direct
+        if wanted is None or not self.reads_only or plan.locks or self._whole:
+            return None
+        if len(self._occurrences) != 1 or len(self._conditions[0]) != len(wanted.conditions):
+            return None
+        table = self._occurrences[0]
+        columns = [table.column(name) for name in wanted.columns]
+        order = [(table.column(name), descending) for name, descending in wanted.order]
+        if None in columns or not all(column and column.binary for column, _ in order):
+            return None
+        return Projection(
+            table,
+            self.parts.get(table.number),
+            tuple(column.slot for column in columns if column),
+            tuple((column.slot, descending) for column, descending in order if column),
+            wanted.counts,
+        )
+
     def summed_up(self, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:
-        """What the store is asked for, if it can answer by itself."""
+        """What the store is asked for, if it can answer by itself once it tests all conditions."""
         wanted = self.plan.aggregate
         if self.aggregate is None or wanted is None:
             return None
@@ -315,8 +360,17 @@ class BoundPlan:
             limit = _plain(wanted.limit, parameters, layout)
             if len(limit) != 1 or not isinstance(limit[0], int) or limit[0] == 0:
                 return None
-        told = all(_told(condition, parameters, layout) for condition in self._conditions[0])
-        return self.aggregate if told else None
+        return self.aggregate
+
+    def window(self, parameters: Sequence[Any], layout: Layout) -> list[int] | None:
+        """LIMIT and OFFSET of a direct SELECT; None: they aren't plain counts."""
+        counts = []
+        for wanted in self.projection.counts if self.projection else ():
+            values = _plain(wanted, parameters, layout)
+            if len(values) != 1 or type(values[0]) is not int or values[0] < 0:
+                return None
+            counts.append(values[0])
+        return counts
 
     def _top(
         self, plan: Plan, place: int, table: Table, bound: Mapping[int, _Bound]
@@ -396,20 +450,24 @@ class BoundPlan:
 
     def steps(
         self, parameters: Sequence[Any], layout: Layout, changes: Mapping[Any, Any]
-    ) -> list[Step]:
-        """What to read for these parameters; `changes`: rows that the transaction wrote."""
+    ) -> tuple[list[Step], bool]:
+        """What to read for these parameters, and whether the store tests every condition;
+        `changes`: rows that the transaction wrote."""
         steps: list[Step] = []
+        told = True
         for place, table in enumerate(self._occurrences):
             lookups: list[Any] = []
             filters: list[Any] = []
             single: dict[int, list[bytes]] = {}
             for condition in self._conditions[place]:
                 if condition.op == "join":
+                    told = False
                     if condition.index is not None:
                         lookups.append(self._join(condition, changes))
                     continue
                 test = _test(condition, parameters, layout)
                 if test is None:
+                    told = False
                     continue
                 op, data = test[1], test[2]
                 if condition.op == "any":
@@ -440,7 +498,7 @@ class BoundPlan:
             order, limit = self._limit(place, table, parameters, layout, changes)
             part = self.parts.get(table.number, False)
             steps.append([table.number, lookups, filters, table.packed_fills, order, limit, part])
-        return steps + self._whole
+        return steps + self._whole, told
 
     @staticmethod
     def _unique_key(slots: tuple[int, ...], single: Mapping[int, list[bytes]]) -> bytes | None:

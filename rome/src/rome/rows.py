@@ -12,7 +12,7 @@ always has the same bytes, which index entries rely on as well.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -23,17 +23,14 @@ Value = None | int | float | str | bytes
 NULL = b"\xc0"
 
 _unpack = msgpack.unpackb
+# One for all threads: it is done with a value before another thread can run.
+_pack: Callable[[Value], bytes] = msgpack.Packer(use_bin_type=True).pack
 _HEADERS = {2: "H", 4: "I"}
 
 
 def encode(values: Sequence[Value]) -> bytes:
     """The string of a row."""
     return join([_pack(value) for value in values])
-
-
-def _pack(value: Value) -> bytes:
-    data: bytes = msgpack.packb(value, use_bin_type=True)
-    return data
 
 
 def pack_value(value: Value) -> bytes:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from rome import sqlite_errors
+from rome.answers import Answer, Answers, key_of
 from rome.catalogue import Catalogue, Schema
 from rome.changes import Change, Key, Row, blank_write, index_data, whole_row, write_of
 from rome.errors import (
@@ -33,10 +34,11 @@ from rome.errors import (
 )
 from rome.foreign_keys import ForeignKeys
 from rome.ids import Ids
+from rome.inserts import PlainInsert
 from rome.plan import BoundPlan, Layout, Plan, TextPlan
 from rome.rows import unpack_value
 from rome.schema import Table
-from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Step, Store
+from rome.stores.base import Changed, Commit, Duplicate, Same, SchemaChanged, Step, Store
 from rome.values import sort_key
 from rome.workspace import Touch, Workspace
 
@@ -79,12 +81,14 @@ class Transaction:
         store: Store,
         catalogue: Catalogue,
         ids: Ids,
+        answers: Answers,
         foreign_keys: bool = True,
         serializable: bool = False,
     ) -> None:
         self.store = store
         self.catalogue = catalogue
         self.ids = ids
+        self.answers = answers
         self.check_foreign_keys = foreign_keys
         self.serializable = serializable
         self.replays = 0
@@ -98,6 +102,13 @@ class Transaction:
         self.ever_loaded: set[int] = set()
         self._statement_loaded: list[Key] = []  # rows that came in while a statement ran
         self.partial: set[int] = set()  # tables whose loaded rows lack columns
+        # What the last statement has read, where the work area doesn't have it.
+        self.aside: tuple[Sequence[Step], list[list[bytes]]] | None = None
+        # Rows that were inserted and aren't in the work area; their unique keys; and tables
+        # whose rows were written in another way.
+        self.pending: list[Change] = []
+        self.fresh_keys: set[tuple[int, int, bytes]] = set()
+        self.reworked: set[int] = set()
         self.changes: dict[Key, Change] = {}
         self.savepoints: list[tuple[str, set[Key]]] = []
         self.locked: dict[Key, tuple[Table, bytes]] = {}
@@ -156,6 +167,7 @@ class Transaction:
 
     def _savepoint(self, word: str, name: str) -> None:
         names = [open_name for open_name, _ in self.savepoints]
+        self._settle()
         if word == "SAVEPOINT":
             self.schema  # noqa: B018 - the work area must have one before it is marked
             self.work.begin()
@@ -184,8 +196,12 @@ class Transaction:
         for number in self.ever_loaded:
             kept = [key for table, key in self.changes if table == number]
             self.work.keep_only(self._table(number), kept)
+        self._nothing_loaded()
+
+    def _nothing_loaded(self) -> None:
         self.loaded = {}
         self.partial.clear()
+        self.aside = None
 
     def _run(self, call: Call) -> Result:
         mine, newest = self.work.schema, self.catalogue.schema
@@ -221,8 +237,7 @@ class Transaction:
 
     def _use(self, schema: Schema) -> None:
         self.work.use(schema)
-        self.loaded = {}
-        self.partial.clear()
+        self._nothing_loaded()
 
     def _run_once(self, call: Call) -> Result:
         plan = call.plan
@@ -239,14 +254,11 @@ class Transaction:
 
     def _select(self, call: Call, bound: BoundPlan) -> Result:
         parameters = call.parameters[0] if call.parameters else ()
-        if bound.tables:
-            steps = bound.steps(parameters, call.layout, self.changes)
-            if bound.aggregate is not None and not self.changes:
-                asked = bound.summed_up(parameters, call.layout)
-                if asked is not None:
-                    found = self._summed_up(call, bound, steps, asked)
-                    if found is not None:
-                        return found
+        if not bound.tables:
+            return self._evaluated(call, parameters)
+        steps, told = bound.steps(parameters, call.layout, self.changes)
+        if bound.locks or not self._untouched(bound):
+            self._settle()
             if self._known(steps):
                 self._unload()
                 self.work.ensure(bound.tables, self.clean)
@@ -254,9 +266,52 @@ class Transaction:
                 self.fetch(steps, bound)
             if bound.locks:
                 self._lock(bound)
+            return self._evaluated(call, parameters)
+        key = None
+        if bound.repeatable and self.answers.capacity and not self.serializable:
+            key = key_of(bound.schema, call.sql, parameters)
+        kept = self.answers.get(key) if key is not None else None
+        if self._known(steps):
+            self._unload()
+            self.work.ensure(bound.tables, self.clean)
+            return self._evaluated(call, parameters)
+        asked = bound.summed_up(parameters, call.layout) if told else None
+        if asked is not None:
+            return self._summed_up(call, bound, steps, asked, key, kept)
         self.reading_calls += 1
-        rows, description = self.work.query(call.sql, parameters)
-        return Result(rows, description, -1, None)
+        result: Result
+        try:
+            found, commits = self._read(steps, bound.numbers if key is not None else (), kept)
+        except Same:
+            if kept is None:
+                raise
+            self._unload()
+            self.aside = steps, kept.found
+            result = kept.result
+            return result
+        window = bound.window(parameters, call.layout) if told and bound.projection else None
+        if bound.projection is not None and window is not None:
+            rows = bound.projection.answer(found[0], window)
+            result = Result(rows, self.work.description(call.sql), -1, None)
+            self._unload()
+            self.aside = steps, found
+        else:
+            self._unload()
+            self.work.ensure(bound.tables, self.clean)
+            self._bring_in(steps, found)
+            result = Result(*self.work.query(call.sql, parameters), -1, None)
+        if key is not None:
+            self.answers.put(key, result, found, commits)
+        return result
+
+    def _evaluated(self, call: Call, parameters: Sequence[Any]) -> Result:
+        """The answer over the rows in the work area."""
+        self.reading_calls += 1
+        return Result(*self.work.query(call.sql, parameters), -1, None)
+
+    def _untouched(self, bound: BoundPlan) -> bool:
+        """Whether the transaction has written none of a statement's tables."""
+        return not self.changes or not any(table in bound.numbers for table, _ in self.changes)
 
     def _known(self, steps: Sequence[Step]) -> bool:
         """Whether no row of the store is needed: the one row with a unique key is the
@@ -285,35 +340,69 @@ class Transaction:
         return False
 
     def _summed_up(
-        self, call: Call, bound: BoundPlan, steps: list[Step], asked: list[Any]
-    ) -> Result | None:
-        """Counts, sums and extremes, found in the store; None: it meets values that it
-        can't add without loss."""
-        steps[0][6] = False
-        answer: list[Any] = self._read([[*steps[0], asked]])[0]
+        self,
+        call: Call,
+        bound: BoundPlan,
+        steps: list[Step],
+        asked: list[Any],
+        key: Any,
+        kept: Answer | None,
+    ) -> Result:
+        """Counts, sums and extremes, found in the store, unless it meets values that it can't
+        add without loss."""
+        whole, steps = steps, [[*steps[0][:6], False, asked]]
+        result: Result
+        try:
+            found, commits = self._read(steps, bound.numbers if key is not None else (), kept)
+        except Same:
+            if kept is None:
+                raise
+            self.reading_calls += 1
+            result = kept.result
+            return result
+        answer: list[Any] = found[0]
         if answer and answer[0] == b"no":
-            return None
+            self.fetch(whole, bound)
+            return self._evaluated(call, call.parameters[0] if call.parameters else ())
+        self.reading_calls += 1
         rows = [tuple(map(unpack_value, row)) for row in answer]
         if asked[0]:
             # GROUP BY, in the order that SQLite gives.
             rows.sort(key=lambda row: [sort_key(value) for value in row])
-        self.reading_calls += 1
-        return Result(rows, self.work.description(call.sql), -1, None)
+        result = Result(rows, self.work.description(call.sql), -1, None)
+        if key is not None:
+            self.answers.put(key, result, [], commits)
+        return result
 
-    def _read(self, steps: Sequence[Step]) -> list[list[bytes]]:
-        schema = self.schema
-        counted = [step[0] for step in steps] if self.serializable else ()
+    def _read(
+        self,
+        steps: Sequence[Step],
+        watched: Sequence[int] = (),
+        kept: Answer | None = None,
+    ) -> tuple[list[list[bytes]], list[str]]:
+        """Rows by step, and the last commits of the tables `watched`; raises Same if `kept`
+        is the answer still."""
+        if self.serializable:
+            watched = [step[0] for step in steps]
         trips = self.store.traffic.round_trips
-        answer, counts = self.store.read(schema.version, steps, counted)
-        for table, count in zip(counted, counts, strict=True):
-            self._saw(table, count)
+        found, commits = self.store.read(
+            self.schema.version, steps, watched, kept.commits if kept else ()
+        )
+        if self.serializable:
+            for table, commit in zip(watched, commits, strict=True):
+                self._saw(table, commit)
         if self.store.traffic.round_trips > trips + 1:
             self.reading_calls += 1  # page by page, so not as of one moment
-        return answer
+        return found, commits
 
-    def _saw(self, table: int, count: str) -> None:
-        """A serializable transaction has read a table after so many commits that wrote it."""
-        if self.seen_writes.setdefault(table, count) != count:
+    def read_again(self, step: Step) -> list[bytes]:
+        """The rows of a step alone."""
+        found, _ = self.store.read(self.schema.version, [step])
+        return found[0]
+
+    def _saw(self, table: int, commit: str) -> None:
+        """A serializable transaction has read a table as this commit had left it."""
+        if self.seen_writes.setdefault(table, commit) != commit:
             raise ConflictError(
                 "a table was changed since this serializable transaction read it; try again"
             )
@@ -328,12 +417,28 @@ class Transaction:
 
     def fetch_more(self, steps: Sequence[Step]) -> list[list[bytes]]:
         """The rows of these steps, beside those that are here."""
-        answer = self._read(steps)
+        found, _ = self._read(steps)
+        self._bring_in(steps, found)
+        return found
+
+    def _bring_in(self, steps: Sequence[Step], found: Sequence[list[bytes]]) -> None:
         self.work.begin()
-        for step, rows in zip(steps, answer, strict=True):
+        for step, rows in zip(steps, found, strict=True):
             if rows:
                 self.load(step[0], rows, step[6] or None)
-        return answer
+
+    def _settle(self) -> None:
+        """Bring the rows that were inserted plainly into the work area."""
+        if not self.pending:
+            return
+        self.work.begin()
+        by_table: dict[int, list[Change]] = {}
+        for change in self.pending:
+            by_table.setdefault(change.table.number, []).append(change)
+        for changes in by_table.values():
+            self.work.ensure([changes[0].table], clean=False)
+            self.work.put(changes[0].table, [(c.number, c.row or ()) for c in changes])
+        self.pending = []
 
     def load(self, number: int, rows: list[bytes], slots: tuple[int, ...] | None = None) -> None:
         """Rows of one table as the store gives them: numbers and rows by turns.
@@ -363,6 +468,7 @@ class Transaction:
     def _unload(self) -> None:
         """Take out the rows that the transaction hasn't written."""
         if not self.loaded:
+            self.aside = None
             return
         if self.clean:
             self.work.end()
@@ -372,8 +478,7 @@ class Transaction:
                 gone = [key for key in rows if (number, key) not in kept]
                 if gone:
                     self.work.unload(self._table(number), gone)
-        self.loaded = {}
-        self.partial.clear()
+        self._nothing_loaded()
 
     def _lock(self, bound: BoundPlan) -> None:
         """SELECT ... FOR UPDATE: these rows must be the same at commit."""
@@ -387,11 +492,18 @@ class Transaction:
         if bound.target is None:
             raise NotSupportedError(f"the statement {call.sql.split(None, 1)[0]}")
         sets = call.parameters if call.many else call.parameters[:1] or ((),)
+        if bound.insert is not None and (plainly := self._insert(call, bound.insert, sets)):
+            return plainly
+        self._settle()
         if bound.fetches:
             self.reading_calls += 1
             steps: list[Step] = []
             for parameters in sets:
-                steps += bound.steps(parameters, call.layout, self.changes)
+                steps += bound.steps(parameters, call.layout, self.changes)[0]
+            if self.aside is not None and bound.by_number:
+                aside, self.aside = self.aside, None
+                self.work.ensure([self._table(step[0]) for step in aside[0]], self.clean)
+                self._bring_in(*aside)
             if not self._all_here(bound, steps):
                 self.fetch(steps, bound)
         else:
@@ -490,6 +602,69 @@ class Transaction:
         rowcount = count if description is None or not bound.inserts else len(rows) or count
         return Result(rows, description, rowcount, lastrowid)
 
+    def _insert(
+        self, call: Call, insert: PlainInsert, sets: Sequence[Sequence[Any]]
+    ) -> Result | None:
+        """A plain INSERT, without the work area; None: that has to do it."""
+        table = insert.table
+        if self.savepoints or table.number in self.reworked:
+            return None
+        rows: list[list[Any]] = []
+        for parameters in sets:
+            more = insert.rows(parameters)
+            if more is None:
+                return None
+            rows += more
+        if call.replaying and [count for _, _, count in call.taken] != [len(rows)]:
+            return None
+        call.given = 0
+        first = self._number(call, table, len(rows), self.used.get(table.number, 0))
+        changes = []
+        for number, row in enumerate(rows, first):
+            if insert.key_place is not None:
+                row[insert.key_place] = number
+            changes.append(Change(table, number, None, tuple(row)))
+        if not self._entered(changes):
+            if not call.replaying:
+                self.ids.give_back(table.number, first, len(rows))
+                call.taken = []
+            return None
+        returned = [insert.returned(row) for row in rows] if insert.returning else []
+        description = self.work.description(call.sql) if insert.returning else None
+        last = None if table.key is None else first + len(rows) - 1
+        return Result(returned, description, len(rows), last)
+
+    def _entered(self, changes: list[Change]) -> bool:
+        """Take new rows of one table among the changes; False: a key of theirs is taken."""
+        unique = [index for index in changes[0].table.indexes if index.unique]
+        number = changes[0].table.number
+        keys = [
+            (number, index.number, data)
+            for index in unique
+            for change in changes
+            if (data := index_data(change.table, index, change.row or ())) is not None
+        ]
+        fresh = set(keys)
+        places = [(number, change.number) for change in changes]
+        if len(fresh) != len(keys) or fresh & self.fresh_keys:
+            return False
+        self._statement_new = set(places)
+        self._statement_old = set()
+        self._statement_loaded = []
+        self._missing = []
+        self.changes.update(zip(places, changes, strict=True))
+        done = False
+        try:
+            done = self._check_keys(dict.fromkeys(places, True), in_area=False)
+        finally:
+            if not done:
+                for place in places:
+                    del self.changes[place]
+        if done:
+            self.pending += changes
+            self.fresh_keys |= fresh
+        return done
+
     def _steer(self, call: Call, table: Table, count: int) -> int:
         """Make SQLite number new rows with numbers of ours; the first of them."""
         if call.given < len(call.taken):
@@ -504,12 +679,12 @@ class Transaction:
         self.work.set_sequence(table, first - 1)
         return first
 
-    def _number(self, call: Call, table: Table, count: int) -> int:
+    def _number(self, call: Call, table: Table, count: int, above: int = 0) -> int:
         """The first of numbers for rows that have none of their own."""
         if call.given < len(call.taken):
             first = call.taken[call.given][1]
         else:
-            first = self.ids.take(table.number, count, 0, self.store.reserve)
+            first = self.ids.take(table.number, count, above, self.store.reserve)
             call.taken.append((table.number, first, count))
         call.given += 1
         return first
@@ -586,6 +761,7 @@ class Transaction:
         self, table: Table, number: int, row: Row | None, touched: dict[Key, bool], ours: bool
     ) -> None:
         key = (table.number, number)
+        self.reworked.add(table.number)
         change = self.changes.get(key)
         if change is None:
             base = self.loaded.get(table.number, {}).get(number)
@@ -610,10 +786,11 @@ class Transaction:
 
     # ------------------------------------------------------------ keys
 
-    def _check_keys(self, touched: dict[Key, bool]) -> bool:
+    def _check_keys(self, touched: dict[Key, bool], in_area: bool = True) -> bool:
         """Whether the store has no other row with a key that was written, and has parents.
 
-        False: there are such rows; they are in _missing, for SQLite to decide.
+        False: there are such rows; they are in _missing, for SQLite to decide.  `in_area`:
+        SQLite has seen the statement, so rows that it had then don't collide.
         """
         changed = [self.changes[key] for key in touched if key in self.changes]
         steps = _merged(self._key_steps(changed, touched))
@@ -621,16 +798,16 @@ class Transaction:
         if not steps and not parents:
             return True
         asked = [*steps, *parents]
-        counted = [step[0] for step in asked] if self.serializable else ()
-        answer, counts = self.store.read(self.schema.version, asked, counted)
-        for place, count in enumerate(counts):
+        watched = [step[0] for step in asked] if self.serializable else ()
+        answer, commits = self.store.read(self.schema.version, asked, watched)
+        for place, commit in enumerate(commits):
             # A key that is taken, or a parent that is missing, is an answer to the application.
             if bool(answer[place]) == (place < len(steps)):
                 self.reading_calls += 1
-                self._saw(counted[place], count)
+                self._saw(watched[place], commit)
         for step, rows in zip(steps, answer, strict=False):
             fresh: list[bytes] = []
-            here = self.loaded.get(step[0], {})
+            here = self.loaded.get(step[0], {}) if in_area else {}
             for number, row in zip(rows[::2], rows[1::2], strict=True):
                 key = (step[0], int(number))
                 own = self.changes.get(key)

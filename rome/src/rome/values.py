@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -49,6 +50,31 @@ def canonical(value: Any, affinity: str) -> Any:
             return float(value)
         return UNKNOWN
     return value if kind in (str, bytes) else UNKNOWN
+
+
+def kept(value: Any, affinity: str) -> Any:
+    """What a column stores of a value that isn't NULL, or UNKNOWN where SQLite must say."""
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return UNKNOWN
+        text = affinity in ("TEXT", "BLOB") or _NUMBER.match(value) is None
+        return value if text else UNKNOWN
+    if kind is bool:
+        value, kind = int(value), int
+    if kind is int:
+        if affinity == "TEXT":
+            return str(value) if _SMALLEST <= value <= _LARGEST else UNKNOWN
+        if affinity == "REAL":
+            return float(value) if abs(value) < 2**53 else UNKNOWN
+        return value if _SMALLEST <= value <= _LARGEST else UNKNOWN
+    if kind is float and affinity in ("REAL", "BLOB"):
+        # Not NaN, which SQLite keeps as NULL, and neither zero.
+        return value if value == value and value != 0 and abs(value) != math.inf else UNKNOWN
+    return value if kind is bytes else UNKNOWN
 
 
 def _whole(value: float) -> Any:

@@ -160,6 +160,16 @@ class Workspace:
             values = [[*row, number] for row, (number, _) in zip(values, rows, strict=True)]
         self.database.executemany(sql, values)
 
+    def put(self, table: Table, rows: Iterable[tuple[int, Sequence[Any]]]) -> None:
+        """Bring in the transaction's own rows: their numbers, and values by column."""
+        sql = self._inserts.get((table.number, None))
+        if sql is None:
+            sql = self._inserts[table.number, None] = self._insert(table, None)
+        if table.key is None:
+            self.database.executemany(sql, [[*row, number] for number, row in rows])
+        else:
+            self.database.executemany(sql, [row for _, row in rows])
+
     def _insert(self, table: Table, slots: tuple[int, ...] | None) -> str:
         names = table.names(slots) if slots else [column.name for column in table.columns]
         marks = ["?"] * len(names)
@@ -240,7 +250,7 @@ class Workspace:
         found: list[Any] = [None]
 
         def trace(cursor: apsw.Cursor, _sql: str, _bindings: Any) -> bool:
-            found[0] = cursor.get_description() or None
+            found[0] = _described(cursor.get_description())
             return True
 
         cursor.exec_trace = trace
@@ -254,7 +264,7 @@ class Workspace:
         """Of a statement that isn't run."""
         description = self._descriptions.get(sql, False)
         if description is False:
-            description = apsw.ext.query_info(self.database, sql).description
+            description = _described(apsw.ext.query_info(self.database, sql).description)
             self._descriptions[sql] = description
         return description  # type: ignore[return-value]
 
@@ -294,3 +304,8 @@ class Workspace:
                 if action.action == _READ and action.column_name:
                     columns.add(action.column_name.lower())
         return names, assigned, info.is_readonly
+
+
+def _described(columns: Sequence[Any] | None) -> tuple[Row, ...] | None:
+    """PEP 249's seven words for each column: only names are known."""
+    return tuple((name, *[None] * 6) for name, *_ in columns or ()) or None

@@ -6,7 +6,8 @@ A store keeps, for one database:
 - rows: table number and row number -> the row's bytes (rows.py);
 - unique indexes: the bytes of the columns -> row number;
 - set indexes: the bytes of the columns -> a set of row numbers;
-- for each table the highest row number that was handed out, and a count of its writes.
+- for each table the highest row number that was handed out, and the token of the last
+  commit that wrote it (0: none did).
 
 `read` and `commit` are atomic, each one round trip.  Requests are plain lists and dicts of
 strings and numbers, so that a script in the store can take them as they are.
@@ -64,6 +65,10 @@ class SchemaChanged(Exception):
     """The schema has another version than the caller's; nothing was done."""
 
 
+class Same(Exception):
+    """The last commits of the watched tables are the ones that the caller knows."""
+
+
 class Changed(Exception):
     """A row, parent, child or table that a commit relies on was changed by another."""
 
@@ -92,7 +97,7 @@ class Commit:
     has `deltas` (`[slot, bytes]`) and `width` (slots of the table).
     exists: `[kind, table, index, key]` that must be there.
     childless: `[kind, table, index, row numbers, key]`: no other rows may be there.
-    reads: `[table, count of writes]` as they were when read.
+    reads: `[table, token of its last commit]` as they were when read.
     used: `[table, row number]`, the highest that were chosen by the application.
     """
 
@@ -127,11 +132,15 @@ class Store(Protocol):
         """
 
     def read(
-        self, version: str, steps: Sequence[Step], counted: Sequence[int] = ()
+        self,
+        version: str,
+        steps: Sequence[Step],
+        watched: Sequence[int] = (),
+        unless: Sequence[str] = (),
     ) -> tuple[list[Rows], list[str]]:
-        """Rows by step, and the counts of writes of the tables `counted`.
+        """Rows by step, and the last commits of the tables `watched`.
 
-        Raises SchemaChanged.
+        Raises SchemaChanged, and Same if those commits are the ones in `unless`.
         """
 
     def commit(self, commit: Commit) -> None:

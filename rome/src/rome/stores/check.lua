@@ -7,6 +7,13 @@ local byte, sub = string.byte, string.sub
 if (redis.call('HGET', P .. 'meta', 'schema') or '0') ~= c.version then return {'schema'} end
 
 local findings = {}
+-- Make an entry right; answers that were made from wrong ones are void.
+local function mend(t, ...)
+  if not c.repair then return end
+  redis.call(...)
+  redis.call('HSET', P .. 'writes', t, c.token)
+end
+
 local function report(kind, table_no, index, number, data)
   findings[#findings + 1] = {kind, table_no, index, number, data or ''}
 end
@@ -97,7 +104,7 @@ local function rows()
           local key = set_key(t, number, data)
           if redis.call('SISMEMBER', key, n) == 0 then
             report('missing', t, number, n, data)
-            if c.repair then redis.call('SADD', key, n) end
+            mend(t, 'SADD', key, n)
           end
         elseif whole then
           local key = unique_key(t, number)
@@ -106,7 +113,7 @@ local function rows()
             report('twice', t, number, n, data)
           elseif holder ~= n then
             report('missing', t, number, n, data)
-            if c.repair then redis.call('HSET', key, data, n) end
+            mend(t, 'HSET', key, data, n)
           end
         end
       end
@@ -140,7 +147,7 @@ local function unique()
     local now = key_now(t, c.slots, fills, n)
     if now ~= data then
       report(now and 'other' or 'gone', t, c.index, n, data)
-      if c.repair then redis.call('HDEL', key, data) end
+      mend(t, 'HDEL', key, data)
     end
   end
   return {'page', findings, page[1]}
@@ -156,7 +163,7 @@ local function sets()
       local now = key_now(t, slots, fills, n)
       if now ~= data then
         report(now and 'other' or 'gone', t, index, n, data)
-        if c.repair then redis.call('SREM', key, n) end
+        mend(t, 'SREM', key, n)
       end
     end
     cursors[place] = page[1]

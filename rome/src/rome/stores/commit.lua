@@ -127,7 +127,7 @@ for i, w in ipairs(c.writes) do
   for _, u in ipairs(w.unique_add) do redis.call('HSET', unique_key(w.t, u[1]), u[2], w.n) end
   for _, s in ipairs(w.set_add) do redis.call('SADD', set_key(w.t, s[1], s[2]), w.n) end
 end
-for table_no in pairs(touched) do redis.call('HINCRBY', P .. 'writes', table_no, 1) end
+for table_no in pairs(touched) do redis.call('HSET', P .. 'writes', table_no, c.token) end
 for _, s in ipairs(c.used) do
   if tonumber(redis.call('HGET', P .. 'ids', s[1]) or '0') < tonumber(s[2]) then
     redis.call('HSET', P .. 'ids', s[1], s[2])

@@ -14,6 +14,7 @@ from rome.stores.base import (
     Duplicate,
     NotEmpty,
     Rows,
+    Same,
     SchemaChanged,
     Step,
     Traffic,
@@ -33,7 +34,7 @@ class Database:
         self.unique: dict[tuple[int, int], dict[bytes, bytes]] = {}
         self.sets: dict[tuple[int, int], dict[bytes, set[bytes]]] = {}
         self.ids: dict[str, int] = {}
-        self.writes: dict[int, int] = {}
+        self.writes: dict[int, str] = {}
         self.tokens: set[str] = set()
 
 
@@ -114,11 +115,18 @@ class MemoryStore:
             return str(base.version)
 
     def read(
-        self, version: str, steps: Sequence[Step], counted: Sequence[int] = ()
+        self,
+        version: str,
+        steps: Sequence[Step],
+        watched: Sequence[int] = (),
+        unless: Sequence[str] = (),
     ) -> tuple[list[Rows], list[str]]:
         self._trip()
         with self.database.lock:
             self._check(version)
+            commits = [self.database.writes.get(table, "0") for table in watched]
+            if unless and commits == list(unless):
+                raise Same
             found: list[tuple[list[bytes], Fills]] = []
             taken: dict[int, set[bytes]] = {}
             answer = []
@@ -137,8 +145,7 @@ class MemoryStore:
                             row = part(row, step[6], fills)
                         out += (number, row)
                 answer.append(out)
-            counts = [str(self.database.writes.get(table, 0)) for table in counted]
-            return answer, counts
+            return answer, commits
 
     def _step(
         self, step: Step, found: list[tuple[list[bytes], Fills]]
@@ -195,7 +202,7 @@ class MemoryStore:
                     sets = base.sets.setdefault((table, index), {})
                     sets.setdefault(data, set()).add(number)
             for table in {write["t"] for write in commit.writes}:
-                base.writes[table] = base.writes.get(table, 0) + 1
+                base.writes[table] = commit.token
             for table, number in commit.used:
                 base.ids[str(table)] = max(base.ids.get(str(table), 0), number)
             base.tokens.add(commit.token)
@@ -261,7 +268,7 @@ class MemoryStore:
             if not set(holders) <= {number.encode() for number in known}:
                 raise Changed(table, key)
         for table, count in commit.reads:
-            if str(base.writes.get(table, 0)) != count:
+            if base.writes.get(table, "0") != count:
                 raise Changed(table, count)
         return new_rows
 

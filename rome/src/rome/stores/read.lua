@@ -1,7 +1,16 @@
 -- Rows for one statement, in one call.  See base.py for the words of a request.
 local P = KEYS[1]
-local version, steps, seen_versions, most, cursor = unpack(cmsgpack.unpack(ARGV[1]))
+local version, steps, watched, most, cursor, unless = unpack(cmsgpack.unpack(ARGV[1]))
 if (redis.call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
+-- The last commits of the tables that are watched.
+local commits = #watched > 0 and redis.call('HMGET', P .. 'writes', unpack(watched))
+if #unless > 0 then
+  local same = true
+  for i = 1, #unless do
+    if (commits[i] or '0') ~= unless[i] then same = false; break end
+  end
+  if same then return {'same'} end
+end
 
 local NIL = '\192'
 local byte, sub = string.byte, string.sub
@@ -435,8 +444,6 @@ for number, step in ipairs(steps) do
   end
   end
 end
-if #seen_versions > 0 then
-  answer[#answer + 1] = redis.call('HMGET', P .. 'writes', unpack(seen_versions))
-end
+if commits then answer[#answer + 1] = commits end
 if cursor then answer[#answer + 1] = cursor end
 return answer

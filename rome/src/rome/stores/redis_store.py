@@ -5,7 +5,7 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
     P meta            hash    schema: version of the schema
     P schema          hash    name of a table -> its entry
     P ids             hash    table number -> highest row number handed out
-    P writes          hash    table number -> commits that wrote it
+    P writes          hash    table number -> token of the last commit that wrote it
     P r<table>        hash    row number -> row
     P u<table>.<i>    hash    bytes of the columns -> row number     (unique index)
     P i<table>.<i>:<bytes of the columns>     set of row numbers     (set index)
@@ -31,6 +31,7 @@ from rome.stores.base import (
     Duplicate,
     NotEmpty,
     Rows,
+    Same,
     SchemaChanged,
     Step,
     Traffic,
@@ -117,40 +118,52 @@ class RedisStore:
     # ------------------------------------------------------------ rows
 
     def read(
-        self, version: str, steps: Sequence[Step], counted: Sequence[int] = ()
+        self,
+        version: str,
+        steps: Sequence[Step],
+        watched: Sequence[int] = (),
+        unless: Sequence[str] = (),
     ) -> tuple[list[Rows], list[str]]:
-        answer = self._read(version, steps, counted, False)
-        if answer is None:
-            return self._in_pages(version, steps, counted)
-        if counted:
-            return answer[:-1], [(count or b"0").decode() for count in answer[-1]]
+        word, answer = self._read(version, steps, watched, unless, False)
+        if word == b"same":
+            raise Same
+        if word == b"large":
+            return self._in_pages(version, steps, watched)
+        if watched:
+            return answer[:-1], [(commit or b"0").decode() for commit in answer[-1]]
         return answer, []
 
     def _read(
-        self, version: str, steps: Sequence[Step], counted: Sequence[int], cursor: bytes | bool
-    ) -> list[Any] | None:
-        """None: the script would have to look at too many rows."""
-        request = [version, steps, counted, self._most, cursor]
+        self,
+        version: str,
+        steps: Sequence[Step],
+        watched: Sequence[int],
+        unless: Sequence[str],
+        cursor: bytes | bool,
+    ) -> tuple[bytes, list[Any]]:
+        """The script's word, and what follows: `large` where it would have to look at too
+        many rows."""
+        request = [version, steps, watched, self._most, cursor, unless]
         word, *answer = self._run("read", _pack(request))[0]
         if word == b"schema":
             raise SchemaChanged
-        return None if word == b"large" else answer
+        return word, answer
 
     def _in_pages(
-        self, version: str, steps: Sequence[Step], counted: Sequence[int]
+        self, version: str, steps: Sequence[Step], watched: Sequence[int]
     ) -> tuple[list[Rows], list[str]]:
-        # The counts of writes as they are before the first page: whatever is written while
-        # the pages come is a conflict.
-        counts = self._read(version, [], counted, False) if counted else None
+        # The last commits as they are before the first page: whatever is written while the
+        # pages come is a later one.
+        commits = self._read(version, [], watched, (), False)[1][-1] if watched else []
 
         def ask(step: Step, cursor: bytes | bool) -> tuple[Rows, bytes] | None:
-            answer = self._read(version, [step], (), cursor)
-            if answer is None:
+            word, answer = self._read(version, [step], (), (), cursor)
+            if word == b"large":
                 return None
             return answer[0], answer[1] if cursor else b"0"
 
         answer = read_in_pages(ask, steps)
-        return answer, [(c or b"0").decode() for c in counts[-1]] if counts else []
+        return answer, [(commit or b"0").decode() for commit in commits]
 
     def commit(self, commit: Commit) -> None:
         request = {
