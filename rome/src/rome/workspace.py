@@ -55,6 +55,8 @@ class Workspace:
         self._descriptions: dict[str, tuple[Row, ...] | None] = {}
         self.touches: list[Touch] = []
         self.open = False
+        # Without it SQLite compiles a statement anew whenever its parameters change.
+        self.database.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         functions.register(self.database)
 
     # ------------------------------------------------------------ tables
