@@ -295,6 +295,43 @@ def test_join_by_a_row_that_was_given_already(filled: Database) -> None:
     assert [sorted(part) for part in answer] == [[1], [], [2]]
 
 
+def reduced(wanted: list[Any], *parts: list[int]) -> list[Any]:
+    """A step that leaves out rows of others."""
+    return [*wanted, False, [list(part) for part in parts]]
+
+
+def test_rows_without_a_match(filled: Database) -> None:
+    filled.commit(
+        insert(10, 10, 1, table=U),
+        insert(11, 11, 3, table=U),
+        insert(12, 12, None, table=U),
+        insert(13, 13, 99, table=U),
+    )
+    # Groups of T: of 1, 3 and 99 two are there; NULL matches nothing, not even NULL.
+    steps = [step(table=U), reduced(step([("set", GROUP, False, 0, [1], [])]), [0, 1, 2])]
+    assert [sorted(part) for part in filled.read(*steps)] == [[10, 11], [1, 2, 6]]
+    whole = [step(table=U), reduced(step(), [0, 1, 2])]
+    assert [sorted(part) for part in filled.read(*whole)] == [[10, 11], [1, 2, 3, 4, 5, 6]]
+    # Filters decide which rows there are to match; later steps follow what is left.
+    some = step([("set", GROUP, False, 0, [1], [])], [(3, "in", [key(b"\x00")])])
+    later = step([("row", 0, False, 0, [1], [])])
+    steps = [step(table=U), reduced(some, [0, 1, 2]), later]
+    assert [sorted(part) for part in filled.read(*steps)] == [[11], [6], [3]]
+
+
+def test_rows_without_a_match_of_a_match(filled: Database) -> None:
+    filled.commit(*(insert(n, n, n - 9, table=U) for n in (10, 11, 12)))
+    # U's column 1 is T's number; T's groups are U's numbers less ... of a third step.
+    steps = [
+        step(table=U),
+        reduced(step([("row", 0, False, 0, [1], [])]), [0, 1, 0]),
+        reduced(step([("row", 0, ["2", "9"])], [(1, "some", [])]), [1, 0, 0]),
+    ]
+    assert [sorted(part) for part in filled.read(*steps)] == [[11], [2], []]
+    none = reduced(step([("row", 0, ["9"])]), [1, 0, 0])
+    assert [sorted(part) for part in filled.read(*steps[:2], none)] == [[], [], []]
+
+
 def test_columns_younger_than_rows(database: Database) -> None:
     database.commit(insert(1, 1, "a", 1), insert(2, 2, "b", 1, 7))
     fills = [[3, key(99)]]
@@ -579,6 +616,8 @@ def test_redis_answers_as_memory_does(
         wanted = step(**parts, order=list(map(list, order)), limit=limit)
         joined = step([("set", 1, False, 0, [1], [])], table=U)
         answer = [sorted(part.items()) for part in database.read(wanted, joined)]
+        matched = reduced(step([("set", 1, False, 0, [1], [])], filters, table=U), [0, 1, 0])
+        answer += [sorted(part.items()) for part in database.read(step(table=U), matched)]
         some, _ = store.read(database.version, [step(**parts, columns=columns)])
         few = sorted(zip(some[0][::2], map(unpackb, some[0][1::2]), strict=True))
         functions = [["count", -1], ["count", 2], ["min", 2], ["max", 2]]

@@ -391,7 +391,7 @@ class Transaction:
             self.reading_calls += 1
             steps: list[Step] = []
             for parameters in sets:
-                steps += bound.steps(parameters, call.layout, self.changes)
+                steps += bound.steps(parameters, call.layout, self.changes, len(steps))
             if not self._all_here(bound, steps):
                 self.fetch(steps, bound)
         else:

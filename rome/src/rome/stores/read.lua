@@ -610,6 +610,18 @@ local function counted(table_no, filters, numbers, kind, sums)
   return {values}
 end
 
+-- Takes out of earlier steps the rows that no row of this one matches.
+local function reduce(number)
+  for _, r in ipairs(steps[number][9] or {}) do
+    local place = r[1] + 1
+    local rows = passing_one(found[place], {r[2], 'in', joined(number, {r[3]})})
+    if #rows < #found[place] then
+      found[place] = rows
+      reduce(place)
+    end
+  end
+end
+
 local answer = {'rows'}
 for number, step in ipairs(steps) do
   local table_no, lookups, filters, fills, order, limit = unpack(step, 1, 6)
@@ -626,6 +638,7 @@ for number, step in ipairs(steps) do
     rows = passing(rows, filters)
     if limit > 0 and #rows > limit then rows = first(rows, order, limit) end
     found[number] = rows
+    reduce(number)
     values = sums and (summed_up(rows, sums[1], sums[2]) or {'no'})
   end
   answer[number + 1] = values
