@@ -200,6 +200,7 @@ def test_lookup(filled: Database, lookup: Any, found: list[int]) -> None:
         ((3, "in", [key(10), key("text")]), [1, 5]),
         ((3, "in", []), []),
         ((3, "out", [key(10)]), [3, 4, 5, 6]),
+        ((3, "not", [key(10), key("text")]), [2, 3, 4, 6]),
         ((3, "null", []), [2]),
         ((3, "some", []), [1, 3, 4, 5, 6]),
         # Numbers come before text, text before blobs; NULL fulfils nothing.
@@ -294,6 +295,43 @@ def test_join_by_a_row_that_was_given_already(filled: Database) -> None:
     assert [sorted(part) for part in answer] == [[1], [], [2]]
 
 
+def reduced(wanted: list[Any], *parts: list[int]) -> list[Any]:
+    """A step that leaves out rows of others."""
+    return [*wanted, False, [list(part) for part in parts]]
+
+
+def test_rows_without_a_match(filled: Database) -> None:
+    filled.commit(
+        insert(10, 10, 1, table=U),
+        insert(11, 11, 3, table=U),
+        insert(12, 12, None, table=U),
+        insert(13, 13, 99, table=U),
+    )
+    # Groups of T: of 1, 3 and 99 two are there; NULL matches nothing, not even NULL.
+    steps = [step(table=U), reduced(step([("set", GROUP, False, 0, [1], [])]), [0, 1, 2])]
+    assert [sorted(part) for part in filled.read(*steps)] == [[10, 11], [1, 2, 6]]
+    whole = [step(table=U), reduced(step(), [0, 1, 2])]
+    assert [sorted(part) for part in filled.read(*whole)] == [[10, 11], [1, 2, 3, 4, 5, 6]]
+    # Filters decide which rows there are to match; later steps follow what is left.
+    some = step([("set", GROUP, False, 0, [1], [])], [(3, "in", [key(b"\x00")])])
+    later = step([("row", 0, False, 0, [1], [])])
+    steps = [step(table=U), reduced(some, [0, 1, 2]), later]
+    assert [sorted(part) for part in filled.read(*steps)] == [[11], [6], [3]]
+
+
+def test_rows_without_a_match_of_a_match(filled: Database) -> None:
+    filled.commit(*(insert(n, n, n - 9, table=U) for n in (10, 11, 12)))
+    # U's column 1 is T's number; T's groups are U's numbers less ... of a third step.
+    steps = [
+        step(table=U),
+        reduced(step([("row", 0, False, 0, [1], [])]), [0, 1, 0]),
+        reduced(step([("row", 0, ["2", "9"])], [(1, "some", [])]), [1, 0, 0]),
+    ]
+    assert [sorted(part) for part in filled.read(*steps)] == [[11], [2], []]
+    none = reduced(step([("row", 0, ["9"])]), [1, 0, 0])
+    assert [sorted(part) for part in filled.read(*steps[:2], none)] == [[], [], []]
+
+
 def test_columns_younger_than_rows(database: Database) -> None:
     database.commit(insert(1, 1, "a", 1), insert(2, 2, "b", 1, 7))
     fills = [[3, key(99)]]
@@ -331,6 +369,22 @@ def test_aggregates_of_nothing(filled: Database) -> None:
     functions = [["count", -1], ["sum", 0], ["min", 0], ["max", 0]]
     assert groups(filled, [], functions, filters=none) == [(0, None, None, None)]
     assert groups(filled, [2], [["", 2], ["count", -1]], filters=none) == []
+
+
+@pytest.mark.parametrize(
+    "values", [[1], [127, 128, 255], [-1, -32, -33, -200], [256, 65535, 65536, 2**32, None], [None]]
+)
+def test_sums(database: Database, values: list[Any]) -> None:
+    database.commit(*(insert(n, n, f"n{n}", n % 2, v) for n, v in enumerate(values)))
+    numbers = [value for value in values if value is not None]
+    assert groups(database, [], [["sum", 3]]) == [(sum(numbers) if numbers else None,)]
+    assert groups(database, [], [["sum", 0]]) == [(sum(range(len(values))),)]
+    by_group = [[v for v in values[half::2] if v is not None] for half in (0, 1)]
+    assert groups(database, [2], [["", 2], ["sum", 3]]) == [
+        (half, sum(part) if part else None)
+        for half, part in enumerate(by_group)
+        if half < len(values)
+    ]
 
 
 @pytest.mark.parametrize("value", [2**53, -(2**60), 0.1, "5", b"5"])
@@ -512,12 +566,17 @@ def test_unique_index_that_rows_refuse(filled: Database) -> None:
 _values = st.one_of(
     st.none(),
     st.sampled_from([0, 1, 2, -1, 2**53 - 1, 1.5, -0.5, "", "a", "b", "é", b"", b"a", b"\xff"]),
+    st.sampled_from([127, 128, 200, 255, 256, 65535, 65536, 2**32, -33, -200, "x" * 40]),
+    st.just("long"),  # stands for a text so long that the row's offsets take four bytes each
 )
-_rows = st.lists(st.tuples(_values, _values, _values), max_size=12)
+# Some rows are older than the last column.
+_rows = st.lists(
+    st.one_of(st.tuples(_values, _values, _values), st.tuples(_values, _values)), max_size=20
+)
 _slot = st.integers(0, 2)
 _some = st.lists(_values.filter(lambda value: value is not None), max_size=3)
-_test: Any = st.one_of(
-    st.tuples(_slot, st.sampled_from(["in", "out"]), _some),
+_simple: Any = st.one_of(
+    st.tuples(_slot, st.sampled_from(["in", "out", "not"]), _some),
     st.tuples(_slot, st.sampled_from(["null", "some"]), st.just([])),
     st.tuples(
         _slot,
@@ -525,14 +584,32 @@ _test: Any = st.one_of(
         _some.filter(bool).map(lambda values: values[:1]),
     ),
 )
+_test: Any = st.one_of(
+    _simple,
+    st.tuples(
+        st.just(0),
+        st.just("any"),
+        st.lists(st.lists(_simple, min_size=1, max_size=2), min_size=1, max_size=3),
+    ),
+)
 _order = st.lists(st.tuples(_slot, st.booleans()), max_size=2)
+_columns = st.lists(_slot, min_size=1, max_size=3, unique=True)
 
 
-@settings(max_examples=150)
-@given(_rows, st.lists(_test, max_size=3), _order, st.integers(0, 4))
+def packed(test: Any) -> list[Any]:
+    """A filter with bytes for values."""
+    slot, op, values = test
+    if op == "any":
+        return [slot, op, [list(map(packed, branch)) for branch in values]]
+    return [slot, op, list(map(pack_value, values))]
+
+
+@settings(max_examples=300)
+@given(_rows, st.lists(_test, max_size=3), _order, st.integers(0, 4), _columns)
 def test_redis_answers_as_memory_does(
-    redis_server: RedisServer, found: Any, tests: Any, order: Any, limit: int
+    redis_server: RedisServer, found: Any, tests: Any, order: Any, limit: int, columns: Any
 ) -> None:
+    found = [["long" * 17000 if value == "long" else value for value in row] for row in found]
     name = f"alike{next(_names)}"
     server = Server((("127.0.0.1", redis_server.port),))
     answers = []
@@ -545,13 +622,22 @@ def test_redis_answers_as_memory_does(
                 for n, values in enumerate(found)
             )
         )  # fmt: skip
-        filters = [[slot, op, list(map(pack_value, values))] for slot, op, values in tests]
+        filters = list(map(packed, tests))
         limit = limit if order else 0
-        wanted = step(table=U, filters=filters, order=list(map(list, order)), limit=limit)
+        parts: dict[str, Any] = {"table": U, "filters": filters, "fills": [[2, key("fill")]]}
+        wanted = step(**parts, order=list(map(list, order)), limit=limit)
         joined = step([("set", 1, False, 0, [1], [])], table=U)
-        counted = [[1], [["", 1], ["count", -1], ["count", 2], ["min", 2], ["max", 2]]]
         answer = [sorted(part.items()) for part in database.read(wanted, joined)]
-        sums = groups(database, *counted, table=U, filters=filters)
-        answers.append(repr((answer, sums)))
+        matched = reduced(step([("set", 1, False, 0, [1], [])], filters, table=U), [0, 1, 0])
+        answer += [sorted(part.items()) for part in database.read(step(table=U), matched)]
+        some, _ = store.read(database.version, [step(**parts, columns=columns)])
+        few = sorted(zip(some[0][::2], map(unpackb, some[0][1::2]), strict=True))
+        functions = [["count", -1], ["count", 2], ["min", 2], ["max", 2]]
+        sums = [
+            groups(database, [1], [["", 1], *functions], **parts),
+            groups(database, [1, 0], [["", 0], *functions], **parts),
+            groups(database, [], functions, **parts),
+        ]
+        answers.append(repr((answer, few, sums)))
         store.close()
     assert answers[0] == answers[1]

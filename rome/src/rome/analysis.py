@@ -193,13 +193,13 @@ class Analysis:
             return True
         if isinstance(part, elements.BooleanClauseList) and part.operator is operators.or_:
             return self._any(scope, part, allowed, nullable)
+        if isinstance(part, selectable.Exists):
+            self._exists(part, allowed)
+            return False
         if not isinstance(part, elements.BinaryExpression):
             return False
         operator, left, right = part.operator, _bare(part.left), _bare(part.right)
-        if part.modifiers and any(
-            key not in ("negate", "eager_grouping", "_is_implicitly_boolean")
-            for key in part.modifiers
-        ):
+        if not _is_plain(part):
             return False
         if operator is operators.eq:
             both = self._resolve(scope, left), self._resolve(scope, right)
@@ -278,19 +278,45 @@ class Analysis:
                 Condition(mine[0], mine[1], "join", source=other[0], other=other[1])
             )
 
+    def _subquery(self, element: Any) -> tuple[Any, Scope] | None:
+        """A subquery that is a SELECT, and its scope."""
+        while isinstance(element, selectable.ScalarSelect | selectable.SelectStatementGrouping):
+            element = element.element
+        inner = self._by_source.get(hash(element))
+        return (element, inner) if inner is not None and isinstance(element, Select) else None
+
     def _in_select(self, place: int, name: str, right: Any) -> None:
-        statement = right
-        while isinstance(statement, selectable.ScalarSelect | selectable.SelectStatementGrouping):
-            statement = statement.element
-        inner = self._by_source.get(hash(statement))
-        if inner is None or not isinstance(statement, Select):
+        subquery = self._subquery(right)
+        columns = list(subquery[0].selected_columns) if subquery else ()
+        if subquery is None or len(columns) != 1:
             return
-        columns = list(statement.selected_columns)
-        if len(columns) != 1:
-            return
+        statement, inner = subquery
         found = self._resolve(inner, columns[0])
-        if found is not None and found[0] in inner.occurrences.values():
-            self._conditions.append(Condition(place, name, "join", source=found[0], other=found[1]))
+        if found is None or found[0] not in inner.occurrences.values():
+            return
+        self._conditions.append(Condition(place, name, "join", source=found[0], other=found[1]))
+        if _row_by_row(statement):
+            # Rows with other values, or with NULL, can't make it true.
+            self._conditions.append(Condition(found[0], found[1], "join", source=place, other=name))
+
+    def _exists(self, part: Any, allowed: set[int]) -> None:
+        """`EXISTS (SELECT ... WHERE own = outer)`: outer rows without an own one don't count."""
+        subquery = self._subquery(part.element)
+        if subquery is None or _may_count(subquery[0]):
+            return
+        inner = subquery[1]
+        own = set(inner.occurrences.values())
+        for piece in _parts(getattr(inner.statement, "_where_criteria", ())):
+            if not isinstance(piece, elements.BinaryExpression) or not _is_plain(piece):
+                continue
+            if piece.operator is not operators.eq:
+                continue
+            left, right = self._resolve(inner, piece.left), self._resolve(inner, piece.right)
+            for mine, other in ((left, right), (right, left)):
+                if mine and other and mine[0] in allowed and other[0] in own:
+                    self._conditions.append(
+                        Condition(mine[0], mine[1], "join", source=other[0], other=other[1])
+                    )
 
     def _values(self, element: Any) -> tuple[Bind | Constant, ...] | None:
         element = _bare(element)
@@ -325,15 +351,9 @@ class Analysis:
         limit = getattr(statement, "_limit_clause", None)
         if limit is None or not isinstance(statement, Select):
             return
-        if statement._distinct or statement._group_by_clauses or statement._having_criteria:
+        if statement._distinct or statement._group_by_clauses:
             return
-        if any(
-            isinstance(found, _NOT_PLAIN)
-            or getattr(found, "is_literal", False)  # text that may be an aggregate
-            or found.__visit_name__ == "aggregate_order_by"
-            for column in statement._raw_columns
-            for found in visitors.iterate(column)
-        ):
+        if _may_count(statement):
             return
         order = self._order(scope, place)
         counts = self._counts(statement)
@@ -487,6 +507,35 @@ def _bare(element: Any) -> Any:
             element = element.element
         else:
             return element
+
+
+def _is_plain(part: Any) -> bool:
+    """Whether a comparison has nothing that may give it another meaning."""
+    return all(
+        key in ("negate", "eager_grouping", "_is_implicitly_boolean") for key in part.modifiers
+    )
+
+
+def _may_count(statement: Any) -> bool:
+    """Whether a SELECT may have an answer without any row, as with an aggregate."""
+    return bool(statement._having_criteria) or any(
+        isinstance(found, _NOT_PLAIN)
+        # Text that may be an aggregate.
+        or (getattr(found, "is_literal", False) and str(found) not in ("*", "1"))
+        or found.__visit_name__ == "aggregate_order_by"
+        for column in statement._raw_columns
+        for found in visitors.iterate(column)
+    )
+
+
+def _row_by_row(statement: Any) -> bool:
+    """Whether each row of a SELECT's answer depends on no others."""
+    return not (
+        statement._group_by_clauses
+        or statement._limit_clause is not None
+        or statement._offset_clause is not None
+        or _may_count(statement)
+    )
 
 
 def _parts(criteria: Iterable[Any]) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from rome.answers import changes_by_itself
 from rome.inserts import PlainInsert, plain_insert
 from rome.projection import Projection
 from rome.rows import NULL, pack_value
-from rome.schema import Table
+from rome.schema import Column, Table
 from rome.stores.base import Step
 from rome.values import UNKNOWN, canonical
 
@@ -277,6 +277,7 @@ class BoundPlan:
         steps: dict[int, int] = {}
         self._occurrences: list[Table] = []
         self._conditions: list[list[_Bound]] = []
+        self._reductions: list[list[list[int]]] = []
         self._tops: list[tuple[Top, list[tuple[int, bool]], list[_Bound]] | None] = []
         by_occurrence: dict[int, list[tuple[int, Condition]]] = {}
         for number, condition in enumerate(plan.conditions):
@@ -292,19 +293,51 @@ class BoundPlan:
                 constant = any(c.index and c.op == "in" for _, c in bound)
                 joined = any(c.index and c.op == "join" for _, c in bound)
                 several = self._whole_unique(tables[place], [c for _, c in bound])
-                rank = 0 if constant or several else 1 if joined else 2 if bound else 3
+                kind = 0 if constant or several else 1 if joined else 2 if bound else 3
+                # What leaves out rows of others comes before what is found by these.
+                rank = kind, not self._reductions_by(plan, place, tables, steps)
                 if best is None or rank < best[0]:
                     best = (rank, place, bound)
-                if rank == 0:
-                    break
             if best is None:
                 break
             _, place, bound = best
             remaining.remove(place)
+            self._reductions.append(self._reductions_by(plan, place, tables, steps))
             steps[place] = len(self._occurrences)
             self._occurrences.append(tables[place])
             self._conditions.append([condition for _, condition in bound])
             self._tops.append(self._top(plan, place, tables[place], dict(bound)))
+
+    @staticmethod
+    def _reductions_by(
+        plan: Plan, place: int, tables: Mapping[int, Table], steps: Mapping[int, int]
+    ) -> list[list[int]]:
+        """Earlier steps whose rows must match one of this place: step, slot, slot here."""
+        found = []
+        for condition in plan.conditions:
+            if condition.op != "join" or condition.source != place:
+                continue
+            if condition.occurrence not in steps or place not in tables:
+                continue
+            column = tables[condition.occurrence].column(condition.column)
+            own = tables[place].column(condition.other)
+            if column is not None and own is not None and _same_bytes(column, own):
+                found.append([steps[condition.occurrence], column.slot, own.slot])
+        return found
+
+    def _reduced(self, place: int, changes: Mapping[Any, Any]) -> list[list[int]]:
+        """Those that hold for the store's rows: a row of the transaction's own may match
+        what no other does."""
+        if not self._reductions[place] or not changes:
+            return self._reductions[place]
+        changed = {change.table.number for change in changes.values()}
+        if self._occurrences[place].number in changed:
+            return []
+        return [
+            reduction
+            for reduction in self._reductions[place]
+            if self._occurrences[reduction[0]].number not in changed
+        ]
 
     def _aggregate(self, plan: Plan) -> list[Any] | None:
         """What the store is asked for: slots to group by, functions and slots."""
@@ -428,12 +461,7 @@ class BoundPlan:
         if condition.source not in steps or index is None:
             return None
         other = tables[condition.source].column(condition.other)
-        if other is None or not other.binary or other.affinity == "BLOB":
-            return None
-        # Equal values must have equal bytes in both columns.
-        whole = ("INTEGER", "NUMERIC")
-        same = column.affinity == other.affinity
-        if not same and not (column.affinity in whole and other.affinity in whole):
+        if other is None or not _same_bytes(column, other):
             return None
         return _Bound(
             column.slot,
@@ -449,10 +477,17 @@ class BoundPlan:
     # ------------------------------------------------------------ steps
 
     def steps(
-        self, parameters: Sequence[Any], layout: Layout, changes: Mapping[Any, Any]
+        self,
+        parameters: Sequence[Any],
+        layout: Layout,
+        changes: Mapping[Any, Any],
+        before: int = 0,
     ) -> tuple[list[Step], bool]:
-        """What to read for these parameters, and whether the store tests every condition;
-        `changes`: rows that the transaction wrote."""
+        """What to read for these parameters, and whether the store tests every condition.
+
+        changes: rows that the transaction wrote.  before: steps of the same request before
+        these.
+        """
         steps: list[Step] = []
         told = True
         for place, table in enumerate(self._occurrences):
@@ -463,7 +498,7 @@ class BoundPlan:
                 if condition.op == "join":
                     told = False
                     if condition.index is not None:
-                        lookups.append(self._join(condition, changes))
+                        lookups.append(self._join(condition, changes, before))
                     continue
                 test = _test(condition, parameters, layout)
                 if test is None:
@@ -497,7 +532,11 @@ class BoundPlan:
                         lookups.append(["unique", index.number, [key], []])
             order, limit = self._limit(place, table, parameters, layout, changes)
             part = self.parts.get(table.number, False)
-            steps.append([table.number, lookups, filters, table.packed_fills, order, limit, part])
+            step = [table.number, lookups, filters, table.packed_fills, order, limit, part]
+            reduced = self._reduced(place, changes)
+            if reduced:
+                step += [False, [[before + first, *slots] for first, *slots in reduced]]
+            steps.append(step)
         return steps + self._whole, told
 
     @staticmethod
@@ -505,7 +544,7 @@ class BoundPlan:
         parts: list[list[bytes]] = [single.get(slot, []) for slot in slots]
         return b"".join(part[0] for part in parts) if all(len(p) == 1 for p in parts) else None
 
-    def _join(self, condition: _Bound, changes: Mapping[Any, Any]) -> list[Any]:
+    def _join(self, condition: _Bound, changes: Mapping[Any, Any], before: int) -> list[Any]:
         """A look-up by an earlier step, and by the rows that only the transaction has."""
         kind, number = condition.index or ("", 0)
         source = self._occurrences[condition.source]
@@ -515,7 +554,7 @@ class BoundPlan:
                 value = source.row(change.row)[condition.source_slot]
                 if value is not None:
                     extra.append(str(value) if kind == "row" else pack_value(value))
-        return [kind, number, False, condition.source, [condition.source_slot], extra]
+        return [kind, number, False, before + condition.source, [condition.source_slot], extra]
 
     def _limit(
         self,
@@ -538,6 +577,16 @@ class BoundPlan:
                 return [], 0
             total += values_of[0]
         return [list(part) for part in order], total
+
+
+def _same_bytes(column: Column, other: Column) -> bool:
+    """Whether equal values have equal bytes in both columns."""
+    if not column.binary or not other.binary or "BLOB" in (column.affinity, other.affinity):
+        return False
+    whole = ("INTEGER", "NUMERIC")
+    return column.affinity == other.affinity or (
+        column.affinity in whole and other.affinity in whole
+    )
 
 
 def _part(table: Table, names: set[str]) -> tuple[int, ...] | None:

@@ -499,7 +499,7 @@ class Transaction:
             self.reading_calls += 1
             steps: list[Step] = []
             for parameters in sets:
-                steps += bound.steps(parameters, call.layout, self.changes)[0]
+                steps += bound.steps(parameters, call.layout, self.changes, len(steps))[0]
             if self.aside is not None and bound.by_number:
                 aside, self.aside = self.aside, None
                 self.work.ensure([self._table(step[0]) for step in aside[0]], self.clean)

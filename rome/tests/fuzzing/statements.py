@@ -359,6 +359,8 @@ class Generator:
             return self.grouped()
         if pick < 62:
             return self.limited()
+        if pick < 74:
+            return self.matched()
         element, sources = self.joined()
         columns = [self.pick(sources)[0] for _ in range(self.rng.randint(1, 4))]
         columns = [c.label(f"x{i}") for i, c in enumerate(columns)]
@@ -373,6 +375,51 @@ class Generator:
         if self.chance(10):
             statement = statement.distinct()
         return Query(statement)
+
+    def matched(self) -> Query:
+        """Rows that must have others in other tables, and what is joined to them."""
+        made = self.rng.choice(self.schema.tables)
+        table = made.table.alias(f"m{self.rng.randrange(10**6)}")
+        first = Source(table, made.kinds, [c.name for c in made.keys])
+        conditions = [self.match([first]) for _ in range(self.rng.choice([1, 1, 2]))]
+        if self.chance(40):
+            conditions += self.predicates([first], 2)
+        element: Any = table
+        if self.chance(50):
+            element = select(table).where(*conditions).subquery(f"s{self.rng.randrange(10**6)}")
+            first, conditions = Source(element, first.kinds, first.keys), []
+        sources = [first]
+        for _ in range(self.rng.randint(0, 2)):
+            self.around = list(sources)
+            right = self.source()
+            on = self.on(sources, [right])
+            if self.chance(20):
+                on = and_(on, self.match([right] if self.chance(70) else sources))
+            element = element.join(right.element, on, isouter=self.chance(60))
+            sources.append(right)
+        self.around = []
+        if self.chance(20):
+            conditions.append(self.match(sources))
+        columns = [self.pick(sources)[0] for _ in range(self.rng.randint(1, 4))]
+        labelled = [c.label(f"x{i}") for i, c in enumerate(columns)]
+        return Query(select(*labelled).select_from(element).where(*conditions))
+
+    def match(self, sources: list[Source]) -> Any:
+        """That there is a row with an equal column in another table."""
+        inner = Generator(self.rng, self.schema, self.existing, self.depth + 1, list(sources))
+        element, own = inner.joined()
+        conditions = inner.predicates(own, 1) if self.chance(60) else []
+        if self.chance(15) and inner.depth < 2:
+            conditions.append(inner.match(own))
+        column, kind = self.pick(sources, ORDERED)
+        fitting = [s.column(n) for s in own for n, k in s.kinds.items() if k == kind]
+        plain = [s.element for s in sources]
+        if not fitting or self.chance(50):
+            on = self.on(sources, own)
+            any_row: Any = select(literal_column("1")).select_from(element)
+            return any_row.where(on, *conditions).correlate(*plain).exists()
+        wanted: Any = select(self.rng.choice(fitting)).select_from(element).where(*conditions)
+        return column.in_(wanted.correlate(*plain))
 
     def scalar(self, sources: list[Source]) -> Any:
         """A correlated count."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from rome.stores.base import (
     Step,
     Traffic,
 )
-from rome.stores.steps import Fills, column, joined, part
+from rome.stores.steps import Fills, Found, column, joined, part
 from rome.values import sort_key
 
 
@@ -127,18 +128,22 @@ class MemoryStore:
             commits = [self.database.writes.get(table, "0") for table in watched]
             if unless and commits == list(unless):
                 raise Same
-            found: list[tuple[list[bytes], Fills]] = []
+            found: list[Found] = []
+            numbers: list[list[bytes]] = []
+            for step in steps:
+                own, kept, fills = self._step(step, found)
+                numbers.append(own)
+                found.append((kept, fills))
+                _reduce(steps, found, numbers, len(found) - 1)
             taken: dict[int, set[bytes]] = {}
             answer = []
-            for step in steps:
-                numbers, kept, fills = self._step(step, found)
-                found.append((kept, fills))
-                if len(step) > 7:
+            for step, (kept, fills), own in zip(steps, found, numbers, strict=True):
+                if len(step) > 7 and step[7]:
                     answer.append(_summed_up(kept, fills, *step[7]))
                     continue
                 had = taken.setdefault(step[0], set())
                 out: Rows = []
-                for number, row in zip(numbers, kept, strict=True):
+                for number, row in zip(own, kept, strict=True):
                     if number not in had:
                         had.add(number)
                         if step[6]:
@@ -147,9 +152,7 @@ class MemoryStore:
                 answer.append(out)
             return answer, commits
 
-    def _step(
-        self, step: Step, found: list[tuple[list[bytes], Fills]]
-    ) -> tuple[list[bytes], list[bytes], Fills]:
+    def _step(self, step: Step, found: list[Found]) -> tuple[list[bytes], list[bytes], Fills]:
         table, lookups, filters, fill_list, order, limit = step[:6]
         fills: Fills = dict(fill_list)
         stored = self.database.rows.get(table, {})
@@ -334,6 +337,21 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+def _reduce(
+    steps: Sequence[Step], found: list[Found], numbers: list[list[bytes]], place: int
+) -> None:
+    """Take out of earlier steps the rows that no row of this one matches."""
+    rows_here, fills_here = found[place]
+    for other, slot, own_slot in steps[place][8] if len(steps[place]) > 8 else ():
+        values = {column(row, own_slot, fills_here) for row in rows_here} - {rows.NULL}
+        kept, fills = found[other]
+        good = [column(row, slot, fills) in values for row in kept]
+        if not all(good):
+            found[other] = list(itertools.compress(kept, good)), fills
+            numbers[other] = list(itertools.compress(numbers[other], good))
+            _reduce(steps, found, numbers, other)
 
 
 def _first(

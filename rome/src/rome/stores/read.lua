@@ -1,9 +1,10 @@
 -- Rows for one statement, in one call.  See base.py for the words of a request.
 local P = KEYS[1]
 local version, steps, watched, most, cursor, unless = unpack(cmsgpack.unpack(ARGV[1]))
-if (redis.call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
+local call, byte, sub = redis.call, string.byte, string.sub
+if (call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 -- The last commits of the tables that are watched.
-local commits = #watched > 0 and redis.call('HMGET', P .. 'writes', unpack(watched))
+local commits = #watched > 0 and call('HMGET', P .. 'writes', unpack(watched))
 if #unless > 0 then
   local same = true
   for i = 1, #unless do
@@ -13,23 +14,17 @@ if #unless > 0 then
 end
 
 local NIL = '\192'
-local byte, sub = string.byte, string.sub
 
--- The bytes of column `slot` (from 0) of a row; rows older than the column don't have it.
+-- The bytes of column `slot` (from 0) of any row; rows older than the column don't have it.
 local function slice(row, slot, fills)
   local width, high, low = byte(row, 1, 3)
   local count = high * 256 + low
   if slot >= count then return fills[slot] or NIL end
-  local base = 3 + width * count + 3
-  local first, last = 0, 0
+  local base, first, last = 6 + width * count, 0, 0
   if width == 2 then
-    if slot > 0 then
-      local a, b, c, d = byte(row, 2 + 2 * slot, 5 + 2 * slot)
-      first, last = a * 256 + b, c * 256 + d
-    else
-      local a, b = byte(row, 4, 5)
-      last = a * 256 + b
-    end
+    local a, b, c, d = byte(row, 2 + 2 * slot, 5 + 2 * slot)
+    if slot > 0 then first = a * 256 + b end
+    last = c * 256 + d
   else
     local at = 4 + 4 * slot
     local a, b, c, d = byte(row, at, at + 3)
@@ -42,11 +37,61 @@ local function slice(row, slot, fills)
   return sub(row, base + first + 1, base + last)
 end
 
--- Just these columns of a row, as a msgpack array.
-local function part(row, columns, fills)
-  local parts = {}
-  for i = 1, #columns do parts[i] = slice(row, columns[i], fills) end
-  return columns.head .. table.concat(parts)
+-- The most usual request is for one row, by its number or a unique key.  It needs nothing of
+-- what stands below, and making so many functions would take longer than the rest.
+local only = #steps == 1 and #steps[1][2] == 1 and steps[1]
+if only and not (cursor or only[7] or only[8]) then
+  local table_no, filters = only[1], only[3]
+  local kind, index, keys = unpack(only[2][1], 1, 3)
+  local simple = keys and #keys == 1 and kind ~= 'set'
+  for i = 1, #filters do simple = simple and filters[i][2] == 'in' and #filters[i][3] == 1 end
+  if simple then
+    local number, row = keys[1]
+    if kind == 'unique' then number = call('HGET', P .. 'u' .. table_no .. '.' .. index, number) end
+    if number then row = call('HGET', P .. 'r' .. table_no, number) end
+    local fills = {}
+    for _, fill in ipairs(only[4]) do fills[fill[1]] = fill[2] end
+    for i = 1, #filters do
+      row = row and slice(row, filters[i][1], fills) == filters[i][3][1] and row
+    end
+    return {'rows', row and {number, row} or {}, commits or nil}
+  end
+end
+
+-- Rows are kept as a list with fields `numbers`, `fills` and `bases`.  Much is done to them
+-- column by column: one loop over the rows for each column, so that what is the same for all
+-- rows is done once.  Calls are what costs, so these loops find a column's bytes in place.
+
+-- For each row, how many bytes stand before those of its columns.  Such a row has column
+-- `slot` if that is more than `6 + 2 * slot`; `slice` serves rows that haven't, and large
+-- ones (0).
+local function bases_of(rows)
+  local bases = rows.bases
+  if not bases then
+    bases = {}
+    for i = 1, #rows do
+      local width, high, low = byte(rows[i], 1, 3)
+      bases[i] = width == 2 and high * 512 + low * 2 + 6 or 0
+    end
+    rows.bases = bases
+  end
+  return bases
+end
+
+-- The bytes of one column of all rows.
+local function column(rows, slot)
+  local bases, fills, values = bases_of(rows), rows.fills, {}
+  local at, least, before = 2 + 2 * slot, 6 + 2 * slot, slot == 0 and 0 or 1
+  for i = 1, #rows do
+    local row, base = rows[i], bases[i]
+    if base > least then
+      local a, b, c, d = byte(row, at, at + 3)
+      values[i] = sub(row, base + (a * 256 + b) * before + 1, base + c * 256 + d)
+    else
+      values[i] = slice(row, slot, fills)
+    end
+  end
+  return values
 end
 
 -- SQLite's order of storage classes: NULL, numbers, text, blobs.
@@ -78,11 +123,13 @@ end
 
 -- Storage class and value; small numbers and text are the usual ones.
 local function decode(data)
-  local b = byte(data, 1)
+  local b, x, y = byte(data, 1, 3)
   if b <= 0x7f then return 1, b end
   if b == 0xc0 then return 0, nil end
   if b >= 0xe0 then return 1, b - 256 end
   if b >= 0xa0 and b <= 0xbf then return 2, sub(data, 2) end
+  if b == 0xcc then return 1, x end
+  if b == 0xcd then return 1, x * 256 + y end
   if b == 0xd9 then return 2, sub(data, 3) end
   if b == 0xda then return 2, sub(data, 4) end
   if b == 0xdb then return 2, sub(data, 6) end
@@ -99,208 +146,281 @@ local function less(ra, a, rb, b)
   return text_less(a, b)
 end
 
-local passes
-passes = function(row, filters, fills)
-  for i = 1, #filters do
-    local f = filters[i]
-    local op = f[2]
-    local data = op ~= 'any' and slice(row, f[1], fills)
-    if op == 'any' then
-      local branches, good = f[3], false
-      for j = 1, #branches do
-        if passes(row, branches[j], fills) then good = true; break end
-      end
-      if not good then return false end
-    elseif op == 'in' then
-      if not f.set[data] then return false end
-    elseif op == 'out' then
-      if data == NIL or f.set[data] then return false end
-    elseif op == 'not' then
-      if f.set[data] then return false end
-    elseif op == 'null' then
-      if data ~= NIL then return false end
-    elseif op == 'some' then
-      if data == NIL then return false end
-    else
-      local r, v = decode(data)
-      if r == 0 or r ~= f.rank then
-        -- Another storage class than the bound's: only the class decides.
-        if r == 0 then return false end
-        if (op == '<' or op == '<=') ~= (r < f.rank) then return false end
-      elseif op == '<' then
-        if not less(r, v, r, f.value) then return false end
-      elseif op == '<=' then
-        if less(r, f.value, r, v) then return false end
-      elseif op == '>' then
-        if not less(r, f.value, r, v) then return false end
-      elseif less(r, v, r, f.value) then return false end
-    end
-  end
-  return true
+-- Whether a value fulfils `<`, `<=`, `>` or `>=`.
+local function compared(data, op, bound_data)
+  local r, v = decode(data)
+  local bound_rank, bound = decode(bound_data)
+  if r == 0 then return false end
+  -- Of another storage class than the bound's: only the class decides.
+  if r ~= bound_rank then return (op == '<' or op == '<=') == (r < bound_rank) end
+  if op == '<' then return less(r, v, r, bound) end
+  if op == '<=' then return not less(r, bound, r, v) end
+  if op == '>' then return less(r, bound, r, v) end
+  return not less(r, v, r, bound)
 end
 
-local prepare
-prepare = function(filters)
-  for _, f in ipairs(filters) do
-    if f[2] == 'any' then
-      for _, branch in ipairs(f[3]) do prepare(branch) end
-    elseif f[2] == 'in' or f[2] == 'out' or f[2] == 'not' then
-      f.set = {}
-      for _, v in ipairs(f[3]) do f.set[v] = true end
-    elseif f[2] ~= 'null' and f[2] ~= 'some' then
-      f.rank, f.value = decode(f[3][1])
+-- The values of a filter as a set, with those of one byte as numbers too, and the lengths of
+-- the others; and what a row's value must be in the set (true) or not (nil).
+local function as_set(filter)
+  if not filter.set then
+    local op, values, set, lengths = filter[2], filter[3], {}, {}
+    if op ~= 'in' and op ~= 'not' then set[NIL], set[0xc0] = true, true end
+    for i = 1, #values do
+      local data = values[i]
+      set[data] = true
+      if #data == 1 then set[byte(data)] = true else lengths[#data] = true end
     end
+    filter.set, filter.lengths = set, lengths
+    filter.inside = (op == 'in' or op == 'null') or nil
   end
+  return filter.set, filter.lengths, filter.inside
 end
 
--- Counts, sums and extremes; nil where a sum would lose digits.
-local EXACT = 9007199254740992
-local function summed_up(rows, fills, slots, functions)
-  local groups, order = {}, {}
-  local function group(key)
-    local g = groups[key]
-    if not g then
-      g = {}
-      for j = 1, #functions do g[j] = {n = 0} end
-      groups[key] = g
-      order[#order + 1] = g
+local function compares(op) return op == '<' or op == '<=' or op == '>' or op == '>=' end
+
+-- Whether a row passes a filter.
+local function passes(row, filter, fills)
+  local op, values = filter[2], filter[3]
+  if op == 'any' then
+    for _, branch in ipairs(values) do
+      local good = true
+      for _, part in ipairs(branch) do good = good and passes(row, part, fills) end
+      if good then return true end
     end
-    return g
+    return false
   end
-  if #slots == 0 then group('') end
+  local data = slice(row, filter[1], fills)
+  if op == 'in' and #values == 1 then return data == values[1] end
+  if compares(op) then return compared(data, op, values[1]) end
+  local set, _, inside = as_set(filter)
+  return set[data] == inside
+end
+
+-- The first so many rows, as the start of a list that others are added to.
+local function begun(rows, count)
+  local kept, numbers, bases = {fills = rows.fills}, {}, {}
+  for i = 1, count do
+    kept[i], numbers[i], bases[i] = rows[i], rows.numbers[i], rows.bases[i]
+  end
+  kept.numbers, kept.bases = numbers, bases
+  return kept, numbers, bases, count
+end
+
+-- The rows that pass a filter.
+local function passing_one(rows, filter)
+  local slot, op = filter[1], filter[2]
+  local bases, numbers, fills = bases_of(rows), rows.numbers, rows.fills
+  local least, at, before = 6 + 2 * slot, 2 + 2 * slot, slot == 0 and 0 or 1
+  local set, lengths, inside
+  if op == 'any' or compares(op) then least = 1e9 else set, lengths, inside = as_set(filter) end
+  local kept, kept_numbers, kept_bases, n
   for i = 1, #rows do
-    local row = rows[i]
-    local key = ''
-    for _, slot in ipairs(slots) do key = key .. slice(row, slot, fills) end
-    local g = group(key)
-    for j, f in ipairs(functions) do
-      local name, slot, a = f[1], f[2], g[j]
-      if slot < 0 then a.n = a.n + 1
-      else
-        local data = slice(row, slot, fills)
-        if name == '' then a.best = data
-        elseif data ~= NIL then
-          a.n = a.n + 1
-          if name == 'sum' then
-            local r, v = decode(data)
-            local b = byte(data, 1)
-            -- SQLite adds doubles in a way of its own.
-            if r ~= 1 or b == 0xca or b == 0xcb then return nil end
-            a.sum = (a.sum or 0) + v
-            if math.abs(v) >= EXACT or math.abs(a.sum) >= EXACT then return nil end
-          elseif name ~= 'count' then
-            local r, v = decode(data)
-            if r == 1 and math.abs(v) >= EXACT then return nil end
-            local better = not a.best
-            if not better then
-              if name == 'min' then better = less(r, v, a.r, a.v)
-              else better = less(a.r, a.v, r, v) end
-            end
-            if better then a.best, a.r, a.v = data, r, v end
-          end
-        end
+    local row, base = rows[i], bases[i]
+    local good
+    if base > least then
+      local a, b, c, d = byte(row, at, at + 3)
+      local start, stop = (a * 256 + b) * before, c * 256 + d
+      if stop - start == 1 then good = set[byte(row, base + stop)] == inside
+      elseif lengths[stop - start] then
+        good = set[sub(row, base + start + 1, base + stop)] == inside
+      else good = not inside end
+    else
+      good = passes(row, filter, fills)
+    end
+    if kept then
+      if good then
+        n = n + 1
+        kept[n], kept_numbers[n], kept_bases[n] = row, numbers[i], base
       end
+    elseif not good then
+      kept, kept_numbers, kept_bases, n = begun(rows, i - 1)
     end
   end
-  local out = {}
-  for i, g in ipairs(order) do
-    local values = {}
-    for j, f in ipairs(functions) do
-      local name, a = f[1], g[j]
-      if name == 'count' then values[j] = cmsgpack.pack(a.n)
-      elseif name == 'sum' then
-        values[j] = a.sum and cmsgpack.pack(a.sum) or NIL
-      else values[j] = a.best or NIL end
-    end
-    out[i] = values
-  end
-  return out
+  return kept or rows
 end
 
--- Rows of one table by number, once each over all steps.
-local taken, found = {}, {}
-
-local function fetch(table_no, numbers)
-  local key = P .. 'r' .. table_no
-  if #numbers == 0 then return {} end
-  if #numbers <= 2000 then return redis.call('HMGET', key, unpack(numbers)) end
-  local rows = {}
-  for start = 1, #numbers, 2000 do
-    local stop = math.min(start + 1999, #numbers)
-    local values = redis.call('HMGET', key, unpack(numbers, start, stop))
-    for i = 1, stop - start + 1 do rows[start + i - 1] = values[i] end
+-- The rows that pass all filters but those that are done.
+local function passing(rows, filters)
+  local slow = {}
+  for i = 1, #filters do
+    local filter = filters[i]
+    if filter.done then
+    elseif filter[2] == 'any' or compares(filter[2]) then slow[#slow + 1] = filter
+    elseif #rows > 0 then rows = passing_one(rows, filter) end
+  end
+  for i = 1, #slow do
+    if #rows > 0 then rows = passing_one(rows, slow[i]) end
   end
   return rows
 end
 
-local function members(index_key, kind, keys)
-  local numbers, have = {}, {}
-  local function add(n)
-    if n and not have[n] then have[n] = true; numbers[#numbers + 1] = n end
-  end
-  if kind == 'set' and #keys == 1 then return redis.call('SMEMBERS', index_key .. ':' .. keys[1]) end
-  if kind == 'row' then
-    for _, k in ipairs(keys) do add(k) end
-  elseif kind == 'unique' then
-    for start = 1, #keys, 2000 do
-      local got = redis.call('HMGET', index_key, unpack(keys, start, math.min(start + 1999, #keys)))
-      for i = 1, math.min(2000, #keys - start + 1) do add(got[i]) end
-    end
-  else
-    for _, k in ipairs(keys) do
-      for _, n in ipairs(redis.call('SMEMBERS', index_key .. ':' .. k)) do add(n) end
+-- Just these columns of each row, as msgpack arrays.  Columns side by side are taken as one.
+local function parts_of(rows, columns)
+  local bases, fills, parts = bases_of(rows), rows.fills, {}
+  local firsts, lasts, n = {}, {}, 0
+  for _, slot in ipairs(columns) do
+    if n > 0 and slot == lasts[n] + 1 then lasts[n] = slot
+    else
+      n = n + 1
+      firsts[n], lasts[n] = slot, slot
     end
   end
-  return numbers
+  local pieces = {#columns < 16 and string.char(0x90 + #columns)
+    or struct.pack('>BH', 0xdc, #columns)}
+  for i = 1, #rows do
+    local row, base = rows[i], bases[i]
+    for j = 1, n do
+      local first, last = firsts[j], lasts[j]
+      if base > 6 + 2 * last then
+        local start, stop, a, b = 0
+        if first == last then
+          a, b, start, stop = byte(row, 2 + 2 * first, 5 + 2 * first)
+          start, stop = a * 256 + b, start * 256 + stop
+        else
+          a, b = byte(row, 2 + 2 * first, 3 + 2 * first)
+          start = a * 256 + b
+          a, b = byte(row, 4 + 2 * last, 5 + 2 * last)
+          stop = a * 256 + b
+        end
+        if first == 0 then start = 0 end
+        pieces[j + 1] = sub(row, base + start + 1, base + stop)
+      else
+        local several = {}
+        for slot = first, last do several[#several + 1] = slice(row, slot, fills) end
+        pieces[j + 1] = table.concat(several)
+      end
+    end
+    parts[i] = table.concat(pieces)
+  end
+  return parts
 end
 
--- What a join looks for: the distinct values in the rows of an earlier step.
-local function joined(source, slots, kind)
-  local keys, have = {}, {}
-  local rows = found[source]
-  for i = 1, #rows.all do
-    local data = slice(rows.all[i], slots[1], rows.fills)
-    local whole = data ~= NIL
-    for j = 2, #slots do
-      local more = slice(rows.all[i], slots[j], rows.fills)
-      if more == NIL then whole = false end
-      data = data .. more
+-- Counts, sums and extremes; nil where they can't be told.
+local EXACT = 9007199254740992
+local function summed_up(rows, slots, functions)
+  -- Sums, by group, of integers; nil where a sum would lose digits.
+  local function sums_of(rows, slot, group_of)
+    local bases, fills, sums = bases_of(rows), rows.fills, {}
+    local at, least, before = 2 + 2 * slot, 6 + 2 * slot, slot == 0 and 0 or 1
+    for i = 1, #rows do
+      local row, base = rows[i], bases[i]
+      local kind, p, q, value
+      if base > least then
+        local a, b = byte(row, at, at + 1)
+        local first = base + (a * 256 + b) * before + 1
+        kind, p, q = byte(row, first, first + 2)
+      end
+      if not kind or kind > 0xcd or kind == 0xca or kind == 0xcb then
+        local data = slice(row, slot, fills)
+        local r, v = decode(data)
+        kind = byte(data, 1)
+        -- SQLite adds doubles in a way of its own.
+        if r > 1 or kind == 0xca or kind == 0xcb then return nil end
+        value = v
+      elseif kind <= 0x7f then value = kind
+      elseif kind == 0xcc then value = p
+      elseif kind == 0xcd then value = p * 256 + q
+      elseif kind ~= 0xc0 then return nil end
+      if value then
+        local g = group_of and group_of[i] or 1
+        local sum = (sums[g] or 0) + value
+        if sum >= EXACT or sum <= -EXACT or value >= EXACT or value <= -EXACT then return nil end
+        sums[g] = sum
+      end
     end
-    if whole and not have[data] then
-      have[data] = true
-      if kind == 'row' then
-        local n = cmsgpack.unpack(data)
-        if type(n) == 'number' then keys[#keys + 1] = string.format('%.0f', n) end
-      else
-        keys[#keys + 1] = data
+    return sums
+  end
+
+  -- Least or greatest values, by group, as bytes; nil where one can't be told from another.
+  local function extremes_of(rows, slot, group_of, least)
+    local best, ranks, values = {}, {}, {}
+    for i, data in ipairs(column(rows, slot)) do
+      local g = group_of and group_of[i] or 1
+      if data ~= NIL and data ~= best[g] then
+        local r, v = decode(data)
+        if r == 1 and math.abs(v) >= EXACT then return nil end
+        local better = not best[g]
+        if not better then
+          if least then better = less(r, v, ranks[g], values[g])
+          else better = less(ranks[g], values[g], r, v) end
+        end
+        if better then best[g], ranks[g], values[g] = data, r, v end
+      end
+    end
+    return best
+  end
+
+  -- How many rows are in each group; with a slot, of those whose column isn't NULL.
+  local function counts_of(rows, slot, group_of)
+    if not group_of then
+      return {slot < 0 and #rows or #passing_one(rows, {slot, 'some', {}})}
+    end
+    local counts, values = {}, slot >= 0 and column(rows, slot)
+    for i = 1, #rows do
+      local g = group_of[i]
+      if not values or values[i] ~= NIL then counts[g] = (counts[g] or 0) + 1 end
+    end
+    return counts
+  end
+
+  -- For each row the number of its group, and the groups' first rows.
+  local function grouped(rows, slots)
+    local group_of, firsts, known, n = {}, {}, {}, 0
+    local columns = {}
+    for j, slot in ipairs(slots) do columns[j] = column(rows, slot) end
+    for i = 1, #rows do
+      local key = columns[1][i]
+      for j = 2, #columns do key = key .. columns[j][i] end
+      local g = known[key]
+      if not g then
+        n = n + 1
+        g, known[key], firsts[n] = n, n, rows[i]
+      end
+      group_of[i] = g
+    end
+    return group_of, firsts
+  end
+
+  local group_of, firsts
+  if #slots > 0 then group_of, firsts = grouped(rows, slots) end
+  local out = {}
+  for g = 1, firsts and #firsts or 1 do out[g] = {} end
+  for j, f in ipairs(functions) do
+    local name, slot = f[1], f[2]
+    if name == '' then
+      for g = 1, #out do out[g][j] = slice(firsts[g], slot, rows.fills) end
+    elseif name == 'min' or name == 'max' then
+      local best = extremes_of(rows, slot, group_of, name == 'min')
+      if not best then return nil end
+      for g = 1, #out do out[g][j] = best[g] or NIL end
+    else
+      local values, none
+      if name == 'count' then values, none = counts_of(rows, slot, group_of), 0
+      else values = sums_of(rows, slot, group_of) end
+      if not values then return nil end
+      for g = 1, #out do
+        local value = values[g] or none
+        out[g][j] = value and cmsgpack.pack(value) or NIL
       end
     end
   end
-  return keys
-end
-
-local function size(table_no, lookup)
-  if lookup[1] ~= 'set' then return #lookup.keys end
-  local total = 0
-  local key = P .. 'i' .. table_no .. '.' .. lookup[2] .. ':'
-  for _, k in ipairs(lookup.keys) do total = total + redis.call('SCARD', key .. k) end
-  return total
+  return out
 end
 
 -- The first rows in an order.  Rows equal to the last one come as well: which of them count
 -- is the caller's to say; without any order, those with the lowest numbers come first.
-local function first(rows, numbers, order, limit, fills)
+local function first(rows, order, limit)
   local places, ranks, values, m = {}, {}, {}, #order
   for i = 1, #rows do places[i] = i end
   if m == 0 then
     m = 1
     ranks[1], values[1] = {}, {}
-    for i = 1, #rows do ranks[1][i], values[1][i] = 1, tonumber(numbers[i]) end
+    for i = 1, #rows do ranks[1][i], values[1][i] = 1, tonumber(rows.numbers[i]) end
     order = {{0, false}}
   else
     for j = 1, m do
-      local slot, r, v = order[j][1], {}, {}
-      for i = 1, #rows do r[i], v[i] = decode(slice(rows[i], slot, fills)) end
+      local r, v = {}, {}
+      for i, data in ipairs(column(rows, order[j][1])) do r[i], v[i] = decode(data) end
       ranks[j], values[j] = r, v
     end
   end
@@ -323,127 +443,237 @@ local function first(rows, numbers, order, limit, fills)
   table.sort(places, function(x, y) return compare(x, y) < 0 end)
   local stop = limit
   while stop < #places and compare(places[limit], places[stop + 1]) == 0 do stop = stop + 1 end
-  local top, top_numbers = {}, {}
-  for i = 1, stop do
-    top[i], top_numbers[i] = rows[places[i]], numbers[places[i]]
-  end
-  return top, top_numbers
+  local top, numbers = {fills = rows.fills, numbers = {}}, rows.numbers
+  for i = 1, stop do top[i], top.numbers[i] = rows[places[i]], numbers[places[i]] end
+  return top
 end
 
-local answer = {'rows'}
-for number, step in ipairs(steps) do
-  local table_no, lookups, filters, fill_list, order, limit, columns = unpack(step)
-  local fills = {}
-  for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
-  prepare(filters)
+-- What each step found.
+local found = {}
+
+-- What a join looks for: the distinct values in the rows of an earlier step.
+local function joined(source, slots, kind)
+  local keys, have, n = {}, {}, 0
+  local rows = found[source]
+  local whole = column(rows, slots[1])
+  for j = 2, #slots do
+    for i, more in ipairs(column(rows, slots[j])) do
+      whole[i] = whole[i] ~= NIL and more ~= NIL and whole[i] .. more or NIL
+    end
+  end
+  for i = 1, #whole do
+    local data = whole[i]
+    if data ~= NIL and not have[data] then
+      have[data] = true
+      if kind == 'row' then
+        local class, number = decode(data)
+        data = class == 1 and string.format('%.0f', number)
+      end
+      if data then
+        n = n + 1
+        keys[n] = data
+      end
+    end
+  end
+  return keys
+end
+
+local function size(table_no, lookup)
+  if lookup[1] ~= 'set' then return #lookup.keys end
+  local total = 0
+  local key = P .. 'i' .. table_no .. '.' .. lookup[2] .. ':'
+  for _, k in ipairs(lookup.keys) do total = total + call('SCARD', key .. k) end
+  return total
+end
+
+-- Row numbers that a look-up finds, once each.
+local function members(table_no, kind, index, keys)
+  if kind == 'set' and #keys == 1 then
+    return call('SMEMBERS', P .. 'i' .. table_no .. '.' .. index .. ':' .. keys[1])
+  end
+  if kind == 'row' and #keys < 2 then return keys end
+  local numbers, have, count = {}, {}, 0
+  local function add(list)
+    for i = 1, #list do
+      local n = list[i]
+      if n and not have[n] then
+        have[n] = true
+        count = count + 1
+        numbers[count] = n
+      end
+    end
+  end
+  if kind == 'row' then
+    add(keys)
+  elseif kind == 'unique' then
+    local key = P .. 'u' .. table_no .. '.' .. index
+    for start = 1, #keys, 2000 do
+      add(call('HMGET', key, unpack(keys, start, math.min(start + 1999, #keys))))
+    end
+  else
+    local key = P .. 'i' .. table_no .. '.' .. index .. ':'
+    for i = 1, #keys do add(call('SMEMBERS', key .. keys[i])) end
+  end
+  return numbers
+end
+
+-- The rows with these numbers that there are.
+local function fetch(table_no, numbers)
+  local key, count = P .. 'r' .. table_no, #numbers
+  local rows = {}
+  if count > 0 and count <= 2000 then rows = call('HMGET', key, unpack(numbers))
+  else
+    for start = 1, count, 2000 do
+      local stop = math.min(start + 1999, count)
+      local values = call('HMGET', key, unpack(numbers, start, stop))
+      for i = 1, stop - start + 1 do rows[start + i - 1] = values[i] end
+    end
+  end
+  rows.numbers = numbers
+  for i = 1, count do
+    if not rows[i] then
+      -- Some are missing.
+      local kept, kept_numbers = {}, {}
+      for j = 1, count do
+        if rows[j] then
+          kept[#kept + 1], kept_numbers[#kept_numbers + 1] = rows[j], numbers[j]
+        end
+      end
+      kept.numbers = kept_numbers
+      return kept
+    end
+  end
+  return rows
+end
+
+-- Rows from a list of numbers and rows by turns.
+local function paired(list)
+  local rows, numbers = {}, {}
+  for i = 1, #list, 2 do
+    local n = (i + 1) / 2
+    numbers[n], rows[n] = list[i], list[i + 1]
+  end
+  rows.numbers = numbers
+  return rows
+end
+
+-- All rows of a table, or one page of one that is too large for one call; nil: too many.
+local function whole_table(table_no)
+  local key = P .. 'r' .. table_no
+  if cursor then
+    local page = call('HSCAN', key, cursor, 'COUNT', math.ceil(most / 4))
+    cursor = page[1]
+    return paired(page[2])
+  end
+  if call('HLEN', key) > most then return nil end
+  return paired(call('HGETALL', key))
+end
+
+-- The numbers that the best of a step's look-ups finds; nil: it has none.  Filters that say
+-- no more than the look-up are done.
+local function looked_up(table_no, lookups, filters)
+  if #lookups == 0 then return nil end
   local best, best_size
   local sets = {}
-  for _, lookup in ipairs(lookups) do
-    lookup.keys = lookup[3] or joined(lookup[4] + 1, lookup[5], lookup[1])
-    if not lookup[3] then
+  for i = 1, #lookups do
+    local lookup = lookups[i]
+    lookup.keys = lookup[3]
+    if not lookup.keys then
+      lookup.keys = joined(lookup[4] + 1, lookup[5], lookup[1])
       for _, k in ipairs(lookup[6] or {}) do lookup.keys[#lookup.keys + 1] = k end
     elseif lookup[1] == 'set' and #lookup.keys == 1 then
       sets[#sets + 1] = lookup
     end
-    local n = size(table_no, lookup)
+    local n = #lookups > 1 and size(table_no, lookup) or 0
     if not best or n < best_size then best, best_size = lookup, n end
   end
-  local numbers, rows
-  -- Filters that say what the look-up says already are done.
   local function done(lookup)
     if lookup[3] then
       for _, place in ipairs(lookup[4]) do filters[place + 1].done = true end
     end
   end
-  if best and #sets > 1 and best_size > 8 and best[1] == 'set' and #best.keys == 1 and best[3] then
+  if #sets > 1 and best_size > 8 and best[1] == 'set' and #best.keys == 1 and best[3] then
     local keys = {}
     for i, lookup in ipairs(sets) do
       keys[i] = P .. 'i' .. table_no .. '.' .. lookup[2] .. ':' .. lookup.keys[1]
       done(lookup)
     end
-    numbers = redis.call('SINTER', unpack(keys))
-  elseif best then
-    numbers = members(P .. (best[1] == 'unique' and 'u' or 'i') .. table_no .. '.' .. best[2],
-                      best[1], best.keys)
-    done(best)
+    return call('SINTER', unpack(keys)), 'set'
   end
-  local tests = {}
+  done(best)
+  return members(table_no, best[1], best[2], best.keys), best[1]
+end
+
+-- The values of a step that asks only for numbers of rows, if no row needs to be looked at.
+local function counted(table_no, filters, numbers, kind, sums)
+  if #sums[1] > 0 or (numbers and kind ~= 'set') then return nil end
+  for _, f in ipairs(sums[2]) do
+    if f[1] ~= 'count' or f[2] >= 0 then return nil end
+  end
   for _, f in ipairs(filters) do
-    if not f.done then tests[#tests + 1] = f end
+    if not f.done then return nil end
   end
-  local counted = step[8] and #tests == 0 and #step[8][1] == 0
-  if counted then
-    for _, f in ipairs(step[8][2]) do
-      if f[1] ~= 'count' or f[2] >= 0 then counted = false end
+  local n = cmsgpack.pack(numbers and #numbers or call('HLEN', P .. 'r' .. table_no))
+  local values = {}
+  for i = 1, #sums[2] do values[i] = n end
+  return {values}
+end
+
+-- Takes out of earlier steps the rows that no row of this one matches.
+local function reduce(number)
+  for _, r in ipairs(steps[number][9] or {}) do
+    local place = r[1] + 1
+    local rows = passing_one(found[place], {r[2], 'in', joined(number, {r[3]})})
+    if #rows < #found[place] then
+      found[place] = rows
+      reduce(place)
     end
   end
-  if counted then
-    -- Only the number of rows is asked for, and no row needs to be looked at.
-    local n = numbers and #numbers or redis.call('HLEN', P .. 'r' .. table_no)
-    if not best or best[1] == 'set' then
-      local values = {}
-      for i = 1, #step[8][2] do values[i] = cmsgpack.pack(n) end
-      answer[number + 1] = {values}
-    else
-      counted = false
-    end
+end
+
+local answer = {'rows'}
+for number, step in ipairs(steps) do
+  local table_no, lookups, filters, fills, order, limit = unpack(step, 1, 6)
+  local sums = step[8]
+  local numbers, kind = looked_up(table_no, lookups, filters)
+  local values = sums and counted(table_no, filters, numbers, kind, sums)
+  if not values then
+    if numbers and #numbers > most then return {'large'} end
+    local rows
+    if numbers then rows = fetch(table_no, numbers) else rows = whole_table(table_no) end
+    if not rows then return {'large'} end
+    rows.fills = {}
+    for _, f in ipairs(fills) do rows.fills[f[1]] = f[2] end
+    rows = passing(rows, filters)
+    if limit > 0 and #rows > limit then rows = first(rows, order, limit) end
+    found[number] = rows
+    reduce(number)
+    values = sums and (summed_up(rows, sums[1], sums[2]) or {'no'})
   end
-  if not counted then
-  if numbers then
-    if #numbers > most then return {'large'} end
-    rows = fetch(table_no, numbers)
-  elseif cursor then
-    -- One page of a table that is too large for one call.
-    local page = redis.call('HSCAN', P .. 'r' .. table_no, cursor, 'COUNT', math.ceil(most / 4))
-    cursor = page[1]
-    numbers, rows = {}, {}
-    for i = 1, #page[2], 2 do
-      local n = (i + 1) / 2
-      numbers[n], rows[n] = page[2][i], page[2][i + 1]
-    end
-  else
-    if redis.call('HLEN', P .. 'r' .. table_no) > most then return {'large'} end
-    local all = redis.call('HGETALL', P .. 'r' .. table_no)
-    numbers, rows = {}, {}
-    for i = 1, #all, 2 do
-      local n = (i + 1) / 2
-      numbers[n], rows[n] = all[i], all[i + 1]
-    end
-  end
-  local kept, kept_numbers = {}, {}
-  for i = 1, #numbers do
-    local row = rows[i]
-    if row and (#tests == 0 or passes(row, tests, fills)) then
-      kept[#kept + 1] = row
-      kept_numbers[#kept_numbers + 1] = numbers[i]
-    end
-  end
-  if limit and limit > 0 and #kept > limit then
-    kept, kept_numbers = first(kept, kept_numbers, order, limit, fills)
-  end
-  found[number] = {all = kept, fills = fills}
-  if step[8] then
-    answer[number + 1] = summed_up(kept, fills, step[8][1], step[8][2]) or {'no'}
-  else
-    local had = taken[table_no]
-    if not had then had = {}; taken[table_no] = had end
-    if columns then
-      columns.head = #columns < 16 and string.char(0x90 + #columns)
-        or struct.pack('>BH', 0xdc, #columns)
-    end
-    local out = {}
-    for i = 1, #kept do
-      local n = kept_numbers[i]
-      if not had[n] then
-        had[n] = true
-        out[#out + 1] = n
-        out[#out + 1] = columns and part(kept[i], columns, fills) or kept[i]
+  answer[number + 1] = values
+end
+
+-- Rows of one table come once each over all steps.
+local times, taken = {}, {}
+for _, step in ipairs(steps) do times[step[1]] = (times[step[1]] or 0) + 1 end
+for number, step in ipairs(steps) do
+  if not step[8] then
+    local rows, columns = found[number], step[7]
+    local parts, numbers = columns and parts_of(rows, columns) or rows, rows.numbers
+    local had = times[step[1]] > 1 and (taken[step[1]] or {})
+    if had then taken[step[1]] = had end
+    local out, n = {}, 0
+    for i = 1, #rows do
+      local row_number = numbers[i]
+      if not had or not had[row_number] then
+        if had then had[row_number] = true end
+        out[n + 1], out[n + 2] = row_number, parts[i]
+        n = n + 2
       end
     end
     answer[number + 1] = out
   end
-  end
 end
-if commits then answer[#answer + 1] = commits end
+if commits then answer[#steps + 2] = commits end
 if cursor then answer[#answer + 1] = cursor end
 return answer
