@@ -40,7 +40,7 @@ class Database:
         self.store.commit(Commit(version=self.version, writes=list(writes), **parts))
 
     def read(self, *steps: list[Any]) -> list[dict[int, Any]]:
-        answer, _ = self.store.read(self.version, [list(step) for step in steps])
+        answer, _, _ = self.store.read(self.version, [list(step) for step in steps])
         return [
             {
                 int(number): tuple(rows.decode(row))
@@ -231,7 +231,7 @@ def test_lookups_and_filters_hold_together(filled: Database) -> None:
 
 
 def test_columns_only(filled: Database) -> None:
-    answer, _ = filled.store.read(filled.version, [step([("row", 0, ["4"])], columns=[0, 3])])
+    answer, _, _ = filled.store.read(filled.version, [step([("row", 0, ["4"])], columns=[0, 3])])
     number, row = answer[0]
     assert int(number) == 4
     assert unpackb(row) == [4, 2.5]
@@ -339,14 +339,14 @@ def test_columns_younger_than_rows(database: Database) -> None:
     assert database.numbers(filters=[(3, "null", [])], fills=fills) == []
     assert database.numbers(filters=[(3, "null", [])]) == [1]
     assert database.numbers(order=[[3, True]], limit=1, fills=fills) == [1]
-    answer, _ = database.store.read(
+    answer, _, _ = database.store.read(
         database.version, [step([("row", 0, ["1"])], columns=[0, 3], fills=fills)]
     )
     assert unpackb(answer[0][1]) == [1, 99]
 
 
 def groups(database: Database, slots: Any, functions: Any, **parts: Any) -> Any:
-    answer, _ = database.store.read(database.version, [[*step(**parts), [slots, functions]]])
+    answer, _, _ = database.store.read(database.version, [[*step(**parts), [slots, functions]]])
     if answer[0] and answer[0][0] == b"no":
         return "no"
     found: list[Any] = list(answer[0])
@@ -455,7 +455,7 @@ def test_refused_commit_does_nothing(
 
 
 def test_what_may_be(filled: Database) -> None:
-    _, commits = filled.store.read(filled.version, [], [T, U])
+    _, commits, _ = filled.store.read(filled.version, [], [T, U])
     assert len(commits[0]) == 32 and commits[1] == "0"
     filled.commit(
         insert(9, 9, "n", 1, 1),
@@ -492,17 +492,17 @@ def test_a_commit_that_is_sent_twice_is_done_once(filled: Database) -> None:
     for _ in range(2):
         filled.commit(change, token=token)
     assert filled.read(step([("row", 0, ["1"])]))[0][1][3] == 11
-    _, commits = filled.store.read(filled.version, [], [T, U])
+    _, commits, _ = filled.store.read(filled.version, [], [T, U])
     assert commits == [token, "0"]
 
 
 def test_rows_that_did_not_change_are_not_sent(filled: Database) -> None:
-    rows, commits = filled.store.read(filled.version, [step()], [T, U])
+    rows, commits, _ = filled.store.read(filled.version, [step()], [T, U])
     assert rows[0]
     with pytest.raises(Same):
         filled.store.read(filled.version, [step()], [T, U], commits)
     filled.commit(write("update", 1, checks=[], deltas=[[3, key(11)]]))
-    changed, later = filled.store.read(filled.version, [step()], [T, U], commits)
+    changed, later, _ = filled.store.read(filled.version, [step()], [T, U], commits)
     assert changed[0] and later[0] != commits[0] and later[1] == commits[1]
 
 
@@ -630,7 +630,7 @@ def test_redis_answers_as_memory_does(
         answer = [sorted(part.items()) for part in database.read(wanted, joined)]
         matched = reduced(step([("set", 1, False, 0, [1], [])], filters, table=U), [0, 1, 0])
         answer += [sorted(part.items()) for part in database.read(step(table=U), matched)]
-        some, _ = store.read(database.version, [step(**parts, columns=columns)])
+        some, _, _ = store.read(database.version, [step(**parts, columns=columns)])
         few = sorted(zip(some[0][::2], map(unpackb, some[0][1::2]), strict=True))
         functions = [["count", -1], ["count", 2], ["min", 2], ["max", 2]]
         sums = [

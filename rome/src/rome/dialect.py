@@ -286,6 +286,8 @@ class RomeDialect(SQLiteDialect):
         common: dict[str, Any] = {
             "foreign_keys": options.flag("foreign_keys", True),
             "serializable": options.flag("serializable", False),
+            "answers": options.flag("answers", True),
+            "foresight": options.flag("foresight", True),
         }
         common |= self._store(url, database, options)
         options.done()
@@ -410,8 +412,9 @@ class Options:
         """Refuse what nobody asked for."""
         if self._query:
             raise ValueError(
-                f"unknown option {min(self._query)}: the options are connect_timeout, fresh,"
-                " foreign_keys, page, patience, serializable, tag, timeout, tls_ca, wait"
+                f"unknown option {min(self._query)}: the options are answers,"
+                " connect_timeout, foresight, foreign_keys, fresh, page, patience, serializable,"
+                " tag, timeout, tls_ca, wait"
             )
 
 

@@ -31,6 +31,7 @@ from rome.errors import (
     ProgrammingError,
     Warning,  # noqa: A004 - the name is PEP 249's
 )
+from rome.foresight import Foresight
 from rome.ids import Ids
 from rome.plan import Layout, Plan, TextPlan
 from rome.stores.base import Store
@@ -104,6 +105,7 @@ class Shared:
         self.ids = Ids()
         self.catalogue = Catalogue(self.ids)
         self.answers = Answers()
+        self.foresight = Foresight()
         self.texts: dict[str, Plan] = {}  # of statements that are only known as text
 
 
@@ -134,14 +136,16 @@ def connect(
     shared: Shared,
     foreign_keys: bool = True,
     serializable: bool = False,
-    autocommit: bool = False,
+    answers: bool = True,
+    foresight: bool = True,
 ) -> Connection:
     """A connection to a database.
 
     `store` makes its connection to the key/value store; `shared` is the same for all
-    connections to one database.
+    connections to one database.  `answers`: use those that the process has again while they
+    are right; `foresight`: read what will follow together with a statement.
     """
-    return Connection(store(), shared, foreign_keys, serializable, autocommit)
+    return Connection(store(), shared, foreign_keys, serializable, answers, foresight)
 
 
 class Connection:
@@ -164,15 +168,22 @@ class Connection:
         shared: Shared,
         foreign_keys: bool,
         serializable: bool,
-        autocommit: bool,
+        answers: bool,
+        foresight: bool,
     ) -> None:
         self.store = store
-        self.autocommit = autocommit
+        self.autocommit = False
         self.closed = False
         self.shared = shared
         self.catalogue = shared.catalogue
         self.transaction = Transaction(
-            store, shared.catalogue, shared.ids, shared.answers, foreign_keys, serializable
+            store,
+            shared.catalogue,
+            shared.ids,
+            shared.answers if answers else None,
+            shared.foresight if foresight else None,
+            foreign_keys,
+            serializable,
         )
 
     def cursor(self) -> Cursor:

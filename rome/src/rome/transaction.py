@@ -33,12 +33,13 @@ from rome.errors import (
     OperationalError,
 )
 from rome.foreign_keys import ForeignKeys
+from rome.foresight import Foreseen, Foresight, Reading, memorable
 from rome.ids import Ids
 from rome.inserts import PlainInsert
 from rome.plan import BoundPlan, Layout, Plan, TextPlan
 from rome.rows import unpack_value
 from rome.schema import Table
-from rome.stores.base import Changed, Commit, Duplicate, Same, SchemaChanged, Step, Store
+from rome.stores.base import Changed, Commit, Duplicate, Read, Same, SchemaChanged, Step, Store
 from rome.values import sort_key
 from rome.workspace import Touch, Workspace
 
@@ -68,6 +69,8 @@ class Call:
     layout: Layout
     taken: list[tuple[int, int, int]] = field(default_factory=list)  # table, first, count
     replaying: bool = False
+    read: bool = False  # whether it needed rows of the store
+    asked: bool = False  # whether it had to ask for them itself
     given: int = 0
     savepoint: tuple[str, str] | None = None
     outcome: Any = None
@@ -81,7 +84,8 @@ class Transaction:
         store: Store,
         catalogue: Catalogue,
         ids: Ids,
-        answers: Answers,
+        answers: Answers | None = None,
+        foresight: Foresight | None = None,
         foreign_keys: bool = True,
         serializable: bool = False,
     ) -> None:
@@ -89,6 +93,7 @@ class Transaction:
         self.catalogue = catalogue
         self.ids = ids
         self.answers = answers
+        self.foresight = foresight
         self.check_foreign_keys = foreign_keys
         self.serializable = serializable
         self.replays = 0
@@ -116,6 +121,11 @@ class Transaction:
         self.relied: dict[int, set[int] | None] = {}  # None: on every column
         self.assigned: dict[int, set[int]] = {}
         self.seen_writes: dict[int, str] = {}
+        # Rows for statements that may follow, by statement; and for those that foresaw any:
+        # how many, and how many were used.
+        self.ahead: dict[str, list[Foreseen]] = {}
+        self.foresaw: dict[str, list[int]] = {}
+        self._unread: Call | None = None  # the running statement, until it has read
         self.reading_calls = 0
 
     # ------------------------------------------------------------ statements
@@ -242,6 +252,7 @@ class Transaction:
     def _run_once(self, call: Call) -> Result:
         plan = call.plan
         bound = plan.bound
+        self._unread = call
         if bound is None or bound.schema is not self.schema:
             bound = plan.bind(self.schema, self.work, call.sql, self.clean)
         if bound.made_for is not self.work:
@@ -268,9 +279,9 @@ class Transaction:
                 self._lock(bound)
             return self._evaluated(call, parameters)
         key = None
-        if bound.repeatable and self.answers.capacity and not self.serializable:
+        if bound.repeatable and self.answers is not None and not self.serializable:
             key = key_of(bound.schema, call.sql, parameters)
-        kept = self.answers.get(key) if key is not None else None
+        kept = self.answers.get(key) if self.answers is not None and key is not None else None
         if self._known(steps):
             self._unload()
             self.work.ensure(bound.tables, self.clean)
@@ -281,7 +292,7 @@ class Transaction:
         self.reading_calls += 1
         result: Result
         try:
-            found, commits = self._read(steps, bound.numbers if key is not None else (), kept)
+            found, commits, _ = self._read(steps, bound.numbers if key is not None else (), kept)
         except Same:
             if kept is None:
                 raise
@@ -300,7 +311,7 @@ class Transaction:
             self.work.ensure(bound.tables, self.clean)
             self._bring_in(steps, found)
             result = Result(*self.work.query(call.sql, parameters), -1, None)
-        if key is not None:
+        if self.answers is not None and key is not None:
             self.answers.put(key, result, found, commits)
         return result
 
@@ -353,7 +364,7 @@ class Transaction:
         whole, steps = steps, [[*steps[0][:6], False, asked]]
         result: Result
         try:
-            found, commits = self._read(steps, bound.numbers if key is not None else (), kept)
+            found, commits, _ = self._read(steps, bound.numbers if key is not None else (), kept)
         except Same:
             if kept is None:
                 raise
@@ -370,7 +381,7 @@ class Transaction:
             # GROUP BY, in the order that SQLite gives.
             rows.sort(key=lambda row: [sort_key(value) for value in row])
         result = Result(rows, self.work.description(call.sql), -1, None)
-        if key is not None:
+        if self.answers is not None and key is not None:
             self.answers.put(key, result, [], commits)
         return result
 
@@ -379,26 +390,111 @@ class Transaction:
         steps: Sequence[Step],
         watched: Sequence[int] = (),
         kept: Answer | None = None,
-    ) -> tuple[list[list[bytes]], list[str]]:
+    ) -> Read:
         """Rows by step, and the last commits of the tables `watched`; raises Same if `kept`
         is the answer still."""
+        call, self._unread = self._unread, None
+        unless = kept.commits if kept else ()
         if self.serializable:
-            watched = [step[0] for step in steps]
+            return self._read_watching(steps)
+        others: list[tuple[str, list[Step]]] = []
+        if call is not None and self.foresight is not None and not call.replaying:
+            call.read = True
+            foreseen = self._foreseen(call.sql, steps)
+            if foreseen is not None:
+                commits = [foreseen.commits.get(table, "") for table in watched]
+                if kept and tuple(commits) == kept.commits:
+                    raise Same
+                return Read(foreseen.found, commits, [])
+            call.asked = True
+            others = [] if call.many else self._to_follow(call, steps, self.foresight)
+            if others:
+                tables = [step[0] for _, request in others for step in request]
+                watched = [*watched, *(set(tables) - set(watched))]
+                unless = ()
         trips = self.store.traffic.round_trips
-        found, commits = self.store.read(
-            self.schema.version, steps, watched, kept.commits if kept else ()
+        read = self.store.read(
+            self.schema.version, steps, watched, unless, [request for _, request in others]
         )
-        if self.serializable:
-            for table, commit in zip(watched, commits, strict=True):
-                self._saw(table, commit)
         if self.store.traffic.round_trips > trips + 1:
             self.reading_calls += 1  # page by page, so not as of one moment
-        return found, commits
+        if others and call is not None:
+            commits_now = dict(zip(watched, read.commits, strict=True))
+            for (sql, request), found in zip(others, read.others, strict=False):
+                if len(found) == len(request):
+                    foreseen = Foreseen(request, found, commits_now, call.sql)
+                    self.ahead.setdefault(sql, []).append(foreseen)
+            self.foresaw.setdefault(call.sql, [0, 0])[0] += len(others)
+        return read
+
+    def _read_watching(self, steps: Sequence[Step]) -> Read:
+        """What a serializable transaction reads, it remembers."""
+        watched = [step[0] for step in steps]
+        trips = self.store.traffic.round_trips
+        read = self.store.read(self.schema.version, steps, watched)
+        for table, commit in zip(watched, read.commits, strict=True):
+            self._saw(table, commit)
+        if self.store.traffic.round_trips > trips + 1:
+            self.reading_calls += 1
+        return read
+
+    def _foreseen(self, sql: str, steps: Sequence[Step]) -> Foreseen | None:
+        """Rows for just these steps that came with an earlier statement."""
+        waiting = self.ahead.get(sql, [])
+        for place, foreseen in enumerate(waiting):
+            if foreseen.steps == steps:
+                del waiting[place]
+                self.foresaw[foreseen.source][1] += 1
+                return foreseen if foreseen.fresh else None
+        return None
+
+    def _to_follow(
+        self, call: Call, steps: Sequence[Step], foresight: Foresight
+    ) -> list[tuple[str, list[Step]]]:
+        """Statements that will follow, with their steps."""
+        found: list[tuple[str, list[Step]]] = []
+        first = call.parameters[0] if call.parameters else ()
+        for expected, parameters in foresight.expected(call.sql, first):
+            bound = expected.plan.bound
+            if bound is None or bound.schema is not self.work.schema:
+                continue
+            request = self._request_of(bound, parameters, expected.layout)
+            # Who reads the same again wants to see what has changed.
+            if request and request != steps and (expected.sql, request) not in found:
+                found.append((expected.sql, request))
+        return found
+
+    def _request_of(
+        self, bound: BoundPlan, parameters: Sequence[Any], layout: Layout
+    ) -> list[Step]:
+        """The steps that a statement would read."""
+        steps, told = bound.steps(parameters, layout, self.changes)
+        if told and bound.aggregate is not None and not bound.locks and self._untouched(bound):
+            asked = bound.summed_up(parameters, layout)
+            if asked is not None:
+                return [[*steps[0][:6], False, asked]]
+        return steps
+
+    def _learn(self, foresight: Foresight) -> None:
+        """Remember which statements have followed which."""
+        if self.calls[0].replaying:
+            return
+        readings: list[tuple[Call, Reading]] = []
+        for call in self.calls:
+            if not call.read:
+                continue
+            given = call.parameters[0] if call.parameters else ()
+            if call.many or isinstance(call.plan, TextPlan) or not memorable(given):
+                break
+            readings.append((call, Reading(call.sql, tuple(given), call.plan, call.layout)))
+        later = [reading for _, reading in readings]
+        for place, (call, reading) in enumerate(readings, 1):
+            if call.asked:
+                foresight.learn(reading, later[place:], *self.foresaw.get(call.sql, (0, 0)))
 
     def read_again(self, step: Step) -> list[bytes]:
         """The rows of a step alone."""
-        found, _ = self.store.read(self.schema.version, [step])
-        return found[0]
+        return self.store.read(self.schema.version, [step]).rows[0]
 
     def _saw(self, table: int, commit: str) -> None:
         """A serializable transaction has read a table as this commit had left it."""
@@ -417,7 +513,7 @@ class Transaction:
 
     def fetch_more(self, steps: Sequence[Step]) -> list[list[bytes]]:
         """The rows of these steps, beside those that are here."""
-        found, _ = self._read(steps)
+        found = self._read(steps).rows
         self._bring_in(steps, found)
         return found
 
@@ -799,7 +895,7 @@ class Transaction:
             return True
         asked = [*steps, *parents]
         watched = [step[0] for step in asked] if self.serializable else ()
-        answer, commits = self.store.read(self.schema.version, asked, watched)
+        answer, commits, _ = self.store.read(self.schema.version, asked, watched)
         for place, commit in enumerate(commits):
             # A key that is taken, or a parent that is missing, is an answer to the application.
             if bool(answer[place]) == (place < len(steps)):
@@ -856,6 +952,8 @@ class Transaction:
 
     def rollback(self) -> None:
         """Forget everything; costs no round trip."""
+        if self.calls and self.foresight is not None and not self.serializable:
+            self._learn(self.foresight)
         self.work.end()
         self._forget()
 

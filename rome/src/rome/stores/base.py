@@ -44,7 +44,7 @@ NULL, in its own slot.  A store may ignore that.  Where it doesn't, later steps 
 what is left; and where rows of a step are left out so, those of the steps before it that
 it has such parts for may go as well.
 
-The answer has, for each step, `[row number, row, ...]`; a row that an earlier step has
+An answer has, for each step, `[row number, row, ...]`; a row that an earlier step has
 given for the same table isn't given again.
 """
 
@@ -52,7 +52,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Step = list[Any]
 Rows = list[bytes]
@@ -65,6 +65,14 @@ class Traffic:
     round_trips: int = 0
     sent: int = 0
     received: int = 0
+
+
+class Read(NamedTuple):
+    """Rows by step, the last commits of tables, and the rows of other requests."""
+
+    rows: list[Rows]
+    commits: list[str]
+    others: list[list[Rows]]
 
 
 class SchemaChanged(Exception):
@@ -143,10 +151,15 @@ class Store(Protocol):
         steps: Sequence[Step],
         watched: Sequence[int] = (),
         unless: Sequence[str] = (),
-    ) -> tuple[list[Rows], list[str]]:
+        others: Sequence[Sequence[Step]] = (),
+    ) -> Read:
         """Rows by step, and the last commits of the tables `watched`.
 
-        Raises SchemaChanged, and Same if those commits are the ones in `unless`.
+        `others` are the steps of other requests, answered at the same moment; a store may
+        leave them out, or give an empty list for one of them.
+
+        Raises SchemaChanged, and Same if those commits are the ones in `unless`: then the
+        others aren't read either.
         """
 
     def commit(self, commit: Commit) -> None:

@@ -14,6 +14,7 @@ from rome.stores.base import (
     Commit,
     Duplicate,
     NotEmpty,
+    Read,
     Rows,
     Same,
     SchemaChanged,
@@ -121,36 +122,41 @@ class MemoryStore:
         steps: Sequence[Step],
         watched: Sequence[int] = (),
         unless: Sequence[str] = (),
-    ) -> tuple[list[Rows], list[str]]:
+        others: Sequence[Sequence[Step]] = (),
+    ) -> Read:
         self._trip()
         with self.database.lock:
             self._check(version)
             commits = [self.database.writes.get(table, "0") for table in watched]
             if unless and commits == list(unless):
                 raise Same
-            found: list[Found] = []
-            numbers: list[list[bytes]] = []
-            for step in steps:
-                own, kept, fills = self._step(step, found)
-                numbers.append(own)
-                found.append((kept, fills))
-                _reduce(steps, found, numbers, len(found) - 1)
-            taken: dict[int, set[bytes]] = {}
-            answer = []
-            for step, (kept, fills), own in zip(steps, found, numbers, strict=True):
-                if len(step) > 7 and step[7]:
-                    answer.append(_summed_up(kept, fills, *step[7]))
-                    continue
-                had = taken.setdefault(step[0], set())
-                out: Rows = []
-                for number, row in zip(own, kept, strict=True):
-                    if number not in had:
-                        had.add(number)
-                        if step[6]:
-                            row = part(row, step[6], fills)
-                        out += (number, row)
-                answer.append(out)
-            return answer, commits
+            answer, *more = [self._answer(request) for request in (steps, *others)]
+            return Read(answer, commits, more)
+
+    def _answer(self, steps: Sequence[Step]) -> list[Rows]:
+        found: list[Found] = []
+        numbers: list[list[bytes]] = []
+        for step in steps:
+            own, kept, fills = self._step(step, found)
+            numbers.append(own)
+            found.append((kept, fills))
+            _reduce(steps, found, numbers, len(found) - 1)
+        taken: dict[int, set[bytes]] = {}
+        answer = []
+        for step, (kept, fills), own in zip(steps, found, numbers, strict=True):
+            if len(step) > 7 and step[7]:
+                answer.append(_summed_up(kept, fills, *step[7]))
+                continue
+            had = taken.setdefault(step[0], set())
+            out: Rows = []
+            for number, row in zip(own, kept, strict=True):
+                if number not in had:
+                    had.add(number)
+                    if step[6]:
+                        row = part(row, step[6], fills)
+                    out += (number, row)
+            answer.append(out)
+        return answer
 
     def _step(self, step: Step, found: list[Found]) -> tuple[list[bytes], list[bytes], Fills]:
         table, lookups, filters, fill_list, order, limit = step[:6]

@@ -1,6 +1,6 @@
--- Rows for one statement, in one call.  See base.py for the words of a request.
+-- Rows for statements, in one call.  See base.py for the words of a request.
 local P = KEYS[1]
-local version, steps, watched, most, cursor, unless = unpack(cmsgpack.unpack(ARGV[1]))
+local version, requests, watched, most, cursor, unless = unpack(cmsgpack.unpack(ARGV[1]))
 local call, byte, sub = redis.call, string.byte, string.sub
 if (call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 -- The last commits of the tables that are watched.
@@ -39,7 +39,8 @@ end
 
 -- The most usual request is for one row, by its number or a unique key.  It needs nothing of
 -- what stands below, and making so many functions would take longer than the rest.
-local only = #steps == 1 and #steps[1][2] == 1 and steps[1]
+local steps = requests[1] or {}
+local only = #requests == 1 and #steps == 1 and #steps[1][2] == 1 and steps[1]
 if only and not (cursor or only[7] or only[8]) then
   local table_no, filters = only[1], only[3]
   local kind, index, keys = unpack(only[2][1], 1, 3)
@@ -54,7 +55,7 @@ if only and not (cursor or only[7] or only[8]) then
     for i = 1, #filters do
       row = row and slice(row, filters[i][1], fills) == filters[i][3][1] and row
     end
-    return {'rows', row and {number, row} or {}, commits or nil}
+    return {'rows', {{row and {number, row} or {}}}, commits, '0'}
   end
 end
 
@@ -631,49 +632,61 @@ local function reduce(number)
   end
 end
 
-local answer = {'rows'}
-for number, step in ipairs(steps) do
-  local table_no, lookups, filters, fills, order, limit = unpack(step, 1, 6)
-  local sums = step[8]
-  local numbers, kind = looked_up(table_no, lookups, filters)
-  local values = sums and counted(table_no, filters, numbers, kind, sums)
-  if not values then
-    if numbers and #numbers > most then return {'large'} end
-    local rows
-    if numbers then rows = fetch(table_no, numbers) else rows = whole_table(table_no) end
-    if not rows then return {'large'} end
-    rows.fills = {}
-    for _, f in ipairs(fills) do rows.fills[f[1]] = f[2] end
-    rows = passing(rows, filters)
-    if limit > 0 and #rows > limit then rows = first(rows, order, limit) end
-    found[number] = rows
-    reduce(number)
-    values = sums and (summed_up(rows, sums[1], sums[2]) or {'no'})
+-- The answer to one request; nil: it would have to look at too many rows.
+local function answered()
+  local answer = {}
+  for number, step in ipairs(steps) do
+    local table_no, lookups, filters, fills, order, limit = unpack(step, 1, 6)
+    local sums = step[8]
+    local numbers, kind = looked_up(table_no, lookups, filters)
+    local values = sums and counted(table_no, filters, numbers, kind, sums)
+    if not values then
+      if numbers and #numbers > most then return nil end
+      local rows
+      if numbers then rows = fetch(table_no, numbers) else rows = whole_table(table_no) end
+      if not rows then return nil end
+      rows.fills = {}
+      for _, f in ipairs(fills) do rows.fills[f[1]] = f[2] end
+      rows = passing(rows, filters)
+      if limit > 0 and #rows > limit then rows = first(rows, order, limit) end
+      found[number] = rows
+      reduce(number)
+      values = sums and (summed_up(rows, sums[1], sums[2]) or {'no'})
+    end
+    answer[number] = values
   end
-  answer[number + 1] = values
+
+  -- Rows of one table come once each over all steps.
+  local times, taken = {}, {}
+  for _, step in ipairs(steps) do times[step[1]] = (times[step[1]] or 0) + 1 end
+  for number, step in ipairs(steps) do
+    if not step[8] then
+      local rows, columns = found[number], step[7]
+      local parts, numbers = columns and parts_of(rows, columns) or rows, rows.numbers
+      local had = times[step[1]] > 1 and (taken[step[1]] or {})
+      if had then taken[step[1]] = had end
+      local out, n = {}, 0
+      for i = 1, #rows do
+        local row_number = numbers[i]
+        if not had or not had[row_number] then
+          if had then had[row_number] = true end
+          out[n + 1], out[n + 2] = row_number, parts[i]
+          n = n + 2
+        end
+      end
+      answer[number] = out
+    end
+  end
+  return answer
 end
 
--- Rows of one table come once each over all steps.
-local times, taken = {}, {}
-for _, step in ipairs(steps) do times[step[1]] = (times[step[1]] or 0) + 1 end
-for number, step in ipairs(steps) do
-  if not step[8] then
-    local rows, columns = found[number], step[7]
-    local parts, numbers = columns and parts_of(rows, columns) or rows, rows.numbers
-    local had = times[step[1]] > 1 and (taken[step[1]] or {})
-    if had then taken[step[1]] = had end
-    local out, n = {}, 0
-    for i = 1, #rows do
-      local row_number = numbers[i]
-      if not had or not had[row_number] then
-        if had then had[row_number] = true end
-        out[n + 1], out[n + 2] = row_number, parts[i]
-        n = n + 2
-      end
-    end
-    answer[number + 1] = out
+local answers = {}
+for number, request in ipairs(requests) do
+  steps, found = request, {}
+  answers[number] = answered()
+  if not answers[number] then
+    if number == 1 then return {'large'} end
+    answers[number] = {}
   end
 end
-if commits then answer[#steps + 2] = commits end
-if cursor then answer[#answer + 1] = cursor end
-return answer
+return {'rows', answers, commits, cursor or '0'}

@@ -30,6 +30,7 @@ from rome.stores.base import (
     Commit,
     Duplicate,
     NotEmpty,
+    Read,
     Rows,
     Same,
     SchemaChanged,
@@ -47,6 +48,10 @@ def _script(name: str, frees: bool) -> tuple[str, str]:
         # Redis runs it even when its memory is full.
         text = text.replace("#!lua\n", "#!lua flags=allow-oom\n", 1)
     return text, hashlib.sha1(text.encode()).hexdigest()
+
+
+def _names(commits: Sequence[bytes | None]) -> list[str]:
+    return [(commit or b"0").decode() for commit in commits]
 
 
 def _pack(request: Any) -> bytes:
@@ -123,47 +128,45 @@ class RedisStore:
         steps: Sequence[Step],
         watched: Sequence[int] = (),
         unless: Sequence[str] = (),
-    ) -> tuple[list[Rows], list[str]]:
-        word, answer = self._read(version, steps, watched, unless, False)
+        others: Sequence[Sequence[Step]] = (),
+    ) -> Read:
+        word, answers, commits, _ = self._read(version, [steps, *others], watched, unless)
         if word == b"same":
             raise Same
         if word == b"large":
             return self._in_pages(version, steps, watched)
-        if watched:
-            return answer[:-1], [(commit or b"0").decode() for commit in answer[-1]]
-        return answer, []
+        return Read(answers[0], _names(commits), answers[1:])
 
     def _read(
         self,
         version: str,
-        steps: Sequence[Step],
-        watched: Sequence[int],
-        unless: Sequence[str],
-        cursor: bytes | bool,
-    ) -> tuple[bytes, list[Any]]:
-        """The script's word, and what follows: `large` where it would have to look at too
-        many rows."""
-        request = [version, steps, watched, self._most, cursor, unless]
+        requests: Sequence[Sequence[Step]],
+        watched: Sequence[int] = (),
+        unless: Sequence[str] = (),
+        cursor: bytes | bool = False,
+    ) -> tuple[bytes, list[list[Rows]], list[bytes | None], bytes]:
+        """The script's word, the answer of each request, the last commits, and the cursor of
+        the next page.  The word is `large` where it would have to look at too many rows."""
+        request = [version, requests, watched, self._most, cursor, unless]
         word, *answer = self._run("read", _pack(request))[0]
         if word == b"schema":
             raise SchemaChanged
-        return word, answer
+        if word != b"rows":
+            return word, [], [], b""
+        return word, answer[0], answer[1] or [], answer[2]
 
-    def _in_pages(
-        self, version: str, steps: Sequence[Step], watched: Sequence[int]
-    ) -> tuple[list[Rows], list[str]]:
+    def _in_pages(self, version: str, steps: Sequence[Step], watched: Sequence[int]) -> Read:
         # The last commits as they are before the first page: whatever is written while the
         # pages come is a later one.
-        commits = self._read(version, [], watched, (), False)[1][-1] if watched else []
+        commits = self._read(version, [], watched)[2] if watched else []
 
         def ask(step: Step, cursor: bytes | bool) -> tuple[Rows, bytes] | None:
-            word, answer = self._read(version, [step], (), (), cursor)
+            word, answers, _, more = self._read(version, [[step]], cursor=cursor)
             if word == b"large":
                 return None
-            return answer[0], answer[1] if cursor else b"0"
+            return answers[0][0], more if cursor else b"0"
 
-        answer = read_in_pages(ask, steps)
-        return answer, [(commit or b"0").decode() for commit in commits]
+        return Read(read_in_pages(ask, steps), _names(commits), [])
 
     def commit(self, commit: Commit) -> None:
         request = {
