@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from rome.stores.base import Request
 from sqlalchemy import (
     Column,
     Connection,
@@ -120,12 +121,12 @@ def rows_read(connection: Connection, statement: Any) -> tuple[list[Any], Counte
     counts: Counter[str] = Counter()
     read = store.read
 
-    def counted(version: str, steps: Sequence[Any], *more: Any) -> Any:
-        answer = read(version, steps, *more)
-        for step, rows in zip(steps, answer[0], strict=True):
+    def counted(version: str, requests: Sequence[Request]) -> Any:
+        answers = read(version, requests)
+        for step, rows in zip(requests[0].steps, answers[0].rows or (), strict=True):
             table = driver.transaction.schema.by_number(step[0])
             counts[table.name] += len(rows) // 2
-        return answer
+        return answers
 
     store.read = counted
     try:

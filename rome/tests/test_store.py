@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack import unpackb
 from rome.rows import NULL, pack_value
-from rome.stores.base import Changed, Commit, Duplicate, NotEmpty, Same, SchemaChanged, Store
+from rome.stores.base import Changed, Commit, Duplicate, NotEmpty, Request, SchemaChanged, Store
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_store import RedisStore
 from rome.stores.redis_wire import Server
@@ -39,8 +39,16 @@ class Database:
         parts.setdefault("token", uuid.uuid4().hex)
         self.store.commit(Commit(version=self.version, writes=list(writes), **parts))
 
+    def ask(
+        self, *steps: list[Any], watched: Sequence[int] = (), unless: Sequence[str] = ()
+    ) -> tuple[list[Any], list[str]]:
+        request = Request([list(step) for step in steps], watched, unless)
+        rows, commits = self.store.read(self.version, [request])[0]
+        assert rows is not None
+        return rows, commits
+
     def read(self, *steps: list[Any]) -> list[dict[int, Any]]:
-        answer, _, _ = self.store.read(self.version, [list(step) for step in steps])
+        answer, _ = self.ask(*steps)
         return [
             {
                 int(number): tuple(rows.decode(row))
@@ -231,7 +239,7 @@ def test_lookups_and_filters_hold_together(filled: Database) -> None:
 
 
 def test_columns_only(filled: Database) -> None:
-    answer, _, _ = filled.store.read(filled.version, [step([("row", 0, ["4"])], columns=[0, 3])])
+    answer, _ = filled.ask(step([("row", 0, ["4"])], columns=[0, 3]))
     number, row = answer[0]
     assert int(number) == 4
     assert unpackb(row) == [4, 2.5]
@@ -339,14 +347,12 @@ def test_columns_younger_than_rows(database: Database) -> None:
     assert database.numbers(filters=[(3, "null", [])], fills=fills) == []
     assert database.numbers(filters=[(3, "null", [])]) == [1]
     assert database.numbers(order=[[3, True]], limit=1, fills=fills) == [1]
-    answer, _, _ = database.store.read(
-        database.version, [step([("row", 0, ["1"])], columns=[0, 3], fills=fills)]
-    )
+    answer, _ = database.ask(step([("row", 0, ["1"])], columns=[0, 3], fills=fills))
     assert unpackb(answer[0][1]) == [1, 99]
 
 
 def groups(database: Database, slots: Any, functions: Any, **parts: Any) -> Any:
-    answer, _, _ = database.store.read(database.version, [[*step(**parts), [slots, functions]]])
+    answer, _ = database.ask([*step(**parts), [slots, functions]])
     if answer[0] and answer[0][0] == b"no":
         return "no"
     found: list[Any] = list(answer[0])
@@ -455,7 +461,7 @@ def test_refused_commit_does_nothing(
 
 
 def test_what_may_be(filled: Database) -> None:
-    _, commits, _ = filled.store.read(filled.version, [], [T, U])
+    _, commits = filled.ask(watched=[T, U])
     assert len(commits[0]) == 32 and commits[1] == "0"
     filled.commit(
         insert(9, 9, "n", 1, 1),
@@ -492,18 +498,32 @@ def test_a_commit_that_is_sent_twice_is_done_once(filled: Database) -> None:
     for _ in range(2):
         filled.commit(change, token=token)
     assert filled.read(step([("row", 0, ["1"])]))[0][1][3] == 11
-    _, commits, _ = filled.store.read(filled.version, [], [T, U])
+    _, commits = filled.ask(watched=[T, U])
     assert commits == [token, "0"]
 
 
 def test_rows_that_did_not_change_are_not_sent(filled: Database) -> None:
-    rows, commits, _ = filled.store.read(filled.version, [step()], [T, U])
+    rows, commits = filled.ask(step(), watched=[T, U])
     assert rows[0]
-    with pytest.raises(Same):
-        filled.store.read(filled.version, [step()], [T, U], commits)
+    request = Request([step()], [T, U], commits)
+    assert filled.store.read(filled.version, [request]) == [(None, commits)]
     filled.commit(write("update", 1, checks=[], deltas=[[3, key(11)]]))
-    changed, later, _ = filled.store.read(filled.version, [step()], [T, U], commits)
+    changed, later = filled.ask(step(), watched=[T, U], unless=commits)
     assert changed[0] and later[0] != commits[0] and later[1] == commits[1]
+
+
+def test_several_requests_are_answered_each_by_itself(filled: Database) -> None:
+    _, commits = filled.ask(watched=[T])
+    by_name = step([("unique", NAME, [key("a")], [])])
+    requests = [
+        Request([step([("row", 0, ["1"])])]),
+        Request([step([("row", 0, ["1"])]), by_name]),  # a row once in each answer
+        Request([step()], [T], commits),
+    ]
+    first, second, third = filled.store.read(filled.version, requests)
+    assert first.rows is not None and second.rows is not None
+    assert first.rows[0][0] == b"1" and second.rows == [first.rows[0], []]
+    assert third == (None, commits)
 
 
 def test_numbers_that_an_application_chose(database: Database) -> None:
@@ -630,7 +650,7 @@ def test_redis_answers_as_memory_does(
         answer = [sorted(part.items()) for part in database.read(wanted, joined)]
         matched = reduced(step([("set", 1, False, 0, [1], [])], filters, table=U), [0, 1, 0])
         answer += [sorted(part.items()) for part in database.read(step(table=U), matched)]
-        some, _, _ = store.read(database.version, [step(**parts, columns=columns)])
+        some, _ = database.ask(step(**parts, columns=columns))
         few = sorted(zip(some[0][::2], map(unpackb, some[0][1::2]), strict=True))
         functions = [["count", -1], ["count", 2], ["min", 2], ["max", 2]]
         sums = [

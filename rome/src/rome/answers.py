@@ -31,7 +31,7 @@ _CHANGING = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Kept:
     """What a statement answered, the rows that it was made from, and the last commits of its
     tables."""
 
@@ -46,11 +46,11 @@ class Answers:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
-        self._answers: OrderedDict[Any, Answer] = OrderedDict()
+        self._answers: OrderedDict[Any, Kept] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
-    def get(self, key: Any) -> Answer | None:
+    def get(self, key: Any) -> Kept | None:
         """The one under a key."""
         with self._lock:
             answer = self._answers.get(key)
@@ -67,7 +67,7 @@ class Answers:
             old = self._answers.pop(key, None)
             if old is not None:
                 self._size -= old.size
-            self._answers[key] = Answer(result, found, tuple(commits), size)
+            self._answers[key] = Kept(result, found, tuple(commits), size)
             self._size += size
             while self._size > self.capacity:
                 _, oldest = self._answers.popitem(last=False)

@@ -10,18 +10,15 @@ Whatever was foreseen wrongly is never looked at.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rome.plan import Bind, Layout, Plan
-from rome.stores.base import Rows, Step
 
-# Statements that are foreseen at once, and seconds for which their rows may be used.
+# Statements that are foreseen at once.
 MOST = 24
-FRESH = 5.0
 # Transactions that are remembered for each statement, and statements.
 _REMEMBERED = 4
 _STATEMENTS = 1000
@@ -58,23 +55,6 @@ class Expected:
             value if place < 0 else first[place]
             for place, value in zip(self.places, self.values, strict=True)
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class Foreseen:
-    """Rows for a statement that may follow: its steps, and what they find; the last commits of
-    their tables; the statement that they came with."""
-
-    steps: Sequence[Step]
-    found: list[Rows]
-    commits: dict[int, str]
-    source: str
-    moment: float = field(default_factory=time.monotonic)
-
-    @property
-    def fresh(self) -> bool:
-        """Whether they may be used still."""
-        return time.monotonic() - self.moment < FRESH
 
 
 @dataclass(slots=True)

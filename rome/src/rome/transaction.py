@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from rome import sqlite_errors
-from rome.answers import Answer, Answers, key_of
+from rome.answers import Answers
 from rome.catalogue import Catalogue, Schema
 from rome.changes import Change, Key, Row, blank_write, index_data, whole_row, write_of
 from rome.errors import (
@@ -33,13 +33,14 @@ from rome.errors import (
     OperationalError,
 )
 from rome.foreign_keys import ForeignKeys
-from rome.foresight import Foreseen, Foresight, Reading, memorable
+from rome.foresight import Foresight
 from rome.ids import Ids
 from rome.inserts import PlainInsert
 from rome.plan import BoundPlan, Layout, Plan, TextPlan
+from rome.reads import Reads, Wanted
 from rome.rows import unpack_value
 from rome.schema import Table
-from rome.stores.base import Changed, Commit, Duplicate, Read, Same, SchemaChanged, Step, Store
+from rome.stores.base import Changed, Commit, Duplicate, Request, SchemaChanged, Step, Store
 from rome.values import sort_key
 from rome.workspace import Touch, Workspace
 
@@ -92,13 +93,12 @@ class Transaction:
         self.store = store
         self.catalogue = catalogue
         self.ids = ids
-        self.answers = answers
-        self.foresight = foresight
         self.check_foreign_keys = foreign_keys
         self.serializable = serializable
         self.replays = 0
         self.work = Workspace()
         self._foreign = ForeignKeys(self)
+        self._reads = Reads(self, answers, foresight)
         self._forget()
 
     def _forget(self) -> None:
@@ -121,11 +121,7 @@ class Transaction:
         self.relied: dict[int, set[int] | None] = {}  # None: on every column
         self.assigned: dict[int, set[int]] = {}
         self.seen_writes: dict[int, str] = {}
-        # Rows for statements that may follow, by statement; and for those that foresaw any:
-        # how many, and how many were used.
-        self.ahead: dict[str, list[Foreseen]] = {}
-        self.foresaw: dict[str, list[int]] = {}
-        self._unread: Call | None = None  # the running statement, until it has read
+        self._reads.forget()
         self.reading_calls = 0
 
     # ------------------------------------------------------------ statements
@@ -252,7 +248,7 @@ class Transaction:
     def _run_once(self, call: Call) -> Result:
         plan = call.plan
         bound = plan.bound
-        self._unread = call
+        self._reads.begin(call)
         if bound is None or bound.schema is not self.schema:
             bound = plan.bind(self.schema, self.work, call.sql, self.clean)
         if bound.made_for is not self.work:
@@ -267,62 +263,83 @@ class Transaction:
         parameters = call.parameters[0] if call.parameters else ()
         if not bound.tables:
             return self._evaluated(call, parameters)
-        steps, told = bound.steps(parameters, call.layout, self.changes)
-        if bound.locks or not self._untouched(bound):
+        wanted = self._reads.wanted(bound, call.sql, parameters, call.layout)
+        if not wanted.plain:
             self._settle()
-            if self._known(steps):
-                self._unload()
-                self.work.ensure(bound.tables, self.clean)
-            else:
-                self.fetch(steps, bound)
-            if bound.locks:
-                self._lock(bound)
-            return self._evaluated(call, parameters)
-        key = None
-        if bound.repeatable and self.answers is not None and not self.serializable:
-            key = key_of(bound.schema, call.sql, parameters)
-        kept = self.answers.get(key) if self.answers is not None and key is not None else None
-        if self._known(steps):
+        if self._known(wanted.steps):
             self._unload()
             self.work.ensure(bound.tables, self.clean)
-            return self._evaluated(call, parameters)
-        asked = bound.summed_up(parameters, call.layout) if told else None
-        if asked is not None:
-            return self._summed_up(call, bound, steps, asked, key, kept)
+        elif wanted.plain:
+            return self._read_plainly(call, bound, wanted, parameters)
+        else:
+            self.fetch(wanted.steps, bound)
+        if bound.locks:
+            self._lock(bound)
+        return self._evaluated(call, parameters)
+
+    def _read_plainly(
+        self, call: Call, bound: BoundPlan, wanted: Wanted, parameters: Sequence[Any]
+    ) -> Result:
+        """The answer of a SELECT from rows of the store only."""
         self.reading_calls += 1
-        result: Result
-        try:
-            found, commits, _ = self._read(steps, bound.numbers if key is not None else (), kept)
-        except Same:
-            if kept is None:
-                raise
+        answer = self._reads.read(wanted)
+        self._saw_all(wanted.request, answer.commits)
+        kept, found = wanted.kept, answer.rows
+        summed = wanted.request is not wanted.steps
+        if found is None and kept is not None:
             self._unload()
-            self.aside = steps, kept.found
-            result = kept.result
-            return result
-        window = bound.window(parameters, call.layout) if told and bound.projection else None
+            if not summed:
+                self.aside = wanted.steps, kept.found
+            known: Result = kept.result
+            return known
+        found = found or []
+        if summed:
+            result = self._sums(call, found)
+            if result is None:
+                self.fetch(wanted.steps, bound)
+                return self._evaluated(call, parameters)
+        else:
+            result = self._rows(call, bound, wanted, found, parameters)
+        if self._reads.answers is not None and wanted.key is not None:
+            self._reads.answers.put(wanted.key, result, [] if summed else found, answer.commits)
+        return result
+
+    def _rows(
+        self,
+        call: Call,
+        bound: BoundPlan,
+        wanted: Wanted,
+        found: list[list[bytes]],
+        parameters: Sequence[Any],
+    ) -> Result:
+        self._unload()
+        window = None
+        if wanted.told and bound.projection is not None:
+            window = bound.window(parameters, call.layout)
         if bound.projection is not None and window is not None:
             rows = bound.projection.answer(found[0], window)
-            result = Result(rows, self.work.description(call.sql), -1, None)
-            self._unload()
-            self.aside = steps, found
-        else:
-            self._unload()
-            self.work.ensure(bound.tables, self.clean)
-            self._bring_in(steps, found)
-            result = Result(*self.work.query(call.sql, parameters), -1, None)
-        if self.answers is not None and key is not None:
-            self.answers.put(key, result, found, commits)
-        return result
+            self.aside = wanted.steps, found
+            return Result(rows, self.work.description(call.sql), -1, None)
+        self.work.ensure(bound.tables, self.clean)
+        self._bring_in(wanted.steps, found)
+        return Result(*self.work.query(call.sql, parameters), -1, None)
+
+    def _sums(self, call: Call, found: list[list[Any]]) -> Result | None:
+        """Counts, sums and extremes, as the store has found them; None: it met values that it
+        can't add without loss."""
+        (groups,) = found
+        if groups and groups[0] == b"no":
+            return None
+        rows = [tuple(map(unpack_value, group)) for group in groups]
+        if len(rows) > 1:
+            # GROUP BY, in the order that SQLite gives.
+            rows.sort(key=lambda row: [sort_key(value) for value in row])
+        return Result(rows, self.work.description(call.sql), -1, None)
 
     def _evaluated(self, call: Call, parameters: Sequence[Any]) -> Result:
         """The answer over the rows in the work area."""
         self.reading_calls += 1
         return Result(*self.work.query(call.sql, parameters), -1, None)
-
-    def _untouched(self, bound: BoundPlan) -> bool:
-        """Whether the transaction has written none of a statement's tables."""
-        return not self.changes or not any(table in bound.numbers for table, _ in self.changes)
 
     def _known(self, steps: Sequence[Step]) -> bool:
         """Whether no row of the store is needed: the one row with a unique key is the
@@ -350,151 +367,15 @@ class Transaction:
                     return True
         return False
 
-    def _summed_up(
-        self,
-        call: Call,
-        bound: BoundPlan,
-        steps: list[Step],
-        asked: list[Any],
-        key: Any,
-        kept: Answer | None,
-    ) -> Result:
-        """Counts, sums and extremes, found in the store, unless it meets values that it can't
-        add without loss."""
-        whole, steps = steps, [[*steps[0][:6], False, asked]]
-        result: Result
-        try:
-            found, commits, _ = self._read(steps, bound.numbers if key is not None else (), kept)
-        except Same:
-            if kept is None:
-                raise
-            self.reading_calls += 1
-            result = kept.result
-            return result
-        answer: list[Any] = found[0]
-        if answer and answer[0] == b"no":
-            self.fetch(whole, bound)
-            return self._evaluated(call, call.parameters[0] if call.parameters else ())
-        self.reading_calls += 1
-        rows = [tuple(map(unpack_value, row)) for row in answer]
-        if asked[0]:
-            # GROUP BY, in the order that SQLite gives.
-            rows.sort(key=lambda row: [sort_key(value) for value in row])
-        result = Result(rows, self.work.description(call.sql), -1, None)
-        if self.answers is not None and key is not None:
-            self.answers.put(key, result, [], commits)
-        return result
-
-    def _read(
-        self,
-        steps: Sequence[Step],
-        watched: Sequence[int] = (),
-        kept: Answer | None = None,
-    ) -> Read:
-        """Rows by step, and the last commits of the tables `watched`; raises Same if `kept`
-        is the answer still."""
-        call, self._unread = self._unread, None
-        unless = kept.commits if kept else ()
-        if self.serializable:
-            return self._read_watching(steps)
-        others: list[tuple[str, list[Step]]] = []
-        if call is not None and self.foresight is not None and not call.replaying:
-            call.read = True
-            foreseen = self._foreseen(call.sql, steps)
-            if foreseen is not None:
-                commits = [foreseen.commits.get(table, "") for table in watched]
-                if kept and tuple(commits) == kept.commits:
-                    raise Same
-                return Read(foreseen.found, commits, [])
-            call.asked = True
-            others = [] if call.many else self._to_follow(call, steps, self.foresight)
-            if others:
-                tables = [step[0] for _, request in others for step in request]
-                watched = [*watched, *(set(tables) - set(watched))]
-                unless = ()
-        trips = self.store.traffic.round_trips
-        read = self.store.read(
-            self.schema.version, steps, watched, unless, [request for _, request in others]
-        )
-        if self.store.traffic.round_trips > trips + 1:
-            self.reading_calls += 1  # page by page, so not as of one moment
-        if others and call is not None:
-            commits_now = dict(zip(watched, read.commits, strict=True))
-            for (sql, request), found in zip(others, read.others, strict=False):
-                if len(found) == len(request):
-                    foreseen = Foreseen(request, found, commits_now, call.sql)
-                    self.ahead.setdefault(sql, []).append(foreseen)
-            self.foresaw.setdefault(call.sql, [0, 0])[0] += len(others)
-        return read
-
-    def _read_watching(self, steps: Sequence[Step]) -> Read:
-        """What a serializable transaction reads, it remembers."""
-        watched = [step[0] for step in steps]
-        trips = self.store.traffic.round_trips
-        read = self.store.read(self.schema.version, steps, watched)
-        for table, commit in zip(watched, read.commits, strict=True):
-            self._saw(table, commit)
-        if self.store.traffic.round_trips > trips + 1:
-            self.reading_calls += 1
-        return read
-
-    def _foreseen(self, sql: str, steps: Sequence[Step]) -> Foreseen | None:
-        """Rows for just these steps that came with an earlier statement."""
-        waiting = self.ahead.get(sql, [])
-        for place, foreseen in enumerate(waiting):
-            if foreseen.steps == steps:
-                del waiting[place]
-                self.foresaw[foreseen.source][1] += 1
-                return foreseen if foreseen.fresh else None
-        return None
-
-    def _to_follow(
-        self, call: Call, steps: Sequence[Step], foresight: Foresight
-    ) -> list[tuple[str, list[Step]]]:
-        """Statements that will follow, with their steps."""
-        found: list[tuple[str, list[Step]]] = []
-        first = call.parameters[0] if call.parameters else ()
-        for expected, parameters in foresight.expected(call.sql, first):
-            bound = expected.plan.bound
-            if bound is None or bound.schema is not self.work.schema:
-                continue
-            request = self._request_of(bound, parameters, expected.layout)
-            # Who reads the same again wants to see what has changed.
-            if request and request != steps and (expected.sql, request) not in found:
-                found.append((expected.sql, request))
-        return found
-
-    def _request_of(
-        self, bound: BoundPlan, parameters: Sequence[Any], layout: Layout
-    ) -> list[Step]:
-        """The steps that a statement would read."""
-        steps, told = bound.steps(parameters, layout, self.changes)
-        if told and bound.aggregate is not None and not bound.locks and self._untouched(bound):
-            asked = bound.summed_up(parameters, layout)
-            if asked is not None:
-                return [[*steps[0][:6], False, asked]]
-        return steps
-
-    def _learn(self, foresight: Foresight) -> None:
-        """Remember which statements have followed which."""
-        if self.calls[0].replaying:
-            return
-        readings: list[tuple[Call, Reading]] = []
-        for call in self.calls:
-            if not call.read:
-                continue
-            given = call.parameters[0] if call.parameters else ()
-            if call.many or isinstance(call.plan, TextPlan) or not memorable(given):
-                break
-            readings.append((call, Reading(call.sql, tuple(given), call.plan, call.layout)))
-        later = [reading for _, reading in readings]
-        for place, (call, reading) in enumerate(readings, 1):
-            if call.asked:
-                foresight.learn(reading, later[place:], *self.foresaw.get(call.sql, (0, 0)))
-
     def read_again(self, step: Step) -> list[bytes]:
         """The rows of a step alone."""
-        return self.store.read(self.schema.version, [step]).rows[0]
+        found = self.store.read(self.schema.version, [Request([step])])[0].rows
+        return found[0] if found else []
+
+    def _saw_all(self, steps: Sequence[Step], commits: Sequence[str]) -> None:
+        if self.serializable:
+            for step, commit in zip(steps, commits, strict=True):
+                self._saw(step[0], commit)
 
     def _saw(self, table: int, commit: str) -> None:
         """A serializable transaction has read a table as this commit had left it."""
@@ -513,7 +394,10 @@ class Transaction:
 
     def fetch_more(self, steps: Sequence[Step]) -> list[list[bytes]]:
         """The rows of these steps, beside those that are here."""
-        found = self._read(steps).rows
+        request = list(steps)
+        answer = self._reads.read(Wanted(request, request, False, False))
+        self._saw_all(request, answer.commits)
+        found = answer.rows or []
         self._bring_in(steps, found)
         return found
 
@@ -895,7 +779,8 @@ class Transaction:
             return True
         asked = [*steps, *parents]
         watched = [step[0] for step in asked] if self.serializable else ()
-        answer, commits, _ = self.store.read(self.schema.version, asked, watched)
+        read = self.store.read(self.schema.version, [Request(asked, watched)])[0]
+        answer, commits = read.rows or [], read.commits
         for place, commit in enumerate(commits):
             # A key that is taken, or a parent that is missing, is an answer to the application.
             if bool(answer[place]) == (place < len(steps)):
@@ -952,8 +837,8 @@ class Transaction:
 
     def rollback(self) -> None:
         """Forget everything; costs no round trip."""
-        if self.calls and self.foresight is not None and not self.serializable:
-            self._learn(self.foresight)
+        if self.calls and not self.calls[0].replaying and not self.serializable:
+            self._reads.learn(self.calls)
         self.work.end()
         self._forget()
 

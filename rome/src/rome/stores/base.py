@@ -67,20 +67,24 @@ class Traffic:
     received: int = 0
 
 
-class Read(NamedTuple):
-    """Rows by step, the last commits of tables, and the rows of other requests."""
+class Request(NamedTuple):
+    """Steps of one statement; tables whose last commits are wanted as well; and if these are
+    the ones in `unless`, the rows aren't wanted."""
 
-    rows: list[Rows]
+    steps: Sequence[Step]
+    watched: Sequence[int] = ()
+    unless: Sequence[str] = ()
+
+
+class Answer(NamedTuple):
+    """Rows by step (None: not wanted), and the last commits of the tables watched."""
+
+    rows: list[Rows] | None
     commits: list[str]
-    others: list[list[Rows]]
 
 
 class SchemaChanged(Exception):
     """The schema has another version than the caller's; nothing was done."""
-
-
-class Same(Exception):
-    """The last commits of the watched tables are the ones that the caller knows."""
 
 
 class Changed(Exception):
@@ -145,21 +149,10 @@ class Store(Protocol):
         Returns the new version; raises SchemaChanged, NotEmpty.
         """
 
-    def read(
-        self,
-        version: str,
-        steps: Sequence[Step],
-        watched: Sequence[int] = (),
-        unless: Sequence[str] = (),
-        others: Sequence[Sequence[Step]] = (),
-    ) -> Read:
-        """Rows by step, and the last commits of the tables `watched`.
+    def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
+        """What is asked for, all as of one moment.  Raises SchemaChanged.
 
-        `others` are the steps of other requests, answered at the same moment; a store may
-        leave them out, or give an empty list for one of them.
-
-        Raises SchemaChanged, and Same if those commits are the ones in `unless`: then the
-        others aren't read either.
+        A store may leave out answers but the first.
         """
 
     def commit(self, commit: Commit) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 from rome import rows
 from rome.stores.base import (
+    Answer,
     Changed,
     Commit,
     Duplicate,
     NotEmpty,
-    Read,
+    Request,
     Rows,
-    Same,
     SchemaChanged,
     Step,
     Traffic,
@@ -116,24 +116,18 @@ class MemoryStore:
             base.version += 1
             return str(base.version)
 
-    def read(
-        self,
-        version: str,
-        steps: Sequence[Step],
-        watched: Sequence[int] = (),
-        unless: Sequence[str] = (),
-        others: Sequence[Sequence[Step]] = (),
-    ) -> Read:
+    def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
         self._trip()
         with self.database.lock:
             self._check(version)
-            commits = [self.database.writes.get(table, "0") for table in watched]
-            if unless and commits == list(unless):
-                raise Same
-            answer, *more = [self._answer(request) for request in (steps, *others)]
-            return Read(answer, commits, more)
+            answers = []
+            for request in requests:
+                commits = [self.database.writes.get(table, "0") for table in request.watched]
+                same = request.unless and commits == list(request.unless)
+                answers.append(Answer(None if same else self._rows(request.steps), commits))
+            return answers
 
-    def _answer(self, steps: Sequence[Step]) -> list[Rows]:
+    def _rows(self, steps: Sequence[Step]) -> list[Rows]:
         found: list[Found] = []
         numbers: list[list[bytes]] = []
         for step in steps:

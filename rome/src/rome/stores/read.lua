@@ -1,16 +1,18 @@
 -- Rows for statements, in one call.  See base.py for the words of a request.
 local P = KEYS[1]
-local version, requests, watched, most, cursor, unless = unpack(cmsgpack.unpack(ARGV[1]))
+local version, requests, most, cursor = unpack(cmsgpack.unpack(ARGV[1]))
 local call, byte, sub = redis.call, string.byte, string.sub
 if (call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
--- The last commits of the tables that are watched.
-local commits = #watched > 0 and call('HMGET', P .. 'writes', unpack(watched))
-if #unless > 0 then
-  local same = true
-  for i = 1, #unless do
-    if (commits[i] or '0') ~= unless[i] then same = false; break end
+-- The last commits of the tables that a request watches, and whether they are those that
+-- it knows.
+local function watch(request)
+  local watched, known = request[2], request[3]
+  if #watched == 0 then return false, false end
+  local commits = call('HMGET', P .. 'writes', unpack(watched))
+  for i = 1, #known do
+    if (commits[i] or '0') ~= known[i] then return commits, false end
   end
-  if same then return {'same'} end
+  return commits, #known > 0
 end
 
 local NIL = '\192'
@@ -39,7 +41,7 @@ end
 
 -- The most usual request is for one row, by its number or a unique key.  It needs nothing of
 -- what stands below, and making so many functions would take longer than the rest.
-local steps = requests[1] or {}
+local steps = requests[1][1]
 local only = #requests == 1 and #steps == 1 and #steps[1][2] == 1 and steps[1]
 if only and not (cursor or only[7] or only[8]) then
   local table_no, filters = only[1], only[3]
@@ -47,6 +49,8 @@ if only and not (cursor or only[7] or only[8]) then
   local simple = keys and #keys == 1 and kind ~= 'set'
   for i = 1, #filters do simple = simple and filters[i][2] == 'in' and #filters[i][3] == 1 end
   if simple then
+    local commits, same = watch(requests[1])
+    if same then return {'rows', {{false, commits}}, '0'} end
     local number, row = keys[1]
     if kind == 'unique' then number = call('HGET', P .. 'u' .. table_no .. '.' .. index, number) end
     if number then row = call('HGET', P .. 'r' .. table_no, number) end
@@ -55,7 +59,7 @@ if only and not (cursor or only[7] or only[8]) then
     for i = 1, #filters do
       row = row and slice(row, filters[i][1], fills) == filters[i][3][1] and row
     end
-    return {'rows', {{row and {number, row} or {}}}, commits, '0'}
+    return {'rows', {{{row and {number, row} or {}}, commits}}, '0'}
   end
 end
 
@@ -682,11 +686,13 @@ end
 
 local answers = {}
 for number, request in ipairs(requests) do
-  steps, found = request, {}
-  answers[number] = answered()
-  if not answers[number] then
+  local commits, same = watch(request)
+  steps, found = request[1], {}
+  local rows = not same and answered()
+  if rows == nil then
     if number == 1 then return {'large'} end
-    answers[number] = {}
+    break
   end
+  answers[number] = {rows, commits}
 end
-return {'rows', answers, commits, cursor or '0'}
+return {'rows', answers, cursor or '0'}

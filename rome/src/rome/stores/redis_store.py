@@ -26,13 +26,13 @@ import msgpack
 
 from rome.errors import OperationalError
 from rome.stores.base import (
+    Answer,
     Changed,
     Commit,
     Duplicate,
     NotEmpty,
-    Read,
+    Request,
     Rows,
-    Same,
     SchemaChanged,
     Step,
     Traffic,
@@ -48,10 +48,6 @@ def _script(name: str, frees: bool) -> tuple[str, str]:
         # Redis runs it even when its memory is full.
         text = text.replace("#!lua\n", "#!lua flags=allow-oom\n", 1)
     return text, hashlib.sha1(text.encode()).hexdigest()
-
-
-def _names(commits: Sequence[bytes | None]) -> list[str]:
-    return [(commit or b"0").decode() for commit in commits]
 
 
 def _pack(request: Any) -> bytes:
@@ -122,51 +118,43 @@ class RedisStore:
 
     # ------------------------------------------------------------ rows
 
-    def read(
-        self,
-        version: str,
-        steps: Sequence[Step],
-        watched: Sequence[int] = (),
-        unless: Sequence[str] = (),
-        others: Sequence[Sequence[Step]] = (),
-    ) -> Read:
-        word, answers, commits, _ = self._read(version, [steps, *others], watched, unless)
-        if word == b"same":
-            raise Same
-        if word == b"large":
-            return self._in_pages(version, steps, watched)
-        return Read(answers[0], _names(commits), answers[1:])
+    def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
+        answers, _ = self._read(version, requests)
+        if answers is None:
+            return [self._in_pages(version, requests[0])]
+        return answers
 
     def _read(
-        self,
-        version: str,
-        requests: Sequence[Sequence[Step]],
-        watched: Sequence[int] = (),
-        unless: Sequence[str] = (),
-        cursor: bytes | bool = False,
-    ) -> tuple[bytes, list[list[Rows]], list[bytes | None], bytes]:
-        """The script's word, the answer of each request, the last commits, and the cursor of
-        the next page.  The word is `large` where it would have to look at too many rows."""
-        request = [version, requests, watched, self._most, cursor, unless]
-        word, *answer = self._run("read", _pack(request))[0]
+        self, version: str, requests: Sequence[Request], cursor: bytes | bool = False
+    ) -> tuple[list[Answer] | None, bytes]:
+        """Answers, and the cursor of the next page; None: the script would have to look at
+        too many rows."""
+        word, *answer = self._run("read", _pack([version, requests, self._most, cursor]))[0]
         if word == b"schema":
             raise SchemaChanged
-        if word != b"rows":
-            return word, [], [], b""
-        return word, answer[0], answer[1] or [], answer[2]
+        if word == b"large":
+            return None, b""
+        answers = [
+            Answer(rows, [(commit or b"0").decode() for commit in commits or ()])
+            for rows, commits in answer[0]
+        ]
+        return answers, answer[1]
 
-    def _in_pages(self, version: str, steps: Sequence[Step], watched: Sequence[int]) -> Read:
+    def _in_pages(self, version: str, request: Request) -> Answer:
         # The last commits as they are before the first page: whatever is written while the
         # pages come is a later one.
-        commits = self._read(version, [], watched)[2] if watched else []
+        commits: list[str] = []
+        if request.watched:
+            first, _ = self._read(version, [Request([], request.watched)])
+            commits = first[0].commits if first else []
 
         def ask(step: Step, cursor: bytes | bool) -> tuple[Rows, bytes] | None:
-            word, answers, _, more = self._read(version, [[step]], cursor=cursor)
-            if word == b"large":
+            answers, more = self._read(version, [Request([step])], cursor)
+            if answers is None or answers[0].rows is None:
                 return None
-            return answers[0][0], more if cursor else b"0"
+            return answers[0].rows[0], more if cursor else b"0"
 
-        return Read(read_in_pages(ask, steps), _names(commits), [])
+        return Answer(read_in_pages(ask, request.steps), commits)
 
     def commit(self, commit: Commit) -> None:
         request = {

@@ -1,0 +1,210 @@
+"""What the statements of a transaction read from the store, and when.
+
+A statement's request goes to the store unless its rows have come with an earlier statement's;
+and requests of statements that will follow go with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rome.answers import Answers, Kept, key_of
+from rome.catalogue import Schema
+from rome.changes import Change, Key
+from rome.foresight import Foresight, Reading, memorable
+from rome.plan import BoundPlan, Layout, Plan, TextPlan
+from rome.stores.base import Answer, Request, Step, Store
+
+# Seconds for which rows that came with an earlier statement may be used.
+FRESH = 5.0
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What a statement needs of the store.
+
+    steps: for its rows.  request: what is asked for; other steps, if only sums of the rows
+    are.  told: whether the store tests all its conditions.  plain: whether its answer comes
+    from rows of the store only.  key, kept: under which its answer is kept, and the one that
+    is.
+    """
+
+    steps: list[Step]
+    request: list[Step]
+    told: bool
+    plain: bool
+    key: Any = None
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """An answer that came before its statement, and the statement that it came with."""
+
+    request: list[Step]
+    answer: Answer
+    kept: Kept | None
+    source: str
+    moment: float = field(default_factory=time.monotonic)
+
+
+class Calling(Protocol):
+    """A statement as the application made it."""
+
+    sql: str
+    parameters: Sequence[Sequence[Any]]
+    many: bool
+    plan: Plan
+    layout: Layout
+    replaying: bool
+    read: bool
+    asked: bool
+
+
+class Holder(Protocol):
+    """What reads need of a transaction."""
+
+    changes: dict[Key, Change]
+    serializable: bool
+    reading_calls: int
+    store: Store
+
+    @property
+    def schema(self) -> Schema:
+        """The tables."""
+
+
+class Reads:
+    """The reads of one transaction after another."""
+
+    def __init__(
+        self, transaction: Holder, answers: Answers | None, foresight: Foresight | None
+    ) -> None:
+        self.answers = answers
+        self._transaction = transaction
+        self._foresight = foresight
+        self._ahead: dict[str, list[_Ahead]] = {}
+        self._foresaw: dict[str, list[int]] = {}  # how many, and how many were used
+        self._running: Calling | None = None  # the statement, until it has read
+
+    def forget(self) -> None:
+        """The transaction is over, or is run again."""
+        self._ahead.clear()
+        self._foresaw.clear()
+        self._running = None
+
+    def begin(self, call: Calling) -> None:
+        """A statement is run."""
+        self._running = call
+
+    def wanted(
+        self, bound: BoundPlan, sql: str, parameters: Sequence[Any], layout: Layout
+    ) -> Wanted:
+        """What a SELECT, or an UPDATE or DELETE, needs."""
+        changes, serializable = self._transaction.changes, self._transaction.serializable
+        steps, told = bound.steps(parameters, layout, changes)
+        untouched = not changes or not any(table in bound.numbers for table, _ in changes)
+        wanted = Wanted(steps, steps, told, bound.reads_only and not bound.locks and untouched)
+        if not wanted.plain:
+            return wanted
+        sums = bound.summed_up(parameters, layout) if told else None
+        if sums is not None:
+            wanted.request = [[*steps[0][:6], False, sums]]
+        if self.answers is not None and bound.repeatable and not serializable:
+            wanted.key = key_of(bound.schema, sql, parameters)
+            wanted.kept = self.answers.get(wanted.key)
+        return wanted
+
+    # ------------------------------------------------------------ reading
+
+    def read(self, wanted: Wanted) -> Answer:
+        """The answer of the store; its rows are None if the one that is kept is right."""
+        call, self._running = self._running, None
+        if self._transaction.serializable:
+            return self._ask([Request(wanted.request, [step[0] for step in wanted.request])])[0]
+        others: list[tuple[str, Wanted]] = []
+        if call is not None and self._foresight is not None and not call.replaying:
+            call.read = True
+            ahead = self._taken(call.sql, wanted)
+            if ahead is not None:
+                return ahead
+            call.asked = True
+            if not call.many:
+                others = self._following(call, wanted, self._foresight)
+        answers = self._ask([_request(wanted), *(_request(other) for _, other in others)])
+        if call is not None and others:
+            self._foresaw.setdefault(call.sql, [0, 0])[0] += len(others)
+            for (sql, other), answer in zip(others, answers[1:], strict=False):
+                ahead_of = _Ahead(other.request, answer, other.kept, call.sql)
+                self._ahead.setdefault(sql, []).append(ahead_of)
+        return answers[0]
+
+    def _ask(self, requests: Sequence[Request]) -> list[Answer]:
+        transaction = self._transaction
+        trips = transaction.store.traffic.round_trips
+        answers = transaction.store.read(transaction.schema.version, requests)
+        if transaction.store.traffic.round_trips > trips + 1:
+            transaction.reading_calls += 1  # page by page, so not as of one moment
+        return answers
+
+    def _taken(self, sql: str, wanted: Wanted) -> Answer | None:
+        """The answer to just this request, if it came with an earlier statement."""
+        waiting = self._ahead.get(sql, [])
+        for place, ahead in enumerate(waiting):
+            if ahead.request != wanted.request:
+                continue
+            del waiting[place]
+            self._foresaw[ahead.source][1] += 1
+            if time.monotonic() - ahead.moment > FRESH:
+                return None
+            # Rows that weren't sent are those of the answer that was kept then.
+            usable = ahead.answer.rows is not None or ahead.kept is wanted.kept
+            return ahead.answer if usable else None
+        return None
+
+    def _following(
+        self, call: Calling, wanted: Wanted, foresight: Foresight
+    ) -> list[tuple[str, Wanted]]:
+        """Statements that will follow this one, and what they need."""
+        found: list[tuple[str, Wanted]] = []
+        schema = self._transaction.schema
+        first = call.parameters[0] if call.parameters else ()
+        for expected, parameters in foresight.expected(call.sql, first):
+            bound = expected.plan.bound
+            if bound is None or bound.schema is not schema:
+                continue
+            other = self.wanted(bound, expected.sql, parameters, expected.layout)
+            # Who reads the same again wants to see what has changed.
+            if other.request and other.request != wanted.request:
+                found.append((expected.sql, other))
+        return found
+
+    # ------------------------------------------------------------ learning
+
+    def learn(self, calls: Iterable[Calling]) -> None:
+        """Remember which statements of a transaction have followed which."""
+        if self._foresight is None:
+            return
+        readings: list[tuple[Calling, Reading]] = []
+        for call in calls:
+            if not call.read:
+                continue
+            given = call.parameters[0] if call.parameters else ()
+            if call.many or isinstance(call.plan, TextPlan) or not memorable(given):
+                break
+            readings.append((call, Reading(call.sql, tuple(given), call.plan, call.layout)))
+        later = [reading for _, reading in readings]
+        for place, (call, reading) in enumerate(readings, 1):
+            if call.asked:
+                foreseen, used = self._foresaw.get(call.sql, (0, 0))
+                self._foresight.learn(reading, later[place:], foreseen, used)
+
+
+def _request(wanted: Wanted) -> Request:
+    if wanted.key is None:
+        return Request(wanted.request)
+    tables = list(dict.fromkeys(step[0] for step in wanted.request))
+    return Request(wanted.request, tables, wanted.kept.commits if wanted.kept else ())
