@@ -629,3 +629,42 @@ def test_redis_answers_as_memory_does(
         answers.append(repr((answer, few, sums)))
         store.close()
     assert answers[0] == answers[1]
+
+
+_new_values = st.dictionaries(st.integers(0, WIDTH - 1), _values, max_size=WIDTH)
+
+
+@settings(max_examples=200)
+@given(_rows, st.lists(st.tuples(_new_values, st.booleans()), max_size=6))
+def test_redis_writes_as_memory_does(redis_server: RedisServer, found: Any, changes: Any) -> None:
+    """Updates, of shorter and of large rows as well, and deletes."""
+
+    def bytes_of(value: Any) -> bytes:
+        return pack_value("long" * 17000 if value == "long" else value)
+
+    name = f"writes{next(_names)}"
+    fills: list[list[Any]] = [[2, key("fill")], [3, key(300)]]
+    server = Server((("127.0.0.1", redis_server.port),))
+    answers = []
+    for store in (MemoryStore(name), RedisStore(server, name)):
+        database = Database(lambda store=store: store)  # type: ignore[misc]
+        parts = [list(map(bytes_of, row)) for row in found]
+        database.commit(
+            *(write("insert", n, U, row=rows.join(row), set_add=[[1, row[0]]])
+              for n, row in enumerate(parts))
+        )  # fmt: skip
+        writes = []
+        for (n, row), (new, goes) in zip(enumerate(parts), changes, strict=False):
+            old = [*row, *(data for slot, data in fills if slot >= len(row))]
+            checks = [[slot, old[slot]] for slot in new]
+            deltas = [[slot, bytes_of(value)] for slot, value in sorted(new.items())]
+            if goes:
+                made = write("delete", n, U, checks=checks, fills=fills, set_del=[[1, row[0]]])
+            else:
+                made = write("update", n, U, checks=checks, fills=fills, deltas=deltas)
+                made["set_del"], made["set_add"] = [[1, row[0]]], [[1, bytes_of(new.get(0))]]
+            writes.append(made)
+        database.commit(*writes)
+        answers.append((sorted(store.scan(U)), sorted(store.entries(U, 1, False))))
+        store.close()
+    assert answers[0] == answers[1]
