@@ -308,14 +308,14 @@ def test_rows_without_a_match(filled: Database) -> None:
         insert(13, 13, 99, table=U),
     )
     # Groups of T: of 1, 3 and 99 two are there; NULL matches nothing, not even NULL.
-    steps = [step(table=U), reduced(step([("set", GROUP, False, 0, [1], [])]), [0, 1, 2])]
+    steps = [step(table=U), reduced(step([("set", GROUP, False, 0, [1], [])]), [0, 1, 2, 0])]
     assert [sorted(part) for part in filled.read(*steps)] == [[10, 11], [1, 2, 6]]
-    whole = [step(table=U), reduced(step(), [0, 1, 2])]
+    whole = [step(table=U), reduced(step(), [0, 1, 2, -1])]
     assert [sorted(part) for part in filled.read(*whole)] == [[10, 11], [1, 2, 3, 4, 5, 6]]
     # Filters decide which rows there are to match; later steps follow what is left.
     some = step([("set", GROUP, False, 0, [1], [])], [(3, "in", [key(b"\x00")])])
     later = step([("row", 0, False, 0, [1], [])])
-    steps = [step(table=U), reduced(some, [0, 1, 2]), later]
+    steps = [step(table=U), reduced(some, [0, 1, 2, 0]), later]
     assert [sorted(part) for part in filled.read(*steps)] == [[11], [6], [3]]
 
 
@@ -324,11 +324,11 @@ def test_rows_without_a_match_of_a_match(filled: Database) -> None:
     # U's column 1 is T's number; T's groups are U's numbers less ... of a third step.
     steps = [
         step(table=U),
-        reduced(step([("row", 0, False, 0, [1], [])]), [0, 1, 0]),
-        reduced(step([("row", 0, ["2", "9"])], [(1, "some", [])]), [1, 0, 0]),
+        reduced(step([("row", 0, False, 0, [1], [])]), [0, 1, 0, 0]),
+        reduced(step([("row", 0, ["2", "9"])], [(1, "some", [])]), [1, 0, 0, -1]),
     ]
     assert [sorted(part) for part in filled.read(*steps)] == [[11], [2], []]
-    none = reduced(step([("row", 0, ["9"])]), [1, 0, 0])
+    none = reduced(step([("row", 0, ["9"])]), [1, 0, 0, -1])
     assert [sorted(part) for part in filled.read(*steps[:2], none)] == [[], [], []]
 
 
@@ -616,8 +616,11 @@ def test_redis_answers_as_memory_does(
         wanted = step(**parts, order=list(map(list, order)), limit=limit)
         joined = step([("set", 1, False, 0, [1], [])], table=U)
         answer = [sorted(part.items()) for part in database.read(wanted, joined)]
-        matched = reduced(step([("set", 1, False, 0, [1], [])], filters, table=U), [0, 1, 0])
-        answer += [sorted(part.items()) for part in database.read(step(table=U), matched)]
+        matched = reduced(step([("set", 1, False, 0, [1], [])], filters, table=U), [0, 1, 0, 0])
+        answer += [
+            sorted(part.items())
+            for part in database.read(step(filters=[[1, "some", []]], table=U), matched)
+        ]
         some, _ = store.read(database.version, [step(**parts, columns=columns)])
         few = sorted(zip(some[0][::2], map(unpackb, some[0][1::2]), strict=True))
         functions = [["count", -1], ["count", 2], ["min", 2], ["max", 2]]

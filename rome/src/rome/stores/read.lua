@@ -477,17 +477,20 @@ local function size(table_no, lookup)
   return total
 end
 
--- Row numbers that a look-up finds, once each.
+-- Row numbers that a look-up finds, once each, and whether each key has found one.
 local function members(table_no, kind, index, keys)
   if kind == 'set' and #keys == 1 then
-    return call('SMEMBERS', P .. 'i' .. table_no .. '.' .. index .. ':' .. keys[1])
+    local numbers = call('SMEMBERS', P .. 'i' .. table_no .. '.' .. index .. ':' .. keys[1])
+    return numbers, #numbers > 0
   end
-  if kind == 'row' and #keys < 2 then return keys end
-  local numbers, have, count = {}, {}, 0
+  if kind == 'row' and #keys < 2 then return keys, true end
+  local numbers, have, count, all = {}, {}, 0, true
   local function add(list)
+    all = all and #list > 0
     for i = 1, #list do
       local n = list[i]
-      if n and not have[n] then
+      if not n then all = false
+      elseif not have[n] then
         have[n] = true
         count = count + 1
         numbers[count] = n
@@ -505,7 +508,7 @@ local function members(table_no, kind, index, keys)
     local key = P .. 'i' .. table_no .. '.' .. index .. ':'
     for i = 1, #keys do add(call('SMEMBERS', key .. keys[i])) end
   end
-  return numbers
+  return numbers, all
 end
 
 -- The rows with these numbers that there are.
@@ -560,8 +563,8 @@ local function whole_table(table_no)
   return paired(call('HGETALL', key))
 end
 
--- The numbers that the best of a step's look-ups finds; nil: it has none.  Filters that say
--- no more than the look-up are done.
+-- The numbers that the best of a step's look-ups finds; nil: it has none.  Its kind, and the
+-- look-up itself if each key has found a row.  Filters that say no more than it are done.
 local function looked_up(table_no, lookups, filters)
   if #lookups == 0 then return nil end
   local best, best_size
@@ -592,7 +595,8 @@ local function looked_up(table_no, lookups, filters)
     return call('SINTER', unpack(keys)), 'set'
   end
   done(best)
-  return members(table_no, best[1], best[2], best.keys), best[1]
+  local numbers, all = members(table_no, best[1], best[2], best.keys)
+  return numbers, best[1], all and best
 end
 
 -- The values of a step that asks only for numbers of rows, if no row needs to be looked at.
@@ -613,11 +617,14 @@ end
 -- Takes out of earlier steps the rows that no row of this one matches.
 local function reduce(number)
   for _, r in ipairs(steps[number][9] or {}) do
-    local place = r[1] + 1
-    local rows = passing_one(found[place], {r[2], 'in', joined(number, {r[3]})})
-    if #rows < #found[place] then
-      found[place] = rows
-      reduce(place)
+    local place, lookup = r[1] + 1, steps[number][2][r[4] + 1]
+    -- Where a look-up by these columns has found a row for each value, all have a match.
+    if not lookup or found[number].complete ~= lookup then
+      local rows = passing_one(found[place], {r[2], 'in', joined(number, {r[3]})})
+      if #rows < #found[place] then
+        found[place] = rows
+        reduce(place)
+      end
     end
   end
 end
@@ -626,7 +633,7 @@ local answer = {'rows'}
 for number, step in ipairs(steps) do
   local table_no, lookups, filters, fills, order, limit = unpack(step, 1, 6)
   local sums = step[8]
-  local numbers, kind = looked_up(table_no, lookups, filters)
+  local numbers, kind, lookup = looked_up(table_no, lookups, filters)
   local values = sums and counted(table_no, filters, numbers, kind, sums)
   if not values then
     if numbers and #numbers > most then return {'large'} end
@@ -637,6 +644,7 @@ for number, step in ipairs(steps) do
     for _, f in ipairs(fills) do rows.fills[f[1]] = f[2] end
     rows = passing(rows, filters)
     if limit > 0 and #rows > limit then rows = first(rows, order, limit) end
+    rows.complete = numbers and #rows == #numbers and lookup
     found[number] = rows
     reduce(number)
     values = sums and (summed_up(rows, sums[1], sums[2]) or {'no'})
