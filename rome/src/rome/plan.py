@@ -336,7 +336,9 @@ class BoundPlan:
                 return None
             if function == "sum" and column.affinity not in _NUMERIC:
                 return None
-            functions.append([function, column.slot])
+            # A column that is never NULL needs not be looked at to be counted.
+            never_null = column.required or column.slot == table.key
+            functions.append([function, -1 if function == "count" and never_null else column.slot])
         return [[column.slot for column in groups if column], functions]
 
     def summed_up(self, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:

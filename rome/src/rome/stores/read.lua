@@ -138,9 +138,10 @@ local function less(ra, a, rb, b)
 end
 
 -- Whether a value fulfils `<`, `<=`, `>` or `>=`.
-local function compared(data, op, bound_data)
+local function compared(data, filter)
+  if not filter.rank then filter.rank, filter.bound = decode(filter[3][1]) end
+  local op, bound_rank, bound = filter[2], filter.rank, filter.bound
   local r, v = decode(data)
-  local bound_rank, bound = decode(bound_data)
   if r == 0 then return false end
   -- Of another storage class than the bound's: only the class decides.
   if r ~= bound_rank then return (op == '<' or op == '<=') == (r < bound_rank) end
@@ -182,7 +183,7 @@ local function passes(row, filter, fills)
   end
   local data = slice(row, filter[1], fills)
   if op == 'in' and #values == 1 then return data == values[1] end
-  if compares(op) then return compared(data, op, values[1]) end
+  if compares(op) then return compared(data, filter) end
   local set, _, inside = as_set(filter)
   return set[data] == inside
 end
@@ -263,17 +264,13 @@ local function parts_of(rows, columns)
     for j = 1, n do
       local first, last = firsts[j], lasts[j]
       if base > 6 + 2 * last then
-        local start, stop, a, b = 0
-        if first == last then
-          a, b, start, stop = byte(row, 2 + 2 * first, 5 + 2 * first)
-          start, stop = a * 256 + b, start * 256 + stop
+        local a, b, c, d
+        if first == last then a, b, c, d = byte(row, 2 + 2 * first, 5 + 2 * first)
         else
           a, b = byte(row, 2 + 2 * first, 3 + 2 * first)
-          start = a * 256 + b
-          a, b = byte(row, 4 + 2 * last, 5 + 2 * last)
-          stop = a * 256 + b
+          c, d = byte(row, 4 + 2 * last, 5 + 2 * last)
         end
-        if first == 0 then start = 0 end
+        local start, stop = first > 0 and a * 256 + b or 0, c * 256 + d
         pieces[j + 1] = sub(row, base + start + 1, base + stop)
       else
         local several = {}
