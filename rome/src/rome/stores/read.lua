@@ -28,11 +28,17 @@ local function slice(row, slot, fills)
   return sub(row, base + first + 1, base + last)
 end
 
+-- The start of a msgpack array of some columns.
+local function head_of(columns)
+  local n = #columns
+  return n < 16 and string.char(0x90 + n) or struct.pack('>BH', 0xdc, n)
+end
+
 -- The most usual request is for one row, by its number or a unique key.  It needs nothing of
 -- what stands below, and making so many functions would take longer than the rest.
 local only = #steps == 1 and #steps[1][2] == 1 and steps[1]
-if only and #seen_versions == 0 and not (cursor or only[7] or only[8]) then
-  local table_no, filters = only[1], only[3]
+if only and #seen_versions == 0 and not (cursor or only[8]) then
+  local table_no, filters, columns = only[1], only[3], only[7]
   local kind, index, keys = unpack(only[2][1], 1, 3)
   local simple = keys and #keys == 1 and kind ~= 'set'
   for i = 1, #filters do simple = simple and filters[i][2] == 'in' and #filters[i][3] == 1 end
@@ -44,6 +50,11 @@ if only and #seen_versions == 0 and not (cursor or only[7] or only[8]) then
     for _, fill in ipairs(only[4]) do fills[fill[1]] = fill[2] end
     for i = 1, #filters do
       row = row and slice(row, filters[i][1], fills) == filters[i][3][1] and row
+    end
+    if row and columns then
+      local pieces = {head_of(columns)}
+      for i = 1, #columns do pieces[i + 1] = slice(row, columns[i], fills) end
+      row = table.concat(pieces)
     end
     return {'rows', row and {number, row} or {}}
   end
@@ -257,8 +268,7 @@ local function parts_of(rows, columns)
       firsts[n], lasts[n] = slot, slot
     end
   end
-  local pieces = {#columns < 16 and string.char(0x90 + #columns)
-    or struct.pack('>BH', 0xdc, #columns)}
+  local pieces = {head_of(columns)}
   for i = 1, #rows do
     local row, base = rows[i], bases[i]
     for j = 1, n do
