@@ -6,8 +6,13 @@ import contextlib
 import socket
 import threading
 
-# Stands in every commit's request, and in no other.
-_COMMIT = b"childless"
+from rome.stores.redis_store import _script
+
+# One of these stands in every commit's request, and in no other: the script's name or its text.
+_COMMIT = (
+    *(_script("commit", frees)[1].encode() for frees in (False, True)),
+    b"-- One transaction: every check first",
+)
 _WAIT_S = 60
 
 BEFORE = "before the commit is sent"
@@ -78,7 +83,7 @@ class CuttingProxy:
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError), client, server:
             while data := client.recv(1 << 20):
-                if _COMMIT in data:
+                if any(mark in data for mark in _COMMIT):
                     self.commits += 1
                     if self._point is not None:
                         point, self._point = self._point, None

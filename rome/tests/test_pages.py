@@ -60,6 +60,14 @@ QUESTIONS: dict[str, Any] = {
     "join": select(parents.c.code, children.c.n)
     .join(children, parents.c.code == children.c.code)
     .where(children.c.n == 1),
+    "exists": select(parents).where(
+        parents.c.kind == 1,
+        exists().where(children.c.code == parents.c.code, children.c.n == 1),
+    ),
+    "in": select(parents.c.id).where(
+        parents.c.name == "a",
+        parents.c.code.in_(select(children.c.code).where(children.c.n > 2)),
+    ),
     "not exists": select(parents.c.id).where(~exists().where(children.c.code == parents.c.code)),
 }
 

@@ -316,14 +316,14 @@ def test_rows_without_a_match(filled: Database) -> None:
         insert(13, 13, 99, table=U),
     )
     # Groups of T: of 1, 3 and 99 two are there; NULL matches nothing, not even NULL.
-    steps = [step(table=U), reduced(step([("set", GROUP, False, 0, [1], [])]), [0, 1, 2])]
+    steps = [step(table=U), reduced(step([("set", GROUP, False, 0, [1], [])]), [0, 1, 2, 0])]
     assert [sorted(part) for part in filled.read(*steps)] == [[10, 11], [1, 2, 6]]
-    whole = [step(table=U), reduced(step(), [0, 1, 2])]
+    whole = [step(table=U), reduced(step(), [0, 1, 2, -1])]
     assert [sorted(part) for part in filled.read(*whole)] == [[10, 11], [1, 2, 3, 4, 5, 6]]
     # Filters decide which rows there are to match; later steps follow what is left.
     some = step([("set", GROUP, False, 0, [1], [])], [(3, "in", [key(b"\x00")])])
     later = step([("row", 0, False, 0, [1], [])])
-    steps = [step(table=U), reduced(some, [0, 1, 2]), later]
+    steps = [step(table=U), reduced(some, [0, 1, 2, 0]), later]
     assert [sorted(part) for part in filled.read(*steps)] == [[11], [6], [3]]
 
 
@@ -332,11 +332,11 @@ def test_rows_without_a_match_of_a_match(filled: Database) -> None:
     # U's column 1 is T's number; T's groups are U's numbers less ... of a third step.
     steps = [
         step(table=U),
-        reduced(step([("row", 0, False, 0, [1], [])]), [0, 1, 0]),
-        reduced(step([("row", 0, ["2", "9"])], [(1, "some", [])]), [1, 0, 0]),
+        reduced(step([("row", 0, False, 0, [1], [])]), [0, 1, 0, 0]),
+        reduced(step([("row", 0, ["2", "9"])], [(1, "some", [])]), [1, 0, 0, -1]),
     ]
     assert [sorted(part) for part in filled.read(*steps)] == [[11], [2], []]
-    none = reduced(step([("row", 0, ["9"])]), [1, 0, 0])
+    none = reduced(step([("row", 0, ["9"])]), [1, 0, 0, -1])
     assert [sorted(part) for part in filled.read(*steps[:2], none)] == [[], [], []]
 
 
@@ -648,8 +648,11 @@ def test_redis_answers_as_memory_does(
         wanted = step(**parts, order=list(map(list, order)), limit=limit)
         joined = step([("set", 1, False, 0, [1], [])], table=U)
         answer = [sorted(part.items()) for part in database.read(wanted, joined)]
-        matched = reduced(step([("set", 1, False, 0, [1], [])], filters, table=U), [0, 1, 0])
-        answer += [sorted(part.items()) for part in database.read(step(table=U), matched)]
+        matched = reduced(step([("set", 1, False, 0, [1], [])], filters, table=U), [0, 1, 0, 0])
+        answer += [
+            sorted(part.items())
+            for part in database.read(step(filters=[[1, "some", []]], table=U), matched)
+        ]
         some, _ = database.ask(step(**parts, columns=columns))
         few = sorted(zip(some[0][::2], map(unpackb, some[0][1::2]), strict=True))
         functions = [["count", -1], ["count", 2], ["min", 2], ["max", 2]]
@@ -659,5 +662,44 @@ def test_redis_answers_as_memory_does(
             groups(database, [], functions, **parts),
         ]
         answers.append(repr((answer, few, sums)))
+        store.close()
+    assert answers[0] == answers[1]
+
+
+_new_values = st.dictionaries(st.integers(0, WIDTH - 1), _values, max_size=WIDTH)
+
+
+@settings(max_examples=200)
+@given(_rows, st.lists(st.tuples(_new_values, st.booleans()), max_size=6))
+def test_redis_writes_as_memory_does(redis_server: RedisServer, found: Any, changes: Any) -> None:
+    """Updates, of shorter and of large rows as well, and deletes."""
+
+    def bytes_of(value: Any) -> bytes:
+        return pack_value("long" * 17000 if value == "long" else value)
+
+    name = f"writes{next(_names)}"
+    fills: list[list[Any]] = [[2, key("fill")], [3, key(300)]]
+    server = Server((("127.0.0.1", redis_server.port),))
+    answers = []
+    for store in (MemoryStore(name), RedisStore(server, name)):
+        database = Database(lambda store=store: store)  # type: ignore[misc]
+        parts = [list(map(bytes_of, row)) for row in found]
+        database.commit(
+            *(write("insert", n, U, row=rows.join(row), set_add=[[1, row[0]]])
+              for n, row in enumerate(parts))
+        )  # fmt: skip
+        writes = []
+        for (n, row), (new, goes) in zip(enumerate(parts), changes, strict=False):
+            old = [*row, *(data for slot, data in fills if slot >= len(row))]
+            checks = [[slot, old[slot]] for slot in new]
+            deltas = [[slot, bytes_of(value)] for slot, value in sorted(new.items())]
+            if goes:
+                made = write("delete", n, U, checks=checks, fills=fills, set_del=[[1, row[0]]])
+            else:
+                made = write("update", n, U, checks=checks, fills=fills, deltas=deltas)
+                made["set_del"], made["set_add"] = [[1, row[0]]], [[1, bytes_of(new.get(0))]]
+            writes.append(made)
+        database.commit(*writes)
+        answers.append((sorted(store.scan(U)), sorted(store.entries(U, 1, False))))
         store.close()
     assert answers[0] == answers[1]

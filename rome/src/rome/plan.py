@@ -277,7 +277,7 @@ class BoundPlan:
         steps: dict[int, int] = {}
         self._occurrences: list[Table] = []
         self._conditions: list[list[_Bound]] = []
-        self._reductions: list[list[list[int]]] = []
+        self._reductions: list[list[tuple[int, int, int]]] = []
         self._tops: list[tuple[Top, list[tuple[int, bool]], list[_Bound]] | None] = []
         by_occurrence: dict[int, list[tuple[int, Condition]]] = {}
         for number, condition in enumerate(plan.conditions):
@@ -311,7 +311,7 @@ class BoundPlan:
     @staticmethod
     def _reductions_by(
         plan: Plan, place: int, tables: Mapping[int, Table], steps: Mapping[int, int]
-    ) -> list[list[int]]:
+    ) -> list[tuple[int, int, int]]:
         """Earlier steps whose rows must match one of this place: step, slot, slot here."""
         found = []
         for condition in plan.conditions:
@@ -322,10 +322,10 @@ class BoundPlan:
             column = tables[condition.occurrence].column(condition.column)
             own = tables[place].column(condition.other)
             if column is not None and own is not None and _same_bytes(column, own):
-                found.append([steps[condition.occurrence], column.slot, own.slot])
+                found.append((steps[condition.occurrence], column.slot, own.slot))
         return found
 
-    def _reduced(self, place: int, changes: Mapping[Any, Any]) -> list[list[int]]:
+    def _reduced(self, place: int, changes: Mapping[Any, Any]) -> list[tuple[int, int, int]]:
         """Those that hold for the store's rows: a row of the transaction's own may match
         what no other does."""
         if not self._reductions[place] or not changes:
@@ -361,7 +361,9 @@ class BoundPlan:
                 return None
             if function == "sum" and column.affinity not in _NUMERIC:
                 return None
-            functions.append([function, column.slot])
+            # A column that is never NULL needs not be looked at to be counted.
+            never_null = column.required or column.slot == table.key
+            functions.append([function, -1 if function == "count" and never_null else column.slot])
         return [[column.slot for column in groups if column], functions]
 
     def _projection(self, plan: Plan) -> Projection | None:
@@ -494,10 +496,13 @@ class BoundPlan:
             lookups: list[Any] = []
             filters: list[Any] = []
             single: dict[int, list[bytes]] = {}
+            joins: dict[tuple[int, int, int], int] = {}  # columns -> place of the look-up
             for condition in self._conditions[place]:
                 if condition.op == "join":
                     told = False
                     if condition.index is not None:
+                        columns = (condition.source, condition.source_slot, condition.slot)
+                        joins[columns] = len(lookups)
                         lookups.append(self._join(condition, changes, before))
                     continue
                 test = _test(condition, parameters, layout)
@@ -535,7 +540,7 @@ class BoundPlan:
             step = [table.number, lookups, filters, table.packed_fills, order, limit, part]
             reduced = self._reduced(place, changes)
             if reduced:
-                step += [False, [[before + first, *slots] for first, *slots in reduced]]
+                step += [False, [[before + r[0], r[1], r[2], joins.get(r, -1)] for r in reduced]]
             steps.append(step)
         return steps + self._whole, told
 

@@ -38,9 +38,10 @@ if there are none.  The answer is a list of groups, or `["no"]` where a sum woul
 
 - filter `any` has lists of filters: those of one list must hold.
 
-A step may have a ninth part (with False for the eighth), a list of `[step, slot, own slot]`:
-rows of that earlier step are wanted only if this step has a row with the same value, not
-NULL, in its own slot.  A store may ignore that.  Where it doesn't, later steps look only for
+A step may have a ninth part (with False for the eighth), a list of `[step, slot, own slot,
+look-up]`: rows of that earlier step are wanted only if this step has a row with the same value,
+not NULL, in its own slot.  `look-up` is the place of this step's look-up by these columns, or
+-1.  A store may ignore that.  Where it doesn't, later steps look only for
 what is left; and where rows of a step are left out so, those of the steps before it that
 it has such parts for may go as well.
 

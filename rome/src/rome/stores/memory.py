@@ -344,7 +344,7 @@ def _reduce(
 ) -> None:
     """Take out of earlier steps the rows that no row of this one matches."""
     rows_here, fills_here = found[place]
-    for other, slot, own_slot in steps[place][8] if len(steps[place]) > 8 else ():
+    for other, slot, own_slot, _ in steps[place][8] if len(steps[place]) > 8 else ():
         values = {column(row, own_slot, fills_here) for row in rows_here} - {rows.NULL}
         kept, fills = found[other]
         good = [column(row, slot, fills) in values for row in kept]

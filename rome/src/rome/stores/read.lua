@@ -39,12 +39,18 @@ local function slice(row, slot, fills)
   return sub(row, base + first + 1, base + last)
 end
 
+-- The start of a msgpack array of some columns.
+local function head_of(columns)
+  local n = #columns
+  return n < 16 and string.char(0x90 + n) or struct.pack('>BH', 0xdc, n)
+end
+
 -- The most usual request is for one row, by its number or a unique key.  It needs nothing of
 -- what stands below, and making so many functions would take longer than the rest.
 local steps = requests[1][1]
 local only = #requests == 1 and #steps == 1 and #steps[1][2] == 1 and steps[1]
-if only and not (cursor or only[7] or only[8]) then
-  local table_no, filters = only[1], only[3]
+if only and not (cursor or only[8]) then
+  local table_no, filters, columns = only[1], only[3], only[7]
   local kind, index, keys = unpack(only[2][1], 1, 3)
   local simple = keys and #keys == 1 and kind ~= 'set'
   for i = 1, #filters do simple = simple and filters[i][2] == 'in' and #filters[i][3] == 1 end
@@ -58,6 +64,11 @@ if only and not (cursor or only[7] or only[8]) then
     for _, fill in ipairs(only[4]) do fills[fill[1]] = fill[2] end
     for i = 1, #filters do
       row = row and slice(row, filters[i][1], fills) == filters[i][3][1] and row
+    end
+    if row and columns then
+      local pieces = {head_of(columns)}
+      for i = 1, #columns do pieces[i + 1] = slice(row, columns[i], fills) end
+      row = table.concat(pieces)
     end
     return {'rows', {{{row and {number, row} or {}}, commits}}, '0'}
   end
@@ -152,9 +163,10 @@ local function less(ra, a, rb, b)
 end
 
 -- Whether a value fulfils `<`, `<=`, `>` or `>=`.
-local function compared(data, op, bound_data)
+local function compared(data, filter)
+  if not filter.rank then filter.rank, filter.bound = decode(filter[3][1]) end
+  local op, bound_rank, bound = filter[2], filter.rank, filter.bound
   local r, v = decode(data)
-  local bound_rank, bound = decode(bound_data)
   if r == 0 then return false end
   -- Of another storage class than the bound's: only the class decides.
   if r ~= bound_rank then return (op == '<' or op == '<=') == (r < bound_rank) end
@@ -196,7 +208,7 @@ local function passes(row, filter, fills)
   end
   local data = slice(row, filter[1], fills)
   if op == 'in' and #values == 1 then return data == values[1] end
-  if compares(op) then return compared(data, op, values[1]) end
+  if compares(op) then return compared(data, filter) end
   local set, _, inside = as_set(filter)
   return set[data] == inside
 end
@@ -270,24 +282,19 @@ local function parts_of(rows, columns)
       firsts[n], lasts[n] = slot, slot
     end
   end
-  local pieces = {#columns < 16 and string.char(0x90 + #columns)
-    or struct.pack('>BH', 0xdc, #columns)}
+  local pieces = {head_of(columns)}
   for i = 1, #rows do
     local row, base = rows[i], bases[i]
     for j = 1, n do
       local first, last = firsts[j], lasts[j]
       if base > 6 + 2 * last then
-        local start, stop, a, b = 0
-        if first == last then
-          a, b, start, stop = byte(row, 2 + 2 * first, 5 + 2 * first)
-          start, stop = a * 256 + b, start * 256 + stop
+        local a, b, c, d
+        if first == last then a, b, c, d = byte(row, 2 + 2 * first, 5 + 2 * first)
         else
           a, b = byte(row, 2 + 2 * first, 3 + 2 * first)
-          start = a * 256 + b
-          a, b = byte(row, 4 + 2 * last, 5 + 2 * last)
-          stop = a * 256 + b
+          c, d = byte(row, 4 + 2 * last, 5 + 2 * last)
         end
-        if first == 0 then start = 0 end
+        local start, stop = first > 0 and a * 256 + b or 0, c * 256 + d
         pieces[j + 1] = sub(row, base + start + 1, base + stop)
       else
         local several = {}
@@ -491,17 +498,20 @@ local function size(table_no, lookup)
   return total
 end
 
--- Row numbers that a look-up finds, once each.
+-- Row numbers that a look-up finds, once each, and whether each key has found one.
 local function members(table_no, kind, index, keys)
   if kind == 'set' and #keys == 1 then
-    return call('SMEMBERS', P .. 'i' .. table_no .. '.' .. index .. ':' .. keys[1])
+    local numbers = call('SMEMBERS', P .. 'i' .. table_no .. '.' .. index .. ':' .. keys[1])
+    return numbers, #numbers > 0
   end
-  if kind == 'row' and #keys < 2 then return keys end
-  local numbers, have, count = {}, {}, 0
+  if kind == 'row' and #keys < 2 then return keys, true end
+  local numbers, have, count, all = {}, {}, 0, true
   local function add(list)
+    all = all and #list > 0
     for i = 1, #list do
       local n = list[i]
-      if n and not have[n] then
+      if not n then all = false
+      elseif not have[n] then
         have[n] = true
         count = count + 1
         numbers[count] = n
@@ -519,7 +529,7 @@ local function members(table_no, kind, index, keys)
     local key = P .. 'i' .. table_no .. '.' .. index .. ':'
     for i = 1, #keys do add(call('SMEMBERS', key .. keys[i])) end
   end
-  return numbers
+  return numbers, all
 end
 
 -- The rows with these numbers that there are.
@@ -574,8 +584,8 @@ local function whole_table(table_no)
   return paired(call('HGETALL', key))
 end
 
--- The numbers that the best of a step's look-ups finds; nil: it has none.  Filters that say
--- no more than the look-up are done.
+-- The numbers that the best of a step's look-ups finds; nil: it has none.  Its kind, and the
+-- look-up itself if each key has found a row.  Filters that say no more than it are done.
 local function looked_up(table_no, lookups, filters)
   if #lookups == 0 then return nil end
   local best, best_size
@@ -606,7 +616,8 @@ local function looked_up(table_no, lookups, filters)
     return call('SINTER', unpack(keys)), 'set'
   end
   done(best)
-  return members(table_no, best[1], best[2], best.keys), best[1]
+  local numbers, all = members(table_no, best[1], best[2], best.keys)
+  return numbers, best[1], all and best
 end
 
 -- The values of a step that asks only for numbers of rows, if no row needs to be looked at.
@@ -627,11 +638,14 @@ end
 -- Takes out of earlier steps the rows that no row of this one matches.
 local function reduce(number)
   for _, r in ipairs(steps[number][9] or {}) do
-    local place = r[1] + 1
-    local rows = passing_one(found[place], {r[2], 'in', joined(number, {r[3]})})
-    if #rows < #found[place] then
-      found[place] = rows
-      reduce(place)
+    local place, lookup = r[1] + 1, steps[number][2][r[4] + 1]
+    -- Where a look-up by these columns has found a row for each value, all have a match.
+    if not lookup or found[number].complete ~= lookup then
+      local rows = passing_one(found[place], {r[2], 'in', joined(number, {r[3]})})
+      if #rows < #found[place] then
+        found[place] = rows
+        reduce(place)
+      end
     end
   end
 end
@@ -642,7 +656,7 @@ local function answered()
   for number, step in ipairs(steps) do
     local table_no, lookups, filters, fills, order, limit = unpack(step, 1, 6)
     local sums = step[8]
-    local numbers, kind = looked_up(table_no, lookups, filters)
+    local numbers, kind, lookup = looked_up(table_no, lookups, filters)
     local values = sums and counted(table_no, filters, numbers, kind, sums)
     if not values then
       if numbers and #numbers > most then return nil end
@@ -653,6 +667,7 @@ local function answered()
       for _, f in ipairs(fills) do rows.fills[f[1]] = f[2] end
       rows = passing(rows, filters)
       if limit > 0 and #rows > limit then rows = first(rows, order, limit) end
+      rows.complete = numbers and #rows == #numbers and lookup
       found[number] = rows
       reduce(number)
       values = sums and (summed_up(rows, sums[1], sums[2]) or {'no'})

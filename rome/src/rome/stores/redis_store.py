@@ -38,6 +38,7 @@ from rome.stores.base import (
     Traffic,
 )
 from rome.stores.pages import read_in_pages
+from rome.stores.redis_commit import by_key
 from rome.stores.redis_wire import Server, Wire
 
 
@@ -157,16 +158,7 @@ class RedisStore:
         return Answer(read_in_pages(ask, request.steps), commits)
 
     def commit(self, commit: Commit) -> None:
-        request = {
-            "version": commit.version,
-            "token": commit.token,
-            "writes": commit.writes,
-            "exists": commit.exists,
-            "childless": commit.childless,
-            "reads": commit.reads,
-            "used": commit.used,
-            "remember": max(commit.remember, self._remember),
-        }
+        request = by_key(commit, max(commit.remember, self._remember))
         wait = [("WAIT", self._replicas, 2000)] if self._replicas else []
         frees = all(write["op"] == "delete" for write in commit.writes)
         self._wire.in_doubt = False
