@@ -1,0 +1,214 @@
+"""Plain INSERTs, which don't go through SQLite: they must keep, refuse and return the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    select,
+    text,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.types import UserDefinedType
+
+from tests.fuzzing.pairs import sqlite_engine
+
+
+class Declared(UserDefinedType[Any]):
+    """A column type of just this name; values go through as they are."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
+
+
+DECLARED = ["INTEGER", "VARCHAR(9)", "TEXT", "BLOB", "REAL", "NUMERIC", "BOOLEAN", "DATETIME"]
+VALUES: list[Any] = [
+    *(None, 0, 1, -1, 2**53 + 1, 2**63 - 1, -(2**63), True, False),
+    *(0.0, -0.0, 1.0, 1.5, -2.25, 1e300, 1e10, float("inf"), float("nan"), 0.1),
+    *("", "a", "é", "0", "12", " 12 ", "1.0", "1e3", "0x10", "1.10", "99999999999999999999"),
+    *("2026-01-01 00:00:00", "-", "+5", "a\0b", b"", b"12", b"\xff"),
+]
+
+
+@pytest.fixture
+def both(engine: Engine) -> Iterator[list[Connection]]:
+    """ROME, and SQLite."""
+    other = sqlite_engine()
+    with engine.connect() as ours, other.connect() as theirs:
+        yield [ours, theirs]
+    other.dispose()
+
+
+def said(run: Any) -> Any:
+    try:
+        return run()
+    except DBAPIError as error:
+        return type(error).__name__
+
+
+@pytest.mark.parametrize("declared", DECLARED)
+@pytest.mark.parametrize("required", [False, True], ids=["nullable", "required"])
+def test_every_value_is_kept_as_sqlite_keeps_it(
+    both: list[Connection], declared: str, required: bool
+) -> None:
+    name = f"t_{declared[:3]}"
+    key = Column("id", Integer, primary_key=True)
+    table = Table(name, MetaData(), key, Column("v", Declared(declared), nullable=not required))
+    kept: list[list[Any]] = []
+    for connection in both:
+        table.create(connection)
+        connection.commit()
+        for value in VALUES:
+            insert = table.insert().values(v=value)
+            said(lambda c=connection, i=insert: c.execute(i).rowcount)
+            connection.commit()
+        found = connection.execute(text(f"SELECT typeof(v), v FROM {name} ORDER BY id"))
+        kept.append([tuple(map(repr, row)) for row in found])
+    assert kept[0] == kept[1]
+    assert len(kept[0]) >= len(VALUES) - 2
+
+
+metadata = MetaData()
+owners = Table("owners", metadata, Column("id", Integer, primary_key=True))
+things = Table(
+    "things",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(20)),
+    Column("place", Integer, nullable=False),
+    Column("owner", Integer, ForeignKey("owners.id")),
+    Column("note", String(20), server_default="none"),
+    UniqueConstraint("name", "place"),
+)
+words = Table("words", metadata, Column("word", String(9), primary_key=True), Column("n", Integer))
+small = Table(
+    "small",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("n", Integer, CheckConstraint("n < 10")),
+)
+
+
+def rows_of(connection: Connection) -> list[Any]:
+    return [
+        sorted(map(tuple, connection.execute(select(*columns))), key=repr)
+        for columns in (
+            [things.c.name, things.c.place, things.c.owner, things.c.note],
+            [words.c.word, words.c.n],
+            [small.c.n],
+        )
+    ]
+
+
+def thing(name: Any, place: Any, **more: Any) -> Any:
+    return things.insert().values(name=name, place=place, note="mine", **more)
+
+
+SCRIPTS: dict[str, list[Any]] = {
+    "a key twice in one transaction": [thing("a", 1), thing("a", 2), thing("a", 1)],
+    "a key that is NULL": [thing(None, 1), thing(None, 1)],
+    "a key twice in one statement": [
+        things.insert().values([{"name": "a", "place": 1}, {"name": "a", "place": 1}])
+    ],
+    "after a change of its key": [
+        thing("a", 1),
+        things.update().values(name="b"),
+        thing("a", 1),
+        thing("b", 1),
+    ],
+    "after it was deleted": [thing("a", 1), things.delete(), thing("a", 1)],
+    "a value is missing": [thing("a", None), thing("a", 2)],
+    "a default of the table": [things.insert().values(name="a", place=1)],
+    "a parent of the same transaction": [owners.insert().values(id=5), thing("a", 1, owner=5)],
+    "no parent": [thing("a", 1, owner=77)],
+    "a chosen number": [things.insert().values(id=9, name="a", place=1), thing("b", 1)],
+    "a key that is text": [
+        words.insert().values(word="x", n=1),
+        words.insert().values(word="y", n=2),
+        words.insert().values(word="x", n=3),
+    ],
+    "a rule": [small.insert().values(n=1), small.insert().values(n=11)],
+    "seen by a join": [
+        owners.insert().values(id=5),
+        thing("a", 1, owner=5),
+        things.update().where(things.c.owner == owners.c.id).values(note="joined"),
+    ],
+    "changed by its number": [
+        thing("a", 1),
+        things.update().where(things.c.id == 1).values(place=3),
+    ],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=list(SCRIPTS))
+@pytest.mark.parametrize("end", ["commit", "rollback", "savepoint"])
+def test_transactions_end_as_sqlites_do(
+    both: list[Connection], script: list[Any], end: str
+) -> None:
+    outcomes = []
+    for connection in both:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+        metadata.create_all(connection)
+        connection.commit()
+        outcome = []
+        savepoint = connection.begin_nested() if end == "savepoint" else None
+        for statement in script:
+            outcome.append(said(lambda c=connection, s=statement: c.execute(s).rowcount))
+            outcome.append(rows_of(connection))
+        if savepoint is not None:
+            savepoint.rollback()
+        outcome.append(rows_of(connection))
+        if end == "rollback":
+            connection.rollback()
+        else:
+            connection.commit()
+        outcome.append(rows_of(connection))
+        connection.rollback()
+        outcomes.append(outcome)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_key_that_another_transaction_took(engine: Engine) -> None:
+    metadata.create_all(engine)
+    with engine.connect() as one, engine.connect() as two:
+        one.execute(thing("a", 1))
+        one.commit()
+        two.execute(thing("b", 1))
+        with pytest.raises(IntegrityError, match="UNIQUE constraint failed"):
+            two.execute(thing("a", 1))
+        two.commit()
+        assert {row[0] for row in rows_of(one)[0]} == {"a", "b"}
+
+
+def test_several_rows_are_numbered_in_their_order(engine: Engine) -> None:
+    metadata.create_all(engine)
+    names = [f"n{number}" for number in range(250)]
+    with engine.begin() as connection:
+        returned = connection.execute(
+            things.insert().returning(things.c.id, things.c.name, sort_by_parameter_order=True),
+            [{"name": name, "place": 1, "note": "x"} for name in names],
+        ).all()
+    assert [name for _, name in returned] == names
+    numbers = [number for number, _ in returned]
+    assert numbers == sorted(numbers)
+    with engine.connect() as connection:
+        found = connection.execute(select(things.c.id, things.c.name)).all()
+    assert sorted(map(tuple, found)) == sorted(map(tuple, returned))

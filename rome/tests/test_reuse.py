@@ -1,0 +1,301 @@
+"""Answers that are used again, and rows that come with an earlier statement: both save round
+trips and bytes, and must never be seen in what a statement answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    func,
+    select,
+)
+
+from tests.servers import RedisServer
+
+metadata = MetaData()
+servers = Table(
+    "servers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String(36), unique=True),
+    Column("state", String(20)),
+    Column("size", Integer),
+)
+tags = Table(
+    "tags",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("server", String(36), ForeignKey("servers.uuid")),
+    Column("value", String(20)),
+)
+notes = Table(
+    "notes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("server", String(36), index=True),
+    Column("text", String(200)),
+)
+SERVERS = [f"uuid-{number}" for number in range(12)]
+
+
+def fill(engine: Engine) -> None:
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        values = [{"uuid": uuid, "state": "new", "size": 1} for uuid in SERVERS]
+        connection.execute(servers.insert(), values)
+        for uuid in SERVERS:
+            connection.execute(tags.insert().values(server=uuid, value="a"))
+            connection.execute(notes.insert().values(server=uuid, text="b"))
+
+
+@pytest.fixture
+def database(engine: Engine) -> Engine:
+    fill(engine)
+    return engine
+
+
+@pytest.fixture
+def other(database: Engine) -> Iterator[Connection]:
+    """Somebody else's connection."""
+    with database.connect() as connection:
+        yield connection
+
+
+def traffic(connection: Connection) -> Any:
+    driver: Any = connection.connection.dbapi_connection
+    return driver.store.traffic
+
+
+def trips(connection: Connection, run: Callable[[], Any]) -> int:
+    """The round trips of what is run."""
+    before: int = traffic(connection).round_trips
+    run()
+    after: int = traffic(connection).round_trips
+    return after - before
+
+
+def by_uuid(table: Table, uuid: str) -> Any:
+    column = table.c.uuid if table is servers else table.c.server
+    return select(table).where(column == uuid)
+
+
+# ---------------------------------------------------------------- answers
+
+ANSWERED = {
+    "a row": select(servers).where(servers.c.uuid == "uuid-1"),
+    "columns": select(servers.c.state).where(servers.c.uuid == "uuid-1"),
+    "a join": select(servers, tags).join(tags, tags.c.server == servers.c.uuid),
+    "a sum": select(func.count(), func.sum(servers.c.size)).where(servers.c.state == "new"),
+    "all": select(servers).order_by(servers.c.size.desc(), servers.c.id),
+}
+
+
+@pytest.mark.parametrize("statement", ANSWERED.values(), ids=list(ANSWERED))
+def test_an_answer_is_right_after_every_commit(
+    database: Engine, other: Connection, statement: Any
+) -> None:
+    for size in range(4):
+        expected = None
+        for _ in range(3):
+            with database.connect() as connection:
+                answer = connection.execute(statement).all()
+            assert expected is None or answer == expected
+            expected = answer
+        change = servers.update().where(servers.c.uuid == "uuid-1").values(size=10 + size)
+        other.execute(change)
+        other.commit()
+        with database.connect() as connection:
+            after = connection.execute(statement).all()
+        assert after != expected or "size" not in str(statement)
+
+
+def test_rows_are_not_sent_again(redis_server: RedisServer) -> None:
+    engine = create_engine(redis_server.url("sent_once"))
+    fill(engine)
+    statement = select(servers).where(servers.c.size == 1)
+    with engine.connect() as connection:
+        received = []
+        for _ in range(2):
+            before = traffic(connection).received
+            assert len(connection.execute(statement).all()) == len(SERVERS)
+            received.append(traffic(connection).received - before)
+            connection.rollback()
+    assert received[1] < received[0] / 4
+    engine.dispose()
+
+
+def test_own_writes_are_seen(database: Engine) -> None:
+    statement = by_uuid(servers, "uuid-1")
+    with database.connect() as connection:
+        for state in ("one", "two"):
+            connection.execute(statement)
+            connection.rollback()
+            connection.execute(servers.update().where(servers.c.id == 2).values(state=state))
+            assert connection.execute(statement).one().state == state
+            connection.rollback()
+            assert connection.execute(statement).one().state == "new"
+
+
+def test_numbers_of_other_types_are_other_parameters(database: Engine) -> None:
+    with database.connect() as connection:
+        found = [
+            connection.exec_driver_sql("SELECT typeof(?) FROM servers LIMIT 1", (value,)).scalar()
+            for value in (1, 1.0, True, "1", 1.0, 1)
+        ]
+    assert found == ["integer", "real", "integer", "text", "real", "integer"]
+
+
+def test_what_changes_by_itself_is_asked_anew(database: Engine) -> None:
+    with database.connect() as connection:
+        found = {
+            connection.exec_driver_sql("SELECT random() FROM servers WHERE id = 1").scalar()
+            for _ in range(5)
+        }
+    assert len(found) == 5
+
+
+def test_a_changed_table_has_other_answers(database: Engine) -> None:
+    statement = "SELECT * FROM notes WHERE server = 'uuid-1'"
+    with database.connect() as connection:
+        assert len(connection.exec_driver_sql(statement).one()) == 3
+        connection.exec_driver_sql("ALTER TABLE notes ADD COLUMN more VARCHAR(9) DEFAULT 'x'")
+        assert connection.exec_driver_sql(statement).one()[3] == "x"
+        connection.exec_driver_sql("DROP TABLE notes")
+        notes.create(connection)
+        assert connection.exec_driver_sql(statement).all() == []
+
+
+def test_without_answers_or_foresight(redis_server: RedisServer) -> None:
+    engine = create_engine(redis_server.url("plain") + "?answers=off&foresight=off")
+    fill(engine)
+    with engine.connect() as connection:
+        for uuid in SERVERS[:6]:
+            read_all(connection, uuid)
+        assert trips(connection, lambda: read_all(connection, "uuid-8")) == 3
+        statement = by_uuid(servers, "uuid-1")
+        received = set()
+        for _ in range(3):
+            before = traffic(connection).received
+            connection.execute(statement)
+            received.add(traffic(connection).received - before)
+        assert len(received) == 1
+    engine.dispose()
+
+
+# ---------------------------------------------------------------- foresight
+
+
+def read_all(connection: Connection, uuid: str) -> list[Any]:
+    """Three statements that follow each other, as a transaction."""
+    found = [connection.execute(by_uuid(table, uuid)).one() for table in (servers, tags, notes)]
+    connection.rollback()
+    return found
+
+
+def test_what_follows_comes_in_one_round_trip(database: Engine) -> None:
+    with database.connect() as connection:
+        assert trips(connection, lambda: read_all(connection, "uuid-0")) == 3
+        read_all(connection, "uuid-1")
+        for uuid in SERVERS[2:]:
+            before = traffic(connection).round_trips
+            found = read_all(connection, uuid)
+            assert traffic(connection).round_trips == before + 1
+            assert [found[0].uuid, found[1].server, found[2].server] == [uuid] * 3
+
+
+def test_what_follows_is_forgotten_with_the_transaction(
+    database: Engine, other: Connection
+) -> None:
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            read_all(connection, uuid)
+        connection.execute(by_uuid(servers, "uuid-5"))  # tags and notes are here by now
+        connection.rollback()
+        other.execute(tags.update().where(tags.c.server == "uuid-5").values(value="changed"))
+        other.commit()
+        assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "changed"
+
+
+def test_a_statement_reads_as_of_the_one_that_foresaw_it_or_later(
+    database: Engine, other: Connection
+) -> None:
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            read_all(connection, uuid)
+        connection.execute(by_uuid(servers, "uuid-5"))
+        other.execute(tags.update().where(tags.c.server == "uuid-5").values(value="changed"))
+        other.commit()
+        # As in a snapshot; who asks again sees what was committed since.
+        assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "a"
+        assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "changed"
+
+
+def test_own_writes_are_seen_in_what_was_foreseen(database: Engine) -> None:
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            read_all(connection, uuid)
+        connection.execute(by_uuid(servers, "uuid-6"))
+        connection.execute(tags.update().where(tags.c.server == "uuid-6").values(value="mine"))
+        connection.execute(tags.insert().values(server="uuid-6", value="more"))
+        values = {row.value for row in connection.execute(by_uuid(tags, "uuid-6"))}
+        assert values == {"mine", "more"}
+        connection.rollback()
+
+
+def test_nobody_waits_for_a_change_in_vain(database: Engine, other: Connection) -> None:
+    """Who reads the same again and again in one transaction sees others' commits."""
+    statement = by_uuid(servers, "uuid-1")
+    with database.connect() as connection:
+        for number in range(6):
+            for _ in range(4):
+                connection.execute(statement)
+            other.execute(servers.update().where(servers.c.id == 2).values(size=number + 100))
+            other.commit()
+            assert connection.execute(statement).one().size == number + 100
+            connection.rollback()
+
+
+def test_a_write_that_was_foreseen_loses_no_update(database: Engine, other: Connection) -> None:
+    def grown(connection: Connection, uuid: str) -> None:
+        connection.execute(by_uuid(tags, uuid)).one()
+        change = servers.update().where(servers.c.uuid == uuid).values(size=servers.c.size + 1)
+        assert connection.execute(change).rowcount == 1
+
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            grown(connection, uuid)
+            connection.commit()
+
+        def two() -> None:
+            grown(connection, "uuid-5")
+
+        assert trips(connection, two) == 1
+        other.execute(servers.update().where(servers.c.uuid == "uuid-5").values(size=100))
+        other.commit()
+        connection.commit()
+        assert connection.execute(by_uuid(servers, "uuid-5")).one().size == 101
+
+
+def test_what_is_seldom_right_is_given_up(database: Engine) -> None:
+    with database.connect() as connection:
+        for round_ in range(60):
+            uuid = SERVERS[round_ % len(SERVERS)]
+            connection.execute(by_uuid(servers, uuid))
+            if round_ < 2:
+                connection.execute(by_uuid(tags, uuid))
+                connection.execute(by_uuid(notes, uuid))
+            connection.rollback()
+        driver: Any = connection.connection.dbapi_connection
+        sql = str(by_uuid(servers, "x").compile(database))
+        assert list(driver.shared.foresight.expected(sql, ["uuid-1"])) == []
