@@ -241,6 +241,18 @@ def test_a_statement_reads_as_of_the_one_that_foresaw_it_or_later(
         assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "changed"
 
 
+def test_a_transaction_does_not_go_back_in_time(database: Engine, other: Connection) -> None:
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            read_all(connection, uuid)
+        connection.execute(by_uuid(servers, "uuid-5"))  # brings tags and notes of this moment
+        other.execute(servers.update().where(servers.c.uuid == "uuid-5").values(state="changed"))
+        other.execute(tags.update().where(tags.c.server == "uuid-5").values(value="changed"))
+        other.commit()
+        assert connection.execute(by_uuid(servers, "uuid-5")).one().state == "changed"
+        assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "changed"
+
+
 def test_own_writes_are_seen_in_what_was_foreseen(database: Engine) -> None:
     with database.connect() as connection:
         for uuid in SERVERS[:4]:

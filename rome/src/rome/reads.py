@@ -96,6 +96,11 @@ class Reads:
         self._foresaw.clear()
         self._running = None
 
+    def discard(self) -> None:
+        """The transaction sees what is newer than the rows that came before their statements:
+        from now on it must not see these, or it would go back in time."""
+        self._ahead.clear()
+
     def begin(self, call: Calling) -> None:
         """A statement is run."""
         self._running = call
@@ -123,6 +128,8 @@ class Reads:
     def read(self, wanted: Wanted) -> Answer:
         """The answer of the store; its rows are None if the one that is kept is right."""
         call, self._running = self._running, None
+        if call is None:
+            self.discard()
         if self._transaction.serializable:
             return self._ask([Request(wanted.request, [step[0] for step in wanted.request])])[0]
         others: list[tuple[str, Wanted]] = []
@@ -132,6 +139,7 @@ class Reads:
             if ahead is not None:
                 return ahead
             call.asked = True
+            self.discard()
             if not call.many:
                 others = self._following(call, wanted, self._foresight)
         answers = self._ask([_request(wanted), *(_request(other) for _, other in others)])

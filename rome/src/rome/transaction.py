@@ -520,6 +520,7 @@ class Transaction:
                         change.row = self.work.row(change.table, key[1])
                 self.work.run("RELEASE rome_statement")
             # Rows that the statement collides with came from the store: run it again.
+            self._reads.discard()
             for number, rows in self._missing:
                 self.load(number, rows)
         raise ConflictError("the statement's keys are changed by others all the time; try again")
