@@ -111,9 +111,9 @@ class Backend:
         port = self.server.port if delay is None else self.proxy.port
         return self.scheme.format(port=port, database=database)
 
-    def urls(self, delay: float | None) -> str:
+    def urls(self, delay: float | None, options: str = "") -> str:
         """Of all databases, as workers want them."""
-        return json.dumps({name: self.url(name, delay) for name in DATABASES})
+        return json.dumps({name: self.url(name, delay) + options for name in DATABASES})
 
 
 @contextlib.contextmanager

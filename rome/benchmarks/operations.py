@@ -20,6 +20,8 @@ from . import backends, machine, proxy, tables
 from .backends import MARIADB, ROME, Backend, Failed, Python, Worker, say
 
 BOTH = (MARIADB, ROME)
+# ROME once more, where it neither uses answers again nor foresees statements; without delay.
+PLAIN = "ROME, nothing reused"
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Measured:
     """One operation on one back end at one delay."""
 
     samples_ms: list[float] = field(default_factory=list)
+    driver_ms: list[float] = field(default_factory=list)  # of the same runs, in the DBAPI's calls
     # Of each round, for one run:
     cpu_ms: list[float] = field(default_factory=list)  # the server's too
     turns: list[float] = field(default_factory=list)
@@ -39,6 +42,11 @@ class Measured:
         """The median."""
         return statistics.median(self.samples_ms) if self.samples_ms else None
 
+    @property
+    def in_driver_ms(self) -> float | None:
+        """The median of what the DBAPI took."""
+        return statistics.median(self.driver_ms) if self.driver_ms else None
+
 
 @dataclass
 class Row:
@@ -48,10 +56,22 @@ class Row:
     target: float
     measured: dict[str, dict[float, Measured]]
 
-    def ratio(self, delay: float) -> float | None:
+    def ratio(self, delay: float, name: str = ROME) -> float | None:
         """Time on ROME / time on MariaDB."""
-        ours, theirs = (self.measured[name][delay].ms for name in (ROME, MARIADB))
+        if delay not in self.measured.get(name, {}):
+            return None
+        ours, theirs = (self.measured[side][delay].ms for side in (name, MARIADB))
         return ours / theirs if ours is not None and theirs is not None else None
+
+    @property
+    def least(self) -> float | None:
+        """That ratio without delay, if ROME's driver took no time at all."""
+        if 0 not in self.measured[ROME]:
+            return None
+        ours, theirs = self.measured[ROME][0], self.measured[MARIADB][0]
+        if ours.ms is None or ours.in_driver_ms is None or theirs.ms is None:
+            return None
+        return (ours.ms - ours.in_driver_ms) / theirs.ms
 
     def turns(self, name: str) -> float | None:
         """Round trips of one run, where there was a delay (there they are told apart best)."""
@@ -94,6 +114,9 @@ def measure(
                 for name, worker in workers.items():
                     _fill(name, worker)
                 filled = True
+            if delay == 0 and running[ROME].scheme.startswith("rome"):
+                urls = running[ROME].urls(None, "?answers=off&foresight=off")
+                workers[PLAIN] = Worker(python, "worker", urls)
             for backend in running.values():
                 backend.proxy.delay(delay)
             chosen = [
@@ -107,8 +130,8 @@ def measure(
                     row = Row(it["name"], it["target"], {name: {} for name in running})
                     rows.append(row)
                 many, each = runs(delay, heavy=it["heavy"])
-                for name in running:
-                    row.measured[name][delay] = Measured()
+                for name in workers:
+                    row.measured.setdefault(name, {})[delay] = Measured()
                 _alternate(row, running, workers, delay, rounds or many, each)
                 _tell(row, delay)
         finally:
@@ -139,16 +162,17 @@ def _alternate(
 ) -> None:
     """A/B/A/B; the first round warms up and does not count."""
     for turn in range(rounds + 1):
-        for name in BOTH if turn % 2 else reversed(BOTH):
+        for name in list(workers) if turn % 2 else reversed(list(workers)):
+            backend = running.get(name) or running[ROME]
             measured = row.measured[name][delay]
             if measured.failed:
                 continue
             try:
                 workers[name].ask("prepare", name=row.name, count=each if turn else 2)
-                server = running[name].server
-                before, cpu = running[name].proxy.counts(), server.cpu_ms()
+                server = backend.server
+                before, cpu = backend.proxy.counts(), server.cpu_ms()
                 took = workers[name].ask("run", name=row.name)
-                after, server_cpu = running[name].proxy.counts(), server.cpu_ms() - cpu
+                after, server_cpu = backend.proxy.counts(), server.cpu_ms() - cpu
             except Failed as error:
                 measured.failed = str(error)
                 say(error.details)
@@ -156,6 +180,7 @@ def _alternate(
             if turn == 0:
                 continue
             measured.samples_ms += took["ms"]
+            measured.driver_ms += took["driver_ms"]
             measured.cpu_ms.append((took["cpu_ms"] + server_cpu) / each)
             if delay:
                 measured.turns.append((after.turns - before.turns) / each)
@@ -183,6 +208,13 @@ def table(rows: list[Row], delays: list[float]) -> str:
     heads = ["operation", "MariaDB round trips", "ROME round trips"]
     heads += [f"ROME/MariaDB time at {delay:g} ms" for delay in delays]
     heads += [f"ms at {delay:g} ms: MariaDB → ROME" for delay in delays]
+    extra = 0 in delays and any(PLAIN in row.measured for row in rows)
+    if extra:
+        heads += [
+            "ms in the driver at 0 ms: MariaDB → ROME",
+            "ROME/MariaDB at 0 ms if its driver took no time",
+            "ROME/MariaDB at 0 ms, nothing reused",
+        ]
     heads += ["CPU-ms, server's too: MariaDB → ROME", "target", "reached"]
     lines = []
     for row in rows:
@@ -193,6 +225,12 @@ def table(rows: list[Row], delays: list[float]) -> str:
             " → ".join(tables.number(row.measured[name][delay].ms, 1) for name in BOTH)
             for delay in delays
         ]
+        if extra:
+            line += [
+                " → ".join(tables.number(row.measured[name][0].in_driver_ms, 1) for name in BOTH),
+                tables.number(row.least, 2),
+                tables.number(row.ratio(0, PLAIN), 2),
+            ]
         line += [" → ".join(tables.number(row.cpu_ms(name), 1) for name in BOTH)]
         line += [f"≤ {row.target:g}", tables.verdict(row.reached)]
         if failed:
