@@ -34,8 +34,9 @@ from rome.errors import (
 from rome.foresight import Foresight
 from rome.ids import Ids
 from rome.plan import Layout, Plan, TextPlan
+from rome.state import Result
 from rome.stores.base import Store
-from rome.transaction import Result, Transaction
+from rome.transaction import Transaction
 
 __all__ = [
     "BINARY",

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rome.rows import decode, unpack_value
 from rome.schema import Table
 from rome.values import sort_key
-
-if TYPE_CHECKING:
-    from rome.plan import Bind, Constant
 
 Row = tuple[Any, ...]
 
@@ -24,7 +21,7 @@ class Projection:
     """How rows become an answer.
 
     part: the slots of the only columns that come, or None.  columns: slots of the answer.
-    order: slots, and whether descending.  counts: of LIMIT, and of OFFSET.
+    order: slots, and whether descending.  counts: the plan's values of LIMIT and of OFFSET.
     """
 
     def __init__(
@@ -33,7 +30,7 @@ class Projection:
         part: tuple[int, ...] | None,
         columns: Sequence[int],
         order: Sequence[tuple[int, bool]],
-        counts: tuple[Bind | Constant, ...],
+        counts: tuple[Any, ...],
     ) -> None:
         self.counts = counts
         self.number = table.number

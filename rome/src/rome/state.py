@@ -1,0 +1,217 @@
+"""What an open transaction has: rows in its work area, rows that it has written, and what it
+relies on at its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from rome.answers import Answers
+from rome.catalogue import Catalogue, Schema
+from rome.changes import Change, Key, Row
+from rome.errors import ConflictError, InternalError
+from rome.foreign_keys import ForeignKeys
+from rome.foresight import Foresight
+from rome.ids import Ids
+from rome.plan import BoundPlan, Layout, Plan
+from rome.reads import Reads, Wanted
+from rome.schema import Table
+from rome.stores.base import Request, Step, Store
+from rome.workspace import Workspace
+
+
+class Result(NamedTuple):
+    """What a statement answered; rowcount -1: it has none."""
+
+    rows: list[Row]
+    description: tuple[Row, ...] | None
+    rowcount: int
+    lastrowid: int | None
+
+
+@dataclass(slots=True)
+class Call:
+    """A statement as the application made it, for running it again."""
+
+    sql: str
+    parameters: Sequence[Sequence[Any]]  # one set, or many
+    many: bool
+    plan: Plan
+    layout: Layout
+    taken: list[tuple[int, int, int]] = field(default_factory=list)  # table, first, count
+    replaying: bool = False
+    read: bool = False  # whether it needed rows of the store
+    asked: bool = False  # whether it had to ask for them itself
+    given: int = 0
+    savepoint: tuple[str, str] | None = None
+    outcome: Any = None
+
+
+class State:
+    """Of one transaction after another of a connection."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        ids: Ids,
+        answers: Answers | None = None,
+        foresight: Foresight | None = None,
+        foreign_keys: bool = True,
+        serializable: bool = False,
+    ) -> None:
+        self.store = store
+        self.catalogue = catalogue
+        self.ids = ids
+        self.check_foreign_keys = foreign_keys
+        self.serializable = serializable
+        self.work = Workspace()
+        self.foreign = ForeignKeys(self)
+        self.reads = Reads(self, answers, foresight)
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, for the next transaction."""
+        self.calls: list[Call] = []
+        self.loaded: dict[int, dict[int, bytes]] = {}
+        self.ever_loaded: set[int] = set()
+        self.statement_loaded: list[Key] = []  # rows that came in while a statement ran
+        self.partial: set[int] = set()  # tables whose loaded rows lack columns
+        # What the last statement has read, where the work area doesn't have it.
+        self.aside: tuple[Sequence[Step], list[list[bytes]]] | None = None
+        # Rows that were inserted and aren't in the work area; their unique keys; and tables
+        # whose rows were written in another way.
+        self.pending: list[Change] = []
+        self.fresh_keys: set[tuple[int, int, bytes]] = set()
+        self.reworked: set[int] = set()
+        self.changes: dict[Key, Change] = {}
+        self.savepoints: list[tuple[str, set[Key]]] = []
+        self.locked: dict[Key, tuple[Table, bytes]] = {}
+        self.used: dict[int, int] = {}
+        self.relied: dict[int, set[int] | None] = {}  # None: on every column
+        self.assigned: dict[int, set[int]] = {}
+        self.seen_writes: dict[int, str] = {}
+        self.reads.forget()
+        self.reading_calls = 0
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that the work area has; loaded when first asked for."""
+        schema = self.work.schema
+        if schema is None:
+            schema = self.catalogue.schema
+            if not schema.version:
+                schema = self.catalogue.load(self.store)
+            self.work.use(schema)
+        return schema
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing in the work area needs to stay."""
+        return not self.changes and not self.savepoints
+
+    def use(self, schema: Schema) -> None:
+        """Another version of the schema."""
+        self.work.use(schema)
+        self.nothing_loaded()
+
+    def fetch(self, steps: Sequence[Step], bound: BoundPlan) -> None:
+        """The rows of these steps, and no others but the transaction's own."""
+        self.unload()
+        self.work.ensure(bound.tables, self.clean)
+        self.fetch_more(steps)
+
+    def fetch_more(self, steps: Sequence[Step]) -> list[list[bytes]]:
+        """The rows of these steps, beside those that are here."""
+        request = list(steps)
+        answer = self.reads.read(Wanted(request, request, False, False))
+        self.saw_all(request, answer.commits)
+        found = answer.rows or []
+        self.bring_in(steps, found)
+        return found
+
+    def bring_in(self, steps: Sequence[Step], found: Sequence[list[bytes]]) -> None:
+        """Put rows that were read into the work area."""
+        self.work.begin()
+        for step, rows in zip(steps, found, strict=True):
+            if rows:
+                self.load(step[0], rows, step[6] or None)
+
+    def settle(self) -> None:
+        """Bring the rows that were inserted plainly into the work area."""
+        if not self.pending:
+            return
+        self.work.begin()
+        by_table: dict[int, list[Change]] = {}
+        for change in self.pending:
+            by_table.setdefault(change.table.number, []).append(change)
+        for changes in by_table.values():
+            self.work.ensure([changes[0].table], clean=False)
+            self.work.put(changes[0].table, [(c.number, c.row or ()) for c in changes])
+        self.pending = []
+
+    def load(self, number: int, rows: list[bytes], slots: tuple[int, ...] | None = None) -> None:
+        """Rows of one table as the store gives them: numbers and rows by turns.
+
+        `slots`: the only columns that came.
+        """
+        table = self.table_of(number)
+        here = self.loaded.setdefault(number, {})
+        new = []
+        for key, row in zip(map(int, rows[::2]), rows[1::2], strict=True):
+            if key not in here and (number, key) not in self.changes:
+                here[key] = row
+                new.append((key, row))
+        if new:
+            self.work.load(table, new, slots)
+            self.ever_loaded.add(number)
+            self.statement_loaded += [(number, key) for key, _ in new]
+            if slots is not None:
+                self.partial.add(number)
+
+    def table_of(self, number: int) -> Table:
+        """By its number."""
+        table = self.schema.by_number(number)
+        if table is None:
+            raise InternalError(f"no table has number {number}")
+        return table
+
+    def unload(self) -> None:
+        """Take out the rows that the transaction hasn't written."""
+        if not self.loaded:
+            self.aside = None
+            return
+        if self.clean:
+            self.work.end()
+        else:
+            for number, rows in self.loaded.items():
+                kept = self.changes
+                gone = [key for key in rows if (number, key) not in kept]
+                if gone:
+                    self.work.unload(self.table_of(number), gone)
+        self.nothing_loaded()
+
+    def nothing_loaded(self) -> None:
+        """No row of the store is in the work area, or aside, any more."""
+        self.loaded = {}
+        self.partial.clear()
+        self.aside = None
+
+    def read_again(self, step: Step) -> list[bytes]:
+        """The rows of a step alone."""
+        found = self.store.read(self.schema.version, [Request([step])])[0].rows
+        return found[0] if found else []
+
+    def saw_all(self, steps: Sequence[Step], commits: Sequence[str]) -> None:
+        """A serializable transaction has read these tables, as these commits had left them."""
+        if self.serializable:
+            for step, commit in zip(steps, commits, strict=True):
+                self.saw(step[0], commit)
+
+    def saw(self, table: int, commit: str) -> None:
+        """A serializable transaction has read a table as this commit had left it."""
+        if self.seen_writes.setdefault(table, commit) != commit:
+            raise ConflictError(
+                "a table was changed since this serializable transaction read it; try again"
+            )
