@@ -206,6 +206,8 @@ class BoundPlan:
             columns = [target.column(name) for name in plan.relied]
             if None not in columns:
                 self.relied = {c.slot for c in columns if c and c.slot != target.key}
+        # Whether it changes rows only if they are as they should be, in what it changes.
+        self.compares_and_sets = self.relied is None or not self.relied.isdisjoint(self.assigned)
         self.chosen_key = not reads_only and self._chosen_key(sql, target)
         occurrences: list[tuple[int, Table]] = [
             (place, schema.tables[name])

@@ -180,10 +180,16 @@ class Reads:
         found: list[tuple[str, Wanted]] = []
         schema = self._transaction.schema
         first = call.parameters[0] if call.parameters else ()
+        mine = call.plan.bound
+        is_late = mine is not None and not mine.reads_only and mine.compares_and_sets
         for expected, parameters in foresight.expected(call.sql, first):
             bound = expected.plan.bound
             if bound is None or bound.schema is not schema:
                 continue
+            # A row that is compared and set should be read as late as it can be: the longer
+            # the way to the commit, the more often another transaction is faster.
+            if not bound.reads_only and bound.compares_and_sets and not is_late:
+                break
             other = self.wanted(bound, expected.sql, parameters, expected.layout)
             # Who reads the same again wants to see what has changed.
             if other.request and other.request != wanted.request:

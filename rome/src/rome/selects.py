@@ -109,17 +109,17 @@ class Selects:
 
     def _known(self, steps: Sequence[Step]) -> bool:
         """Whether no row of the store is needed: the one row with a unique key is the
-        transaction's own, or the statement asks for one of no values."""
+        transaction's own, or the statement asks for some of no values."""
         state = self._state
-        if len(steps) != 1 or state.serializable:
+        if state.serializable:
+            return False
+        if _find_nothing(steps):
+            return True
+        if len(steps) != 1:
             return False
         number, lookups = steps[0][0], steps[0][1]
         for kind, index_number, keys, *_ in lookups:
-            if keys is False:
-                continue
-            if not keys:
-                return True
-            if kind == "set" or len(keys) != 1:
+            if keys is False or kind == "set" or len(keys) != 1:
                 continue
             for (table, row_number), change in state.changes.items():
                 if table != number or change.row is None:
@@ -140,3 +140,15 @@ class Selects:
         for table in bound.tables:
             for number, row in state.loaded.get(table.number, {}).items():
                 state.locked.setdefault((table.number, number), (table, row))
+
+
+def _find_nothing(steps: Sequence[Step]) -> bool:
+    """Whether each step looks for no keys, or for those of rows that such a step finds."""
+    for place, step in enumerate(steps):
+        nothing = any(
+            not lookup[5] and lookup[3] < place if lookup[2] is False else not lookup[2]
+            for lookup in step[1]
+        )
+        if not nothing:
+            return False
+    return True
