@@ -13,7 +13,7 @@ from .server import Server, pool
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.grid5000", description="Emulate Grid'5000's REST API."
+        prog=f"python -m {__package__}", description="Emulate Grid'5000's REST API."
     )
     parser.add_argument("--sites", default="rennes:paravance=4,nantes:econome=4",
                         metavar="SITE:CLUSTER=NODES+CLUSTER=NODES,...")  # fmt: skip

@@ -509,8 +509,9 @@ class Api:
         total = seconds if sign is None else job.walltime_s + sign * seconds
         is_granted = self._emulator.jobs.change_walltime(job, total)
         job.walltime_pending = "0:0:0" if is_granted else f"+{format_walltime(seconds)}"
-        told = f"Walltime change request updated for job {uid}, it will be handled shortly"
-        return _json(told, 202, {"Location": f"{call.prefix}{call.path}"})
+        # A text would do, but python-grid5000 makes an object of the answer.
+        changed = self.walltime(call, site, uid)
+        return _json(changed, 202, {"Location": f"{call.prefix}{call.path}"})
 
     # ---------------------------------------------------------------- deployments
 

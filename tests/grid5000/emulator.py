@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 
 from .api import Api
 from .deployments import Deployments
@@ -43,7 +43,9 @@ class Emulator:
             platform, self.clock, self.jobs, self.vlans, self.machines, work, self.faults
         )
         self._work = work
-        self.jobs.on_start.append(self._start)
+        self._boots: dict[int, list[Future[None]]] = {}
+        self.jobs.on_launch.append(self._boot)
+        self.jobs.is_ready = self._is_booted
         self.jobs.on_end.append(self._release)
         self.api = Api(self)
 
@@ -63,15 +65,20 @@ class Emulator:
         self.jobs.advance()
         self.deployments.advance()
 
-    def _start(self, job: Job) -> None:
+    def _boot(self, job: Job) -> None:
         if "deploy" in job.types:
             return  # the nodes stay as they are until something is deployed on them
+        works = self._boots[job.uid] = []
         for name in job.named("node"):
             node = self.jobs.node(name)
             assert node is not None
-            self._work.on(node, functools.partial(self.machines.boot, node))
+            works.append(self._work.on(node, functools.partial(self.machines.boot, node)))
+
+    def _is_booted(self, job: Job) -> bool:
+        return all(work.done() for work in self._boots.get(job.uid, ()))
 
     def _release(self, job: Job) -> None:
+        self._boots.pop(job.uid, None)
         if job.container is not None:
             return  # they go on in the container
         for name in job.named("node"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -194,9 +195,11 @@ class Jobs:
         self._next_uid = 1_000_000
         self._now = clock.now()
         self.admission: list[AdmissionRule] = []
-        # What is told of a job that starts and of one that has ended.
-        self.on_start: list[Callable[[Job], None]] = []
+        # Who hears of a job that is launched, and of one that has ended.
+        self.on_launch: list[Callable[[Job], None]] = []
         self.on_end: list[Callable[[Job], None]] = []
+        # A job that is launched runs when its nodes are ready.
+        self.is_ready: Callable[[Job], bool] = lambda job: True
         # The state of a node's hardware when it isn't alive: absent, dead or suspected.
         self.hardware: dict[str, str] = {}
 
@@ -397,7 +400,8 @@ class Jobs:
         if job.state == "tolaunch":
             return job.started_at + self.pace.to_launch_s
         if job.state == "launching":
-            return job.started_at + self.pace.to_launch_s + self.pace.launching_s
+            ready = job.started_at + self.pace.to_launch_s + self.pace.launching_s
+            return ready if self.is_ready(job) else None
         ends = job.started_at + job.walltime_s
         duration = duration_of(job.asked.command)
         if duration is not None and job.running_at is not None:
@@ -414,10 +418,10 @@ class Jobs:
             self._replan()
         elif job.state == "tolaunch":
             job.state = "launching"
+            for told in self.on_launch:
+                told(job)
         elif job.state == "launching":
             job.state, job.running_at = "running", self._now
-            for told in self.on_start:
-                told(job)
         else:
             self._end(job, "terminated")
             self._replan()
@@ -469,7 +473,8 @@ class Jobs:
         candidates = {after}
         if not empty:
             others = (other.ends_at for other in self._rivals(job))
-            candidates |= {end for end in others if end is not None and end > after}
+            # Dates are told in whole seconds, and must be good when they come back.
+            candidates |= {math.ceil(end) for end in others if end is not None and end > after}
         for start in sorted(_allowed_times(job, candidates)):
             if last is not None and start + job.walltime_s > last:
                 continue

@@ -157,6 +157,18 @@ def test_a_deployment_waits_for_its_machines() -> None:
     assert emulator.machines.state == {A: "off", B: "off"}
 
 
+def test_a_job_runs_when_its_nodes_are_up() -> None:
+    clock, later = ManualClock(), Later()
+    emulator = Emulator(PLATFORM, clock, executor=later)
+    job = emulator.jobs.submit(Submission("rennes", "alice", "nodes=2"))
+    clock.skip(60)
+    emulator.advance()
+    assert job.state == "launching"
+    later.run()
+    emulator.advance()
+    assert job.state == "running"
+
+
 # ---------------------------------------------------------------- VLANs
 
 

@@ -11,8 +11,13 @@ from tests.grid5000.resources import (
     parse_walltime,
 )
 
-NODE: Properties = {"cluster": "paravance", "host": "paravance-1.rennes.grid5000.fr", "virtual": "ivt",
-        "type": "default", "memnode": 65536}  # fmt: skip
+NODE: Properties = {
+    "type": "default",
+    "cluster": "paravance",
+    "host": "paravance-1.rennes.grid5000.fr",
+    "virtual": "ivt",
+    "memnode": 65536,
+}
 
 
 @pytest.mark.parametrize(
