@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
 import time
@@ -351,7 +352,7 @@ def test_enoslib_leaves_nothing_when_there_is_no_common_slot(grid: Grid) -> None
     grid.occupy("nodes=3,walltime=48", "nantes")
     with pytest.raises(InvalidReservationCritical, match="within given time window"):
         G5k(conf(("paravance", 1, "west"), ("econome", 1, "south"))).init()
-    assert grid.states()["rennes"] == []
+    assert grid.states()["rennes"] in ([], ["error"])  # which site comes first is chance
 
 
 def test_enoslib_leaves_the_first_job_when_the_second_site_refuses(grid: Grid) -> None:
@@ -497,3 +498,9 @@ def test_the_command_says_where_it_is(tmp_path: Path) -> None:
             assert [site["uid"] for site in sites["items"]] == ["rennes"]
         finally:
             process.terminate()
+
+
+def test_the_example_of_the_readme(grid: Grid) -> None:
+    readme = (Path(__file__).parents[1] / "grid5000/README.md").read_text()
+    example = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
+    exec(compile(example, "README.md", "exec"), {})
