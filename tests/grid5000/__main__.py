@@ -42,6 +42,7 @@ def main() -> None:
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
+            server.emulator.close()
             sys.stdout.write("# Ended.\n")
 
 

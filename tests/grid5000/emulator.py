@@ -65,6 +65,12 @@ class Emulator:
         self.jobs.advance()
         self.deployments.advance()
 
+    def close(self) -> None:
+        """End all jobs, and wait until their nodes are released."""
+        with self.lock:
+            self.jobs.end_all()
+        self._work.wait()
+
     def _boot(self, job: Job) -> None:
         if "deploy" in job.types:
             return  # the nodes stay as they are until something is deployed on them

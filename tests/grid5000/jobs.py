@@ -341,6 +341,12 @@ class Jobs:
         if job.is_active and job.killed_at is None:
             self._frag(job, "KILLED_BY_PLATFORM", reason)
 
+    def end_all(self) -> None:
+        """The platform closes: every job ends at once."""
+        self.advance()
+        for job in list(self._active.values()):
+            self._end(job, "error")
+
     def _frag(self, job: Job, kind: str, why: str) -> None:
         self._tell(job, kind, why)
         ends = self._now + self.pace.killing_s

@@ -89,3 +89,8 @@ class Work:
 
         self._last[node.fqdn] = self._executor.submit(run)
         return self._last[node.fqdn]
+
+    def wait(self) -> None:
+        """Until nothing is worked on any more."""
+        for work in list(self._last.values()):
+            work.exception()

@@ -39,6 +39,7 @@ class Server:
         self.calls: list[tuple[str, str]] = []
         self._port = port
         self._http: _Http | None = None
+        self._stopped = threading.Event()
 
     @property
     def port(self) -> int:
@@ -56,8 +57,17 @@ class Server:
         # It looks for its end ten times a second.
         serve = threading.Thread(target=self._http.serve_forever, args=(0.1,), daemon=True)
         serve.start()
+        self._stopped = threading.Event()
+        threading.Thread(target=self._tick, args=(self._stopped,), daemon=True).start()
+
+    def _tick(self, stopped: threading.Event) -> None:
+        """Jobs end, and their nodes are released, even when nobody calls."""
+        while not stopped.wait(0.5):
+            with self.emulator.lock:
+                self.emulator.advance()
 
     def stop(self) -> None:
+        self._stopped.set()
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()

@@ -157,6 +157,15 @@ def test_a_deployment_waits_for_its_machines() -> None:
     assert emulator.machines.state == {A: "off", B: "off"}
 
 
+def test_everything_is_released_at_the_end() -> None:
+    emulator, _, job = emulator_of()
+    emulator.deployments.start("rennes", "alice", [A], "debian12-min")
+    emulator.close()
+    assert job.state == "error"
+    assert isinstance(emulator.machines, InMemoryMachines)
+    assert emulator.machines.state == {A: "off", B: "off"}
+
+
 def test_a_job_runs_when_its_nodes_are_up() -> None:
     clock, later = ManualClock(), Later()
     emulator = Emulator(PLATFORM, clock, executor=later)
