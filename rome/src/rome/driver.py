@@ -34,6 +34,7 @@ from rome.errors import (
 from rome.foresight import Foresight
 from rome.ids import Ids
 from rome.plan import Layout, Plan, TextPlan
+from rome.row_locks import RowLocks
 from rome.state import Result
 from rome.stores.base import Store
 from rome.transaction import Transaction
@@ -107,6 +108,7 @@ class Shared:
         self.catalogue = Catalogue(self.ids)
         self.answers = Answers()
         self.foresight = Foresight()
+        self.row_locks = RowLocks()
         self.texts: dict[str, Plan] = {}  # of statements that are only known as text
 
 
@@ -183,6 +185,7 @@ class Connection:
             shared.ids,
             shared.answers if answers else None,
             shared.foresight if foresight else None,
+            shared.row_locks,
             foreign_keys,
             serializable,
         )
@@ -449,6 +452,7 @@ def _forked() -> None:
         found.ids.restart()
         found.catalogue.restart()
         found.answers.restart()
+        found.row_locks.restart()
 
 
 os.register_at_fork(after_in_child=_forked)

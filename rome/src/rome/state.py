@@ -16,6 +16,7 @@ from rome.foresight import Foresight
 from rome.ids import Ids
 from rome.plan import BoundPlan, Layout, Plan
 from rome.reads import Reads, Wanted
+from rome.row_locks import RowLocks
 from rome.schema import Table
 from rome.stores.base import Request, Step, Store
 from rome.workspace import Workspace
@@ -58,6 +59,7 @@ class State:
         ids: Ids,
         answers: Answers | None = None,
         foresight: Foresight | None = None,
+        row_locks: RowLocks | None = None,
         foreign_keys: bool = True,
         serializable: bool = False,
     ) -> None:
@@ -66,6 +68,8 @@ class State:
         self.ids = ids
         self.check_foreign_keys = foreign_keys
         self.serializable = serializable
+        self.row_locks = row_locks or RowLocks()
+        self.holds_rows = False
         self.work = Workspace()
         self.foreign = ForeignKeys(self)
         self.reads = Reads(self, answers, foresight)

@@ -32,6 +32,7 @@ from rome.errors import (
 from rome.foresight import Foresight
 from rome.ids import Ids
 from rome.plan import Layout, Plan, TextPlan
+from rome.row_locks import RowLocks
 from rome.selects import Selects
 from rome.state import Call, Result, State
 from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Store
@@ -51,10 +52,13 @@ class Transaction(State):
         ids: Ids,
         answers: Answers | None = None,
         foresight: Foresight | None = None,
+        row_locks: RowLocks | None = None,
         foreign_keys: bool = True,
         serializable: bool = False,
     ) -> None:
-        super().__init__(store, catalogue, ids, answers, foresight, foreign_keys, serializable)
+        super().__init__(
+            store, catalogue, ids, answers, foresight, row_locks, foreign_keys, serializable
+        )
         self.replays = 0
         self._selects = Selects(self)
         self._writes = Writes(self)
@@ -173,6 +177,9 @@ class Transaction(State):
             self.reads.learn(self.calls)
         self.work.end()
         self.forget()
+        if self.holds_rows:
+            self.row_locks.release(self)
+            self.holds_rows = False
 
     def commit(self) -> None:
         """All writes at once; raises ConflictError, IntegrityError."""

@@ -53,6 +53,8 @@ class Writes:
                 state.work.ensure([state.table_of(step[0]) for step in aside[0]], state.clean)
                 state.bring_in(*aside)
             if not self._all_here(bound, steps):
+                if bound.compares_and_sets:
+                    self._wait_for(steps)
                 state.fetch(steps, bound)
         else:
             state.unload()
@@ -92,6 +94,20 @@ class Writes:
             for number, rows in self._missing:
                 state.load(number, rows)
         raise ConflictError("the statement's keys are changed by others all the time; try again")
+
+    def _wait_for(self, steps: Sequence[Step]) -> None:
+        """Until no other transaction of this process compares and sets the same rows."""
+        state = self._state
+        keys = {
+            (step[0], lookup[0], lookup[1], key)
+            for step in steps
+            for lookup in step[1]
+            if lookup[0] != "set" and lookup[2] is not False
+            for key in lookup[2]
+        }
+        if keys:
+            state.row_locks.take(state, sorted(keys, key=repr))
+            state.holds_rows = True
 
     def _insert(
         self, call: Call, insert: PlainInsert, sets: Sequence[Sequence[Any]]

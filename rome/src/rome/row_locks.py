@@ -1,0 +1,50 @@
+"""Rows that a transaction of this process compares and sets: others of the process wait.
+
+The store has no locks: of two transactions that set one row's `generation` from 7 to 8, the
+slower one hears of it at its commit, and has to begin anew.  Within a process it can hear of it
+at its statement, as it would from a database that locks rows: it waits until the faster one has
+ended, and reads the row then.  Who waits for too long goes on without the lock, so no two
+transactions can wait for each other for ever, and the commit decides as it always does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+WAIT = 2.0  # seconds
+
+
+class RowLocks:
+    """Who holds which row, of one database."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holders: dict[Any, Any] = {}
+
+    def take(self, holder: Any, keys: Iterable[Any]) -> None:
+        """Wait for these, and hold them until `release`."""
+        deadline = time.monotonic() + WAIT
+        with self._changed:
+            for key in keys:
+                while self._holders.get(key, holder) is not holder:
+                    left = deadline - time.monotonic()
+                    if left <= 0 or not self._changed.wait(left):
+                        return
+                self._holders[key] = holder
+
+    def release(self, holder: Any) -> None:
+        """All that it holds."""
+        with self._changed:
+            mine = [key for key, own in self._holders.items() if own is holder]
+            for key in mine:
+                del self._holders[key]
+            if mine:
+                self._changed.notify_all()
+
+    def restart(self) -> None:
+        """In a forked child: the parent's transactions aren't here."""
+        self._changed = threading.Condition()
+        self._holders = {}

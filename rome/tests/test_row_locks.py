@@ -1,0 +1,103 @@
+"""Transactions of one process that compare and set the same row wait for each other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from rome.row_locks import RowLocks
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from rome import row_locks
+
+providers = Table(
+    "providers",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("generation", Integer, nullable=False),
+)
+THREADS, CLAIMS = 6, 15
+
+
+@pytest.fixture
+def database(new_url: Callable[[], str]) -> Engine:
+    engine = create_engine(new_url(), poolclass=QueuePool, pool_size=THREADS + 2)
+    providers.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(providers.insert(), [{"generation": 0}, {"generation": 0}])
+    return engine
+
+
+def claim(engine: Engine, provider: int) -> bool:
+    """Raise a generation, if nobody else did since it was read."""
+    of = providers.c.id == provider
+    with engine.connect() as connection:
+        generation = connection.execute(select(providers.c.generation).where(of)).scalar_one()
+        connection.rollback()
+    with engine.begin() as connection:
+        change = providers.update().where(of, providers.c.generation == generation)
+        done = connection.execute(change.values(generation=generation + 1)).rowcount
+        time.sleep(0.002)  # whatever else the transaction does
+    return done == 1
+
+
+def test_the_slower_one_hears_of_it_at_its_statement(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_locks, "WAIT", 10.0)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            left = CLAIMS
+            while left:
+                left -= claim(database, 1)
+        except DBAPIError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    with database.connect() as connection:
+        row = select(providers.c.generation).where(providers.c.id == 1)
+        assert connection.execute(row).scalar_one() == THREADS * CLAIMS
+    database.dispose()
+
+
+def test_who_waits_too_long_goes_on(database: Engine) -> None:
+    """Here one thread plays both, so nobody could ever end the first transaction."""
+    change = providers.update().where(providers.c.id == 1, providers.c.generation == 0)
+    with database.connect() as one, database.connect() as two:
+        assert one.execute(change.values(generation=1)).rowcount == 1
+        assert two.execute(change.values(generation=2)).rowcount == 1
+        two.commit()
+        with pytest.raises(DBAPIError, match="try again"):
+            one.commit()
+    database.dispose()
+
+
+def test_locks_are_released_with_their_transaction() -> None:
+    locks, one, two = RowLocks(), object(), object()
+    locks.take(one, ["a", "b"])
+    locks.take(one, ["a"])  # its own are no hindrance
+    taken = threading.Event()
+
+    def other() -> None:
+        locks.take(two, ["b", "c"])
+        taken.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert not taken.wait(0.01)
+    locks.release(one)
+    assert taken.wait(10)
+    thread.join()
+    locks.release(two)
+    locks.take(one, ["a", "b", "c"])
