@@ -83,8 +83,19 @@ def test_who_waits_too_long_goes_on(database: Engine) -> None:
     database.dispose()
 
 
+class Holder:
+    """A transaction."""
+
+
+def test_who_is_gone_holds_nothing() -> None:
+    locks, one = RowLocks(), Holder()
+    locks.take(Holder(), ["a"])
+    locks.take(one, ["a"])
+    assert dict(locks._holders) == {"a": one}
+
+
 def test_locks_are_released_with_their_transaction() -> None:
-    locks, one, two = RowLocks(), object(), object()
+    locks, one, two = RowLocks(), Holder(), Holder()
     locks.take(one, ["a", "b"])
     locks.take(one, ["a"])  # its own are no hindrance
     taken = threading.Event()

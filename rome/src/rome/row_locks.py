@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +23,7 @@ class RowLocks:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._holders: dict[Any, Any] = {}
+        self._holders: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
 
     def take(self, holder: Any, keys: Iterable[Any]) -> None:
         """Wait for these, and hold them until `release`."""
@@ -47,4 +48,4 @@ class RowLocks:
     def restart(self) -> None:
         """In a forked child: the parent's transactions aren't here."""
         self._changed = threading.Condition()
-        self._holders = {}
+        self._holders = weakref.WeakValueDictionary()
