@@ -398,7 +398,9 @@ def _links_table(links: Sequence[PlannedLink]) -> Table:
 
 
 def _testbed_option(command: F) -> F:
-    return click.option("--testbed", "name", help="Which one, if there are several.")(command)
+    # `up`, `deploy` and `bench` give it a --name: the same word finds it again.
+    words = ("--testbed", "--name")
+    return click.option(*words, "name", help="Which one, if there are several.")(command)
 
 
 @cli.command()

@@ -98,6 +98,7 @@ BAD = [
     (["network", "show"], "there is no testbed; "),
     (["ssh", "host"], "there is no testbed; "),
     (["destroy", "--testbed", "none"], "no testbed 'none'; "),
+    (["destroy", "--name", "none"], "no testbed 'none'; "),
     (["inventory"], "there is no testbed; "),
 ]
 
