@@ -156,6 +156,33 @@ def test_numbers_of_other_types_are_other_parameters(database: Engine) -> None:
     assert found == ["integer", "real", "integer", "text", "real", "integer"]
 
 
+def test_parameters_by_name_are_told_apart(database: Engine) -> None:
+    with database.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        sql = "SELECT uuid FROM servers WHERE id = :id"
+        found = [driver.execute(sql, {"id": number}).fetchone()[0] for number in (1, 2, 1)]
+    assert found == ["uuid-0", "uuid-1", "uuid-0"]
+
+
+def test_functions_of_a_connection_are_its_own(database: Engine) -> None:
+    sql = "SELECT mine(id) FROM servers WHERE id = 1"
+    found = []
+    for value in ("one", "two"):
+        with database.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            driver.create_function("mine", 1, lambda _, v=value: v)
+            found.append(driver.execute(sql).fetchone()[0])
+            connection.invalidate()
+    assert found == ["one", "two"]
+
+
+def test_a_prefix_is_not_overlooked(database: Engine) -> None:
+    distinct = select(servers.c.state).prefix_with("DISTINCT")
+    with database.connect() as connection:
+        assert list(map(tuple, connection.execute(distinct))) == [("new",)]
+        assert list(map(tuple, connection.execute(distinct.limit(5)))) == [("new",)]
+
+
 def test_what_changes_by_itself_is_asked_anew(database: Engine) -> None:
     with database.connect() as connection:
         found = {

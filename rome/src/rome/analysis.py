@@ -162,7 +162,11 @@ class Analysis:
         where = tuple(range(before, len(self._conditions)))
         for element in scope.froms:
             self._joins(scope, element)
-        if exact and len(own) == 1 and len(scope.froms) == 1:
+        # A prefix may be DISTINCT, or anything.
+        plain = not getattr(scope.statement, "_prefixes", ()) and not getattr(
+            scope.statement, "_suffixes", ()
+        )
+        if exact and plain and len(own) == 1 and len(scope.froms) == 1:
             self._top(scope, next(iter(own)), where)
             if len(self._scopes) == 1:
                 self._aggregate(scope, next(iter(own)), where)

@@ -80,9 +80,14 @@ class Answers:
         self._size = 0
 
 
-def key_of(schema: Any, sql: str, parameters: Sequence[Any]) -> Any:
-    """What names an answer: 1, 1.0 and True are equal, but not to SQL."""
-    return (id(schema), sql, tuple(parameters), tuple(map(type, parameters)))
+def key_of(version: str, sql: str, parameters: Any) -> Any:
+    """What names an answer under a version of the schema; None: it isn't kept.
+
+    1, 1.0 and True are equal, but not to SQL.
+    """
+    if not isinstance(parameters, list | tuple):
+        return None  # by name
+    return version, sql, tuple(parameters), tuple(map(type, parameters))
 
 
 def changes_by_itself(sql: str) -> bool:

@@ -245,7 +245,8 @@ class Connection:
     def create_function(
         self, name: str, narg: int, func: Callable[..., Any], *, deterministic: bool = False
     ) -> None:
-        """A function of SQL for this connection."""
+        """A function of SQL for this connection, whose answers are then its own."""
+        self.transaction.reads.answers = None
         self.transaction.work.database.create_scalar_function(
             name, func, narg, deterministic=deterministic
         )

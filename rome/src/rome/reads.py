@@ -119,8 +119,8 @@ class Reads:
         if sums is not None:
             wanted.request = [[*steps[0][:6], False, sums]]
         if self.answers is not None and bound.repeatable and not serializable:
-            wanted.key = key_of(bound.schema, sql, parameters)
-            wanted.kept = self.answers.get(wanted.key)
+            wanted.key = key_of(bound.schema.version, sql, parameters)
+            wanted.kept = self.answers.get(wanted.key) if wanted.key else None
         return wanted
 
     # ------------------------------------------------------------ reading
