@@ -1,4 +1,4 @@
-"""The emulated Grid'5000 as its real clients see it: python-grid5000, EnOSlib and execo.
+"""The emulated Grid'5000 as its real clients see it: python-grid5000 and EnOSlib.
 
 Everything that EnOSlib does over ssh is left out here: nothing stands behind the nodes.  What
 it waits for passes at once: its sleeps put the platform's clock forward instead.
@@ -454,33 +454,6 @@ def test_enoslib_refuses_two_jobs_of_a_name(grid: Grid) -> None:
         running_job(grid, name="try")
     with pytest.raises(EnosG5kDuplicateJobsError):
         G5k(conf(("paravance", 1, "compute"))).init()
-
-
-# ---------------------------------------------------------------- execo
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_execo_plans(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = pytest.importorskip("execo_g5k.config")
-    from execo_g5k import api_utils, planning
-
-    # With psycopg2 it would ask OAR's databases, through tunnels.
-    monkeypatch.setattr(planning, "_retrieve_method", "API")
-    monkeypatch.setattr(api_utils, "_g5k_api", None)
-    monkeypatch.setattr(api_utils, "_data", None)
-    monkeypatch.setitem(config.g5k_configuration, "api_uri", grid.server.uri)
-    grid.server.ask_password = False  # execo would ask for it at the terminal
-    grid.occupy("{type='kavlan'}/vlan=1+{cluster='paravance'}/nodes=3,walltime=2")
-    grid.after(10)
-    found = planning.get_planning(["rennes"], vlan=True)
-    slots = planning.compute_slots(found, "1:00:00")
-    free = slots[0][2]
-    assert (free["paravance"], free["parasilo"], free["kavlan"]) == (1, 2, 5)
-    start, _, resources = planning.find_free_slot(slots, {"paravance": 4})
-    assert resources["paravance"] == 4
-    assert 7100 < start - grid.clock.now() < 7400
-    jobs = planning.get_jobs_specs({"parasilo": 2, "kavlan": 1})
-    assert running_job(grid, resources=jobs[0][0].resources).resources_by_type["vlans"] == ["5"]
 
 
 # ---------------------------------------------------------------- the command
