@@ -32,8 +32,8 @@ from typing import Any
 from discovery_xp import cloud, deploy, experiment, load, network, probes, software, store
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, Progress, Stopwatch
-from discovery_xp.plan import Plan
-from discovery_xp.remote import answering, run_each
+from discovery_xp.plan import Plan, needed_s
+from discovery_xp.remote import answering_of, run_each
 from discovery_xp.scenario import Scenario, read_scenario
 from discovery_xp.store import Run, RunRecord
 from discovery_xp.testbed import Testbed, now
@@ -88,16 +88,37 @@ def choose_probes(text: str) -> tuple[str, ...]:
 def check(plan: Plan, wanted: Wanted) -> None:
     """Raise Refused where it is known beforehand that the run can't be done or stored."""
     load.shares(plan, wanted.scenario)
+    _require_walltime(plan, wanted)
     store.require_writable(wanted.results / plan.name)
+
+
+def _require_walltime(plan: Plan, wanted: Wanted) -> None:
+    """Nodes that are lent for a time are there for the whole bench."""
+    job = getattr(plan.platform, "job", None)
+    if job is None:
+        return
+    needed = needed_s(plan.cloud is not None) + max(600.0, 1.5 * _load_s(wanted))
+    if job.walltime_s < needed:
+        raise Refused(
+            f"'{plan.name}' has a walltime of {job.walltime}, but deployment and load take "
+            f"about {needed / 60:.0f} minutes",
+            "write a longer 'walltime' for the provider, or ask for fewer VMs",
+        )
+
+
+def _load_s(wanted: Wanted) -> float:
+    scenario = wanted.scenario
+    return scenario.count * (1.25 if scenario.boots else 0.2)  # VMs are deleted, too
 
 
 def expected_s(plan: Plan, wanted: Wanted) -> float:
     """About how long all of it takes, as it did on two cores with everything at hand."""
-    scenario, hosts = wanted.scenario, len(plan.hosts)
+    hosts = len(plan.hosts)
     deploy_s = 30 + 3.1 * hosts
+    if plan.platform is not None:
+        deploy_s = max(deploy_s, needed_s(plan.cloud is not None))
     around_s = wanted.settle_s + 25 + (2.3 if wanted.probes else 1.2) * hosts
-    load_s = scenario.count * (1.25 if scenario.boots else 0.2)  # VMs are deleted, too
-    return deploy_s + around_s + load_s
+    return deploy_s + around_s + _load_s(wanted)
 
 
 def foretell(plan: Plan, wanted: Wanted) -> list[str]:
@@ -133,7 +154,7 @@ def run(
     progress = stopwatch = Stopwatch(progress)
     testbed = Testbed(plan.name)
     try:
-        deployed = experiment.deploy_cloud(plan, progress)
+        deployed = experiment.deploy_cloud(plan, progress, wanted.keep)
         return _measure(deployed, wanted, stopwatch, opened, on_pace)
     finally:
         if not wanted.keep and testbed.exists():
@@ -176,8 +197,9 @@ def _measure(
             reason = "interrupted"
             raise
         except UserError as error:
+            error = experiment.explained(testbed, error)
             reason = str(error).splitlines()[0]
-            raise
+            raise error from None
         except OSError as error:
             reason = f"it couldn't be stored: {error.strerror or error}"
             raise Failed(
@@ -259,7 +281,7 @@ def _wait_for_services(hosts: Hosts) -> list[str]:
     """
     latest = time.monotonic() + SERVICES_UP_WITHIN_S
     while True:
-        found = deploy.inspect(hosts, answering(hosts.plan.hosts))
+        found = deploy.inspect(hosts, answering_of(hosts))
         down = [each for each in found if not each.is_up]
         if not down or time.monotonic() > latest:
             return [f"{each.unit} on {each.host}: {each.complaint}" for each in down]

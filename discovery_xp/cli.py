@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -216,13 +217,15 @@ def _print_plan(made: Plan) -> None:
         f"provider {made.provider}, plan {made.digest}"
     )
     for line in _facts(made):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     console.print(_hosts_table(made))
     if made.cloud is not None:
         console.print(_services_table(made))
     console.print(_links_table(made.links))
     for request in made.requests:
         click.echo(f"POST /sites/{request.site}/jobs {json.dumps(request.body)}")
+    if len(made.requests) > 1 and "reservation" not in made.requests[0].body:
+        click.echo("each with the same 'reservation', the first slot that all sites have then")
     console.print("Order of play:")
     for number, step in enumerate(made.steps, start=1):
         console.print(f"  {number}. {step}")
@@ -238,7 +241,9 @@ def _facts(made: Plan) -> list[str]:
             f"{format_bytes(made.needs.disk_bytes)} of disk"
         )
     if made.node_hours is not None:
-        lines.append(f"{made.node_hours:g} node-hours")
+        nodes = sum(request.nodes for request in made.requests)
+        lines.append(f"{nodes} nodes, {made.node_hours:g} node-hours")
+    lines += [f"usage policy: {warning}" for warning in made.warnings]
     if made.cloud is not None:
         cloud = made.cloud
         more = {name: count for name, count in cloud.workers.items() if count > 1}
@@ -394,6 +399,51 @@ def _links_table(links: Sequence[PlannedLink]) -> Table:
     return table
 
 
+@cli.command()
+@_topology_options
+@click.option("--most", type=click.IntRange(1, 100), default=10, show_default=True,
+              help="How many starts to list.")  # fmt: skip
+@click.option("--night", is_flag=True, help="Leave out working days from 9:00 to 19:00.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def slots(
+    topology: Path | None,
+    sites: int | None,
+    latency: str | None,
+    name: str | None,
+    most: int,
+    night: bool,
+    as_json: bool,
+) -> None:
+    """List when a topology would fit on Grid'5000. Reserves nothing; exit code 1 if never."""
+    made = _plan(topology, sites, latency, name)
+    from discovery_xp.oar import policy_at
+    from discovery_xp.platforms import G5kProvider
+
+    if not isinstance(made.platform, G5kProvider):
+        raise Refused(
+            f"'{made.name}' is for provider {made.provider}, which has no slots",
+            "name a topology with 'provider: {type: g5k, ...}'",
+        )
+    from discovery_xp.providers import grid5000
+
+    found = grid5000.slots_for(made, most, night)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(slot) for slot in found], indent=1))
+    elif not found:
+        click.echo("there is none within four weeks")
+    else:
+        table = Table(title=f"Starts of {made.platform.job.walltime}, dates of Paris",
+                      title_justify="left", show_edge=False)  # fmt: skip
+        for column in ("start", "free nodes", "usage policy"):
+            table.add_column(column, overflow="fold")
+        for slot in found:
+            free = ", ".join(f"{cluster} {count}" for cluster, count in slot.free.items())
+            table.add_row(slot.date, free, policy_at(made.platform.job, slot.start))
+        _console().print(table)
+    if not found:
+        sys.exit(1)
+
+
 # ---------------------------------------------------------------- testbeds
 
 
@@ -403,15 +453,24 @@ def _testbed_option(command: F) -> F:
     return click.option(*words, "name", help="Which one, if there are several.")(command)
 
 
+def _keep_option(command: F) -> F:
+    return click.option(
+        "--keep", is_flag=True, help="Don't give borrowed nodes back when it fails."
+    )(command)
+
+
 @cli.command()
 @_topology_options
-def up(topology: Path | None, sites: int | None, latency: str | None, name: str | None) -> None:
+@_keep_option
+def up(
+    topology: Path | None, sites: int | None, latency: str | None, name: str | None, keep: bool
+) -> None:
     """Make the hosts of a topology, or repair them; impose and measure its links."""
     made = _plan(topology, sites, latency, name)
     from discovery_xp import experiment
 
     follower = Follower()
-    brought = experiment.bring_up(made, follower)
+    brought = experiment.bring_up(made, follower, keep)
     follower.end(f"'{made.name}' is up: {len(made.hosts)} hosts at {len(made.sites)} sites")
     if brought.pairs:
         click.echo(_worst_pair(brought.pairs, brought.state.wan or ""))
@@ -422,19 +481,21 @@ def up(topology: Path | None, sites: int | None, latency: str | None, name: str 
 @cli.command()
 @_topology_options
 @_backend_option
+@_keep_option
 def deploy(
     topology: Path | None,
     sites: int | None,
     latency: str | None,
     name: str | None,
     backend: str | None,
+    keep: bool,
 ) -> None:
     """Make a topology's hosts and an OpenStack on them, or repair them; boot a VM at each site."""
     made = _plan(topology, sites, latency, name, True, backend)
     from discovery_xp import experiment
 
     follower = Follower()
-    deployed = experiment.deploy_cloud(made, follower)
+    deployed = experiment.deploy_cloud(made, follower, keep)
     follower.end(f"'{made.name}' boots VMs at each of {len(deployed.boots)} sites")
     console = _console()
     console.print(_boots_table(deployed))
@@ -497,6 +558,8 @@ def status(name: str | None, as_json: bool) -> None:
                 ", ".join(host.name for host in own if not host.answers),
             )
         console.print(table)
+        for remark in report.remarks:
+            console.print(remark, markup=False, soft_wrap=True)
         for pair in report.broken_links:
             console.print(f"the link {pair} is down")
         if report.services is not None:
@@ -542,6 +605,20 @@ def _print_testbeds(as_json: bool) -> None:
             click.echo(f"{name}: {error}")
             continue
         click.echo(f"{name}: {state.phase}, {len(state.plan.hosts)} hosts, since {state.created}")
+    if _may_have_jobs():
+        from discovery_xp import experiment
+
+        try:
+            for line in experiment.forgotten():
+                click.echo(f"without a testbed here: {line}")
+        except Refused as error:
+            click.echo(f"what is borrowed without a testbed here can't be told: {error}")
+
+
+def _may_have_jobs() -> bool:
+    """True where there is a login for Grid'5000, or this is one of its frontends."""
+    login = Path(os.environ.get("HOME", "/")) / ".python-grid5000.yaml"
+    return login.exists() or socket.gethostname().endswith("grid5000.fr")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -13,27 +13,32 @@ a killed run can be resumed or destroyed:
 8. `deploy_cloud`: boot a VM at each site, through the API that serves it;
 9. save the state as 'up'.
 
-`tear_down` removes all of it from whatever state it is in.
+What was borrowed is given back when a step fails, unless it is to be kept.  `tear_down`
+removes all of it from whatever state it is in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+import shutil
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import enoslib as en
 
-from discovery_xp import deploy, network
+from discovery_xp import deploy, network, providers
 from discovery_xp.deploy import Boot, Deployment, ServiceStatus
-from discovery_xp.errors import Failed, Refused
+from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch
 from discovery_xp.network import PairRtt
 from discovery_xp.plan import Plan, PlannedLink
-from discovery_xp.providers import local, static
+from discovery_xp.play import log_file
+from discovery_xp.providers import local
 from discovery_xp.testbed import State, Testbed, now, testbeds, write_atomically
 from discovery_xp.topology import Link
 
@@ -47,10 +52,13 @@ class Brought:
     pairs: list[PairRtt]
 
 
-def bring_up(plan: Plan, progress: Progress) -> Brought:
-    """Make or repair the testbed of `plan`; see the module's docstring for the steps."""
+def bring_up(plan: Plan, progress: Progress, keep: bool = False) -> Brought:
+    """Make or repair the testbed of `plan`; see the module's docstring for the steps.
+
+    Where it fails, nodes that it borrowed are given back, unless `keep`.
+    """
     testbed = Testbed(plan.name)
-    with testbed.locked():
+    with testbed.locked(), _given_back(plan, testbed, keep, progress):
         hosts = _make_hosts(plan, testbed, progress)
         progress("imposing links", 0, 0)
         network.impose(hosts, plan.links)
@@ -69,14 +77,15 @@ class Deployed:
     boots: list[Boot]
 
 
-def deploy_cloud(plan: Plan, progress: Progress) -> Deployed:
+def deploy_cloud(plan: Plan, progress: Progress, keep: bool = False) -> Deployed:
     """Make or repair the hosts and the cloud of `plan`; see the module's docstring.
 
-    Raises Failed when a VM doesn't get ACTIVE at some site.
+    Raises Failed when a VM doesn't get ACTIVE at some site.  Where it fails, nodes that it
+    borrowed are given back, unless `keep`.
     """
     testbed = Testbed(plan.name)
     progress = stopwatch = Stopwatch(progress)
-    with testbed.locked():
+    with testbed.locked(), _given_back(plan, testbed, keep, progress):
         hosts = _make_hosts(plan, testbed, progress)
         if testbed.load().deployed is None and testbed.load().observed:
             # The hosts were up before: set-up over slow links would take its time.
@@ -96,9 +105,47 @@ def deploy_cloud(plan: Plan, progress: Progress) -> Deployed:
         return Deployed(testbed, state, deployment, pairs, boots)
 
 
+@contextlib.contextmanager
+def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) -> Iterator[None]:
+    """Where this fails, give back what was borrowed meanwhile; say why, if it was taken away.
+
+    What an earlier command borrowed, or was told to keep, stays.
+    """
+    lender = providers.lender(plan.provider)
+    if lender is None:
+        yield
+        return
+    had_it = lender.is_lent(testbed)
+    try:
+        yield
+    except BaseException as error:
+        told = explained(testbed, error) if isinstance(error, UserError) else error
+        if testbed.exists() and not keep and not had_it:
+            log = log_file(plan.name)
+            kept = Path(f"{plan.name}-ansible.log")
+            if log.exists():
+                shutil.copy(log, kept)
+            progress("giving the nodes back", 0, 0)
+            _release(testbed)
+        raise told from None
+
+
+def explained(testbed: Testbed, error: UserError) -> UserError:
+    """The error, or a better one where the hosts' lender took them away."""
+    state = _state_or_none(testbed)
+    lender = providers.lender(state.plan.provider) if state else None
+    why = lender.why_over(testbed) if lender else None
+    if why is None:
+        return error
+    return Failed(f"{why}: {str(error).splitlines()[0]}", "the same command starts anew")
+
+
 def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     """Steps 1 to 4."""
     _require_same_hosts(plan, testbed)
+    lender = providers.lender(plan.provider)
+    if lender and testbed.exists() and lender.why_over(testbed):
+        testbed.remove()  # its hosts are others' by now: nothing of it is true any more
     if testbed.exists():
         before = testbed.load().plan
         if plan.cloud is None:  # `up` repairs hosts; what runs on them stays
@@ -110,7 +157,8 @@ def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
         hosts = _acquire(plan, testbed, progress)
     except Refused as error:
         # Nothing was started: a refusal leaves no testbed behind that wasn't there.
-        if error.exit_code == Refused.exit_code and testbed.load().image is None:
+        is_refusal = error.exit_code == Refused.exit_code
+        if is_refusal and testbed.load().image is None and not (lender and lender.is_lent(testbed)):
             testbed.remove()
             sweep()
         raise
@@ -141,16 +189,10 @@ def _require_same_hosts(plan: Plan, testbed: Testbed) -> None:
 
 
 def _acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
-    if plan.provider == "local":
-        return local.acquire(plan, testbed, progress)
-    if plan.provider == "static":
-        found = static.acquire(plan, testbed, progress)
+    found = providers.of(plan.provider).acquire(plan, testbed, progress)
+    if plan.provider != "local":  # which has chosen by itself
         testbed.update(wan="netem")
-        return found
-    raise Refused(
-        "reserving Grid'5000 nodes is not part of this version",
-        "see the requests with 'discovery-xp plan', or use 'provider: local'",
-    )
+    return found
 
 
 def hosts_of(testbed: Testbed) -> Hosts:
@@ -158,18 +200,14 @@ def hosts_of(testbed: Testbed) -> Hosts:
     state = testbed.load()
     if state.phase == "releasing" or state.wan is None:
         raise Refused(f"'{testbed.name}' is not up ({state.phase})", "run 'discovery-xp up' again")
-    return (
-        local.hosts(state.plan, testbed)
-        if state.plan.provider == "local"
-        else static.hosts(state.plan, testbed)
-    )
+    return providers.of(state.plan.provider).hosts(state.plan, testbed)
 
 
 @dataclass(frozen=True)
 class Inspection:
     """How a testbed is: its hosts by name, the links that died, its cloud's services.
 
-    `services` is None where no cloud is wanted.
+    `services` is None where no cloud is wanted; `remarks` are lines on what was borrowed.
     """
 
     name: str
@@ -177,6 +215,7 @@ class Inspection:
     hosts: dict[str, HostStatus]
     broken_links: list[str]
     services: list[ServiceStatus] | None = None
+    remarks: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def is_healthy(self) -> bool:
@@ -195,17 +234,17 @@ class Inspection:
 def inspect(testbed: Testbed) -> Inspection:
     """Look at every host and link of a testbed."""
     state = testbed.load()
-    if state.plan.provider == "local":
-        looked = local.status(state.plan, testbed)
-        broken = local.broken_links(state.plan, testbed)
-    else:
-        looked, broken = static.status(state.plan), []
+    kind = state.plan.provider
+    looked = providers.of(kind).status(state.plan, testbed)
+    broken = local.broken_links(state.plan, testbed) if kind == "local" else []
+    lender = providers.lender(kind)
     services = None
     if deploy.deployment_file(testbed).exists():
         answering = {host.name for host in looked if host.answers}
         services = deploy.inspect(hosts_of(testbed), answering)
     found = {host.name: host for host in looked}
-    return Inspection(testbed.name, state.phase, found, broken, services)
+    remarks = lender.remarks(testbed) if lender else []
+    return Inspection(testbed.name, state.phase, found, broken, services, remarks)
 
 
 def write_inventory(hosts: Hosts, testbed: Testbed) -> None:
@@ -309,6 +348,8 @@ def tear_down(testbed: Testbed, forget: bool = False) -> None:
     can't be reached, which raises Failed otherwise.
     """
     if testbed.name not in known_testbeds():
+        if end_forgotten(testbed.name):
+            return
         known = ", ".join(known_testbeds()) or "none"
         raise Refused(f"no testbed '{testbed.name}'", f"there is: {known}")
     with testbed.locked():
@@ -317,30 +358,75 @@ def tear_down(testbed: Testbed, forget: bool = False) -> None:
 
 def _release(testbed: Testbed, forget: bool = False) -> None:
     state = _state_or_none(testbed)
+    kind = state.plan.provider if state else "local"
     if state is not None:
-        if state.plan.provider == "static" and state.wan is not None:
-            try:
-                hosts = static.hosts(state.plan, testbed)
-                network.wan_of(hosts).reset()
-                if state.plan.cloud is not None:
-                    deploy.remove(hosts, testbed, lambda _stage, _done, _total: None)
-            except Failed as error:
-                if not forget:
-                    raise Failed(
-                        error.message,
-                        "links and services on them may stay; "
-                        "--forget removes the testbed all the same",
-                    ) from None
-        if state.plan.provider == "local" and os.geteuid() != 0:
+        if kind == "static" and state.wan is not None:
+            _leave_static(state, testbed, forget)
+        if kind == "local" and os.geteuid() != 0:
             if state.image is None:  # it was refused before anything was made
                 testbed.remove()
                 return
             raise Refused("emulated hosts need root", "run it as root, e.g. with sudo")
         testbed.save(dataclasses.replace(state, phase="releasing"))
-        if state.plan.provider != "local":
+        if (lender := providers.lender(kind)) is not None:
+            _give_back(lender, state, testbed, forget)
+        if kind != "local":
             testbed.remove()
             return
     local.release(testbed)
+
+
+def _leave_static(state: State, testbed: Testbed, forget: bool) -> None:
+    """Hosts that stay: nothing of ours may stay on them."""
+    try:
+        hosts = providers.of("static").hosts(state.plan, testbed)
+        network.wan_of(hosts).reset()
+        if state.plan.cloud is not None:
+            deploy.remove(hosts, testbed, lambda _stage, _done, _total: None)
+    except Failed as error:
+        if not forget:
+            raise Failed(
+                error.message,
+                "links and services on them may stay; --forget removes the testbed all the same",
+            ) from None
+
+
+def _give_back(lender: providers.Lender, state: State, testbed: Testbed, forget: bool) -> None:
+    try:
+        lender.release(state.plan, testbed)
+    except Refused as error:
+        if not forget:
+            raise Failed(
+                f"{error.message}: what was borrowed may not be given back yet",
+                f"'discovery-xp destroy --testbed {testbed.name}' tries again; "
+                "--forget removes the testbed all the same",
+            ) from None
+
+
+def forgotten() -> list[str]:
+    """What is borrowed in our name and belongs to no testbed of this machine, a line each.
+
+    Raises Refused where that can't be asked.
+    """
+    from discovery_xp.providers import grid5000
+
+    now = time.time()
+    return [
+        f"{job.in_words(now)}; 'discovery-xp destroy --testbed {job.testbed}' ends it"
+        for job in grid5000.forgotten(testbeds())
+    ]
+
+
+def end_forgotten(name: str) -> bool:
+    """Give back what is borrowed for a testbed of that name that isn't on this machine."""
+    from discovery_xp.providers import grid5000
+
+    try:
+        return grid5000.end_forgotten(name) > 0
+    except Failed:
+        raise
+    except Refused:  # nobody can be asked: then nothing of that name is known
+        return False
 
 
 def _state_or_none(testbed: Testbed) -> State | None:

@@ -17,10 +17,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from discovery_xp import databases
+from discovery_xp import databases, oar
 from discovery_xp.errors import Refused
+from discovery_xp.oar import Request
+from discovery_xp.platforms import Cluster, G5kProvider, Job, PlatformProvider, VMonG5kProvider
 from discovery_xp.topology import (
-    G5kProvider,
     Limit,
     Link,
     LocalProvider,
@@ -32,7 +33,7 @@ from discovery_xp.topology import (
     site_prefix,
 )
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 
 # What an idle emulated host and its share of the machinery take (benchmarks/hosts.py
 # measures them), rounded up: these refuse a plan that can't fit, they don't limit it.
@@ -51,6 +52,10 @@ WORKER_MEMORY_BYTES = 110 * 2**20
 REDIS_MEMORY_BYTES = 120 * 2**20  # for each process
 CLOUD_DISK_BYTES = 2500 * 2**20
 WAN_PAIR_MEMORY_BYTES = 2 * 2**20
+# How long it takes at least, on machines that others lend by the hour, until they are there,
+# and until a cloud is on them; estimates.
+LENDING_S = 15 * 60
+CLOUD_S = 25 * 60
 
 
 @dataclass(frozen=True)
@@ -94,18 +99,11 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Request:
-    """One request to Grid'5000's API, as it would be sent."""
-
-    site: str
-    nodes: int
-    body: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Plan:
     """All that will be done, decided before anything is done.
 
+    `platform` is who lends the hosts and how, None where nobody does; `warnings` say what
+    of it the platform may not like.
     `cloud` is what `deploy` makes on the hosts, None where only hosts are wanted.
     `network` and `backbone` are the addresses of a local testbed: `machine` is this
     machine's own end of the backbone, `router` the backbone's.
@@ -124,8 +122,10 @@ class Plan:
     backbone: str | None = None
     machine: str | None = None
     router: str | None = None
+    platform: PlatformProvider | None = None
     requests: tuple[Request, ...] = ()
     node_hours: float | None = None
+    warnings: tuple[str, ...] = ()
     cloud: OpenStack | None = None
     format: int = PLAN_FORMAT
 
@@ -239,22 +239,7 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
             steps=_steps(topology, common["cloud"], store, "reach the hosts over ssh"),
             **common,
         )
-    requests = tuple(_requests(topology.provider, hosts, chosen))
-    return Plan(
-        sites=sites,
-        hosts=hosts,
-        needs=Needs(),
-        requests=requests,
-        node_hours=sum(request.nodes for request in requests) * _hours(topology.provider.walltime),
-        steps=_steps(
-            topology,
-            common["cloud"],
-            store,
-            f"reserve {len(hosts)} nodes on Grid'5000",
-            f"deploy {topology.provider.environment}",
-        ),
-        **common,
-    )
+    return _lent_plan(topology, topology.provider, hosts, sites, common, store)
 
 
 def key_value_store(plan: Plan) -> databases.Store | None:
@@ -402,6 +387,85 @@ def _local_plan(
     )
 
 
+def _lent_plan(
+    topology: Topology,
+    provider: PlatformProvider,
+    hosts: tuple[PlannedHost, ...],
+    sites: tuple[PlannedSite, ...],
+    common: dict[str, Any],
+    store: databases.Store | None,
+) -> Plan:
+    """Of machines that a platform lends: their addresses are known once they are there."""
+    chosen, placed = str(common["name"]), [host.site for host in hosts]
+    asked: tuple[Request, ...] = ()
+    hours: float | None = None
+    warnings: list[str] = []
+    if isinstance(provider, G5kProvider):
+        asked = oar.requests(provider, placed, chosen)
+        hours = oar.node_hours(asked, provider.job.walltime_s)
+        warnings = oar.policy_warnings(provider.job, _nodes(asked))
+        _require_walltime(chosen, provider.job, common["cloud"] is not None)
+    elif isinstance(provider, VMonG5kProvider):
+        _require_walltime(chosen, provider.job, common["cloud"] is not None)
+    return Plan(
+        sites=sites,
+        hosts=hosts,
+        needs=Needs(),
+        platform=provider,
+        requests=asked,
+        node_hours=hours,
+        warnings=tuple(warnings),
+        steps=_steps(topology, common["cloud"], store, *_lending(provider, len(hosts))),
+        **common,
+    )
+
+
+def _nodes(asked: Iterable[Request]) -> dict[Cluster, int]:
+    return {
+        Cluster(request.site, cluster): nodes
+        for request in asked
+        for cluster, nodes in request.clusters.items()
+    }
+
+
+def _lending(provider: PlatformProvider, hosts: int) -> tuple[str, ...]:
+    if isinstance(provider, G5kProvider):
+        more = f", {provider.spares} more on each cluster" if provider.spares else ""
+        return (
+            "look for jobs of this name, which it would go on with",
+            f"reserve {hosts} nodes on Grid'5000{more}",
+            f"deploy {provider.environment} on them, wait for ssh, put spares in for those that "
+            "don't come up",
+        )
+    words = {
+        "vmong5k": "reserve nodes on Grid'5000 and start {} virtual machines on them",
+        "vagrant": "start {} virtual machines with Vagrant",
+        "chameleon": "borrow {} machines from Chameleon",
+    }
+    return (words[provider.type].format(hosts), "wait for ssh")
+
+
+def needed_s(cloud: bool) -> int:
+    """The shortest walltime in which a testbed can be had, in seconds: see docs/grid5000.md."""
+    return LENDING_S + (CLOUD_S if cloud else 0)
+
+
+def _require_walltime(name: str, job: Job, cloud: bool) -> None:
+    needed = needed_s(cloud)
+    if job.walltime_s < needed:
+        raise Refused(
+            f"'{name}' has a walltime of {job.walltime}, but the nodes"
+            f"{' and their cloud take' if cloud else ' take'} about {needed // 60} minutes",
+            f"write e.g. 'walltime: \"{_longer(needed)}\"'",
+        )
+
+
+def _longer(seconds: int) -> str:
+    """Twice as long, in whole half hours."""
+    halves = -(-2 * seconds // 1800)
+    return f"{halves // 2:02}:{30 * (halves % 2):02}:00"
+
+
 def _network_of(name: str) -> str:
     """A network for each testbed name, so that two testbeds rarely meet."""
     return f"10.{64 + zlib.crc32(name.encode()) % 64}.0.0/16"
@@ -414,32 +478,3 @@ def _static_hosts(
     for host in hosts:
         ssh = next(free[host.site])
         yield dataclasses.replace(host, address=ssh.address, ssh=ssh)
-
-
-def _requests(
-    provider: G5kProvider, hosts: tuple[PlannedHost, ...], job_name: str
-) -> Iterator[Request]:
-    nodes: dict[str, dict[str, int]] = {}
-    for host in hosts:
-        cluster = provider.clusters[host.site]
-        wanted = nodes.setdefault(cluster.site, {})
-        wanted[cluster.cluster] = wanted.get(cluster.cluster, 0) + 1
-    for site, clusters in nodes.items():
-        criteria = [f"{{cluster='{name}'}}/nodes={count}" for name, count in clusters.items()]
-        body: dict[str, Any] = {
-            "name": job_name,
-            "types": ["deploy"],
-            "resources": f"{'+'.join(criteria)},walltime={provider.walltime}",
-            "command": "sleep 31536000",
-            "queue": provider.queue,
-        }
-        if provider.project:
-            body["project"] = provider.project
-        if provider.reservation:
-            body["reservation"] = provider.reservation
-        yield Request(site, sum(clusters.values()), body)
-
-
-def _hours(walltime: str) -> float:
-    hours, minutes, seconds = (int(part) for part in walltime.split(":"))
-    return hours + minutes / 60 + seconds / 3600

@@ -24,7 +24,7 @@ from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, Progress
 from discovery_xp.plan import Plan
 from discovery_xp.play import run_playbook
-from discovery_xp.remote import answering, run_each, some
+from discovery_xp.remote import answering_of, run_each, some
 
 PROBES = ("calls", "requests", "statements", "traffic", "messages", "usage")
 
@@ -91,7 +91,7 @@ def stop(
 ) -> None:
     """End the window: note what counters are at.  Hosts that don't answer are left out."""
     variables = _variables(hosts.plan, wanted)
-    there = answering(hosts.plan.hosts) if wanted else set()
+    there = answering_of(hosts) if wanted else set()
     if there:
         run_playbook(only(hosts, there), "probes_stop", {**known, **variables}, progress)
 
@@ -115,7 +115,7 @@ def collect(
     variables = _variables(hosts.plan, wanted, window)
     if not wanted:
         return {}
-    there = answering(hosts.plan.hosts)
+    there = answering_of(hosts)
     silent = [host.name for host in hosts.plan.hosts if host.name not in there]
     if not there:
         raise Failed(f"{some(silent)} can't be reached", "see 'discovery-xp status'")

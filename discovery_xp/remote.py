@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import enoslib as en
@@ -24,6 +25,8 @@ from discovery_xp.plan import PlannedHost
 from discovery_xp.testbed import Testbed
 
 FORKS = 30
+# A gateway drops connections beyond some that haven't logged in yet.
+JUMPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -106,19 +109,34 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
     }
 
 
-def answering(hosts: Sequence[PlannedHost], timeout_s: float = 5.0) -> set[str]:
-    """Names of the hosts whose sshd greets us."""
+def answering(
+    hosts: Sequence[PlannedHost], ssh_config: Path | None = None, timeout_s: float = 5.0
+) -> set[str]:
+    """Names of the hosts whose sshd greets us.
+
+    `ssh_config` is the testbed's, for those that are reached through another host.
+    """
 
     async def look() -> set[str]:
-        places = asyncio.Semaphore(128)
+        places, at_the_door = asyncio.Semaphore(128), asyncio.Semaphore(JUMPS_AT_ONCE)
 
         async def one(host: PlannedHost) -> str | None:
-            async with places:
-                return host.name if await ssh_answers(host, timeout_s) else None
+            if host.ssh is not None and host.ssh.jump and ssh_config is not None:
+                async with at_the_door:
+                    greets = await _greets_behind(host, host.ssh.jump, ssh_config, 4 * timeout_s)
+            else:
+                async with places:
+                    greets = await ssh_answers(host, timeout_s)
+            return host.name if greets else None
 
         return {name for name in await asyncio.gather(*map(one, hosts)) if name}
 
     return asyncio.run(look())
+
+
+def answering_of(hosts: Hosts) -> set[str]:
+    """Names of those hosts of a testbed whose sshd greets us."""
+    return answering(hosts.plan.hosts, Testbed(hosts.plan.name).ssh_config)
 
 
 async def ssh_answers(host: PlannedHost, timeout_s: float) -> bool:
@@ -134,6 +152,27 @@ async def ssh_answers(host: PlannedHost, timeout_s: float) -> bool:
     finally:
         if writer is not None:
             writer.close()
+
+
+async def _greets_behind(host: PlannedHost, jump: str, ssh_config: Path, timeout_s: float) -> bool:
+    """The same of a host that only `jump` reaches."""
+    port = host.ssh.port if host.ssh else 22
+    process = await asyncio.create_subprocess_exec(
+        "ssh", "-F", str(ssh_config), "-o", "BatchMode=yes", "-W", f"{host.address}:{port}", jump,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(timeout_s):
+            return (await process.stdout.read(4)) == b"SSH-"
+    except TimeoutError:
+        return False
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 def some(names: list[str]) -> str:

@@ -122,11 +122,16 @@ class Testbed:
         Each host can be named by its name or by its address.
         """
         lines = []
+        for jump, key in {host.jump: host.key for host in hosts.values() if host.jump}.items():
+            if key:
+                lines.append(f'Host {jump.rpartition("@")[2]}\n  IdentityFile "{key}"')
         for name, host in hosts.items():
             lines.append(f"Host {name} {host.address}\n  HostName {host.address}")
             lines.append(f"  User {host.user}\n  Port {host.port}")
             if host.key:
                 lines.append(f'  IdentityFile "{host.key}"\n  IdentitiesOnly yes')
+            if host.jump:
+                lines.append(f"  ProxyJump {host.jump}")
         lines.append(
             f'Host *\n  UserKnownHostsFile "{self.known_hosts}"\n'
             "  GlobalKnownHostsFile /dev/null\n"

@@ -14,20 +14,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails
 
-from discovery_xp import units
+from discovery_xp import platforms, units
 from discovery_xp.errors import InvalidInput, Problem
+from discovery_xp.fields import NAME, Duration, Entry, Loss, Name, Percent, Rate, Size, wrong
+from discovery_xp.platforms import (
+    ChameleonEntry,
+    G5kEntry,
+    PlatformProvider,
+    VagrantEntry,
+    VMonG5kEntry,
+)
 from discovery_xp.yamlfile import YamlFile, parse_yaml, read_yaml
 
 ROLES = ("master", "controller", "compute", "data")
@@ -36,7 +37,6 @@ RESERVED_NAMES = frozenset({*ROLES, "all", "ungrouped", "localhost", "none", "ba
 MAX_SITES = 250
 MAX_SERVERS_PER_SITE = 1000
 
-_NAME = re.compile(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?")
 _HOST_NAME = re.compile(rf"-({'|'.join(ROLES)})-\d+$")
 _DOCS = "see docs/topologies.md"
 
@@ -44,58 +44,7 @@ _DOCS = "see docs/topologies.md"
 # ---------------------------------------------------------------- the file's shape
 
 
-def _quantity(parse: Any, pattern: str, example: str) -> Any:
-    def validate(value: object) -> object:
-        try:
-            return parse(value)
-        except units.QuantityError as error:
-            raise PydanticCustomError(
-                "quantity", "{reason}", {"reason": error.reason, "remedy": error.remedy}
-            ) from None
-
-    schema = {"type": "string", "pattern": pattern, "examples": [example]}
-    return (BeforeValidator(validate), WithJsonSchema(schema))
-
-
-_NUMBER = r"^\s*(\d+\.?\d*|\.\d+)\s*"
-Duration = Annotated[float, *_quantity(units.parse_duration_ms, _NUMBER + r"(us|ms|s)\s*$", "10ms")]
-Rate = Annotated[
-    float, *_quantity(units.parse_rate_mbit, _NUMBER + r"(kbit|mbit|gbit)\s*$", "1gbit")
-]
-Loss = Annotated[float, *_quantity(units.parse_loss_percent, _NUMBER + r"%\s*$", "0.1%")]
-Percent = Annotated[float, *_quantity(units.parse_percent, _NUMBER + r"%\s*$", "5%")]
-Size = Annotated[
-    int, *_quantity(units.parse_memory_bytes, _NUMBER + r"[KMGkmg]i?[Bb]\s*$", "512MiB")
-]
-
-
-def _check_name(value: object) -> object:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise PydanticCustomError(
-            "name",
-            "{reason}",
-            {
-                "reason": f"'{value}' is not a name",
-                "remedy": "write 1 to 30 of a-z, 0-9 and '-', a letter first, no '-' last",
-            },
-        )
-    return value
-
-
-Name = Annotated[
-    str,
-    BeforeValidator(_check_name),
-    WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"}),
-]
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, populate_by_name=False, allow_inf_nan=False
-    )
-
-
-class SiteEntry(_Entry):
+class SiteEntry(Entry):
     """One site, or `count` equal ones named NAME1, NAME2, ..."""
 
     name: Name
@@ -105,7 +54,7 @@ class SiteEntry(_Entry):
     data: int = Field(0, ge=0, le=MAX_SERVERS_PER_SITE, description="key/value (data) nodes")
 
 
-class _LinkValues(_Entry):
+class _LinkValues(Entry):
     delay: Duration | None = Field(None, description="one way, as in tc")
     rtt: Duration | None = Field(None, description="round trip; half of it each way")
     jitter: Duration | None = Field(None, description="variation of the one-way delay")
@@ -121,7 +70,7 @@ class LinkEntry(_LinkValues):
     to: str | None = None
 
 
-class ToleranceEntry(_Entry):
+class ToleranceEntry(Entry):
     """How far an observed round trip may be off: the larger of the two."""
 
     absolute: Duration = 2.0
@@ -131,18 +80,18 @@ class ToleranceEntry(_Entry):
 class NetworkEntry(_LinkValues):
     """The links between sites: what holds for all, and `links` for single pairs."""
 
-    links: list[LinkEntry] = []
+    links: list[LinkEntry] = Field([])
     tolerance: ToleranceEntry = ToleranceEntry()
 
 
-class LimitEntry(_Entry):
+class LimitEntry(Entry):
     """What one emulated host may use."""
 
     cpus: float | None = Field(None, gt=0, le=1024, strict=False, description="in cores, e.g. 0.5")
     memory: Size | None = None
 
 
-class LocalEntry(_Entry):
+class LocalEntry(Entry):
     """Emulated hosts on this machine."""
 
     type: Literal["local"]
@@ -150,10 +99,12 @@ class LocalEntry(_Entry):
     wan: Literal["auto", "netem", "vde"] = Field(
         "auto", description="how latency is imposed; auto: tc netem if the kernel has it, else VDE"
     )
-    limits: dict[Literal["default", "master", "controller", "compute", "data"], LimitEntry] = {}
+    limits: dict[Literal["default", "master", "controller", "compute", "data"], LimitEntry] = Field(
+        {}
+    )
 
 
-class StaticHostEntry(_Entry):
+class StaticHostEntry(Entry):
     """One ssh host, where it differs from the provider's defaults."""
 
     address: str
@@ -162,7 +113,7 @@ class StaticHostEntry(_Entry):
     key: str | None = None
 
 
-class StaticEntry(_Entry):
+class StaticEntry(Entry):
     """Hosts that exist already and answer over ssh."""
 
     type: Literal["static"]
@@ -172,27 +123,6 @@ class StaticEntry(_Entry):
     user: str = "root"
     port: int = Field(22, ge=1, le=65535)
     key: str | None = Field(None, description="path of the private ssh key")
-
-
-class ClusterEntry(_Entry):
-    """Where on Grid'5000 a site of the experiment lives."""
-
-    site: str
-    cluster: str
-
-
-class G5kEntry(_Entry):
-    """Nodes reserved on Grid'5000."""
-
-    type: Literal["g5k"]
-    site: str | None = Field(None, description="Grid'5000 site of the sites not under `sites`")
-    cluster: str | None = Field(None, description="cluster of the sites not under `sites`")
-    sites: dict[str, ClusterEntry] = {}
-    walltime: str = "02:00:00"
-    queue: Literal["default", "production", "testing", "besteffort", "admin"] = "default"
-    project: str | None = None
-    reservation: str | None = Field(None, description="start, as 'YYYY-mm-dd HH:MM:SS'")
-    environment: str = Field("debian12-nfs", description="kadeploy image")
 
 
 # The processes of a deployment whose number of workers can be chosen.
@@ -205,11 +135,7 @@ Workers = Annotated[int, Field(ge=1, le=64)]
 def _check_setting(value: object) -> object:
     if isinstance(value, str | int | float):
         return value
-    raise PydanticCustomError(
-        "quantity",
-        "{reason}",
-        {"reason": f"'{_short(value)}' is not a value", "remedy": "write a text or a number"},
-    )
+    raise wrong(f"'{_short(value)}' is not a value", "write a text or a number")
 
 
 Setting = Annotated[
@@ -221,7 +147,7 @@ Setting = Annotated[
 Settings = dict[str, dict[str, Setting]]
 
 
-class RomeEntry(_Entry):
+class RomeEntry(Entry):
     """Redis, where ROME keeps the services' databases in it."""
 
     store: Literal["auto", "server", "cluster"] = Field(
@@ -237,7 +163,7 @@ class RomeEntry(_Entry):
     replicas: int = Field(0, ge=0, le=2, description="copies of each datum, on other data nodes")
 
 
-class OpenStackEntry(_Entry):
+class OpenStackEntry(Entry):
     """The cloud that `deploy` makes on the hosts."""
 
     backend: Literal["mysql", "rome"] = Field(
@@ -264,7 +190,7 @@ class OpenStackEntry(_Entry):
     )
 
 
-class TopologyFile(_Entry):
+class TopologyFile(Entry):
     """A topology: sites, what runs where, the network between them, the provider."""
 
     name: Name | None = Field(None, description="default: the file's name")
@@ -277,9 +203,10 @@ class TopologyFile(_Entry):
     )
     network: NetworkEntry = NetworkEntry()
     openstack: OpenStackEntry = OpenStackEntry()
-    provider: Annotated[LocalEntry | StaticEntry | G5kEntry, Field(discriminator="type")] = (
-        LocalEntry(type="local")
-    )
+    provider: Annotated[
+        LocalEntry | StaticEntry | G5kEntry | VMonG5kEntry | VagrantEntry | ChameleonEntry,
+        Field(discriminator="type"),
+    ] = LocalEntry(type="local")
 
 
 # ---------------------------------------------------------------- the values
@@ -340,12 +267,13 @@ class Site:
 
 @dataclass(frozen=True)
 class SshHost:
-    """A host of the static provider."""
+    """How a host is reached; `jump` is the host that ssh goes through, None for nothing."""
 
     address: str
     user: str
     port: int
     key: str | None
+    jump: str | None = None
 
 
 @dataclass(frozen=True)
@@ -375,28 +303,7 @@ class StaticProvider:
     type: str = "static"
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A Grid'5000 site and cluster."""
-
-    site: str
-    cluster: str
-
-
-@dataclass(frozen=True)
-class G5kProvider:
-    """A reservation on Grid'5000; `clusters` by site of the experiment."""
-
-    clusters: Mapping[str, Cluster]
-    walltime: str
-    queue: str
-    project: str | None
-    reservation: str | None
-    environment: str
-    type: str = "g5k"
-
-
-Provider = LocalProvider | StaticProvider | G5kProvider
+Provider: TypeAlias = LocalProvider | StaticProvider | PlatformProvider
 
 
 @dataclass(frozen=True)
@@ -515,7 +422,7 @@ def topology_schema() -> dict[str, Any]:
 
 def is_name(text: str) -> bool:
     """True for what a site or a testbed may be called."""
-    return _NAME.fullmatch(text) is not None
+    return NAME.fullmatch(text) is not None
 
 
 def parse_link_options(options: Mapping[str, str], current: Link) -> Link:
@@ -555,7 +462,7 @@ def _shape_errors(options: Mapping[str, str]) -> list[ErrorDetails]:
 
 def _name_from(stem: str) -> str:
     cleaned = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:30].rstrip("-")
-    return cleaned if _NAME.fullmatch(cleaned) else f"t-{cleaned}"[:30].rstrip("-")
+    return cleaned if NAME.fullmatch(cleaned) else f"t-{cleaned}"[:30].rstrip("-")
 
 
 def _build(parsed: YamlFile, default_name: str) -> Topology:
@@ -615,7 +522,7 @@ def _report_shape(parsed: YamlFile, detail: ErrorDetails) -> None:
                 f"write one of {expected}",
             )
     elif kind == "union_tag_not_found":
-        parsed.report(path, "'type' is missing", "add 'type: local', 'static' or 'g5k'")
+        parsed.report(path, "'type' is missing", "add e.g. 'type: local', 'static' or 'g5k'")
     elif kind in ("model_type", "dict_type", "model_attributes_type"):
         parsed.report(path, f"{shown} is not a mapping", f"write 'key: value' pairs, {_DOCS}")
     elif kind == "list_type":
@@ -864,8 +771,8 @@ def _check_provider(parsed: YamlFile, data: Mapping[str, Any], servers: Mapping[
         return
     if provider.get("type") == "static":
         _check_static(parsed, provider, servers)
-    elif provider.get("type") == "g5k":
-        _check_g5k(parsed, provider, servers)
+    elif provider.get("type") in platforms.TYPES:
+        platforms.check(parsed, provider, servers)
     elif isinstance(provider.get("network"), str):
         _check_local_network(parsed, provider["network"], servers)
 
@@ -948,41 +855,6 @@ def _check_address(
         parsed.report(place, f"'{address}' is listed twice", "list it once")
 
 
-def _check_g5k(parsed: YamlFile, provider: Mapping[str, Any], servers: Mapping[str, int]) -> None:
-    sites = provider.get("sites")
-    own = sites if isinstance(sites, dict) else {}
-    for site in own:
-        if site not in servers:
-            parsed.report(
-                ("provider", "sites", site),
-                f"site '{site}' is not declared",
-                f"declared: {_choices(servers)}",
-            )
-    homeless = [site for site in servers if site not in own]
-    if homeless and not (provider.get("site") and provider.get("cluster")):
-        parsed.report(
-            ("provider",),
-            f"no cluster for {_choices(dict.fromkeys(homeless))}",
-            "write 'site' and 'cluster', or one for each under 'sites'",
-        )
-    walltime = provider.get("walltime", "02:00:00")
-    if not isinstance(walltime, str) or not re.fullmatch(r"\d{1,3}:[0-5]\d:[0-5]\d", walltime):
-        parsed.report(
-            ("provider", "walltime"),
-            f"'{walltime}' is not a walltime",
-            "write hours, minutes and seconds, e.g. '03:00:00'",
-        )
-    reservation = provider.get("reservation")
-    if reservation is not None and not re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", str(reservation)
-    ):
-        parsed.report(
-            ("provider", "reservation"),
-            f"'{reservation}' is not a start",
-            "write e.g. '2027-03-01 19:00:00'",
-        )
-
-
 # ---------------------------------------------------------------- shape to values
 
 
@@ -1059,21 +931,8 @@ def _resolve_provider(shape: TopologyFile, sites: Sequence[Site]) -> Provider:
                 for site, entries in provider.hosts.items()
             }
         )
-    if isinstance(provider, G5kEntry):
-        common = Cluster(provider.site or "", provider.cluster or "")
-        return G5kProvider(
-            clusters={
-                site.name: Cluster(own.site, own.cluster)
-                if (own := provider.sites.get(site.name))
-                else common
-                for site in sites
-            },
-            walltime=provider.walltime,
-            queue=provider.queue,
-            project=provider.project,
-            reservation=provider.reservation,
-            environment=provider.environment,
-        )
+    if not isinstance(provider, LocalEntry):
+        return platforms.resolve(provider, [site.name for site in sites])
     return LocalProvider(
         network=provider.network,
         wan=provider.wan,

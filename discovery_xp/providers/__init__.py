@@ -1,0 +1,68 @@
+"""Where hosts come from: one contract, and a module for each `type` of a topology's provider.
+
+`docs/providers.md` says how to add one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol, cast
+
+from discovery_xp.hosts import Hosts, HostStatus, Progress
+from discovery_xp.plan import Plan
+from discovery_xp.testbed import Testbed
+
+_MODULES = {
+    "local": "local",
+    "static": "static",
+    "g5k": "grid5000",
+    "vmong5k": "enoslib_machines",
+    "vagrant": "enoslib_machines",
+    "chameleon": "enoslib_machines",
+}
+
+
+class Provider(Protocol):
+    """What each of these modules has."""
+
+    def acquire(self, plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+        """Make the hosts, or repair them, until ssh answers on all.
+
+        Comes out right from whatever a killed run left.  Raises Refused before anything is
+        started, Failed after.
+        """
+
+    def hosts(self, plan: Plan, testbed: Testbed) -> Hosts:
+        """The hosts of a testbed that was acquired, without touching them."""
+
+    def status(self, plan: Plan, testbed: Testbed) -> list[HostStatus]:
+        """How every host of the plan is, in the plan's order."""
+
+
+class Lender(Provider, Protocol):
+    """A provider whose hosts are somebody else's, and cost something while we have them."""
+
+    def remarks(self, testbed: Testbed) -> list[str]:
+        """What was borrowed and what it costs: lines for a person."""
+
+    def is_lent(self, testbed: Testbed) -> bool:
+        """True when there is anything to give back."""
+
+    def why_over(self, testbed: Testbed) -> str | None:
+        """Why the hosts are gone where they were taken back, None where they weren't."""
+
+    def release(self, plan: Plan, testbed: Testbed) -> None:
+        """Give all back, whatever state it is in; raises Failed when that can't be done."""
+
+
+LENDERS = ("g5k", "vmong5k", "vagrant", "chameleon")
+
+
+def of(kind: str) -> Provider:
+    """The provider of a type."""
+    return cast(Provider, importlib.import_module(f"{__name__}.{_MODULES[kind]}"))
+
+
+def lender(kind: str) -> Lender | None:
+    """The same, if what it provides has to be given back; None otherwise."""
+    return cast(Lender, of(kind)) if kind in LENDERS else None

@@ -41,9 +41,9 @@ def _ssh_hosts(plan: Plan) -> dict[str, SshHost]:
     return {host.name: host.ssh for host in plan.hosts if host.ssh is not None}
 
 
-def status(plan: Plan) -> list[HostStatus]:
+def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
     """How every host of the plan is; a host that greets us is running."""
-    greeted = answering(plan.hosts)
+    greeted = answering(plan.hosts, testbed.ssh_config)
     return [
         HostStatus(host.name, host.name in greeted, host.name in greeted, None)
         for host in plan.hosts

@@ -180,7 +180,7 @@ def test_a_load_begins_when_all_services_are_up(monkeypatch: pytest.MonkeyPatch)
 
     said = [[status("down")], [status("down")], [status("up")]]
     hosts = SimpleNamespace(plan=SimpleNamespace(hosts=()))
-    monkeypatch.setattr(bench, "answering", lambda _hosts: set())
+    monkeypatch.setattr(bench, "answering_of", lambda _hosts: set())
     monkeypatch.setattr("discovery_xp.deploy.inspect", lambda *_: said.pop(0))
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     assert bench._wait_for_services(hosts) == []  # type: ignore[arg-type]

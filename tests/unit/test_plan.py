@@ -121,7 +121,8 @@ def test_grid5000_requests_are_those_that_enoslib_would_send() -> None:
     assert (rennes.site, rennes.nodes, nancy.site, nancy.nodes) == ("rennes", 17, "nancy", 8)
     group = ClusterConfiguration(roles=[], cluster="paravance", site="rennes", nodes=17)
     assert rennes.body["resources"] == f"{group.oar()[1]},walltime=03:30:00"
-    assert rennes.body["types"] == ["deploy"]
+    assert rennes.body["types"] == ["deploy", "origin=discovery_xp"]
+    assert rennes.body["name"] == "discovery-xp-paper"
     assert rennes.body["queue"] == "production"
     assert rennes.body["project"] == "discovery"
     assert rennes.body["reservation"] == "2027-03-01 19:00:00"

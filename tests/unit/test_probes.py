@@ -1362,7 +1362,7 @@ def test_hosts_that_dont_answer_are_told_and_the_others_collected(
     hosts = hosts_of_a_testbed()
     names_ = set(hosts.by_name())
     silent = "site2-compute-1"
-    monkeypatch.setattr(probes, "answering", lambda _: names_ - {silent})
+    monkeypatch.setattr(probes, "answering_of", lambda _: names_ - {silent})
     said: list[str] = []
     tables = probes.collect(hosts, known_of(hosts), ["usage"], (1.0, 2.0), quiet, said.append)
     assert {row["host"] for row in tables["usage"]} == names_ - {silent}
@@ -1371,7 +1371,7 @@ def test_hosts_that_dont_answer_are_told_and_the_others_collected(
     assert said == ["site2-compute-1 can't be reached: what was measured there is missing"]
     with pytest.warns(UserWarning, match="site2-compute-1 can't be reached"):
         probes.collect(hosts, known_of(hosts), ["usage"], (1.0, 2.0), quiet)
-    monkeypatch.setattr(probes, "answering", lambda _: set())
+    monkeypatch.setattr(probes, "answering_of", lambda _: set())
     with pytest.raises(Failed, match="can't be reached"):
         probes.collect(hosts, known_of(hosts), ["usage"], (1.0, 2.0), quiet)
 

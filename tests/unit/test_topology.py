@@ -6,8 +6,13 @@ import pytest
 import yaml
 
 from discovery_xp.errors import InvalidInput
-from discovery_xp.topology import (
+from discovery_xp.platforms import (
+    ChameleonProvider,
     G5kProvider,
+    VagrantProvider,
+    VMonG5kProvider,
+)
+from discovery_xp.topology import (
     Limit,
     Link,
     LocalProvider,
@@ -107,6 +112,36 @@ def test_one_cluster_can_hold_all_sites() -> None:
     assert topology.provider.clusters["b"].site == "nancy"
 
 
+def test_grid5000_s_options_are_kept() -> None:
+    provider = parse_topology(
+        TWO + "provider: {type: g5k, site: rennes, cluster: paravance, spares: 2,"
+        " job_types: [night, monitor=prom_.*], network: kavlan, key: ~/k,"
+        " jump_host: alice@access.grid5000.fr}"
+    ).provider
+    assert isinstance(provider, G5kProvider)
+    assert provider.job.types == ("night", "monitor=prom_.*")
+    assert (provider.spares, provider.network) == (2, "kavlan")
+    assert provider.access.key == str(Path("~/k").expanduser())
+    assert provider.access.jump_host == "alice@access.grid5000.fr"
+
+
+def test_the_other_platforms_are_read_too() -> None:
+    vms = parse_topology(
+        TWO + "provider: {type: vmong5k, site: rennes, cluster: paravance, memory: 8GiB}"
+    ).provider
+    assert isinstance(vms, VMonG5kProvider)
+    assert (vms.memory_mib, vms.clusters["b"].cluster) == (8192, "paravance")
+    vagrant = parse_topology(TWO + "provider: vagrant").provider
+    assert isinstance(vagrant, VagrantProvider)
+    assert (vagrant.box, vagrant.network) == ("generic/debian12", "192.168.42.0/24")
+    chameleon = parse_topology(
+        TWO + "provider: {type: chameleon, rc_file: rc.sh, key_name: k, image: debian,"
+        " flavour: compute_haswell}"
+    ).provider
+    assert isinstance(chameleon, ChameleonProvider)
+    assert (chameleon.kind, chameleon.user) == ("baremetal", "cc")
+
+
 BAD = [
     # (text, what the problem says: place, value and remedy)
     ("sites: [{name: a}]\nnetwrk: {}", "t.yaml:2: netwrk: unknown key; did you mean 'network'?"),
@@ -180,6 +215,28 @@ BAD = [
     (TWO + "provider: {type: g5k}", "no cluster for a, b; write 'site' and 'cluster'"),
     (TWO + "provider: {type: g5k, site: r, cluster: c, walltime: 2:00}", "is not a walltime"),
     (TWO + "provider: {type: g5k, site: r, cluster: c, reservation: now}", "is not a start"),
+    (TWO + "provider: {type: g5k, site: r, cluster: c, spares: -1}", "'-1' is out of range"),
+    (TWO + "provider: {type: g5k, site: r, cluster: c, network: vlan}", "'vlan' is unknown"),
+    (TWO + "provider: {type: g5k, site: r, cluster: c, jump_host: 'a b'}", "is not a jump host"),
+    (
+        TWO + "provider: {type: g5k, site: r, cluster: c, job_types: [night, deploy]}",
+        "provider.job_types[1]: 'deploy' is there anyway; leave it out",
+    ),
+    (TWO + "provider: {type: g5k, site: r, cluster: c, job_types: [A B]}", "not a type of job"),
+    (
+        TWO + "provider: {type: g5k, site: r, cluster: c, job_types: [besteffort],"
+        " reservation: '2027-03-01 19:00:00'}",
+        "a job of type besteffort has no start",
+    ),
+    (
+        TWO + "provider: {type: g5k, site: r, cluster: c, sites: {z: {site: n, cluster: g}}}",
+        "provider.sites.z: site 'z' is not declared",
+    ),
+    (TWO + "provider: {type: vmong5k, site: r}", "no cluster for a, b"),
+    (TWO + "provider: {type: vmong5k, site: r, cluster: c, memory: 4}", "'4' has no unit"),
+    (TWO + "provider: {type: vagrant, network: 8.8.8.0/24}", "is not a private network"),
+    (TWO + "provider: {type: vagrant, backend: kvm}", "'kvm' is unknown; write one of 'libvirt'"),
+    (TWO + "provider: {type: chameleon}", "'rc_file' is missing"),
     ("sites: [{name: a}]\nsites: [{name: b}]", "sites: is written twice (first on line 1)"),
     ("sites: [", "is not YAML"),
     ("", "is not a topology; write a mapping with 'sites:'"),
@@ -211,7 +268,7 @@ def test_yaml_keeps_what_was_written() -> None:
     topology = parse_topology(text)
     assert topology.sites[0].name == "no"
     assert isinstance(topology.provider, G5kProvider)
-    assert topology.provider.walltime == "12:30:00"
+    assert topology.provider.job.walltime == "12:30:00"
 
 
 def test_derived_sites_are_the_papers() -> None:

@@ -1,0 +1,333 @@
+"""Platforms that lend machines: their part of a topology file, and what comes of it.
+
+Grid'5000 (nodes, or virtual machines on them), Vagrant and Chameleon.  What each field means
+to a user is in docs/topologies.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from discovery_xp.fields import Entry, Size, wrong
+from discovery_xp.yamlfile import YamlFile
+
+MIB = 2**20
+
+# ---------------------------------------------------------------- the file's shape
+
+
+def _text_like(pattern: str, what: str, remedy: str) -> Any:
+    def validate(value: object) -> object:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise wrong(f"'{value}' is not {what}", remedy)
+        return value
+
+    schema = {"type": "string", "pattern": f"^{pattern}$"}
+    return (BeforeValidator(validate), WithJsonSchema(schema))
+
+
+def _check_network(value: object) -> object:
+    try:
+        network = ipaddress.IPv4Network(str(value))
+    except ValueError as error:
+        raise wrong(
+            f"'{value}' is not an IPv4 network ({error})", "write e.g. '192.168.42.0/24'"
+        ) from None
+    if not network.is_private or network.is_loopback or network.is_link_local:
+        raise wrong(f"'{value}' is not a private network", "write e.g. '192.168.42.0/24'")
+    return str(network)
+
+
+Walltime = Annotated[
+    str,
+    *_text_like(
+        r"\d{1,3}:[0-5]\d:[0-5]\d",
+        "a walltime",
+        "write hours, minutes and seconds, e.g. '03:00:00'",
+    ),
+]
+Start = Annotated[
+    str,
+    *_text_like(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "a start", "write e.g. '2027-03-01 19:00:00'"),
+]
+JumpHost = Annotated[
+    str,
+    *_text_like(
+        r"auto|none|([a-z_][\w-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*",
+        "a jump host",
+        "write 'auto', 'none' or e.g. 'alice@access.grid5000.fr'",
+    ),
+]
+JobType = Annotated[
+    str,
+    *_text_like(
+        r"[a-z_]+(=\S+)?", "a type of job", "write e.g. 'night', 'exotic' or 'monitor=wattmetre'"
+    ),
+]
+PrivateNetwork = Annotated[str, BeforeValidator(_check_network), WithJsonSchema({"type": "string"})]
+Queue = Literal["default", "production", "testing", "besteffort", "admin"]
+
+
+class ClusterEntry(Entry):
+    """Where on Grid'5000 a site of the experiment lives."""
+
+    site: str
+    cluster: str
+
+
+class _Grid5000Entry(Entry):
+    site: str | None = Field(None, description="Grid'5000 site of the sites not under `sites`")
+    cluster: str | None = Field(None, description="cluster of the sites not under `sites`")
+    sites: dict[str, ClusterEntry] = Field({})
+    walltime: Walltime = "02:00:00"
+    queue: Queue = "default"
+    project: str | None = None
+    reservation: Start | None = Field(
+        None, description="start in Paris, as 'YYYY-mm-dd HH:MM:SS'; else as soon as possible"
+    )
+    job_types: list[JobType] = Field([], description="types of OAR jobs, besides those needed")
+    key: str | None = Field(
+        None, description="path of the private ssh key, its public half beside it as .pub"
+    )
+    jump_host: JumpHost = Field(
+        "auto", description="through which ssh goes; auto: Grid'5000's own, from outside of it"
+    )
+
+
+class G5kEntry(_Grid5000Entry):
+    """Nodes reserved on Grid'5000."""
+
+    type: Literal["g5k"]
+    environment: str = Field("debian12-nfs", description="image that is deployed on the nodes")
+    network: Literal["production", "kavlan", "kavlan-global"] = Field(
+        "production",
+        description="the network of all, a routed VLAN for each Grid'5000 site, or one for all",
+    )
+    spares: int = Field(
+        0, ge=0, le=100, description="nodes more on each cluster, for those that don't come up"
+    )
+
+
+class VMonG5kEntry(_Grid5000Entry):
+    """Virtual machines on nodes of Grid'5000, a host of the experiment in each."""
+
+    type: Literal["vmong5k"]
+    image: str = Field(
+        "/grid5000/virt-images/debian12-x64-nfs.qcow2", description="as the nodes know it"
+    )
+    cores: int = Field(2, ge=1, le=512)
+    memory: Size = 4096 * MIB
+
+
+class VagrantEntry(Entry):
+    """Virtual machines on this one, by Vagrant."""
+
+    type: Literal["vagrant"]
+    backend: Literal["libvirt", "virtualbox"] = "libvirt"
+    box: str = "generic/debian12"
+    user: str = "root"
+    cores: int = Field(2, ge=1, le=512)
+    memory: Size = 2048 * MIB
+    network: PrivateNetwork = "192.168.42.0/24"
+
+
+class ChameleonEntry(Entry):
+    """Machines lent by Chameleon: virtual ones, or whole ones for a time."""
+
+    type: Literal["chameleon"]
+    kind: Literal["kvm", "baremetal"] = "baremetal"
+    rc_file: str = Field(description="path of the project's OpenStack RC file")
+    key_name: str = Field(description="name of the key pair there")
+    key: str | None = Field(None, description="path of its private half")
+    image: str = Field(description="name of a Debian 12 image there")
+    flavour: str = Field(description="flavour of the virtual machines, or type of the nodes")
+    user: str = "cc"
+    walltime: Walltime = "02:00:00"
+
+
+# ---------------------------------------------------------------- the values
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Grid'5000 site and cluster."""
+
+    site: str
+    cluster: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """How jobs are asked of OAR; `reservation` is in Paris, None for as soon as possible."""
+
+    walltime: str = "02:00:00"
+    queue: str = "default"
+    project: str | None = None
+    reservation: str | None = None
+    types: tuple[str, ...] = ()
+
+    @property
+    def walltime_s(self) -> int:
+        """Its walltime in seconds."""
+        return seconds(self.walltime)
+
+
+@dataclass(frozen=True)
+class Access:
+    """How nodes are reached: the private key's path, and the host that ssh jumps through.
+
+    `jump_host` is 'auto', 'none' or a host; `key` None means ssh's own.
+    """
+
+    key: str | None = None
+    jump_host: str = "auto"
+
+
+@dataclass(frozen=True)
+class G5kProvider:
+    """Nodes of Grid'5000; `clusters` by site of the experiment."""
+
+    clusters: Mapping[str, Cluster]
+    job: Job = Job()
+    access: Access = Access()
+    environment: str = "debian12-nfs"
+    network: str = "production"
+    spares: int = 0
+    type: str = "g5k"
+
+
+@dataclass(frozen=True)
+class VMonG5kProvider:
+    """Virtual machines on nodes of Grid'5000; `clusters` by site of the experiment."""
+
+    clusters: Mapping[str, Cluster]
+    job: Job
+    access: Access
+    image: str
+    cores: int
+    memory_mib: int
+    type: str = "vmong5k"
+
+
+@dataclass(frozen=True)
+class VagrantProvider:
+    """Virtual machines by Vagrant."""
+
+    backend: str
+    box: str
+    user: str
+    cores: int
+    memory_mib: int
+    network: str
+    type: str = "vagrant"
+
+
+@dataclass(frozen=True)
+class ChameleonProvider:
+    """Machines of Chameleon; `kind` is 'kvm' or 'baremetal'."""
+
+    kind: str
+    rc_file: str
+    key_name: str
+    key: str | None
+    image: str
+    flavour: str
+    user: str
+    walltime: str
+    type: str = "chameleon"
+
+
+PlatformEntry: TypeAlias = G5kEntry | VMonG5kEntry | VagrantEntry | ChameleonEntry
+PlatformProvider: TypeAlias = G5kProvider | VMonG5kProvider | VagrantProvider | ChameleonProvider
+TYPES = ("g5k", "vmong5k", "vagrant", "chameleon")
+
+
+def seconds(walltime: str) -> int:
+    """'H:MM:SS' in seconds."""
+    hours, minutes, rest = (int(part) for part in walltime.split(":"))
+    return hours * 3600 + minutes * 60 + rest
+
+
+# ---------------------------------------------------------------- checks over several keys
+
+
+def check(parsed: YamlFile, provider: Mapping[str, Any], sites: Iterable[str]) -> None:
+    """Report what is wrong between the keys of a provider's mapping; `sites` are declared."""
+    if provider.get("type") not in ("g5k", "vmong5k"):
+        return
+    declared, entries = list(sites), provider.get("sites")
+    own = entries if isinstance(entries, dict) else {}
+    for site in own:
+        if site not in declared:
+            parsed.report(
+                ("provider", "sites", site),
+                f"site '{site}' is not declared",
+                f"declared: {_some(declared)}",
+            )
+    homeless = [site for site in declared if site not in own]
+    if homeless and not (provider.get("site") and provider.get("cluster")):
+        parsed.report(
+            ("provider",),
+            f"no cluster for {_some(homeless)}",
+            "write 'site' and 'cluster', or one for each under 'sites'",
+        )
+    types = provider.get("job_types")
+    for index, name in enumerate(types if isinstance(types, list) else []):
+        if str(name).split("=")[0] in ("deploy", "origin"):
+            parsed.report(
+                ("provider", "job_types", index), f"'{name}' is there anyway", "leave it out"
+            )
+    if "besteffort" in (types or ()) and provider.get("reservation"):
+        parsed.report(
+            ("provider", "reservation"),
+            "a job of type besteffort has no start",
+            "leave one of them out",
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
+
+
+# ---------------------------------------------------------------- shape to values
+
+
+def resolve(entry: PlatformEntry, sites: Iterable[str]) -> PlatformProvider:
+    """The values of an entry without problems, for a topology of these sites."""
+    if isinstance(entry, VagrantEntry):
+        return VagrantProvider(
+            entry.backend, entry.box, entry.user, entry.cores, entry.memory // MIB, entry.network
+        )
+    if isinstance(entry, ChameleonEntry):
+        return ChameleonProvider(
+            kind=entry.kind,
+            rc_file=_path(entry.rc_file),
+            key_name=entry.key_name,
+            key=_path(entry.key) if entry.key else None,
+            image=entry.image,
+            flavour=entry.flavour,
+            user=entry.user,
+            walltime=entry.walltime,
+        )
+    common = Cluster(entry.site or "", entry.cluster or "")
+    clusters = {
+        site: Cluster(own.site, own.cluster) if (own := entry.sites.get(site)) else common
+        for site in sites
+    }
+    job = Job(entry.walltime, entry.queue, entry.project, entry.reservation, tuple(entry.job_types))
+    access = Access(_path(entry.key) if entry.key else None, entry.jump_host)
+    if isinstance(entry, VMonG5kEntry):
+        return VMonG5kProvider(clusters, job, access, entry.image, entry.cores, entry.memory // MIB)
+    return G5kProvider(clusters, job, access, entry.environment, entry.network, entry.spares)
+
+
+def _path(text: str) -> str:
+    return str(Path(text).expanduser())

@@ -1,0 +1,333 @@
+"""Machines that EnOSlib's other providers make: VMonG5k, Vagrant, Chameleon.
+
+One adapter for all: the plan becomes the provider's own configuration, which EnOSlib checks
+against its schema, and each site's machines become the plan's hosts, in the order of their
+names.  What is learned of them is kept in a file of the testbed's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import enoslib as en
+import jsonschema
+from pydantic import TypeAdapter
+
+from discovery_xp import oar
+from discovery_xp.errors import Failed, Refused, UserError
+from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
+from discovery_xp.plan import Plan
+from discovery_xp.platforms import (
+    ChameleonProvider,
+    PlatformProvider,
+    VagrantProvider,
+    VMonG5kProvider,
+)
+from discovery_xp.remote import answering, plainly
+from discovery_xp.testbed import Testbed, write_atomically
+from discovery_xp.topology import SshHost
+
+NETWORK = "discovery_xp"
+# Where EnOSlib has what, and which of its extras brings what that needs.
+_MODULES = {
+    "vmong5k": ("enos_vmong5k", "VMonG5k", None),
+    "vagrant": ("enos_vagrant", "Enos_vagrant", "vagrant"),
+    "kvm": ("enos_chameleonkvm", "Chameleonkvm", "chameleon"),
+    "baremetal": ("enos_chameleonbaremetal", "Chameleonbaremetal", "chameleon"),
+}
+_LOOK = "id -u; ip -4 -o addr show scope global"
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What a testbed has: `asked` once the provider was, `nodes` by host of the plan."""
+
+    asked: bool = True
+    nodes: Mapping[str, SshHost] = field(default_factory=dict)
+
+
+_MACHINES = TypeAdapter(Machines)
+
+
+def _path(testbed: Testbed) -> Path:
+    return testbed.folder / "machines.json"
+
+
+def _load(testbed: Testbed) -> Machines:
+    try:
+        return _MACHINES.validate_json(_path(testbed).read_text())
+    except FileNotFoundError:
+        return Machines(asked=False)
+
+
+def _save(testbed: Testbed, machines: Machines) -> None:
+    write_atomically(_path(testbed), json.dumps(dataclasses.asdict(machines), indent=1) + "\n")
+
+
+# ---------------------------------------------------------------- EnOSlib's configuration
+
+
+def configuration(plan: Plan) -> dict[str, Any]:
+    """The plan as the dictionary that EnOSlib's provider takes."""
+    assert plan.platform is not None
+    counts = {site.name: len(plan.hosts_of(site.name)) for site in plan.sites}
+    counts = {site: count for site, count in counts.items() if count}
+    platform = plan.platform
+    if isinstance(platform, VMonG5kProvider):
+        return _vmong5k(plan.name, platform, counts)
+    if isinstance(platform, VagrantProvider):
+        return {
+            "backend": platform.backend,
+            "box": platform.box,
+            "user": platform.user,
+            "name_prefix": plan.name,
+            "resources": {
+                "machines": [
+                    {
+                        "roles": [site],
+                        "number": count,
+                        "name_prefix": f"{plan.name}-{site}",
+                        "flavour_desc": {"core": platform.cores, "mem": platform.memory_mib},
+                    }
+                    for site, count in counts.items()
+                ],
+                "networks": [{"cidr": platform.network, "roles": [NETWORK]}],
+            },
+        }
+    assert isinstance(platform, ChameleonProvider)
+    told = {
+        "rc_file": platform.rc_file,
+        "key_name": platform.key_name,
+        "image": platform.image,
+        "user": platform.user,
+        "gateway_user": platform.user,
+        "prefix": plan.name,
+        "resources": {
+            "machines": [
+                {"roles": [site], "flavour": platform.flavour, "number": count}
+                for site, count in counts.items()
+            ],
+            "networks": [NETWORK],
+        },
+    }
+    if platform.kind == "baremetal":
+        told |= {"lease_name": plan.name, "walltime": platform.walltime}
+    return told
+
+
+def _vmong5k(name: str, platform: VMonG5kProvider, counts: Mapping[str, int]) -> dict[str, Any]:
+    told = {
+        "job_name": oar.job_name(name),
+        "job_type": list(platform.job.types),
+        "walltime": platform.job.walltime,
+        "queue": platform.job.queue,
+        "project": platform.job.project,
+        "reservation": platform.job.reservation,
+        "image": platform.image,
+        "resources": {
+            "machines": [
+                {
+                    "roles": [site],
+                    "cluster": platform.clusters[site].cluster,
+                    "number": count,
+                    "flavour_desc": {"core": platform.cores, "mem": platform.memory_mib},
+                }
+                for site, count in counts.items()
+            ],
+            "networks": [NETWORK],
+        },
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _names(platform: PlatformProvider) -> tuple[str, str, str | None]:
+    kind = platform.kind if isinstance(platform, ChameleonProvider) else platform.type
+    return _MODULES[kind]
+
+
+def enoslib_configuration(plan: Plan) -> Any:
+    """The same as EnOSlib's own object; raises Refused where its schema isn't content."""
+    assert plan.platform is not None
+    folder, _, _ = _names(plan.platform)
+    module = importlib.import_module(f"enoslib.infra.{folder}.configuration")
+    told = configuration(plan)
+    try:
+        return module.Configuration.from_dictionary(told)
+    except jsonschema.ValidationError as error:
+        place = ".".join(str(part) for part in error.absolute_path)
+        raise Refused(
+            f"EnOSlib doesn't take this for '{plan.provider}': {place}: {error.message[:150]}",
+            "correct the topology's provider",
+        ) from None
+
+
+def _provider(plan: Plan) -> Any:
+    assert plan.platform is not None
+    folder, name, extra = _names(plan.platform)
+    try:
+        module = importlib.import_module(f"enoslib.infra.{folder}.provider")
+    except ImportError as error:
+        raise Refused(
+            f"provider '{plan.provider}' needs a package that isn't there: {error.name}",
+            f"install it with: pip install 'enoslib[{extra}]'" if extra else "install it",
+        ) from None
+    return getattr(module, name)(enoslib_configuration(plan))
+
+
+# ---------------------------------------------------------------- the contract
+
+
+def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+    """Have EnOSlib's provider make the machines, or find them again; learn where they are."""
+    provider = _provider(plan)
+    _save(testbed, dataclasses.replace(_load(testbed), asked=True))
+    progress(f"asking {plan.provider} for machines", 0, len(plan.hosts))
+    with _in_folder(testbed), _told(plan.provider), plainly():
+        roles, _ = provider.init()
+        found = {
+            site.name: sorted(roles[site.name], key=lambda host: _natural(host.alias))
+            for site in plan.sites
+        }
+        _require_enough(plan, found)
+        progress("waiting for ssh", 0, len(plan.hosts))
+        machines = en.Roles(all=[host for hosts in found.values() for host in hosts])
+        en.wait_for(machines, retries=20)
+        addresses = _let_root_in(machines, plan.platform)
+    nodes: dict[str, SshHost] = {}
+    for site in plan.sites:
+        for host, machine in zip(plan.hosts_of(site.name), found[site.name], strict=False):
+            nodes[host.name] = _ssh_host(machine, addresses[machine.alias], plan.platform)
+    _save(testbed, Machines(nodes=nodes))
+    testbed.write_ssh_config(nodes, check_keys="accept-new")
+    return hosts(plan, testbed)
+
+
+def _require_enough(plan: Plan, found: Mapping[str, Sequence[Any]]) -> None:
+    for site in plan.sites:
+        wanted, there = len(plan.hosts_of(site.name)), len(found[site.name])
+        if there < wanted:
+            raise Failed(
+                f"{plan.provider} made {there} of {wanted} machines for {site.name}",
+                "deploy again, or ask for fewer",
+            )
+
+
+def _let_root_in(machines: Any, platform: PlatformProvider | None) -> dict[str, str]:
+    """Root gets the keys of the user who may log in; returns each machine's address."""
+    copy = (
+        'test "$(id -u)" = 0 || sudo sh -c "install -d -m 700 /root/.ssh && '
+        'cp $HOME/.ssh/authorized_keys /root/.ssh/authorized_keys"'
+    )
+    results = en.run(f"{copy}; {_LOOK}", roles=machines, raw=True, gather_facts=False)
+    network = platform.network if isinstance(platform, VagrantProvider) else None
+    return {
+        result.host: address_in(str(result.payload.get("stdout", "")), network)
+        for result in results
+    }
+
+
+def address_in(told: str, network: str | None) -> str:
+    """The address of `ip -4 -o addr` that lies in a network; the first where none is given."""
+    found = re.findall(r"\binet (\d+\.\d+\.\d+\.\d+)/", told)
+    for address in found:
+        if network is None or ipaddress.IPv4Address(address) in ipaddress.IPv4Network(network):
+            return str(address)
+    raise Failed(f"a machine has no address in {network}", f"it has {', '.join(found) or 'none'}")
+
+
+def _ssh_host(machine: Any, address: str, platform: PlatformProvider | None) -> SshHost:
+    key = getattr(platform, "key", None) or machine.keyfile
+    access = getattr(platform, "access", None)
+    gateway, user = machine.extra.get("gateway"), machine.extra.get("gateway_user")
+    jump = f"{user}@{gateway}" if gateway and user else gateway
+    return SshHost(address, "root", 22, (access.key if access else None) or key, jump)
+
+
+def _natural(name: str) -> list[Any]:
+    """To sort vm-2 before vm-10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+@contextlib.contextmanager
+def _in_folder(testbed: Testbed) -> Iterator[None]:
+    """Vagrant keeps its files in the working directory: it is always the same one."""
+    folder, before = testbed.folder / "enoslib", Path.cwd()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def _told(kind: str) -> Iterator[None]:
+    """EnOSlib's providers raise what their platforms' clients do: one line of it is enough."""
+    try:
+        yield
+    except (UserError, en.errors.EnosError):
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise Failed(
+            f"EnOSlib's provider for '{kind}' failed: {type(error).__name__}: {words}",
+            "see that its platform works by itself, then deploy again",
+        ) from error
+
+
+def hosts(plan: Plan, testbed: Testbed) -> Hosts:
+    """The hosts of a testbed that was acquired, without touching them."""
+    ssh = dict(_load(testbed).nodes)
+    bound = dataclasses.replace(
+        plan,
+        hosts=tuple(
+            dataclasses.replace(host, address=ssh[host.name].address, ssh=ssh[host.name])
+            for host in plan.hosts
+        ),
+    )
+    roles, networks = to_roles_and_networks(bound, ssh, testbed.ssh_config)
+    return Hosts(bound, roles, networks)
+
+
+def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
+    """How every host of the plan is; a host that greets us is running."""
+    there: set[str] = set()
+    if _load(testbed).nodes:
+        there = answering(hosts(plan, testbed).plan.hosts, testbed.ssh_config)
+    return [
+        HostStatus(host.name, host.name in there, host.name in there, None) for host in plan.hosts
+    ]
+
+
+def remarks(testbed: Testbed) -> list[str]:
+    """What was borrowed."""
+    plan = testbed.load().plan
+    return [f"{len(plan.hosts)} machines are borrowed from {plan.provider}"]
+
+
+def is_lent(testbed: Testbed) -> bool:
+    """True once the provider was asked."""
+    return _load(testbed).asked
+
+
+def why_over(testbed: Testbed) -> str | None:
+    """Not known here: the platforms differ in how they tell."""
+    return None
+
+
+def release(plan: Plan, testbed: Testbed) -> None:
+    """Have EnOSlib's provider take the machines back."""
+    if not is_lent(testbed):
+        return
+    with _in_folder(testbed), _told(plan.provider):
+        _provider(plan).destroy(wait=True)

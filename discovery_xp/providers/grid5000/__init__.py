@@ -1,0 +1,294 @@
+"""Nodes of Grid'5000: reserved, deployed, given back.
+
+`acquire`, in order; each step is in the testbed's record before the next one begins:
+
+1. is there a login, a key, a jump host;
+2. go on with the jobs in the record, or with those of the testbed's name, or submit;
+3. wait until they run;
+4. deploy the image, wait for ssh, learn the addresses (EnOSlib);
+5. decide which node plays which host, spares in place of those that didn't come up.
+
+`release` ends the jobs, by number and by name, whatever a killed run left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+from discovery_xp import oar
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
+from discovery_xp.oar import Request
+from discovery_xp.plan import Plan, needed_s
+from discovery_xp.platforms import G5kProvider
+from discovery_xp.providers.grid5000 import api, jobs, nodes, record, slots
+from discovery_xp.providers.grid5000.record import Record
+from discovery_xp.remote import answering
+from discovery_xp.testbed import Testbed
+from discovery_xp.topology import SshHost
+
+# How often a date is tried that OAR finds taken meanwhile.
+ATTEMPTS = 5
+
+
+def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+    """See the module's docstring; raises Refused before a job is submitted, Failed after."""
+    provider = _provider(plan)
+    api.require_login()
+    nodes.public_key(provider)
+    with api.plainly():
+        known = record.load(testbed)
+        if not known.jobs:
+            known = _adopt(plan, testbed, known)
+    if not known.jobs:
+        known = _submit(plan, provider, testbed, progress)
+    with api.plainly(started=True):
+        running = jobs.wait_until_running(known.jobs, _waiting(progress))
+        _require_time(plan, running)
+        jump = api.jump_host(provider.access.jump_host)
+        known = record.save(testbed, dataclasses.replace(known, jump_host=jump))
+        if known.nodes:
+            return _repair(plan, provider, testbed, known, progress)
+        config = nodes.write_ssh_config(testbed, provider, jump)
+        deployed = nodes.deploy(plan, provider, testbed, known.jobs, config, progress)
+    known = record.save(testbed, dataclasses.replace(known, lost=deployed.lost))
+    bound, spares = nodes.bind(plan, provider, deployed)
+    record.save(testbed, dataclasses.replace(known, nodes=bound, spares=spares))
+    return _reached(plan, testbed)
+
+
+def _provider(plan: Plan) -> G5kProvider:
+    assert isinstance(plan.platform, G5kProvider)
+    return plan.platform
+
+
+# ---------------------------------------------------------------- jobs
+
+
+def _adopt(plan: Plan, testbed: Testbed, known: Record) -> Record:
+    """Go on with jobs of the testbed's name, such as a killed run's; Refused if they don't fit."""
+    found = jobs.active([request.site for request in plan.requests], plan.name)
+    if not found:
+        return known
+    name = oar.job_name(plan.name)
+    remedy = f"end them with 'discovery-xp destroy --testbed {plan.name}', or give another --name"
+    by_site: dict[str, list[jobs.Job]] = {}
+    for job in found:
+        by_site.setdefault(job.site, []).append(job)
+    for site, several in by_site.items():
+        if len(several) > 1:
+            numbers = " and ".join(str(job.uid) for job in several[:2])
+            raise Refused(f"{site} has {len(several)} jobs called '{name}': {numbers}", remedy)
+    missing = [request.site for request in plan.requests if request.site not in by_site]
+    if missing:
+        raise Refused(
+            f"{found[0].site} has a job called '{name}' ({found[0].uid}), {missing[0]} has none",
+            remedy,
+        )
+    for request in plan.requests:
+        job = by_site[request.site][0]
+        if "deploy" not in job.types or (job.nodes and len(job.nodes) < request.nodes):
+            raise Refused(
+                f"job {job.uid} on {job.site} is called '{name}', but hasn't got "
+                f"{request.nodes} nodes to deploy on",
+                remedy,
+            )
+    refs = tuple((request.site, by_site[request.site][0].uid) for request in plan.requests)
+    return record.save(testbed, dataclasses.replace(known, jobs=refs))
+
+
+def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progress) -> Record:
+    """Submit the plan's requests; on several sites for one common start.
+
+    Raises Refused with nothing left behind when OAR doesn't take them.
+    """
+    asked: Sequence[Request] = plan.requests
+    start = oar.start_of(provider.job)
+    if start is not None and start < time.time():
+        raise Refused(
+            f"the reservation's start, {provider.job.reservation} in Paris, is over",
+            "write a later one, or leave 'reservation' out",
+        )
+    refused: Refused | None = None
+    for _ in range(ATTEMPTS):
+        if start is None and len(asked) > 1:
+            progress("looking for a slot that all sites have", 0, 0)
+            with api.plainly():
+                found = slots.first(plan.requests, provider)
+            if found is None:
+                raise Refused(
+                    f"no slot of {provider.job.walltime} on "
+                    f"{' and '.join(request.site for request in asked)} within four weeks",
+                    "ask for less, or for other clusters",
+                )
+            asked = [oar.at(request, found) for request in plan.requests]
+        progress("reserving nodes", 0, 0)
+        try:
+            with api.plainly():
+                refs = jobs.submit(asked)
+        except Refused as error:
+            # Somebody may have been quicker: then there is another first slot.
+            if start is not None or len(asked) == 1 or "could run at" not in str(error):
+                raise
+            refused = error
+            continue
+        return record.save(testbed, Record(jobs=tuple(refs)))
+    assert refused is not None
+    raise refused
+
+
+def _waiting(progress: Progress):  # type: ignore[no-untyped-def]
+    def tell(found: Sequence[jobs.Job]) -> None:
+        expected = [job.scheduled_at for job in found if job.scheduled_at]
+        running = sum(job.state == "running" for job in found)
+        when = f" (expected at {jobs.date(max(expected))})" if expected else ""
+        progress(f"waiting for the nodes{when}", running, len(found))
+
+    return tell
+
+
+def _require_time(plan: Plan, running: Sequence[jobs.Job]) -> None:
+    """A job that is found again may be near its end."""
+    needed = needed_s(plan.cloud is not None)
+    for job in running:
+        left = (job.ends_at or 0.0) - time.time()
+        if 0 < left < needed / 2:
+            raise Failed(
+                f"job {job.uid} on {job.site} ends in {left / 60:.0f} minutes, too soon for this",
+                f"'discovery-xp destroy --testbed {plan.name}', then deploy again",
+            )
+
+
+# ---------------------------------------------------------------- nodes
+
+
+def _repair(
+    plan: Plan, provider: G5kProvider, testbed: Testbed, known: Record, progress: Progress
+) -> Hosts:
+    """The nodes of an earlier run, spares in place of those that don't answer any more."""
+    found = hosts(plan, testbed)
+    progress("reaching nodes", 0, len(plan.hosts))
+    there = answering(found.plan.hosts, testbed.ssh_config)
+    silent = [host.name for host in plan.hosts if host.name not in there]
+    if silent:
+        bound, spares = nodes.replace(plan, provider, known.nodes, known.spares, silent)
+        lost = (*known.lost, *(known.nodes[name].fqdn for name in silent))
+        record.save(testbed, dataclasses.replace(known, nodes=bound, spares=spares, lost=lost))
+    progress("reaching nodes", len(plan.hosts), len(plan.hosts))
+    return _reached(plan, testbed)
+
+
+def _reached(plan: Plan, testbed: Testbed) -> Hosts:
+    # A node's first key is believed: it was made when the image was deployed.
+    testbed.write_ssh_config(_ssh_hosts(plan, testbed), check_keys="accept-new")
+    return hosts(plan, testbed)
+
+
+def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
+    known, access = record.load(testbed), _provider(plan).access
+    return {
+        name: SshHost(node.address, "root", 22, access.key, known.jump_host)
+        for name, node in known.nodes.items()
+    }
+
+
+def hosts(plan: Plan, testbed: Testbed) -> Hosts:
+    """The hosts of a testbed that was acquired, without touching them."""
+    ssh = _ssh_hosts(plan, testbed)
+    bound = dataclasses.replace(
+        plan,
+        hosts=tuple(
+            dataclasses.replace(host, address=ssh[host.name].address, ssh=ssh[host.name])
+            for host in plan.hosts
+        ),
+    )
+    roles, networks = to_roles_and_networks(bound, ssh, testbed.ssh_config)
+    return Hosts(bound, roles, networks)
+
+
+# ---------------------------------------------------------------- how it is, how it ends
+
+
+def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
+    """How every host of the plan is; a host that greets us is running."""
+    if not record.load(testbed).nodes:
+        return [HostStatus(host.name, False, False, None) for host in plan.hosts]
+    there = answering(hosts(plan, testbed).plan.hosts, testbed.ssh_config)
+    return [
+        HostStatus(host.name, host.name in there, host.name in there, None) for host in plan.hosts
+    ]
+
+
+def remarks(testbed: Testbed) -> list[str]:
+    """The testbed's jobs and their cost, the nodes that were lost: a line for each."""
+    known, now = record.load(testbed), time.time()
+    lines = []
+    try:
+        with api.plainly():
+            lines = [jobs.look(site, uid).in_words(now) for site, uid in known.jobs]
+    except Refused as error:
+        lines = [f"job {uid} on {site}: unknown, as {error.message}" for site, uid in known.jobs]
+    lines += [f"{fqdn} didn't come up, or doesn't answer any more" for fqdn in known.lost]
+    return lines
+
+
+def is_lent(testbed: Testbed) -> bool:
+    """True when the testbed has jobs, as far as its record knows."""
+    return bool(record.load(testbed).jobs)
+
+
+def why_over(testbed: Testbed) -> str | None:
+    """Why the nodes are gone, where the platform took them; None where they should be there."""
+    try:
+        with api.plainly():
+            found = [jobs.look(site, uid) for site, uid in record.load(testbed).jobs]
+    except Refused:
+        return None
+    over = [job for job in found if job.is_over]
+    if not over:
+        return None
+    job = over[0]
+    ended = f" at {jobs.date(job.ended_at)}" if job.ended_at else ""
+    if job.state == "terminated":
+        return f"job {job.uid} on {job.site} came to its end{ended}"
+    return f"the platform ended job {job.uid} on {job.site}{ended} (state {job.state})"
+
+
+def release(plan: Plan, testbed: Testbed) -> None:
+    """End all jobs of the testbed; raises Failed when that can't be seen to have happened."""
+    try:
+        known = record.load(testbed).jobs
+    except Refused:
+        known = ()
+    with api.plainly(started=True):
+        # A run that was killed while it submitted left jobs that no record knows.
+        named = jobs.active([request.site for request in plan.requests], testbed.name)
+        jobs.end({*known, *((job.site, job.uid) for job in named)})
+
+
+def slots_for(plan: Plan, most: int, by_night: bool) -> list[slots.Slot]:
+    """When the plan's requests would fit, the first `most`; nothing is reserved."""
+    api.require_login()
+    with api.plainly():
+        return slots.find(plan.requests, _provider(plan), most, by_night)
+
+
+# ---------------------------------------------------------------- jobs without a testbed
+
+
+def forgotten(testbeds: Sequence[str]) -> list[jobs.Job]:
+    """Jobs with our names that belong to none of `testbeds`; none where there is no login."""
+    if not api.is_configured():
+        return []
+    with api.plainly():
+        return [job for job in jobs.all_of_ours() if job.testbed not in testbeds]
+
+
+def end_forgotten(testbed: str) -> int:
+    """End the jobs that are called like a testbed that isn't here; returns their number."""
+    found = [job for job in forgotten(()) if job.testbed == testbed]
+    with api.plainly(started=True):
+        jobs.end((job.site, job.uid) for job in found)
+    return len(found)

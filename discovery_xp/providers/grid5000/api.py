@@ -1,0 +1,121 @@
+"""Grid'5000's REST API: who asks it, and its errors as ours.
+
+python-grid5000 is the client, made by EnOSlib from ~/.python-grid5000.yaml.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+from enoslib.infra.enos_g5k import g5k_api_utils
+from enoslib.infra.enos_g5k.utils import inside_g5k
+from grid5000.exceptions import Grid5000AuthenticationError, Grid5000Error
+
+from discovery_xp.errors import Failed, Refused
+
+GATEWAY = "access.grid5000.fr"
+# An answer takes some seconds at most; without a limit a lost one is waited for forever.
+TIMEOUT_S = 60.0
+_WRITE_IT = (
+    "write 'username: ...' and 'password: ...' of your Grid'5000 account into it, then "
+    "'chmod 600' it"
+)
+
+
+def login_file() -> Path:
+    """Where python-grid5000 and EnOSlib look for the login."""
+    return Path(os.environ.get("HOME", "/")) / ".python-grid5000.yaml"
+
+
+def is_configured() -> bool:
+    """True where the API can be asked: there is a login, or this is a frontend."""
+    return login_file().exists() or inside_g5k()
+
+
+def require_login() -> None:
+    """Raise Refused where EnOSlib would go on as nobody, and fail much later."""
+    path = login_file()
+    if not path.exists():
+        if inside_g5k():
+            return  # the platform knows who calls
+        raise Refused(f"{path}: there is no such file", _WRITE_IT)
+    try:
+        told = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        words = " ".join(str(error).split())
+        raise Refused(f"{path} can't be read: {words[:150]}", _WRITE_IT) from None
+    if not isinstance(told, dict) or ("username" in told) != ("password" in told):
+        raise Refused(f"{path} has no login", _WRITE_IT)
+    if not inside_g5k() and "username" not in told and "sslcert" not in told:
+        raise Refused(f"{path} has no username", _WRITE_IT)
+
+
+def client() -> Any:
+    """EnOSlib's client, which is python-grid5000's; an answer isn't waited for endlessly."""
+    found = g5k_api_utils.get_api_client()
+    if found.timeout is None:
+        found.timeout = TIMEOUT_S
+    return found
+
+
+def username() -> str:
+    """Whose jobs ours are."""
+    return str(g5k_api_utils.get_api_username())
+
+
+def jump_host(wanted: str) -> str | None:
+    """What ssh jumps through, for a topology's `jump_host`; None for nothing."""
+    if wanted == "none" or (wanted == "auto" and inside_g5k()):
+        return None
+    return f"{username()}@{GATEWAY}" if wanted == "auto" else wanted
+
+
+@contextlib.contextmanager
+def plainly(started: bool = False) -> Iterator[None]:
+    """Turn the API's errors into ours: Failed where something was `started`, else Refused."""
+    kind = Failed if started else Refused
+    try:
+        yield
+    except Grid5000AuthenticationError:
+        raise kind(
+            "Grid'5000's API refuses the username or the password (401)",
+            f"correct {login_file()}",
+        ) from None
+    except Grid5000Error as error:
+        raise kind(f"Grid'5000's API: {said(error)}", _remedy(error.response_code)) from None
+    except requests.exceptions.RequestException as error:
+        raise kind(
+            f"Grid'5000's API at {client()._uri} can't be reached ({_why(error)})",
+            "try again later; https://www.grid5000.fr/w/Status tells of what is down",
+        ) from None
+
+
+def said(error: Grid5000Error) -> str:
+    """What the API said, on one line, with its status code."""
+    text = error.error_message
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    words = " / ".join(lines[-3:])[:300] or "no message"
+    return f"{words} ({error.response_code})" if error.response_code else words
+
+
+def _remedy(code: int | None) -> str:
+    if code == 403:
+        return "your account has no right to it: see 'project' and 'queue' of the topology"
+    if code is not None and code >= 500:
+        return "try again later; https://www.grid5000.fr/w/Status tells of what is down"
+    return "correct the topology; 'discovery-xp plan' prints what is asked"
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.exceptions.RetryError):
+        return "it fails again and again"
+    return type(error).__name__

@@ -1,0 +1,215 @@
+"""Jobs of OAR: find, submit, wait for, end, and what they cost.
+
+A job is known by its site and number; ours are called 'discovery-xp-TESTBED'.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from enoslib.infra.enos_g5k import g5k_api_utils
+from grid5000.exceptions import Grid5000DeleteError, Grid5000Error, Grid5000GetError
+
+from discovery_xp import oar
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.oar import Request
+from discovery_xp.providers.grid5000 import api
+
+ENDED = ("terminated", "error")
+# A queue may be long; who waits for more than that isn't waiting any more.
+LONGEST_WAIT_S = 8 * 24 * 3600
+ENDING_S = 120
+POLLS_S = (2, 3, 5, 5, 10, 10, 15, 30)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the API told it; times in seconds since 1970, None where not known yet."""
+
+    site: str
+    uid: int
+    name: str
+    state: str
+    nodes: tuple[str, ...]
+    types: tuple[str, ...]
+    walltime_s: int
+    started_at: float | None
+    scheduled_at: float | None
+    ended_at: float | None
+
+    @property
+    def is_over(self) -> bool:
+        """True when it has ended, however it did."""
+        return self.state in ENDED
+
+    @property
+    def testbed(self) -> str:
+        """The testbed that its name speaks of."""
+        return self.name.removeprefix(oar.JOB_PREFIX)
+
+    @property
+    def ends_at(self) -> float | None:
+        """When its walltime is over."""
+        return None if self.started_at is None else self.started_at + self.walltime_s
+
+    def used_node_hours(self, now: float) -> float:
+        """What it has cost until `now`."""
+        if self.started_at is None:
+            return 0.0
+        until = min(now, self.ended_at or now, self.ends_at or now)
+        return len(self.nodes) * max(0.0, until - self.started_at) / 3600
+
+    def in_words(self, now: float) -> str:
+        """One line for a person: what it is, what it costs."""
+        words = f"job {self.uid} on {self.site}: {self.state}"
+        if self.started_at is None:
+            when = f", expected to start at {date(self.scheduled_at)}" if self.scheduled_at else ""
+            return f"{words}{when}"
+        words += f", {len(self.nodes)} nodes since {date(self.started_at)}"
+        words += f", {self.used_node_hours(now):.1f} node-hours used"
+        if self.is_over:
+            return words
+        whole = len(self.nodes) * self.walltime_s / 3600
+        return f"{words} of {whole:.1f}, ends at {date(self.ends_at)}"
+
+
+def date(at: float | None) -> str:
+    """A date in Paris, where the platform's are."""
+    if at is None:
+        return "?"
+    return dt.datetime.fromtimestamp(at, oar.PARIS).strftime("%Y-%m-%d %H:%M")
+
+
+def _job(told: Any) -> Job:
+    def number(key: str) -> float | None:
+        value = getattr(told, key, None)
+        return float(value) if value else None
+
+    state = str(told.state).lower()
+    return Job(
+        site=str(told.site),
+        uid=int(told.uid),
+        name=str(getattr(told, "name", None) or ""),
+        state=state,
+        nodes=tuple(getattr(told, "assigned_nodes", None) or ()),
+        types=tuple(getattr(told, "types", None) or ()),
+        walltime_s=int(getattr(told, "walltime", None) or 0),
+        started_at=number("started_at"),
+        scheduled_at=number("scheduled_at"),
+        ended_at=number("stopped_at") if state in ENDED else None,
+    )
+
+
+def look(site: str, uid: int) -> Job:
+    """A job as it is now."""
+    return _job(api.client().sites[site].jobs[str(uid)])
+
+
+def active(sites: Iterable[str], testbed: str) -> list[Job]:
+    """The user's jobs of a testbed's name that haven't ended, site by site.
+
+    EnOSlib's own search leaves out those that are about to launch or on hold.
+    """
+    found = []
+    for site in sites:
+        listed = api.client().sites[site].jobs.list(name=oar.job_name(testbed), user=api.username())
+        found += [look(site, job.uid) for job in map(_with_site(site), listed)
+                  if str(job.state).lower() not in ENDED]  # fmt: skip
+    return found
+
+
+def _with_site(site: str) -> Callable[[Any], Any]:
+    def complete(told: Any) -> Any:
+        told.site = getattr(told, "site", None) or site
+        return told
+
+    return complete
+
+
+def all_of_ours() -> list[Job]:
+    """Every job of the user's that hasn't ended and has a testbed's name, on all sites."""
+    found = []
+    for site in api.client().sites.list():
+        for told in site.jobs.list(user=api.username()):
+            is_ours = str(getattr(told, "name", None) or "").startswith(oar.JOB_PREFIX)
+            if is_ours and str(told.state).lower() not in ENDED:
+                found.append(look(site.uid, told.uid))
+    return found
+
+
+def submit(asked: Sequence[Request]) -> list[tuple[str, int]]:
+    """Submit all requests, or none: site and number of each job.
+
+    Raises Refused, in OAR's words, when one of them is refused.  A call that is
+    interrupted may leave jobs behind: `active` finds them.
+    """
+    try:
+        made = g5k_api_utils.submit_jobs([(one.site, dict(one.body)) for one in asked])
+    except Grid5000Error as error:
+        raise Refused(
+            f"OAR refuses the reservation: {api.said(error)}",
+            "'discovery-xp slots' lists when it would fit",
+        ) from None
+    return [(request.site, int(job.uid)) for request, job in zip(asked, made, strict=True)]
+
+
+def wait_until_running(
+    refs: Sequence[tuple[str, int]], waiting: Callable[[list[Job]], None]
+) -> list[Job]:
+    """Until all jobs run; `waiting` gets them at each look.  Raises Failed when one ends."""
+    latest = time.monotonic() + LONGEST_WAIT_S
+    polls = iter(POLLS_S)
+    while True:
+        found = [look(site, uid) for site, uid in refs]
+        over = [job for job in found if job.is_over]
+        if over:
+            raise Failed(
+                f"job {over[0].uid} on {over[0].site} ended before it ran ({over[0].state})",
+                "the same command asks anew; the platform's mail to you tells why",
+            )
+        if all(job.state == "running" for job in found):
+            return found
+        if time.monotonic() > latest:
+            raise Failed(
+                f"job {found[0].uid} on {found[0].site} has waited for eight days",
+                "ask for less, or for another cluster: see 'discovery-xp slots'",
+            )
+        waiting(found)
+        time.sleep(next(polls, POLLS_S[-1]))
+
+
+def end(refs: Iterable[tuple[str, int]]) -> None:
+    """End jobs, and wait until they have; those that are over or unknown are left alone.
+
+    Raises Failed when one doesn't end within two minutes.
+    """
+    ending = []
+    for site, uid in refs:
+        try:
+            told = api.client().sites[site].jobs[str(uid)]
+            if str(told.state).lower() in ENDED:
+                continue
+            g5k_api_utils.job_delete(told)
+        except Grid5000GetError as error:
+            if error.response_code == 404:
+                continue
+            raise
+        except Grid5000DeleteError as error:
+            if error.response_code == 404:
+                continue
+            raise
+        ending.append((site, uid))
+    latest = time.monotonic() + ENDING_S
+    while still := [look(site, uid) for site, uid in ending]:
+        ending = [(job.site, job.uid) for job in still if not job.is_over]
+        if not ending:
+            return
+        if time.monotonic() > latest:
+            raise Failed(
+                f"job {ending[0][1]} on {ending[0][0]} doesn't end", "run 'destroy' again later"
+            )
+        time.sleep(1)

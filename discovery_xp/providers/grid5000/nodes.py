@@ -1,0 +1,268 @@
+"""Nodes of running jobs: an image on each, those that answer, who plays which host.
+
+EnOSlib's own provider deploys the image.  It is given jobs that run already, by their
+numbers: it then neither searches by name nor submits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import enoslib as en
+
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.hosts import Progress
+from discovery_xp.oar import Request, job_name
+from discovery_xp.plan import Plan
+from discovery_xp.platforms import Cluster, G5kProvider
+from discovery_xp.providers.grid5000.record import Node
+from discovery_xp.remote import quietly, some
+from discovery_xp.testbed import Testbed, write_atomically
+
+READY_WITHIN_S = 300
+ROLE = "discovery-xp"
+# Where packets to anywhere would leave from: the address in the network that is used.
+_ADDRESS = "ip -4 -o route get 192.0.2.1"
+
+
+class _OnJobs(en.G5k):
+    """EnOSlib's provider on jobs that were waited for: its own waits have no end.
+
+    It waits forever for a job that was killed, and an hour for a node that doesn't answer.
+    """
+
+    def wait(self) -> None:
+        """The jobs run."""
+
+    def wait_nodes(self) -> None:
+        """All nodes are waited for together, later."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The nodes that answer, by cluster and in the order of their numbers; those that don't."""
+
+    answering: Mapping[Cluster, tuple[Node, ...]]
+    lost: tuple[str, ...]
+
+
+def public_key(provider: G5kProvider) -> Path | None:
+    """The public key that is put on the nodes; None for all those of ~/.ssh.
+
+    Raises Refused where there is none: EnOSlib finds out once the nodes are reserved.
+    """
+    if provider.access.key is None:
+        folder = Path.home() / ".ssh"
+        if not any(path.read_text().strip() for path in folder.glob("*.pub")):
+            raise Refused(
+                f"{folder} has no public key for the nodes",
+                "make one with 'ssh-keygen', or write 'key: PATH' for the provider",
+            )
+        return None
+    private = Path(provider.access.key)
+    public = private.with_name(f"{private.name}.pub")
+    for path in (private, public):
+        if not path.is_file():
+            raise Refused(f"there is no {path}", "write 'key: PATH' of a private ssh key")
+    return public
+
+
+def write_ssh_config(testbed: Testbed, provider: G5kProvider, jump: str | None) -> Path:
+    """What ssh needs to reach nodes while their keys still change."""
+    lines = []
+    if provider.access.key:
+        lines.append(f'Host *\n  IdentityFile "{provider.access.key}"')
+    if jump:
+        lines.append(f"Match host *.grid5000.fr,!{jump.rpartition('@')[2]}\n  ProxyJump {jump}")
+    lines.append(
+        "Host *\n  BatchMode yes\n  ConnectTimeout 15\n  StrictHostKeyChecking no\n"
+        "  UserKnownHostsFile /dev/null\n  GlobalKnownHostsFile /dev/null\n  LogLevel ERROR"
+    )
+    path = testbed.folder / "nodes_ssh_config"
+    write_atomically(path, "\n".join(lines) + "\n")
+    return path
+
+
+@contextlib.contextmanager
+def _by(ssh_config: Path, testbed: str) -> Iterator[None]:
+    """EnOSlib's own commands reach nodes by our ssh configuration, and are quiet."""
+    before = os.environ.get("ANSIBLE_SSH_ARGS")
+    os.environ["ANSIBLE_SSH_ARGS"] = f"-F {ssh_config}"
+    try:
+        with quietly(testbed), en.config_context(g5k_auto_jump=False):
+            yield
+    finally:
+        if before is None:
+            del os.environ["ANSIBLE_SSH_ARGS"]
+        else:
+            os.environ["ANSIBLE_SSH_ARGS"] = before
+
+
+def configuration(
+    plan: Plan, provider: G5kProvider, jobs: Sequence[tuple[str, int]], key: Path | None
+) -> Any:
+    """EnOSlib's configuration for the plan's requests, on jobs that are there."""
+    conf = en.G5kConf.from_settings(
+        job_name=job_name(plan.name),
+        job_type=list(plan.requests[0].body["types"]),
+        env_name=provider.environment,
+        walltime=provider.job.walltime,
+        queue=provider.job.queue,
+        oargrid_jobids=[[site, str(uid)] for site, uid in jobs],
+        **({"key": str(key)} if key else {}),
+    )
+    networks = _networks(plan.requests, provider)
+    for network in {id(one): one for one in networks.values()}.values():
+        conf.add_network_conf(network)
+    for request in plan.requests:
+        for cluster, nodes in request.clusters.items():
+            conf.add_machine(
+                roles=[ROLE],
+                cluster=cluster,
+                site=request.site,
+                nodes=nodes,
+                primary_network=networks[request.site],
+            )
+    return conf.finalize()
+
+
+def _networks(asked: Sequence[Request], provider: G5kProvider) -> dict[str, Any]:
+    """The network of each Grid'5000 site's nodes."""
+    first = asked[0].site
+    found: dict[str, Any] = {}
+    for request in asked:
+        if provider.network == "kavlan-global" and found:
+            found[request.site] = found[first]
+            continue
+        kind = "prod" if provider.network == "production" else provider.network
+        found[request.site] = en.G5kNetworkConf(
+            id=f"{kind}-{request.site}", type=kind, roles=[ROLE], site=request.site
+        )
+    return found
+
+
+def deploy(
+    plan: Plan,
+    provider: G5kProvider,
+    testbed: Testbed,
+    jobs: Sequence[tuple[str, int]],
+    ssh_config: Path,
+    progress: Progress,
+) -> Deployed:
+    """Put the image on all nodes of the jobs and wait for those that come up.
+
+    A reservation that has the image keeps it.  EnOSlib tries up to three times.
+    """
+    key = public_key(provider)
+    progress(f"deploying {provider.environment}", 0, sum(one.nodes for one in plan.requests))
+    with _by(ssh_config, plan.name):
+        provider_of_enoslib = _OnJobs(configuration(plan, provider, jobs, key))
+        provider_of_enoslib.init()
+    # It forgets nodes of its first attempts, so its list of those that failed is what counts.
+    failed = {host.fqdn for host in provider_of_enoslib.undeployed}
+    names = {
+        host.fqdn: host.primary_network.translate([host.fqdn])[0][1]
+        for host in provider_of_enoslib.hosts
+    }
+    hopeful = {fqdn: name for fqdn, name in names.items() if fqdn not in failed}
+    addresses = _addresses(hopeful, ssh_config, plan.name, progress)
+    answering: dict[Cluster, list[Node]] = {}
+    for fqdn in sorted(addresses, key=by_number):
+        cluster = Cluster(fqdn.split(".")[1], fqdn.split("-")[0])
+        answering.setdefault(cluster, []).append(Node(hopeful[fqdn], addresses[fqdn]))
+    return Deployed(
+        {cluster: tuple(nodes) for cluster, nodes in answering.items()},
+        tuple(sorted(set(names) - set(addresses), key=by_number)),
+    )
+
+
+def by_number(fqdn: str) -> tuple[str, int, str]:
+    """To sort paravance-2 before paravance-10."""
+    found = re.match(r"(.*?)-(\d+)", fqdn)
+    return (found[1], int(found[2]), fqdn) if found else (fqdn, 0, fqdn)
+
+
+def _addresses(
+    names: Mapping[str, str], ssh_config: Path, testbed: str, progress: Progress
+) -> dict[str, str]:
+    """The address of each node that answers, by the node's name; others are waited for."""
+    found: dict[str, str] = {}
+    latest = time.monotonic() + READY_WITHIN_S
+    while True:
+        missing = {fqdn: name for fqdn, name in names.items() if fqdn not in found}
+        progress("waiting for ssh", len(found), len(names))
+        if not missing or time.monotonic() > latest:
+            return found
+        hosts = [en.Host(name, alias=fqdn, user="root") for fqdn, name in missing.items()]
+        with _by(ssh_config, testbed):
+            logging.getLogger("enoslib").setLevel(logging.CRITICAL)
+            results = en.run(
+                _ADDRESS,
+                roles=hosts,
+                raw=True,
+                gather_facts=False,
+                on_error_continue=True,
+                extra_vars={"ansible_timeout": 15},
+            )
+        for result in results:
+            told = re.search(r"\bsrc (\S+)", str(result.payload.get("stdout", "")))
+            if told:
+                found[result.host] = told[1]
+        if len(found) < len(names):
+            time.sleep(3)
+
+
+def bind(
+    plan: Plan, provider: G5kProvider, deployed: Deployed
+) -> tuple[dict[str, Node], dict[str, tuple[Node, ...]]]:
+    """Which node plays which host, in their orders; and the spares, by 'SITE CLUSTER'.
+
+    Raises Failed, naming those that are lost, when a cluster has too few.
+    """
+    free = {cluster: list(nodes) for cluster, nodes in deployed.answering.items()}
+    found: dict[str, Node] = {}
+    short: dict[Cluster, int] = {}
+    for host in plan.hosts:
+        cluster = provider.clusters[host.site]
+        if free.get(cluster):
+            found[host.name] = free[cluster].pop(0)
+        else:
+            short[cluster] = short.get(cluster, 0) + 1
+    if short:
+        words = ", ".join(f"{count} of {one.cluster}" for one, count in short.items())
+        raise Failed(
+            f"{some(list(deployed.lost))} didn't come up, so nodes are missing: {words}",
+            f"write 'spares: {max(short.values()) + provider.spares}', or leave them out with "
+            "another cluster, and deploy again",
+        )
+    return found, {f"{one.site} {one.cluster}": tuple(nodes) for one, nodes in free.items()}
+
+
+def replace(
+    plan: Plan,
+    provider: G5kProvider,
+    nodes: Mapping[str, Node],
+    spares: Mapping[str, Sequence[Node]],
+    silent: Sequence[str],
+) -> tuple[dict[str, Node], dict[str, tuple[Node, ...]]]:
+    """Spares in place of the hosts in `silent`; raises Failed, naming one without a spare."""
+    left = {cluster: list(of) for cluster, of in spares.items()}
+    found = dict(nodes)
+    for name in silent:
+        cluster = provider.clusters[plan.host(name).site]
+        free = left.get(f"{cluster.site} {cluster.cluster}")
+        if not free:
+            raise Failed(
+                f"{name} ({nodes[name].fqdn}) doesn't answer, and {cluster.cluster} has no spare",
+                f"'discovery-xp destroy --testbed {plan.name}', then deploy again, with 'spares'",
+            )
+        found[name] = free.pop(0)
+    return found, {cluster: tuple(of) for cluster, of in left.items()}

@@ -1,0 +1,137 @@
+"""When a reservation would fit: execo's planning of the clusters, as slots.
+
+execo reads all jobs of the sites, those that wait included, and knows the days and hours of
+the usage policy.  It would ask for a password at the terminal: it is given python-grid5000's
+session instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from discovery_xp import oar
+from discovery_xp.errors import Refused
+from discovery_xp.oar import Request
+from discovery_xp.platforms import G5kProvider
+from discovery_xp.providers.grid5000 import api
+from discovery_xp.testbed import cache
+
+# A reservation has to be in the future once OAR reads it.
+LEAD_S = 90
+HORIZON_S = 28 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A time at which everything could start, in seconds since 1970; `free` by cluster."""
+
+    start: float
+    free: dict[str, int]
+
+    @property
+    def date(self) -> str:
+        """The start, as 'reservation' in a topology wants it."""
+        return oar.paris(self.start)
+
+
+def first(asked: Sequence[Request], provider: G5kProvider) -> float | None:
+    """The first start that all sites have, in seconds since 1970."""
+    found = find(asked, provider, most=1)
+    return found[0].start if found else None
+
+
+def find(
+    asked: Sequence[Request], provider: G5kProvider, most: int, by_night: bool = False
+) -> list[Slot]:
+    """The first starts at which all requests fit, `most` of them.
+
+    `by_night`, or job type 'night', leaves out what touches working days from 9:00 to 19:00.
+    Raises Refused for a cluster that isn't there, or has too few nodes at any time.
+    """
+    wanted = {name: nodes for one in asked for name, nodes in one.clusters.items()}
+    now = time.time() + LEAD_S
+    with _execo() as planning:
+        known = set(planning.get_g5k_clusters(queues=None))
+        for name in wanted:
+            if name not in known:
+                raise Refused(
+                    f"Grid'5000 has no cluster '{name}'",
+                    f"there are {', '.join(sorted(known)[:12])}, ...",
+                )
+        found = planning.get_planning(
+            elements=list(wanted),
+            vlan=False,
+            out_of_chart=by_night or "night" in provider.job.types,
+            starttime=int(now),
+            endtime=int(now) + HORIZON_S,
+            queues=None,
+        )
+        if not found:
+            raise Refused("the sites' jobs can't be read", "try again later")
+        missing = [one.site for one in asked if one.site not in found]
+        if missing:
+            raise Refused(f"the jobs of {missing[0]} can't be read", "try again later")
+        limits = planning.compute_slots(found, provider.job.walltime_s)
+    fitting = [
+        Slot(float(start), {name: free.get(name, 0) for name in wanted})
+        for start, _, free in limits
+        if all(free.get(name, 0) >= nodes for name, nodes in wanted.items())
+    ]
+    if not fitting:
+        _require_size(found, wanted)
+    return fitting[:most]
+
+
+def _require_size(found: dict[str, Any], wanted: dict[str, int]) -> None:
+    for clusters in found.values():
+        for name, hosts in clusters.items():
+            if len(hosts) < wanted.get(name, 0):
+                raise Refused(
+                    f"{name} has {len(hosts)} nodes that work, {wanted[name]} are wanted",
+                    "ask for less, or for another cluster",
+                )
+
+
+@contextlib.contextmanager
+def _execo() -> Iterator[Any]:
+    """execo's planning, with python-grid5000's session; quiet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is written for older Pythons
+        try:
+            planning: Any = importlib.import_module("execo_g5k.planning")
+        except ImportError as error:
+            raise Refused(f"execo can't be loaded: {error}", "install it") from None
+        utils: Any = importlib.import_module("execo_g5k.api_utils")
+        client = api.client()
+        logging.getLogger("execo").setLevel(logging.CRITICAL)
+        # With psycopg2 at hand it would go to the sites' databases, through tunnels.
+        planning._retrieve_method = "API"
+        utils._g5k_api, utils._data = _Connection(client), None
+        try:
+            # The description of the whole platform is large, and rarely changes.
+            utils._data = utils.get_api_data(cache_dir=f"{cache() / 'grid5000'}/")
+            yield planning
+        except utils.APIException as error:
+            raise Refused(
+                f"Grid'5000's API: {' '.join(str(error).split())[:200]}", "try again later"
+            ) from None
+        finally:
+            utils._data = None
+
+
+class _Connection:
+    """execo's way to the API, with python-grid5000's session: same login, same limits."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def get(self, path: str) -> Any:
+        """What execo reads has `json()`."""
+        return self.client.http_request("get", f"/{path.lstrip('/')}")

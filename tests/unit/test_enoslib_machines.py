@@ -1,0 +1,91 @@
+"""Adapters of EnOSlib's other providers: their configurations are what its schemas want."""
+
+from typing import Any
+
+import pytest
+
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.plan import Plan, make_plan
+from discovery_xp.providers import enoslib_machines, lender
+from discovery_xp.providers.enoslib_machines import address_in, configuration, enoslib_configuration
+from discovery_xp.topology import parse_topology
+
+SITES = "name: t\nsites: [{name: a, computes: 2}, {name: b}]\n"
+PROVIDERS = {
+    "vmong5k": "type: vmong5k, site: rennes, cluster: paravance, cores: 4, walltime: '03:00:00',"
+    " project: lab, job_types: [night], sites: {b: {site: nancy, cluster: gros}}",
+    "vagrant": "type: vagrant, memory: 3GiB",
+    "kvm": "type: chameleon, kind: kvm, rc_file: rc.sh, key_name: k, image: debian, flavour: m1",
+    "baremetal": "type: chameleon, rc_file: rc.sh, key_name: k, image: debian, flavour: haswell",
+}
+
+
+def plan_of(name: str) -> Plan:
+    return make_plan(parse_topology(f"{SITES}provider: {{{PROVIDERS[name]}}}"))
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_enoslib_s_schema_is_content(name: str) -> None:
+    plan = plan_of(name)
+    made = enoslib_configuration(plan)
+    assert [(machine.roles, machine.number) for machine in made.machines] == [
+        (["a"], 4),
+        (["b"], 2),
+    ]
+    assert lender(plan.provider) is enoslib_machines  # type: ignore[comparison-overlap]
+
+
+def test_each_site_of_vmong5k_has_its_cluster() -> None:
+    made = enoslib_configuration(plan_of("vmong5k"))
+    assert [machine.cluster for machine in made.machines] == ["paravance", "gros"]
+    assert made.machines[0].flavour_desc == {"core": 4, "mem": 4096}
+    assert (made.job_name, made.walltime, made.project) == ("discovery-xp-t", "03:00:00", "lab")
+    assert made.job_type == ["night"]
+
+
+def test_vagrant_s_machines_are_on_one_network() -> None:
+    made = enoslib_configuration(plan_of("vagrant"))
+    assert [network.cidr for network in made.networks] == ["192.168.42.0/24"]
+    assert made.machines[1].name_prefix == "t-b"
+    assert made.machines[0].flavour_desc == {"core": 2, "mem": 3072}
+
+
+def test_a_lease_of_chameleon_has_a_name_and_an_end() -> None:
+    assert configuration(plan_of("baremetal"))["lease_name"] == "t"
+    assert configuration(plan_of("baremetal"))["walltime"] == "02:00:00"
+    assert "walltime" not in configuration(plan_of("kvm"))
+
+
+def test_what_the_schema_does_not_take_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(plan: Plan) -> dict[str, Any]:
+        told = configuration(plan)
+        told["resources"]["machines"][0]["number"] = "many"
+        return told
+
+    monkeypatch.setattr(enoslib_machines, "configuration", broken)
+    with pytest.raises(Refused, match=r"resources.machines.0.number: 'many' is not of type"):
+        enoslib_configuration(plan_of("vagrant"))
+
+
+@pytest.mark.parametrize(("name", "extra"), [("vagrant", "vagrant"), ("kvm", "chameleon")])
+def test_a_missing_package_is_named_with_what_brings_it(name: str, extra: str) -> None:
+    with pytest.raises(Refused, match=rf"needs a package.*pip install 'enoslib\[{extra}\]'"):
+        enoslib_machines._provider(plan_of(name))
+
+
+TOLD = """0
+2: eth0    inet 192.168.121.30/24 brd 192.168.121.255 scope global dynamic eth0
+3: eth1    inet 192.168.42.244/24 brd 192.168.42.255 scope global eth1
+"""
+
+
+def test_the_address_is_the_one_that_the_others_reach() -> None:
+    assert address_in(TOLD, "192.168.42.0/24") == "192.168.42.244"
+    assert address_in(TOLD, None) == "192.168.121.30"
+    with pytest.raises(Failed, match=r"no address in 10.0.0.0/8; it has 192.168.121.30, "):
+        address_in(TOLD, "10.0.0.0/8")
+
+
+def test_machines_are_sorted_by_their_numbers() -> None:
+    names = ["t-a-10", "t-a-2", "t-a-1"]
+    assert sorted(names, key=enoslib_machines._natural) == ["t-a-1", "t-a-2", "t-a-10"]
