@@ -32,7 +32,7 @@ def test_enoslib_s_schema_is_content(name: str) -> None:
         (["a"], 4),
         (["b"], 2),
     ]
-    assert lender(plan.provider) is enoslib_machines  # type: ignore[comparison-overlap]
+    assert lender(plan.provider) is enoslib_machines
 
 
 def test_each_site_of_vmong5k_has_its_cluster() -> None:

@@ -17,6 +17,11 @@ from discovery_xp.topology import parse_topology
 PARAVANCE, GROS = Cluster("rennes", "paravance"), Cluster("nancy", "gros")
 
 
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCOVERY_XP_HOME", str(tmp_path / "home"))
+
+
 def plan_of(more: str = "") -> tuple[Plan, G5kProvider]:
     plan = make_plan(
         parse_topology(

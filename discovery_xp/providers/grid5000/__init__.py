@@ -251,6 +251,8 @@ def why_over(testbed: Testbed) -> str | None:
         return None
     job = over[0]
     ended = f" at {jobs.date(job.ended_at)}" if job.ended_at else ""
+    if job.state == jobs.FORGOTTEN:
+        return f"the platform knows no job {job.uid} on {job.site} any more"
     if job.state == "terminated":
         return f"job {job.uid} on {job.site} came to its end{ended}"
     return f"the platform ended job {job.uid} on {job.site}{ended} (state {job.state})"

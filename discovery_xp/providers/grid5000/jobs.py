@@ -19,7 +19,9 @@ from discovery_xp.errors import Failed, Refused
 from discovery_xp.oar import Request
 from discovery_xp.providers.grid5000 import api
 
-ENDED = ("terminated", "error")
+# The last one is our word for a job that the platform doesn't know any more.
+FORGOTTEN = "unknown to the platform"
+ENDED = ("terminated", "error", FORGOTTEN)
 # A queue may be long; who waits for more than that isn't waiting any more.
 LONGEST_WAIT_S = 8 * 24 * 3600
 ENDING_S = 120
@@ -90,6 +92,9 @@ def _job(told: Any) -> Job:
         return float(value) if value else None
 
     state = str(told.state).lower()
+    # A reservation that waits has its start there already.
+    has_started = state in ("launching", "running", *ENDED)
+    planned = number("scheduled_at") or number("started_at")
     return Job(
         site=str(told.site),
         uid=int(told.uid),
@@ -98,15 +103,20 @@ def _job(told: Any) -> Job:
         nodes=tuple(getattr(told, "assigned_nodes", None) or ()),
         types=tuple(getattr(told, "types", None) or ()),
         walltime_s=int(getattr(told, "walltime", None) or 0),
-        started_at=number("started_at"),
-        scheduled_at=number("scheduled_at"),
+        started_at=number("started_at") if has_started else None,
+        scheduled_at=planned,
         ended_at=number("stopped_at") if state in ENDED else None,
     )
 
 
 def look(site: str, uid: int) -> Job:
-    """A job as it is now."""
-    return _job(api.client().sites[site].jobs[str(uid)])
+    """A job as it is now; one that the platform doesn't know any more has ended."""
+    try:
+        return _job(api.client().sites[site].jobs[str(uid)])
+    except Grid5000GetError as error:
+        if error.response_code != 404:
+            raise
+        return Job(site, uid, "", FORGOTTEN, (), (), 0, None, None, None)
 
 
 def active(sites: Iterable[str], testbed: str) -> list[Job]:

@@ -1,0 +1,172 @@
+"""A cloud on two emulated Grid'5000 sites, by the unmodified EnOSlib, from plan to release."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.conftest import HOME, Cli
+from tests.real.emulated_nodes import Grid, emulated_grid
+
+DEPLOY_S = 900
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(DEPLOY_S + 120)]
+
+CLOUD = "name: cloud\nsites: [{name: west, computes: 1}, {name: south, computes: 1}]\n"
+
+
+@pytest.fixture(scope="module")
+def grid(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISCOVERY_XP_HOME", str(HOME))
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        home = tmp_path_factory.mktemp("alice")
+        hosts = emulated_grid(cli, home)
+        made = next(hosts)
+        patch.setenv("HOME", str(home))
+        yield made
+        for _ in hosts:
+            pass
+
+
+@pytest.fixture(scope="module")
+def topology(cli: Cli, grid: Grid) -> str:
+    return cli.topology("cloud", CLOUD + grid.provider(spares=1))
+
+
+def record() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((HOME / "testbeds/cloud/grid5000.json").read_text())
+    return found
+
+
+def test_a_cloud_boots_vms_at_both_sites_though_nodes_fail(
+    cli: Cli, grid: Grid, topology: str
+) -> None:
+    planned = json.loads(cli.run("plan", "--json", topology).stdout)["requests"]
+    assert grid.server.calls == [], "a plan asks the API nothing"
+    grid.emulator.faults.fail_to_deploy(["econome-1.nantes.grid5000.fr"])
+    done = cli.run("deploy", topology, timeout_s=DEPLOY_S)
+    assert re.findall(r"^ *(\w+) .*ACTIVE", done.stdout, re.MULTILINE) == ["west", "south"]
+    with grid.emulator.lock:
+        jobs = {site: grid.emulator.jobs.of(site) for site in ("rennes", "nantes")}
+    for request in planned:
+        (job,) = jobs[request["site"]]
+        assert job.asked.resources == request["body"]["resources"]
+        assert list(job.asked.types) == request["body"]["types"]
+        assert job.asked.name == "discovery-xp-cloud"
+    assert len({job.asked.reservation for (job,) in jobs.values()}) == 1, "a common start"
+    found = record()
+    assert {host: node["fqdn"].split(".")[0] for host, node in found["nodes"].items()} == {
+        "west-master-1": "paravance-1",
+        "west-controller-1": "paravance-2",
+        "west-compute-1": "paravance-3",
+        "south-controller-1": "econome-2",
+        "south-compute-1": "econome-3",
+    }
+    assert found["lost"] == ["econome-1.nantes.grid5000.fr"]
+    assert [node["fqdn"] for node in found["spares"]["rennes paravance"]] == [
+        "paravance-4.rennes.grid5000.fr"
+    ]
+
+
+def test_status_tells_jobs_and_their_cost(cli: Cli, grid: Grid, topology: str) -> None:
+    told = cli.run("status", "--testbed", "cloud").stdout
+    assert re.search(r"job \d+ on rennes: running, 4 nodes since .*node-hours used of 8\.0", told)
+    assert re.search(r"job \d+ on nantes: running, 3 nodes since", told)
+    assert "econome-1.nantes.grid5000.fr didn't come up" in told
+
+
+def test_deploy_again_neither_reserves_nor_deploys(cli: Cli, grid: Grid, topology: str) -> None:
+    before = grid.posts("/jobs"), grid.posts("/deployments")
+    cli.run("deploy", topology, timeout_s=DEPLOY_S)
+    assert (grid.posts("/jobs"), grid.posts("/deployments")) == before
+    deployment = json.loads((HOME / "testbeds/cloud/deployment.json").read_text())
+    assert deployment["changes"] == 0
+
+
+def test_a_node_that_dies_is_replaced_by_a_spare(cli: Cli, grid: Grid, topology: str) -> None:
+    with grid.emulator.lock:
+        node = grid.emulator.jobs.node("paravance-3.rennes.grid5000.fr")
+        assert node is not None
+        grid.nodes.release(node)
+    assert "west-compute-1" in cli.run("status", "--testbed", "cloud", code=1).stdout
+    done = cli.run("deploy", topology, timeout_s=DEPLOY_S)
+    assert done.stdout.count("ACTIVE") == 2
+    assert record()["nodes"]["west-compute-1"]["fqdn"] == "paravance-4.rennes.grid5000.fr"
+    assert "paravance-3.rennes.grid5000.fr" in record()["lost"]
+
+
+def test_the_platform_ends_the_job(cli: Cli, grid: Grid, topology: str) -> None:
+    with grid.emulator.lock:
+        (job,) = grid.emulator.jobs.of("rennes")
+        grid.emulator.jobs.kill(job, "maintenance")
+    wait_for(lambda: grid.states()["rennes"] == ["error"])
+    told = cli.run("status", "--testbed", "cloud", code=1).stdout
+    assert f"job {job.uid} on rennes: error" in told
+    assert "west-controller-1" in told
+
+
+def test_a_new_deployment_starts_clean(cli: Cli, grid: Grid) -> None:
+    grid.emulator.faults.clear()
+    topology = cli.topology("cloud", CLOUD + grid.provider())
+    before = grid.posts("/jobs")
+    cli.run("up", topology, timeout_s=DEPLOY_S)
+    assert grid.posts("/jobs") == before + 2
+    assert not (HOME / "testbeds/cloud/deployment.json").exists()
+    assert record()["lost"] == []
+    assert len(grid.running()) == 5
+
+
+def test_destroy_gives_all_back(cli: Cli, grid: Grid) -> None:
+    cli.run("destroy", "--testbed", "cloud")
+    assert {state for states in grid.states().values() for state in states} == {"error"}
+    wait_for(lambda: grid.running() == set())
+    assert not (HOME / "testbeds/cloud").exists()
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    latest = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < latest
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("network", ["kavlan", "kavlan-global"])
+def test_nodes_in_vlans(cli: Cli, grid: Grid, network: str) -> None:
+    topology = cli.topology("cloud", CLOUD + grid.provider(network=network))
+    cli.run("up", topology, timeout_s=DEPLOY_S)
+    fqdns = [node["fqdn"] for node in record()["nodes"].values()]
+    assert all("-kavlan-" in fqdn for fqdn in fqdns)
+    vlans = {fqdn.split("-kavlan-")[1].split(".")[0] for fqdn in fqdns}
+    assert vlans == ({"4"} if network == "kavlan" else {"11"})
+    cli.run("destroy", "--testbed", "cloud")
+
+
+def test_a_node_that_never_answers_is_named_and_all_is_given_back(
+    cli: Cli, grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from discovery_xp import experiment
+    from discovery_xp.errors import Failed
+    from discovery_xp.plan import make_plan
+    from discovery_xp.providers.grid5000 import nodes
+    from discovery_xp.topology import parse_topology
+
+    monkeypatch.setattr(nodes, "READY_WITHIN_S", 20)
+    grid.emulator.faults.stay_silent(["paravance-2.rennes.grid5000.fr"])
+    plan = make_plan(parse_topology(CLOUD + grid.provider()))
+    with pytest.raises(Failed, match=r"paravance-2.*didn't come up.*write 'spares: 1'"):
+        experiment.bring_up(plan, lambda stage, done, total: None)
+    grid.emulator.faults.clear()
+    assert {state for states in grid.states().values() for state in states} == {"error"}
+    assert not (HOME / "testbeds/cloud").exists()
+
+
+def test_the_home_is_left_as_it_was(grid: Grid) -> None:
+    left = {path.name for path in Path(grid.home).iterdir()}
+    assert left <= {".ssh", ".python-grid5000.yaml", ".ansible"}
