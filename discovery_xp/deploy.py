@@ -102,6 +102,11 @@ def databases_file(testbed: Testbed) -> Path:
     return testbed.folder / "databases.json"
 
 
+def identities_file(testbed: Testbed) -> Path:
+    """What Nova called each compute, by host: a machine put in its place goes by that."""
+    return testbed.folder / "compute_ids.json"
+
+
 def clouds_file(testbed: Testbed) -> Path:
     """clouds.yaml of the testbed, for OpenStack's clients."""
     return testbed.folder / "clouds.yaml"
@@ -182,6 +187,7 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
         ),
         "nova_services": nova_services,
         "computes": computes,
+        "compute_ids": _identities(testbed),
         "boots": [
             {"site": site, "region": asked[site].name, "computes": computes[site]} for site in asked
         ],
@@ -298,7 +304,25 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
         _openrc(deployment.auth_url, regions, known["passwords"]),
         mode=0o600,
     )
+    _keep_identities(hosts, testbed)
     return deployment
+
+
+def _identities(testbed: Testbed) -> dict[str, str]:
+    file = identities_file(testbed)
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
+def _keep_identities(hosts: Hosts, testbed: Testbed) -> None:
+    """Of hosts that somebody lends: they may be replaced, and Nova wants to know them again."""
+    plan, known = hosts.plan, _identities(testbed)
+    names = [host.name for host in plan.hosts if "compute" in host.roles]
+    if plan.platform is None or known.keys() >= set(names):
+        return
+    told = run_each(hosts, dict.fromkeys(names, "cat /var/lib/nova/compute_id"))
+    found = {name: output.stdout.strip() for name, output in told.items()}
+    known |= {name: identity for name, identity in found.items() if identity}
+    write_atomically(identities_file(testbed), json.dumps(known, indent=1) + "\n")
 
 
 def _remove_other_databases(
@@ -500,6 +524,7 @@ def remove(hosts: Hosts, testbed: Testbed, progress: Progress) -> None:
     """Take the cloud off its hosts, its data and passwords too; Debian's packages stay."""
     run_playbook(hosts, "destroy", variables(hosts, testbed), progress)
     for file in (deployment_file(testbed), databases_file(testbed), clouds_file(testbed),
+                 identities_file(testbed),
                  openrc_file(testbed)):  # fmt: skip
         file.unlink(missing_ok=True)
     passwords.forget(testbed)

@@ -130,6 +130,13 @@ def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) ->
         raise told from None
 
 
+def _is_over(testbed: Testbed) -> bool:
+    """True when some of its hosts were taken back: nothing of it is true any more."""
+    state = _state_or_none(testbed)
+    lender = providers.lender(state.plan.provider) if state else None
+    return lender is not None and lender.why_over(testbed) is not None
+
+
 def explained(testbed: Testbed, error: UserError) -> UserError:
     """The error, or a better one where the hosts' lender took them away."""
     state = _state_or_none(testbed)
@@ -142,10 +149,11 @@ def explained(testbed: Testbed, error: UserError) -> UserError:
 
 def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     """Steps 1 to 4."""
-    _require_same_hosts(plan, testbed)
     lender = providers.lender(plan.provider)
-    if lender and testbed.exists() and lender.why_over(testbed):
-        testbed.remove()  # its hosts are others' by now: nothing of it is true any more
+    if _is_over(testbed):
+        progress("what is left of lost nodes", 0, 0)
+        _release(testbed)
+    _require_same_hosts(plan, testbed)
     if testbed.exists():
         before = testbed.load().plan
         if plan.cloud is None:  # `up` repairs hosts; what runs on them stays

@@ -29,6 +29,7 @@ options:
   files: {description: "path -> [owner:group, mode]", type: dict}
   contents: {description: "path -> text; never logged", type: dict}
   copies: {description: "path -> existing file on the host", type: dict}
+  initial: {description: "path -> text where there is no such file yet", type: dict}
   units: {description: Units to enable and run., type: list}
   ports: {description: "unit -> port that must answer before it counts as up", type: dict}
   http: {description: The ports must answer over HTTP., type: bool, default: false}
@@ -62,6 +63,10 @@ class Component:
         for path, text in texts.items():
             owner, mode = (self.args["files"] or {}).get(path, ["root:root", "0644"])
             self.ensure_file(path, text, owner, mode)
+        for path, text in (self.args["initial"] or {}).items():
+            if not os.path.exists(path):
+                owner, mode = (self.args["files"] or {}).get(path, ["root:root", "0644"])
+                self.ensure_file(path, text.encode(), owner, mode)
         if any(path.startswith("/etc/systemd/") for path in self.changed):
             self.systemctl("daemon-reload")
         self.ensure_units(texts)
@@ -250,6 +255,7 @@ def main() -> None:
             "files": {"type": "dict"},
             "contents": {"type": "dict", "no_log": True},
             "copies": {"type": "dict"},
+            "initial": {"type": "dict"},
             "units": {"type": "list", "elements": "str"},
             "ports": {"type": "dict"},
             "http": {"type": "bool", "default": False},

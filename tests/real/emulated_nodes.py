@@ -105,14 +105,14 @@ class Grid:
     def key(self) -> Path:
         return self.home / ".ssh/id_ed25519"
 
-    def provider(self, **more: Any) -> str:
-        """For a topology of sites 'west' at rennes and 'south' at nantes."""
+    def provider(self, alone: bool = False, **more: Any) -> str:
+        """For a topology of sites 'west' at rennes and 'south' at nantes, or 'west' `alone`."""
+        sites = {"west": {"site": "rennes", "cluster": "paravance"}}
+        if not alone:
+            sites["south"] = {"site": "nantes", "cluster": "econome"}
         told = {
             "type": "g5k",
-            "sites": {
-                "west": {"site": "rennes", "cluster": "paravance"},
-                "south": {"site": "nantes", "cluster": "econome"},
-            },
+            "sites": sites,
             "key": str(self.key),
             "jump_host": self.jump_host,
             **more,

@@ -24,7 +24,7 @@ from discovery_xp.oar import Request, job_name
 from discovery_xp.plan import Plan
 from discovery_xp.platforms import Cluster, G5kProvider
 from discovery_xp.providers.grid5000.record import Node
-from discovery_xp.remote import quietly, some
+from discovery_xp.remote import plainly, quietly, some
 from discovery_xp.testbed import Testbed, write_atomically
 
 READY_WITHIN_S = 300
@@ -117,6 +117,7 @@ def configuration(
         walltime=provider.job.walltime,
         queue=provider.job.queue,
         oargrid_jobids=[[site, str(uid)] for site, uid in jobs],
+        dhcp=False,  # no node has a second network
         **({"key": str(key)} if key else {}),
     )
     networks = _networks(plan.requests, provider)
@@ -163,7 +164,7 @@ def deploy(
     """
     key = public_key(provider)
     progress(f"deploying {provider.environment}", 0, sum(one.nodes for one in plan.requests))
-    with _by(ssh_config, plan.name):
+    with plainly(), _by(ssh_config, plan.name):
         provider_of_enoslib = _OnJobs(configuration(plan, provider, jobs, key))
         provider_of_enoslib.init()
     # It forgets nodes of its first attempts, so its list of those that failed is what counts.

@@ -24,7 +24,7 @@ from discovery_xp.providers.grid5000 import api
 from discovery_xp.testbed import cache
 
 # A reservation has to be in the future once OAR reads it.
-LEAD_S = 90
+LEAD_S = 60
 HORIZON_S = 28 * 24 * 3600
 
 
