@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,8 +180,3 @@ def test_a_node_that_never_answers_is_named_and_all_is_given_back(cli: Cli, grid
     assert "write 'spares: 1'" in last
     assert {state for states in grid.states().values() for state in states} == {"error"}
     assert not (HOME / "testbeds/cloud").exists()
-
-
-def test_the_home_is_left_as_it_was(grid: Grid) -> None:
-    left = {path.name for path in Path(grid.home).iterdir()}
-    assert left <= {".ssh", ".python-grid5000.yaml", ".ansible"}
