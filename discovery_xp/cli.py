@@ -217,7 +217,7 @@ def _print_plan(made: Plan) -> None:
         f"provider {made.provider}, plan {made.digest}"
     )
     for line in _facts(made):
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)
     console.print(_hosts_table(made))
     if made.cloud is not None:
         console.print(_services_table(made))

@@ -135,6 +135,8 @@ class Testbed:
         lines.append(
             f'Host *\n  UserKnownHostsFile "{self.known_hosts}"\n'
             "  GlobalKnownHostsFile /dev/null\n"
+            # A machine that goes away is noticed within two minutes.
+            "  ServerAliveInterval 15\n  ServerAliveCountMax 8\n"
             f"  StrictHostKeyChecking {check_keys}\n  LogLevel ERROR"
         )
         write_atomically(self.ssh_config, "\n".join(lines) + "\n")

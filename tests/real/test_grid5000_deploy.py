@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from discovery_xp.store import runs_under
 from tests.real.conftest import HOME, Cli
 from tests.real.emulated_nodes import Grid, emulated_grid
 
@@ -111,11 +113,28 @@ def test_a_node_that_dies_is_replaced_by_a_spare(cli: Cli, grid: Grid, topology:
     assert "paravance-3.rennes.grid5000.fr" in record()["lost"]
 
 
-def test_the_platform_ends_the_job(cli: Cli, grid: Grid, topology: str) -> None:
-    with grid.emulator.lock:
-        (job,) = grid.emulator.jobs.of("rennes")
-        grid.emulator.jobs.kill(job, "maintenance")
-    wait_for(lambda: grid.states()["rennes"] == ["error"])
+def test_the_platform_ends_a_job_in_the_middle_of_a_bench(
+    cli: Cli, grid: Grid, topology: str, tmp_path: Path
+) -> None:
+    process = cli.start(
+        "bench", topology, "--vms", "40", "--probes", "none", "--keep", "--results", str(tmp_path)
+    )
+    try:
+        wait_for(lambda: [run.table("vms").num_rows >= 3 for run in runs_under(tmp_path)] == [True])
+        with grid.emulator.lock:
+            (job,) = grid.emulator.jobs.of("rennes")
+            grid.emulator.jobs.kill(job, "maintenance")
+        _, said = process.communicate(timeout=300)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, "Traceback" in said) == (1, False)
+    assert f"the platform ended job {job.uid} on rennes" in said
+    (run,) = runs_under(tmp_path)
+    assert f"the platform ended job {job.uid} on rennes" in str(run.load().reason)
+    assert run.table("vms").num_rows >= 3
+    assert run.load().is_partial
+    assert "a partial run" in said
     told = cli.run("status", "--testbed", "cloud", code=1).stdout
     assert f"job {job.uid} on rennes: error" in told
     assert "west-controller-1" in told
@@ -139,7 +158,7 @@ def test_destroy_gives_all_back(cli: Cli, grid: Grid) -> None:
     assert not (HOME / "testbeds/cloud").exists()
 
 
-def wait_for(condition: Any, seconds: float = 60) -> None:
+def wait_for(condition: Any, seconds: float = 240) -> None:
     latest = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < latest

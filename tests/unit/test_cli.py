@@ -61,9 +61,26 @@ def test_plan_says_what_holds_which_database() -> None:
 def test_plan_prints_the_requests_to_grid5000() -> None:
     done = discovery_xp("plan", str(TOPOLOGIES / "grid5000-eight-clusters.yaml"))
     assert done.returncode == 0
-    assert "POST /sites/rennes/jobs" in done.stdout
-    assert "/nodes=" in done.stdout
-    assert "node-hours" in done.stdout
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("POST "))
+    call, _, body = line.partition(" {")
+    assert call == "POST /sites/rennes/jobs"
+    assert json.loads(f"{{{body}") == {
+        "name": "discovery-xp-grid5000-eight-clusters",
+        "types": ["deploy", "origin=discovery_xp"],
+        "resources": "{cluster='paravance'}/nodes=67,walltime=03:00:00",
+        "command": "sleep 31536000",
+        "queue": "default",
+    }
+    assert "67 nodes, 201 node-hours" in done.stdout
+    assert "usage policy: 67 nodes of paravance for the 3 hours" in done.stdout
+    assert "write 'job_types: [night]'" in done.stdout
+    assert "deploy debian12-nfs on them" in done.stdout
+
+
+def test_a_common_start_is_told_where_several_sites_are_asked() -> None:
+    done = discovery_xp("plan", str(TOPOLOGIES / "grid5000-two-sites.yaml"))
+    assert done.stdout.count("POST /sites/") == 2
+    assert "each with the same 'reservation', the first slot that all sites have" in done.stdout
 
 
 def test_plan_for_programs_is_json() -> None:

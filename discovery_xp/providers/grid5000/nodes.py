@@ -84,6 +84,7 @@ def write_ssh_config(testbed: Testbed, provider: G5kProvider, jump: str | None) 
         lines.append(f"Match host *.grid5000.fr,!{jump.rpartition('@')[2]}\n  ProxyJump {jump}")
     lines.append(
         "Host *\n  BatchMode yes\n  ConnectTimeout 15\n  StrictHostKeyChecking no\n"
+        "  ServerAliveInterval 15\n  ServerAliveCountMax 8\n"
         "  UserKnownHostsFile /dev/null\n  GlobalKnownHostsFile /dev/null\n  LogLevel ERROR"
     )
     path = testbed.folder / "nodes_ssh_config"
