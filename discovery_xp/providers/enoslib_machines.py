@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import ipaddress
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 
 import enoslib as en
 import jsonschema
+from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 from pydantic import TypeAdapter
 
 from discovery_xp import oar
@@ -263,9 +265,11 @@ def _in_folder(testbed: Testbed) -> Iterator[None]:
     """Vagrant keeps its files in the working directory: it is always the same one."""
     folder, before = testbed.folder / "enoslib", Path.cwd()
     folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("enoslib").setLevel(logging.CRITICAL)
     os.chdir(folder)
     try:
-        yield
+        with en.config_context(ansible_stdout="noop"):
+            yield
     finally:
         os.chdir(before)
 
@@ -275,7 +279,7 @@ def _told(kind: str) -> Iterator[None]:
     """EnOSlib's providers raise what their platforms' clients do: one line of it is enough."""
     try:
         yield
-    except (UserError, en.errors.EnosError):
+    except (UserError, EnosFailedHostsError, EnosUnreachableHostsError):
         raise
     except Exception as error:
         words = " ".join(str(error).split())[:200]
