@@ -106,6 +106,18 @@ def _require_walltime(plan: Plan, wanted: Wanted) -> None:
         )
 
 
+def _require_time_left(testbed: Testbed, wanted: Wanted) -> None:
+    """Nodes that were kept from an earlier run stay long enough for this one."""
+    left_s = experiment.time_left_s(testbed)
+    needed_s = 600 + 1.5 * _load_s(wanted)
+    if left_s is not None and 0 < left_s < needed_s:
+        raise Refused(
+            f"the nodes of '{testbed.name}' stay for {left_s / 60:.0f} minutes, this takes "
+            f"about {needed_s / 60:.0f}",
+            f"'discovery-xp destroy --testbed {testbed.name}' first, or ask for fewer VMs",
+        )
+
+
 def _load_s(wanted: Wanted) -> float:
     scenario = wanted.scenario
     return scenario.count * (1.25 if scenario.boots else 0.2)  # VMs are deleted, too
@@ -153,11 +165,17 @@ def run(
     check(plan, wanted)
     progress = stopwatch = Stopwatch(progress)
     testbed = Testbed(plan.name)
+    _require_time_left(testbed, wanted)
+    was_there, refused = testbed.exists(), False
     try:
         deployed = experiment.deploy_cloud(plan, progress, wanted.keep)
         return _measure(deployed, wanted, stopwatch, opened, on_pace)
+    except Refused as error:
+        refused = error.exit_code == Refused.exit_code
+        raise
     finally:
-        if not wanted.keep and testbed.exists():
+        # A testbed that it was refused isn't its own to destroy.
+        if not wanted.keep and testbed.exists() and not (was_there and refused):
             progress("destroying", 0, 0)
             experiment.tear_down(testbed)
             experiment.sweep()

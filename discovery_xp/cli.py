@@ -63,6 +63,9 @@ def cli() -> None:
 def main() -> None:
     """Run a command; every expected error is one line, without a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        # A login that is closed: nothing may stay reserved.
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -567,6 +570,8 @@ def status(name: str | None, as_json: bool) -> None:
         if not report.is_healthy:
             repair = "up" if report.services is None else "deploy"
             console.print(f"'{repair}' with the same topology repairs it")
+        if name is None:
+            _print_forgotten()
     if not report.is_healthy:
         sys.exit(1)
 
@@ -605,20 +610,21 @@ def _print_testbeds(as_json: bool) -> None:
             click.echo(f"{name}: {error}")
             continue
         click.echo(f"{name}: {state.phase}, {len(state.plan.hosts)} hosts, since {state.created}")
-    if _may_have_jobs():
-        from discovery_xp import experiment
-
-        try:
-            for line in experiment.forgotten():
-                click.echo(f"without a testbed here: {line}")
-        except Refused as error:
-            click.echo(f"what is borrowed without a testbed here can't be told: {error}")
+    _print_forgotten()
 
 
-def _may_have_jobs() -> bool:
-    """True where there is a login for Grid'5000, or this is one of its frontends."""
+def _print_forgotten() -> None:
+    """Jobs that no testbed here knows; where there is no login for Grid'5000, there are none."""
     login = Path(os.environ.get("HOME", "/")) / ".python-grid5000.yaml"
-    return login.exists() or socket.gethostname().endswith("grid5000.fr")
+    if not login.exists() and not socket.getfqdn().endswith("grid5000.fr"):
+        return
+    from discovery_xp import experiment
+
+    try:
+        for line in experiment.forgotten():
+            click.echo(f"without a testbed here: {line}")
+    except Refused as error:
+        click.echo(f"what is borrowed without a testbed here can't be told: {error}")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

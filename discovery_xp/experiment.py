@@ -115,17 +115,17 @@ def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) ->
     if lender is None:
         yield
         return
-    had_it = lender.is_lent(testbed)
+    had_it = lender.is_lent(testbed) and not _is_over(testbed)
     try:
         yield
     except BaseException as error:
         told = explained(testbed, error) if isinstance(error, UserError) else error
         if testbed.exists() and not keep and not had_it:
-            log = log_file(plan.name)
-            kept = Path(f"{plan.name}-ansible.log")
-            if log.exists():
-                shutil.copy(log, kept)
-            progress("giving the nodes back", 0, 0)
+            with contextlib.suppress(OSError):  # nothing of this is worth a job that runs on
+                log = log_file(plan.name)
+                if log.exists():
+                    shutil.copy(log, f"{plan.name}-ansible.log")
+                progress("giving the nodes back", 0, 0)
             _release(testbed)
         raise told from None
 
@@ -367,7 +367,9 @@ def tear_down(testbed: Testbed, forget: bool = False) -> None:
 def _release(testbed: Testbed, forget: bool = False) -> None:
     state = _state_or_none(testbed)
     kind = state.plan.provider if state else "local"
-    if state is not None:
+    if state is None:
+        _give_back_unknown(testbed, forget)
+    else:
         if kind == "static" and state.wan is not None:
             _leave_static(state, testbed, forget)
         if kind == "local" and os.geteuid() != 0:
@@ -411,6 +413,31 @@ def _give_back(lender: providers.Lender, state: State, testbed: Testbed, forget:
             ) from None
 
 
+def _give_back_unknown(testbed: Testbed, forget: bool) -> None:
+    """What a testbed borrowed whose state can't be read any more."""
+    for kind in providers.LENDERS:
+        lender = providers.lender(kind)
+        assert lender is not None
+        if not lender.record_file(testbed).exists():
+            continue
+        try:
+            lender.release(None, testbed)
+        except Refused as error:
+            if not forget:
+                raise Failed(
+                    f"{error.message}: what '{testbed.name}' borrowed may not be given back",
+                    "give it back where it is from, then destroy with --forget",
+                ) from None
+        return
+
+
+def time_left_s(testbed: Testbed) -> float | None:
+    """How long what a testbed borrowed stays, None where it borrowed nothing or nobody knows."""
+    state = _state_or_none(testbed)
+    lender = providers.lender(state.plan.provider) if state else None
+    return lender.time_left_s(testbed) if lender else None
+
+
 def forgotten() -> list[str]:
     """What is borrowed in our name and belongs to no testbed of this machine, a line each.
 
@@ -419,10 +446,12 @@ def forgotten() -> list[str]:
     from discovery_xp.providers import grid5000
 
     now = time.time()
-    return [
+    found, silent = grid5000.forgotten()
+    lines = [
         f"{job.in_words(now)}; 'discovery-xp destroy --testbed {job.testbed}' ends it"
-        for job in grid5000.forgotten(testbeds())
+        for job in found
     ]
+    return lines + [f"{site} can't be asked for its jobs" for site in silent]
 
 
 def end_forgotten(name: str) -> bool:

@@ -90,9 +90,12 @@ def at(request: Request, start: float) -> Request:
 
 def start_of(job: Job) -> float | None:
     """When a job is to start, in seconds since 1970; None for as soon as possible."""
-    if job.reservation is None:
-        return None
-    naive = dt.datetime.strptime(job.reservation, "%Y-%m-%d %H:%M:%S")
+    return None if job.reservation is None else timestamp(job.reservation)
+
+
+def timestamp(date: str) -> float:
+    """A date as OAR writes it, in seconds since 1970."""
+    naive = dt.datetime.strptime(date, "%Y-%m-%d %H:%M:%S")
     return naive.replace(tzinfo=PARIS).timestamp()
 
 

@@ -6,6 +6,7 @@ to a user is in docs/topologies.md.
 
 from __future__ import annotations
 
+import datetime as dt
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,16 @@ def _text_like(pattern: str, what: str, remedy: str) -> Any:
     return (BeforeValidator(validate), WithJsonSchema(schema))
 
 
+def _check_start(value: object) -> object:
+    try:
+        start = dt.datetime.strptime(str(value), "%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        start = None
+    if not isinstance(value, str) or start is None or not 2000 <= start.year < 2200:
+        raise wrong(f"'{value}' is not a start", "write e.g. '2027-03-01 19:00:00'")
+    return value
+
+
 def _check_network(value: object) -> object:
     try:
         network = ipaddress.IPv4Network(str(value))
@@ -55,7 +66,8 @@ Walltime = Annotated[
 ]
 Start = Annotated[
     str,
-    *_text_like(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "a start", "write e.g. '2027-03-01 19:00:00'"),
+    BeforeValidator(_check_start),
+    WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"}),
 ]
 JumpHost = Annotated[
     str,
@@ -279,12 +291,13 @@ def check(parsed: YamlFile, provider: Mapping[str, Any], sites: Iterable[str]) -
             "write 'site' and 'cluster', or one for each under 'sites'",
         )
     types = provider.get("job_types")
-    for index, name in enumerate(types if isinstance(types, list) else []):
+    types = types if isinstance(types, list) else []
+    for index, name in enumerate(types):
         if str(name).split("=")[0] in ("deploy", "origin"):
             parsed.report(
                 ("provider", "job_types", index), f"'{name}' is there anyway", "leave it out"
             )
-    if "besteffort" in (types or ()) and provider.get("reservation"):
+    if "besteffort" in types and provider.get("reservation"):
         parsed.report(
             ("provider", "reservation"),
             "a job of type besteffort has no start",

@@ -139,6 +139,8 @@ class Testbed:
             "  ServerAliveInterval 15\n  ServerAliveCountMax 8\n"
             f"  StrictHostKeyChecking {check_keys}\n  LogLevel ERROR"
         )
+        if any(host.jump for host in hosts.values()):  # the way to it may be described there
+            lines.append("Host *\n  Include ~/.ssh/config")
         write_atomically(self.ssh_config, "\n".join(lines) + "\n")
 
     def exists(self) -> bool:

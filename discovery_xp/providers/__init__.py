@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Protocol, cast
 
 from discovery_xp.hosts import Hosts, HostStatus, Progress
@@ -51,8 +52,17 @@ class Lender(Provider, Protocol):
     def why_over(self, testbed: Testbed) -> str | None:
         """Why the hosts are gone where they were taken back, None where they weren't."""
 
-    def release(self, plan: Plan, testbed: Testbed) -> None:
-        """Give all back, whatever state it is in; raises Failed when that can't be done."""
+    def time_left_s(self, testbed: Testbed) -> float | None:
+        """How long the hosts stay, None where that isn't known."""
+
+    def record_file(self, testbed: Testbed) -> Path:
+        """The file of the testbed's folder that says what was borrowed."""
+
+    def release(self, plan: Plan | None, testbed: Testbed) -> None:
+        """Give all back, whatever state it is in; raises Failed when that can't be done.
+
+        `plan` is None where the testbed's state is lost.
+        """
 
 
 LENDERS = ("g5k", "vmong5k", "vagrant", "chameleon")

@@ -22,7 +22,10 @@ TEXTS = {
 
 @dataclass
 class CallFault:
-    """Hits the calls that match; `calls` of None means until it is cleared."""
+    """Hits the calls that match; `calls` of None means until it is cleared.
+
+    With `is_late` what was asked for is done first.
+    """
 
     status: int | None = None
     text: str = ""
@@ -30,6 +33,7 @@ class CallFault:
     calls: int | None = None
     method: str | None = None
     path: str = ""
+    is_late: bool = False
 
     def matches(self, method: str, path: str) -> bool:
         if self.calls == 0 or self.method not in (None, method):
@@ -63,6 +67,17 @@ class Faults:
         """Answer with `status` (401, 403, 500, 503...), on the next `calls` that match."""
         told = TEXTS.get(status, "") if text is None else text
         self._calls.append(CallFault(status, told, 0, calls, method, path))
+
+    def lose_answers(
+        self,
+        status: int = 504,
+        calls: int | None = None,
+        path: str = "",
+        method: str | None = None,
+    ) -> None:
+        """Do what is asked, but answer with `status`, as a proxy that won't wait does."""
+        told = TEXTS.get(status, "")
+        self._calls.append(CallFault(status, told, 0, calls, method, path, is_late=True))
 
     def slow(
         self, seconds: float, calls: int | None = None, path: str = "", method: str | None = None

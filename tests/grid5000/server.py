@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
             owner.calls.append((self.command, self.path))
             delay_s, fault = owner.emulator.faults.on_call(self.command, path)
         time.sleep(delay_s)
-        if fault is not None and fault.status is not None:
+        if fault is not None and fault.status is not None and not fault.is_late:
             self._reply(Response(fault.status, fault.text.encode()))
             return
         try:
@@ -161,6 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
             reply = owner.emulator.api.respond(self.command, path, query, body, user)
         except Exception as error:  # whatever it is, the client gets an answer
             reply = Response(500, f"{type(error).__name__}: {error}".encode())
+        if fault is not None and fault.status is not None:
+            reply = Response(fault.status, fault.text.encode())
         self._reply(reply)
 
     def _body(self, raw: bytes) -> Any:

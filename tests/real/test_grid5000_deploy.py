@@ -93,6 +93,13 @@ def test_status_tells_jobs_and_their_cost(cli: Cli, grid: Grid, topology: str) -
     assert "econome-1.nantes.grid5000.fr didn't come up" in told
 
 
+def test_a_bench_that_is_refused_leaves_the_testbed(cli: Cli, grid: Grid, topology: str) -> None:
+    edited = cli.topology("edited", CLOUD + grid.provider(spares=0))
+    said = cli.run("bench", edited, "--vms", "2", code=2).stderr
+    assert "a testbed 'cloud' with other hosts is there" in said
+    assert grid.states() == {"rennes": ["running"], "nantes": ["running"]}
+
+
 def test_deploy_again_neither_reserves_nor_deploys(cli: Cli, grid: Grid, topology: str) -> None:
     before = grid.posts("/jobs"), grid.posts("/deployments")
     cli.run("deploy", topology, timeout_s=DEPLOY_S)

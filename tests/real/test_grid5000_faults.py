@@ -178,13 +178,21 @@ def test_two_jobs_of_one_name(cli: Cli, grid: Grid) -> None:
     assert grid.active() == []
 
 
-def test_a_job_of_the_name_without_enough_nodes_is_not_taken(cli: Cli, grid: Grid) -> None:
+def test_a_job_of_the_name_that_is_another_machine_s_is_not_taken(cli: Cli, grid: Grid) -> None:
     with grid.emulator.lock:
-        grid.emulator.jobs.submit(
-            Submission("rennes", "alice", "nodes=1", name="discovery-xp-small", types=("deploy",))
+        job = grid.emulator.jobs.submit(
+            Submission("rennes", "alice", "nodes=3", name="discovery-xp-small", types=("deploy",))
         )
-    time.sleep(2)
-    assert "hasn't got 3 nodes to deploy on" in refused(cli, ONE)
+    line = refused(cli, ONE)
+    assert f"a job called 'discovery-xp-small' ({job.uid}) that no testbed here knows" in line
+    assert len(grid.active()) == 1
+
+
+def test_a_job_whose_submission_had_no_answer_is_ended(cli: Cli, grid: Grid) -> None:
+    grid.faults.lose_answers(504, calls=1, method="POST", path="/jobs")
+    assert "Gateway Timeout (504)" in refused(cli, ONE)
+    assert len(grid.ours()) == 1
+    assert grid.active() == []
 
 
 def test_a_walltime_too_short_asks_nothing(cli: Cli, grid: Grid) -> None:
@@ -299,6 +307,30 @@ def test_when_the_api_is_down_a_job_stays_known(cli: Cli, grid: Grid) -> None:
         assert "unknown, as Grid'5000's API" in told
     cli.run("destroy", "--testbed", "small")
     assert grid.active() == []
+
+
+def test_who_waits_goes_on_when_an_answer_is_missing(cli: Cli, grid: Grid) -> None:
+    process = start(cli, grid)
+    grid.faults.fail(503, calls=3)
+    time.sleep(15)
+    assert process.poll() is None
+    (job,) = grid.active()
+    assert end(process, signal.SIGINT)[0] == 130
+    assert grid.active() == [], job
+
+
+def test_a_lost_state_loses_no_job(cli: Cli, grid: Grid) -> None:
+    end(start(cli, grid, "--keep"), signal.SIGINT)
+    (HOME / "testbeds/small/state.json").write_text("{")
+    cli.run("destroy", "--testbed", "small")
+    assert grid.active() == []
+    assert not (HOME / "testbeds/small").exists()
+
+
+def test_a_jump_host_that_does_not_let_in_is_told_first(cli: Cli, grid: Grid) -> None:
+    line = refused(cli, ONE.replace("jump_host: none", "jump_host: nobody@127.0.0.1"))
+    assert "nobody@127.0.0.1 doesn't let ssh in: " in line
+    assert grid.ours() == []
 
 
 def test_a_job_that_nobody_knows_any_more(cli: Cli, grid: Grid) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from grid5000.exceptions import Grid5000Error
 
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.plan import Plan, make_plan
@@ -190,3 +191,33 @@ def test_ssh_jumps_to_nodes_but_not_to_the_gateway() -> None:
     assert "Match host *.grid5000.fr,!access.grid5000.fr\n  ProxyJump alice@access" in text
     assert 'IdentityFile "/k"' in text
     assert "ProxyJump" not in nodes.write_ssh_config(testbed, provider, None).read_text()
+
+
+# ---------------------------------------------------------------- what the API says
+
+OAR = (
+    "Request to https://api/oarapi/jobs.json failed with status 400: "
+    '{"code": 400, "title": "ERROR: OAR server error", "message": "# Filtering out exotic '
+    "resources (one, two, three).\\nReservation not valid --> KO (This reservation could run at "
+    '2027-03-01 21:05:00)\\n"}'
+)
+
+
+def test_oar_s_reason_is_found_in_what_it_says() -> None:
+    error = Grid5000Error(OAR.encode(), response_code=400)
+    words = api.said(error)
+    assert words.endswith("(This reservation could run at 2027-03-01 21:05:00) (400)")
+    assert "Filtering" not in words
+
+
+def test_a_long_refusal_keeps_its_end() -> None:
+    text = "# chatter\n" * 50 + "[ADMISSION RULE] Error: too much for one day"
+    assert api.said(Grid5000Error(text)) == "[ADMISSION RULE] Error: too much for one day"
+
+
+def test_a_key_that_can_t_be_read_is_told(home: Path) -> None:
+    _, provider = plan_of()
+    (home / ".ssh").mkdir()
+    (home / ".ssh/id.pub").write_bytes(b"\xff\xfe")
+    with pytest.raises(Refused, match=r"id.pub can't be read as a public key \(UnicodeDecode"):
+        nodes.public_key(provider)

@@ -215,6 +215,15 @@ BAD = [
     (TWO + "provider: {type: g5k}", "no cluster for a, b; write 'site' and 'cluster'"),
     (TWO + "provider: {type: g5k, site: r, cluster: c, walltime: 2:00}", "is not a walltime"),
     (TWO + "provider: {type: g5k, site: r, cluster: c, reservation: now}", "is not a start"),
+    (
+        TWO + "provider: {type: g5k, site: r, cluster: c, reservation: '2027-02-30 10:00:00'}",
+        "'2027-02-30 10:00:00' is not a start",
+    ),
+    (
+        TWO + "provider: {type: g5k, site: r, cluster: c, reservation: '9999-01-01 10:00:00'}",
+        "is not a start",
+    ),
+    (TWO + "provider: {type: g5k, site: r, cluster: c, job_types: 5}", "'5' is not a list"),
     (TWO + "provider: {type: g5k, site: r, cluster: c, spares: -1}", "'-1' is out of range"),
     (TWO + "provider: {type: g5k, site: r, cluster: c, network: vlan}", "'vlan' is unknown"),
     (TWO + "provider: {type: g5k, site: r, cluster: c, jump_host: 'a b'}", "is not a jump host"),

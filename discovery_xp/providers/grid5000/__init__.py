@@ -2,8 +2,8 @@
 
 `acquire`, in order; each step is in the testbed's record before the next one begins:
 
-1. is there a login, a key, a jump host;
-2. go on with the jobs in the record, or with those of the testbed's name, or submit;
+1. is there a login, a key, does the jump host let us in;
+2. go on with the jobs in the record, or with those that a killed run submitted, or submit;
 3. wait until they run;
 4. deploy the image, wait for ssh, learn the addresses (EnOSlib);
 5. decide which node plays which host, spares in place of those that didn't come up.
@@ -13,9 +13,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from discovery_xp import oar
 from discovery_xp.errors import Failed, Refused
@@ -26,11 +28,13 @@ from discovery_xp.platforms import G5kProvider
 from discovery_xp.providers.grid5000 import api, jobs, nodes, record, slots
 from discovery_xp.providers.grid5000.record import Record
 from discovery_xp.remote import answering
-from discovery_xp.testbed import Testbed
+from discovery_xp.testbed import Testbed, testbeds
 from discovery_xp.topology import SshHost
 
 # How often a date is tried that OAR finds taken meanwhile.
 ATTEMPTS = 5
+# A node that boots, or is slow for a moment, isn't lost.
+SILENT_S = 60
 
 
 def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
@@ -38,6 +42,11 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     provider = _provider(plan)
     api.require_login()
     nodes.public_key(provider)
+    jump = api.jump_host(provider.access.jump_host)
+    config = nodes.write_ssh_config(testbed, provider, jump)
+    if jump:
+        progress("reaching the jump host", 0, 0)
+        nodes.require_way_through(jump, config)
     with api.plainly():
         known = record.load(testbed)
         if not known.jobs:
@@ -47,11 +56,9 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     with api.plainly(started=True):
         running = jobs.wait_until_running(known.jobs, _waiting(progress))
         _require_time(plan, running)
-        jump = api.jump_host(provider.access.jump_host)
         known = record.save(testbed, dataclasses.replace(known, jump_host=jump))
         if known.nodes:
             return _repair(plan, provider, testbed, known, progress)
-        config = nodes.write_ssh_config(testbed, provider, jump)
         deployed = nodes.deploy(plan, provider, testbed, known.jobs, config, progress)
     known = record.save(testbed, dataclasses.replace(known, lost=deployed.lost))
     bound, spares = nodes.bind(plan, provider, deployed)
@@ -68,7 +75,10 @@ def _provider(plan: Plan) -> G5kProvider:
 
 
 def _adopt(plan: Plan, testbed: Testbed, known: Record) -> Record:
-    """Go on with jobs of the testbed's name, such as a killed run's; Refused if they don't fit."""
+    """Go on with the jobs that a killed run submitted; raises Refused for any others.
+
+    A job of the testbed's name may be another machine's: it isn't ours to take.
+    """
     found = jobs.active([request.site for request in plan.requests], plan.name)
     if not found:
         return known
@@ -81,22 +91,19 @@ def _adopt(plan: Plan, testbed: Testbed, known: Record) -> Record:
         if len(several) > 1:
             numbers = " and ".join(str(job.uid) for job in several[:2])
             raise Refused(f"{site} has {len(several)} jobs called '{name}': {numbers}", remedy)
+    first = found[0]
+    if not known.is_submitting:
+        raise Refused(
+            f"{first.site} has a job called '{name}' ({first.uid}) that no testbed here knows",
+            remedy,
+        )
     missing = [request.site for request in plan.requests if request.site not in by_site]
     if missing:
         raise Refused(
-            f"{found[0].site} has a job called '{name}' ({found[0].uid}), {missing[0]} has none",
-            remedy,
+            f"{first.site} has a job called '{name}' ({first.uid}), {missing[0]} has none", remedy
         )
-    for request in plan.requests:
-        job = by_site[request.site][0]
-        if "deploy" not in job.types or (job.nodes and len(job.nodes) < request.nodes):
-            raise Refused(
-                f"job {job.uid} on {job.site} is called '{name}', but hasn't got "
-                f"{request.nodes} nodes to deploy on",
-                remedy,
-            )
     refs = tuple((request.site, by_site[request.site][0].uid) for request in plan.requests)
-    return record.save(testbed, dataclasses.replace(known, jobs=refs))
+    return record.save(testbed, dataclasses.replace(known, jobs=refs, is_submitting=False))
 
 
 def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progress) -> Record:
@@ -111,32 +118,36 @@ def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progr
             f"the reservation's start, {provider.job.reservation} in Paris, is over",
             "write a later one, or leave 'reservation' out",
         )
-    refused: Refused | None = None
-    for _ in range(ATTEMPTS):
+    after = 0.0
+    for attempt in range(1, ATTEMPTS + 1):
         if start is None and len(asked) > 1:
             progress("looking for a slot that all sites have", 0, 0)
             with api.plainly():
-                found = slots.first(plan.requests, provider)
+                found = slots.first(plan.requests, provider, after)
             if found is None:
                 raise Refused(
                     f"no slot of {provider.job.walltime} on "
                     f"{' and '.join(request.site for request in asked)} within four weeks",
                     "ask for less, or for other clusters",
                 )
-            asked = [oar.at(request, found) for request in plan.requests]
+            asked, after = [oar.at(request, found) for request in plan.requests], found + 60
         progress("reserving nodes", 0, 0)
+        record.save(testbed, Record(is_submitting=True))
         try:
             with api.plainly():
-                refs = jobs.submit(asked)
-        except Refused as error:
+                refs = jobs.submit(asked, plan.name)
+        except jobs.Taken as taken:
+            record.save(testbed, Record())
             # Somebody may have been quicker: then there is another first slot.
-            if start is not None or len(asked) == 1 or "could run at" not in str(error):
+            if start is not None or len(asked) == 1 or attempt == ATTEMPTS:
                 raise
-            refused = error
+            after = max(after, taken.could_run_at or 0.0)
             continue
+        except Refused:
+            record.save(testbed, Record())
+            raise
         return record.save(testbed, Record(jobs=tuple(refs)))
-    assert refused is not None
-    raise refused
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _waiting(progress: Progress):  # type: ignore[no-untyped-def]
@@ -170,8 +181,19 @@ def _repair(
     """The nodes of an earlier run, spares in place of those that don't answer any more."""
     found = hosts(plan, testbed)
     progress("reaching nodes", 0, len(plan.hosts))
-    there = answering(found.plan.hosts, testbed.ssh_config)
-    silent = [host.name for host in plan.hosts if host.name not in there]
+    latest = time.monotonic() + SILENT_S
+    while True:
+        there = answering(found.plan.hosts, testbed.ssh_config)
+        silent = [host.name for host in plan.hosts if host.name not in there]
+        if not silent or time.monotonic() > latest:
+            break
+        progress("reaching nodes", len(there), len(plan.hosts))
+        time.sleep(5)
+    if len(silent) == len(plan.hosts):
+        raise Failed(
+            "none of the nodes answers",
+            f"see 'discovery-xp status --testbed {plan.name}', and the way to them",
+        )
     if silent:
         bound, spares = nodes.replace(plan, provider, known.nodes, known.spares, silent)
         lost = (*known.lost, *(known.nodes[name].fqdn for name in silent))
@@ -236,7 +258,27 @@ def remarks(testbed: Testbed) -> list[str]:
 
 def is_lent(testbed: Testbed) -> bool:
     """True when the testbed has jobs, as far as its record knows."""
-    return bool(record.load(testbed).jobs)
+    try:
+        known = record.load(testbed)
+    except Refused:  # it is damaged: who knows
+        return True
+    return bool(known.jobs) or known.is_submitting
+
+
+def record_file(testbed: Testbed) -> Path:
+    """Where the jobs are noted."""
+    return record.path(testbed)
+
+
+def time_left_s(testbed: Testbed) -> float | None:
+    """How long the testbed's nodes stay, None where that isn't known."""
+    try:
+        with api.plainly():
+            found = [jobs.look(site, uid) for site, uid in record.load(testbed).jobs]
+    except Refused:
+        return None
+    ends = [job.ends_at for job in found if job.ends_at is not None]
+    return min(ends) - time.time() if ends else None
 
 
 def why_over(testbed: Testbed) -> str | None:
@@ -258,16 +300,28 @@ def why_over(testbed: Testbed) -> str | None:
     return f"the platform ended job {job.uid} on {job.site}{ended} (state {job.state})"
 
 
-def release(plan: Plan, testbed: Testbed) -> None:
-    """End all jobs of the testbed; raises Failed when that can't be seen to have happened."""
+def release(plan: Plan | None, testbed: Testbed) -> None:
+    """End all jobs of the testbed; raises Failed when that can't be seen to have happened.
+
+    `plan` None: its state is lost, so all sites are asked for jobs of its name.
+    """
     try:
-        known = record.load(testbed).jobs
+        known = record.load(testbed)
     except Refused:
-        known = ()
+        known = Record(is_submitting=True)
     with api.plainly(started=True):
-        # A run that was killed while it submitted left jobs that no record knows.
-        named = jobs.active([request.site for request in plan.requests], testbed.name)
-        jobs.end({*known, *((job.site, job.uid) for job in named)})
+        try:
+            jobs.end(known.jobs)  # what is known goes first, whatever can't be asked
+        finally:
+            if plan is None:
+                end_forgotten(testbed.name)
+            else:
+                sites = [request.site for request in plan.requests]
+                named = jobs.active(sites, testbed.name)
+                jobs.end((job.site, job.uid) for job in named)
+                # A run that was interrupted while it submitted may have jobs that come late.
+                if known.is_submitting and not named:
+                    jobs.end_late_ones(sites, testbed.name)
 
 
 def slots_for(plan: Plan, most: int, by_night: bool) -> list[slots.Slot]:
@@ -280,17 +334,31 @@ def slots_for(plan: Plan, most: int, by_night: bool) -> list[slots.Slot]:
 # ---------------------------------------------------------------- jobs without a testbed
 
 
-def forgotten(testbeds: Sequence[str]) -> list[jobs.Job]:
-    """Jobs with our names that belong to none of `testbeds`; none where there is no login."""
+def forgotten() -> tuple[list[jobs.Job], list[str]]:
+    """Jobs with our names that no testbed here knows, and sites that can't be asked."""
     if not api.is_configured():
-        return []
+        return [], []
+    known: set[tuple[str, int]] = set()
+    for name in testbeds():
+        with contextlib.suppress(Refused):
+            known |= set(record.load(Testbed(name)).jobs)
     with api.plainly():
-        return [job for job in jobs.all_of_ours() if job.testbed not in testbeds]
+        found, silent = jobs.all_of_ours()
+    return [job for job in found if (job.site, job.uid) not in known], silent
 
 
 def end_forgotten(testbed: str) -> int:
-    """End the jobs that are called like a testbed that isn't here; returns their number."""
-    found = [job for job in forgotten(()) if job.testbed == testbed]
+    """End the jobs that are called like a testbed; returns their number.
+
+    Raises Failed where a site can't be asked for them.
+    """
+    if not api.is_configured():
+        return 0
+    with api.plainly():
+        found, silent = jobs.all_of_ours()
+    ours = [job for job in found if job.testbed == testbed]
     with api.plainly(started=True):
-        jobs.end((job.site, job.uid) for job in found)
-    return len(found)
+        jobs.end((job.site, job.uid) for job in ours)
+    if silent and not ours:
+        raise Failed(f"{', '.join(silent)} can't be asked for jobs", "try again later")
+    return len(ours)

@@ -6,7 +6,9 @@ python-grid5000 is the client, made by EnOSlib from ~/.python-grid5000.yaml.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,12 @@ def login_file() -> Path:
 def is_configured() -> bool:
     """True where the API can be asked: there is a login, or this is a frontend."""
     return login_file().exists() or inside_g5k()
+
+
+def sites() -> list[Any]:
+    """All sites, but for those that the login file excludes."""
+    found = client()
+    return [site for site in found.sites.list() if site.uid not in found.excluded_sites]
 
 
 def require_login() -> None:
@@ -96,12 +104,30 @@ def plainly(started: bool = False) -> Iterator[None]:
         ) from None
 
 
-def said(error: Grid5000Error) -> str:
-    """What the API said, on one line, with its status code."""
+def text_of(error: Grid5000Error) -> str:
+    """All that the API said.
+
+    What OAR prints comes as JSON inside of a text, its lines escaped.
+    """
     text = error.error_message
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    words = " / ".join(lines[-3:])[:300] or "no message"
+    found = re.search(r"failed with status \d+: *(.*)", text, re.DOTALL)
+    if found:
+        with contextlib.suppress(ValueError):
+            inner = json.loads(found[1])
+            parts = inner.values() if isinstance(inner, dict) else [inner]
+            text = "\n".join(part for part in parts if isinstance(part, str))
+    return text.replace("\\n", "\n")
+
+
+def said(error: Grid5000Error) -> str:
+    """What the API said last, on one line, with its status code.
+
+    OAR talks of filters and defaults before it comes to the point.
+    """
+    lines = [line.strip() for line in text_of(error).splitlines() if line.strip()]
+    telling = [line for line in lines if re.search(r"\bKO\b|[Ee]rror|ADMISSION", line)]
+    words = " / ".join((telling or lines)[-3:])[-300:] or "no message"
     return f"{words} ({error.response_code})" if error.response_code else words
 
 

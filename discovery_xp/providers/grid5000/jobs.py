@@ -6,13 +6,15 @@ A job is known by its site and number; ours are called 'discovery-xp-TESTBED'.
 from __future__ import annotations
 
 import datetime as dt
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import requests
 from enoslib.infra.enos_g5k import g5k_api_utils
-from grid5000.exceptions import Grid5000DeleteError, Grid5000Error, Grid5000GetError
+from grid5000.exceptions import Grid5000Error, Grid5000GetError
 
 from discovery_xp import oar
 from discovery_xp.errors import Failed, Refused
@@ -25,6 +27,10 @@ ENDED = ("terminated", "error", FORGOTTEN)
 # A queue may be long; who waits for more than that isn't waiting any more.
 LONGEST_WAIT_S = 8 * 24 * 3600
 ENDING_S = 120
+LATE_S = 30
+LOST_S = 600
+# The API lists fifty by default, ended ones among them.
+LISTED = 500
 POLLS_S = (2, 3, 5, 5, 10, 10, 15, 30)
 
 
@@ -126,7 +132,11 @@ def active(sites: Iterable[str], testbed: str) -> list[Job]:
     """
     found = []
     for site in sites:
-        listed = api.client().sites[site].jobs.list(name=oar.job_name(testbed), user=api.username())
+        listed = (
+            api.client()
+            .sites[site]
+            .jobs.list(name=oar.job_name(testbed), user=api.username(), limit=LISTED)
+        )
         found += [look(site, job.uid) for job in map(_with_site(site), listed)
                   if str(job.state).lower() not in ENDED]  # fmt: skip
     return found
@@ -140,31 +150,66 @@ def _with_site(site: str) -> Callable[[Any], Any]:
     return complete
 
 
-def all_of_ours() -> list[Job]:
-    """Every job of the user's that hasn't ended and has a testbed's name, on all sites."""
-    found = []
-    for site in api.client().sites.list():
-        for told in site.jobs.list(user=api.username()):
-            is_ours = str(getattr(told, "name", None) or "").startswith(oar.JOB_PREFIX)
-            if is_ours and str(told.state).lower() not in ENDED:
-                found.append(look(site.uid, told.uid))
-    return found
+def all_of_ours() -> tuple[list[Job], list[str]]:
+    """Every job of the user's that hasn't ended and has a testbed's name, on all sites.
+
+    And the names of sites that can't be asked.
+    """
+    found, silent = [], []
+    for site in api.sites():
+        try:
+            for told in site.jobs.list(user=api.username(), limit=LISTED):
+                is_ours = str(getattr(told, "name", None) or "").startswith(oar.JOB_PREFIX)
+                if is_ours and str(told.state).lower() not in ENDED:
+                    found.append(look(site.uid, told.uid))
+        except (Grid5000Error, requests.exceptions.RequestException):
+            silent.append(str(site.uid))
+    return found, silent
 
 
-def submit(asked: Sequence[Request]) -> list[tuple[str, int]]:
+class Taken(Refused):
+    """OAR has no room at that start; `could_run_at` is its own proposal, if it made one."""
+
+    could_run_at: float | None = None
+
+
+def submit(asked: Sequence[Request], testbed: str) -> list[tuple[str, int]]:
     """Submit all requests, or none: site and number of each job.
 
-    Raises Refused, in OAR's words, when one of them is refused.  A call that is
-    interrupted may leave jobs behind: `active` finds them.
+    Raises Refused, in OAR's words, when one of them is refused; Taken where another start
+    may do.  Where an answer is lost, jobs that were made all the same are ended.
     """
     try:
         made = g5k_api_utils.submit_jobs([(one.site, dict(one.body)) for one in asked])
-    except Grid5000Error as error:
-        raise Refused(
-            f"OAR refuses the reservation: {api.said(error)}",
-            "'discovery-xp slots' lists when it would fit",
-        ) from None
+    except (Grid5000Error, requests.exceptions.RequestException) as error:
+        code = getattr(error, "response_code", None)
+        if code is None or code >= 500:
+            end_late_ones([request.site for request in asked], testbed)
+        if not isinstance(error, Grid5000Error):
+            raise
+        told, remedy = api.text_of(error), "'discovery-xp slots' lists when it would fit"
+        words = f"OAR refuses the reservation: {api.said(error)}"
+        if "could run at" not in told and "Reservation too old" not in told:
+            raise Refused(words, remedy) from None
+        taken = Taken(words, remedy)
+        proposed = re.search(r"could run at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", told)
+        taken.could_run_at = oar.timestamp(proposed[1]) if proposed else None
+        raise taken from None
     return [(request.site, int(job.uid)) for request, job in zip(asked, made, strict=True)]
+
+
+def end_late_ones(sites: Sequence[str], testbed: str) -> int:
+    """End jobs of the testbed's name that come up within half a minute; their number.
+
+    A submission whose answer was lost, or wasn't waited for, may be at work still.
+    """
+    latest, ended = time.monotonic() + LATE_S, 0
+    while time.monotonic() < latest:
+        found = active(sites, testbed)
+        end((job.site, job.uid) for job in found)
+        ended += len(found)
+        time.sleep(3)
+    return ended
 
 
 def wait_until_running(
@@ -173,8 +218,18 @@ def wait_until_running(
     """Until all jobs run; `waiting` gets them at each look.  Raises Failed when one ends."""
     latest = time.monotonic() + LONGEST_WAIT_S
     polls = iter(POLLS_S)
+    lost_at: float | None = None
     while True:
-        found = [look(site, uid) for site, uid in refs]
+        try:
+            found = [look(site, uid) for site, uid in refs]
+            lost_at = None
+        except (Grid5000Error, requests.exceptions.RequestException):
+            # Who has waited for hours doesn't give up at the first answer that is missing.
+            lost_at = lost_at or time.monotonic()
+            if time.monotonic() - lost_at > LOST_S:
+                raise
+            time.sleep(next(polls, POLLS_S[-1]))
+            continue
         over = [job for job in found if job.is_over]
         if over:
             raise Failed(
@@ -195,24 +250,23 @@ def wait_until_running(
 def end(refs: Iterable[tuple[str, int]]) -> None:
     """End jobs, and wait until they have; those that are over or unknown are left alone.
 
-    Raises Failed when one doesn't end within two minutes.
+    All are tried, whatever becomes of the others.  Raises Failed when one doesn't end within
+    two minutes, and the first of the API's errors.
     """
-    ending = []
+    ending, errors = [], []
     for site, uid in refs:
         try:
             told = api.client().sites[site].jobs[str(uid)]
             if str(told.state).lower() in ENDED:
                 continue
             g5k_api_utils.job_delete(told)
-        except Grid5000GetError as error:
-            if error.response_code == 404:
-                continue
-            raise
-        except Grid5000DeleteError as error:
-            if error.response_code == 404:
-                continue
-            raise
+        except (Grid5000Error, requests.exceptions.RequestException) as error:
+            if getattr(error, "response_code", None) != 404:
+                errors.append(error)
+            continue
         ending.append((site, uid))
+    if errors:
+        raise errors[0]
     latest = time.monotonic() + ENDING_S
     while still := [look(site, uid) for site, uid in ending]:
         ending = [(job.site, job.uid) for job in still if not job.is_over]

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import enoslib as en
+from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
+from grid5000.exceptions import Grid5000Error
+from requests.exceptions import RequestException
 
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Progress
@@ -61,7 +65,8 @@ def public_key(provider: G5kProvider) -> Path | None:
     """
     if provider.access.key is None:
         folder = Path.home() / ".ssh"
-        if not any(path.read_text().strip() for path in folder.glob("*.pub")):
+        found = {path: _key_of(path) for path in folder.glob("*.pub")}
+        if not any(found.values()):
             raise Refused(
                 f"{folder} has no public key for the nodes",
                 "make one with 'ssh-keygen', or write 'key: PATH' for the provider",
@@ -72,7 +77,37 @@ def public_key(provider: G5kProvider) -> Path | None:
     for path in (private, public):
         if not path.is_file():
             raise Refused(f"there is no {path}", "write 'key: PATH' of a private ssh key")
+    if not _key_of(public):
+        raise Refused(f"{public} is empty", "make it with 'ssh-keygen -y -f KEY >KEY.pub'")
     return public
+
+
+def _key_of(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(
+            f"{path} can't be read as a public key ({type(error).__name__})",
+            "move it away, or write 'key: PATH' for the provider",
+        ) from None
+
+
+def require_way_through(jump: str, ssh_config: Path) -> None:
+    """Raise Refused where the jump host doesn't let us in: no node could be reached."""
+    try:
+        done = subprocess.run(
+            ["ssh", "-F", str(ssh_config), "-o", "BatchMode=yes", jump, "true"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        failed, words = done.returncode != 0, done.stderr
+    except subprocess.TimeoutExpired:
+        failed, words = True, "no answer within a minute"
+    if failed:
+        told = " / ".join(line.strip() for line in words.splitlines() if line.strip())[-200:]
+        raise Refused(
+            f"{jump} doesn't let ssh in: {told or 'no reason given'}",
+            "see 'key' and 'jump_host' of the topology's provider",
+        )
 
 
 def write_ssh_config(testbed: Testbed, provider: G5kProvider, jump: str | None) -> Path:
@@ -87,7 +122,10 @@ def write_ssh_config(testbed: Testbed, provider: G5kProvider, jump: str | None) 
         "  ServerAliveInterval 15\n  ServerAliveCountMax 8\n"
         "  UserKnownHostsFile /dev/null\n  GlobalKnownHostsFile /dev/null\n  LogLevel ERROR"
     )
+    if jump:  # the way there may be described in the user's own; what is said here comes first
+        lines.append("Host *\n  Include ~/.ssh/config")
     path = testbed.folder / "nodes_ssh_config"
+    testbed.folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "\n".join(lines) + "\n")
     return path
 
@@ -105,6 +143,21 @@ def _by(ssh_config: Path, testbed: str) -> Iterator[None]:
             del os.environ["ANSIBLE_SSH_ARGS"]
         else:
             os.environ["ANSIBLE_SSH_ARGS"] = before
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """EnOSlib raises whatever it likes, bare Exceptions too: a line of it is enough."""
+    try:
+        yield
+    except (Grid5000Error, RequestException, EnosFailedHostsError, EnosUnreachableHostsError):
+        raise  # they have words of their own
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise Failed(
+            f"EnOSlib's provider failed: {type(error).__name__}: {words}",
+            "correct what it names, then deploy again",
+        ) from error
 
 
 def configuration(
@@ -165,7 +218,7 @@ def deploy(
     """
     key = public_key(provider)
     progress(f"deploying {provider.environment}", 0, sum(one.nodes for one in plan.requests))
-    with plainly(), _by(ssh_config, plan.name):
+    with plainly(), _told(), _by(ssh_config, plan.name):
         provider_of_enoslib = _OnJobs(configuration(plan, provider, jobs, key))
         provider_of_enoslib.init()
     # It forgets nodes of its first attempts, so its list of those that failed is what counts.

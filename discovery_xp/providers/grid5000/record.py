@@ -31,7 +31,8 @@ class Node:
 class Record:
     """`jobs` are site and number of each; `nodes` by host of the plan; `lost` didn't come up.
 
-    `jump_host` is what ssh goes through, None for nothing.
+    `is_submitting` while jobs may have been made whose numbers aren't known; `jump_host` is
+    what ssh goes through, None for nothing.
     """
 
     jobs: tuple[tuple[str, int], ...] = ()
@@ -39,6 +40,7 @@ class Record:
     spares: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
     jump_host: str | None = None
+    is_submitting: bool = False
     format: int = RECORD_FORMAT
 
 

@@ -41,14 +41,18 @@ class Slot:
         return oar.paris(self.start)
 
 
-def first(asked: Sequence[Request], provider: G5kProvider) -> float | None:
-    """The first start that all sites have, in seconds since 1970."""
-    found = find(asked, provider, most=1)
+def first(asked: Sequence[Request], provider: G5kProvider, after: float = 0.0) -> float | None:
+    """The first start that all sites have, in seconds since 1970; none before `after`."""
+    found = find(asked, provider, most=1, after=after)
     return found[0].start if found else None
 
 
 def find(
-    asked: Sequence[Request], provider: G5kProvider, most: int, by_night: bool = False
+    asked: Sequence[Request],
+    provider: G5kProvider,
+    most: int,
+    by_night: bool = False,
+    after: float = 0.0,
 ) -> list[Slot]:
     """The first starts at which all requests fit, `most` of them.
 
@@ -56,7 +60,6 @@ def find(
     Raises Refused for a cluster that isn't there, or has too few nodes at any time.
     """
     wanted = {name: nodes for one in asked for name, nodes in one.clusters.items()}
-    now = time.time() + LEAD_S
     with _execo() as planning:
         known = set(planning.get_g5k_clusters(queues=None))
         for name in wanted:
@@ -65,6 +68,8 @@ def find(
                     f"Grid'5000 has no cluster '{name}'",
                     f"there are {', '.join(sorted(known)[:12])}, ...",
                 )
+        # From when the platform's description is there: that may have taken its time.
+        now = max(after, time.time() + LEAD_S)
         found = planning.get_planning(
             elements=list(wanted),
             vlan=False,
