@@ -116,9 +116,12 @@ def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) ->
         yield
         return
     had_it = lender.is_lent(testbed) and not _is_over(testbed)
+    process = os.getpid()
     try:
         yield
     except BaseException as error:
+        if os.getpid() != process:  # a library's forked helper, which ends when we have
+            raise
         told = explained(testbed, error) if isinstance(error, UserError) else error
         if testbed.exists() and not keep and not had_it:
             with contextlib.suppress(OSError):  # nothing of this is worth a job that runs on

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
 
 HOSTS = """
 name: boxes
-sites: [{name: a, controllers: 0, computes: 4}]
+sites: [{name: a, controllers: 0, computes: 3}]
 provider: {type: local, network: 10.88.0.0/16}
 """
 TOPOLOGY = """

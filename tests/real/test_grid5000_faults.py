@@ -349,6 +349,7 @@ def test_a_job_that_nobody_knows_any_more(cli: Cli, grid: Grid) -> None:
 
 def test_slots_are_listed(cli: Cli, grid: Grid) -> None:
     grid.occupy("nantes", 3)
+    time.sleep(2)  # until the scheduler has looked at it
     path = cli.topology("small", TWO)
     found = json.loads(cli.run("slots", "--json", path).stdout)
     assert found[0]["free"] == {"paravance": 4, "econome": 3}
