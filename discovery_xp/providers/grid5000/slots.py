@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -110,7 +111,8 @@ def _execo() -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is written for older Pythons
         try:
-            planning: Any = importlib.import_module("execo_g5k.planning")
+            with _plain_signals():
+                planning: Any = importlib.import_module("execo_g5k.planning")
         except ImportError as error:
             raise Refused(f"execo can't be loaded: {error}", "install it") from None
         utils: Any = importlib.import_module("execo_g5k.api_utils")
@@ -129,6 +131,22 @@ def _execo() -> Iterator[Any]:
             ) from None
         finally:
             utils._data = None
+
+
+@contextlib.contextmanager
+def _plain_signals() -> Iterator[None]:
+    """What is forked meanwhile dies of SIGTERM, and doesn't run our handlers.
+
+    execo forks a helper when it is loaded, which ends itself so when we have ended.
+    """
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for number in kept:
+            signal.signal(number, signal.SIG_DFL)
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 class _Connection:
