@@ -6,6 +6,7 @@ Whatever works through `Hosts` works on every provider.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import shlex
 import time
@@ -98,6 +99,18 @@ class Hosts:
     def by_name(self) -> dict[str, en.Host]:
         """EnOSlib's hosts by their names."""
         return {host.alias: host for group in self.roles.values() for host in group}
+
+
+def hosts_at(plan: Plan, ssh: Mapping[str, SshHost], ssh_config: Path) -> Hosts:
+    """The hosts of a plan that learned its addresses late: from `ssh`, by host."""
+    bound = dataclasses.replace(
+        plan,
+        hosts=tuple(
+            dataclasses.replace(host, address=ssh[host.name].address, ssh=ssh[host.name])
+            for host in plan.hosts
+        ),
+    )
+    return Hosts(bound, *to_roles_and_networks(bound, ssh, ssh_config))
 
 
 def to_roles_and_networks(

@@ -432,7 +432,7 @@ def _lending(provider: PlatformProvider, hosts: int) -> tuple[str, ...]:
     if isinstance(provider, G5kProvider):
         more = f", {provider.spares} more on each cluster" if provider.spares else ""
         return (
-            "look for jobs of this name, which it would go on with",
+            "go on with the jobs of an earlier run, if it left any",
             f"reserve {hosts} nodes on Grid'5000{more}",
             f"deploy {provider.environment} on them, wait for ssh, put spares in for those that "
             "don't come up",

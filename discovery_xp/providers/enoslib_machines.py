@@ -27,7 +27,7 @@ from pydantic import TypeAdapter
 
 from discovery_xp import oar
 from discovery_xp.errors import Failed, Refused, UserError
-from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
+from discovery_xp.hosts import Hosts, HostStatus, Progress, hosts_at
 from discovery_xp.plan import Plan
 from discovery_xp.platforms import (
     ChameleonProvider,
@@ -291,16 +291,7 @@ def _told(kind: str) -> Iterator[None]:
 
 def hosts(plan: Plan, testbed: Testbed) -> Hosts:
     """The hosts of a testbed that was acquired, without touching them."""
-    ssh = dict(_load(testbed).nodes)
-    bound = dataclasses.replace(
-        plan,
-        hosts=tuple(
-            dataclasses.replace(host, address=ssh[host.name].address, ssh=ssh[host.name])
-            for host in plan.hosts
-        ),
-    )
-    roles, networks = to_roles_and_networks(bound, ssh, testbed.ssh_config)
-    return Hosts(bound, roles, networks)
+    return hosts_at(plan, _load(testbed).nodes, testbed.ssh_config)
 
 
 def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:

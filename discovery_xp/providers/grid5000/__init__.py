@@ -16,12 +16,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from discovery_xp import oar
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
+from discovery_xp.hosts import Hosts, HostStatus, Progress, hosts_at
 from discovery_xp.oar import Request
 from discovery_xp.plan import Plan, needed_s
 from discovery_xp.platforms import G5kProvider
@@ -143,6 +143,8 @@ def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progr
                 raise
             after = max(after, taken.could_run_at or 0.0)
             continue
+        except Failed:  # there may be jobs: the record goes on saying so
+            raise
         except Refused:
             record.save(testbed, Record())
             raise
@@ -150,7 +152,7 @@ def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progr
     raise AssertionError("the last attempt returns or raises")
 
 
-def _waiting(progress: Progress):  # type: ignore[no-untyped-def]
+def _waiting(progress: Progress) -> Callable[[Sequence[jobs.Job]], None]:
     def tell(found: Sequence[jobs.Job]) -> None:
         expected = [job.scheduled_at for job in found if job.scheduled_at]
         running = sum(job.state == "running" for job in found)
@@ -218,16 +220,7 @@ def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
 
 def hosts(plan: Plan, testbed: Testbed) -> Hosts:
     """The hosts of a testbed that was acquired, without touching them."""
-    ssh = _ssh_hosts(plan, testbed)
-    bound = dataclasses.replace(
-        plan,
-        hosts=tuple(
-            dataclasses.replace(host, address=ssh[host.name].address, ssh=ssh[host.name])
-            for host in plan.hosts
-        ),
-    )
-    roles, networks = to_roles_and_networks(bound, ssh, testbed.ssh_config)
-    return Hosts(bound, roles, networks)
+    return hosts_at(plan, _ssh_hosts(plan, testbed), testbed.ssh_config)
 
 
 # ---------------------------------------------------------------- how it is, how it ends

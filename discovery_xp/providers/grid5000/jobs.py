@@ -92,7 +92,7 @@ def date(at: float | None) -> str:
     return dt.datetime.fromtimestamp(at, oar.PARIS).strftime("%Y-%m-%d %H:%M")
 
 
-def _job(told: Any) -> Job:
+def _job(site: str, told: Any) -> Job:
     def number(key: str) -> float | None:
         value = getattr(told, key, None)
         return float(value) if value else None
@@ -102,7 +102,7 @@ def _job(told: Any) -> Job:
     has_started = state in ("launching", "running", *ENDED)
     planned = number("scheduled_at") or number("started_at")
     return Job(
-        site=str(told.site),
+        site=site,
         uid=int(told.uid),
         name=str(getattr(told, "name", None) or ""),
         state=state,
@@ -118,7 +118,7 @@ def _job(told: Any) -> Job:
 def look(site: str, uid: int) -> Job:
     """A job as it is now; one that the platform doesn't know any more has ended."""
     try:
-        return _job(api.client().sites[site].jobs[str(uid)])
+        return _job(site, api.client().sites[site].jobs[str(uid)])
     except Grid5000GetError as error:
         if error.response_code != 404:
             raise
@@ -137,17 +137,8 @@ def active(sites: Iterable[str], testbed: str) -> list[Job]:
             .sites[site]
             .jobs.list(name=oar.job_name(testbed), user=api.username(), limit=LISTED)
         )
-        found += [look(site, job.uid) for job in map(_with_site(site), listed)
-                  if str(job.state).lower() not in ENDED]  # fmt: skip
+        found += [look(site, job.uid) for job in listed if str(job.state).lower() not in ENDED]
     return found
-
-
-def _with_site(site: str) -> Callable[[Any], Any]:
-    def complete(told: Any) -> Any:
-        told.site = getattr(told, "site", None) or site
-        return told
-
-    return complete
 
 
 def all_of_ours() -> tuple[list[Job], list[str]]:
@@ -177,14 +168,13 @@ def submit(asked: Sequence[Request], testbed: str) -> list[tuple[str, int]]:
     """Submit all requests, or none: site and number of each job.
 
     Raises Refused, in OAR's words, when one of them is refused; Taken where another start
-    may do.  Where an answer is lost, jobs that were made all the same are ended.
+    may do.  Where an answer is lost, jobs that were made all the same are ended; Failed where
+    that can't be done, as some may be there then.
     """
     try:
         made = g5k_api_utils.submit_jobs([(one.site, dict(one.body)) for one in asked])
     except (Grid5000Error, requests.exceptions.RequestException) as error:
-        code = getattr(error, "response_code", None)
-        if code is None or code >= 500:
-            end_late_ones([request.site for request in asked], testbed)
+        _end_what_was_made(error, [request.site for request in asked], testbed)
         if not isinstance(error, Grid5000Error):
             raise
         told, remedy = api.text_of(error), "'discovery-xp slots' lists when it would fit"
@@ -196,6 +186,21 @@ def submit(asked: Sequence[Request], testbed: str) -> list[tuple[str, int]]:
         taken.could_run_at = oar.timestamp(proposed[1]) if proposed else None
         raise taken from None
     return [(request.site, int(job.uid)) for request, job in zip(asked, made, strict=True)]
+
+
+def _end_what_was_made(error: Exception, sites: Sequence[str], testbed: str) -> None:
+    """After a submission failed; EnOSlib's own cleaning up may have failed, too."""
+    code = getattr(error, "response_code", None)
+    try:
+        if code is None or code >= 500:
+            end_late_ones(sites, testbed)
+        elif len(sites) > 1:
+            end((job.site, job.uid) for job in active(sites, testbed))
+    except (Grid5000Error, requests.exceptions.RequestException) as second:
+        raise Failed(
+            f"the submission had no answer ({error}), and whether it made jobs can't be asked",
+            f"'discovery-xp destroy --testbed {testbed}' looks for them",
+        ) from second
 
 
 def end_late_ones(sites: Sequence[str], testbed: str) -> int:

@@ -7,7 +7,6 @@ numbers: it then neither searches by name nor submits.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import subprocess
@@ -258,7 +257,6 @@ def _addresses(
             return found
         hosts = [en.Host(name, alias=fqdn, user="root") for fqdn, name in missing.items()]
         with _by(ssh_config, testbed):
-            logging.getLogger("enoslib").setLevel(logging.CRITICAL)
             results = en.run(
                 _ADDRESS,
                 roles=hosts,
