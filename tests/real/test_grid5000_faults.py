@@ -309,6 +309,21 @@ def test_when_the_api_is_down_a_job_stays_known(cli: Cli, grid: Grid) -> None:
     assert grid.active() == []
 
 
+def test_a_submission_that_nobody_can_be_asked_about_stays_known(cli: Cli, grid: Grid) -> None:
+    grid.faults.lose_answers(504, calls=1, method="POST", path="/jobs")
+    process = cli.start("up", cli.topology("small", ONE))
+    grid.started.append(process)
+    wait_for(lambda: any(method == "POST" for method, _ in grid.server.calls))
+    grid.faults.fail(503)
+    _, said = process.communicate(timeout=90)
+    assert (process.returncode, "Traceback" in said) == (1, False)
+    assert "may not be given back yet" in said
+    assert (HOME / "testbeds/small").exists()
+    grid.faults.clear()
+    cli.run("destroy", "--testbed", "small")
+    assert grid.active() == []
+
+
 def test_who_waits_goes_on_when_an_answer_is_missing(cli: Cli, grid: Grid) -> None:
     process = start(cli, grid)
     grid.faults.fail(503, calls=3)
