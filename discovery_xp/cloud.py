@@ -44,6 +44,13 @@ class Service:
     site: str
     port: int | None
 
+    @property
+    def queue(self) -> str | None:
+        """The queue of the message bus that only this one reads; None where it has none."""
+        if self.component != "nova" or self.port is not None:
+            return None
+        return f"{self.unit.removeprefix('nova-')}.{self.host}"
+
 
 @dataclass(frozen=True)
 class Region:

@@ -135,9 +135,11 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
     region_of = {region.controller: region.name for region in known}
     computes = cloud.computes(plan)
     nova_services: dict[str, list[str]] = {}
+    nova_queues: dict[str, str] = {}
     for service in cloud.services(plan):
-        if service.component == "nova" and service.port is None:
+        if service.queue is not None:
             nova_services.setdefault(service.unit, []).append(service.host)
+            nova_queues[service.queue] = f"{service.unit} on {service.host}"
     return {
         "testbed": plan.name,
         "cloud": _described(options, store),
@@ -186,6 +188,7 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
             _url(address[master.name], 5000), [region.name for region in known], secrets
         ),
         "nova_services": nova_services,
+        "nova_queues": nova_queues,
         "computes": computes,
         "compute_ids": _identities(testbed),
         "boots": [
@@ -538,7 +541,9 @@ class ServiceStatus:
     """How a service is: `state` is systemd's ('active', 'failed', ...) or 'unknown'.
 
     `answers` is what its port says over HTTP, None where it has none; `nova` what Nova
-    itself calls it ('up', 'down'), None where Nova doesn't know it or wasn't asked.
+    itself calls it ('up', 'down'), None where Nova doesn't know it or wasn't asked; `listens`
+    says whether it reads its queue of the message bus, None where it has none or RabbitMQ
+    wasn't asked.
     """
 
     unit: str
@@ -548,11 +553,12 @@ class ServiceStatus:
     restarts: int
     answers: bool | None
     nova: str | None
+    listens: bool | None
 
     @property
     def is_up(self) -> bool:
         """True when nothing speaks against it."""
-        return self.state == "active" and self.answers is not False and self.nova != "down"
+        return self.complaint == ""
 
     @property
     def complaint(self) -> str:
@@ -561,7 +567,9 @@ class ServiceStatus:
             return "its host doesn't answer" if self.state == "unknown" else self.state
         if self.answers is False:
             return "active, but its port doesn't answer"
-        return "active, but Nova calls it down" if self.nova == "down" else ""
+        if self.nova == "down":
+            return "active, but Nova calls it down"
+        return "active, but not on the message bus" if self.listens is False else ""
 
 
 _NOVA_LIST = (
@@ -569,7 +577,10 @@ _NOVA_LIST = (
 )
 
 
-def _look_command(services: Sequence[cloud.Service], lists_nova: bool) -> str:
+_QUEUES_LIST = "rabbitmqctl --quiet --formatter json list_queues name consumers"
+
+
+def _look_command(services: Sequence[cloud.Service], is_master: bool) -> str:
     """A line of bash that says how a host's services are, a line for each thing it says."""
     units = " ".join(service.unit for service in services)
     parts = [
@@ -583,8 +594,9 @@ def _look_command(services: Sequence[cloud.Service], lists_nova: bool) -> str:
             parts.append(
                 f"echo port {service.unit} $(timeout 10 bash -c {shlex.quote(request)} 2>&1)"
             )
-    if lists_nova:
+    if is_master:
         parts.append(f"echo nova $(timeout 60 {_NOVA_LIST} 2>/dev/null)")
+        parts.append(f"echo queues $(timeout 60 {_QUEUES_LIST} 2>/dev/null)")
     return f"bash -c {shlex.quote('; '.join(parts))}"
 
 
@@ -597,7 +609,7 @@ def inspect(hosts: Hosts, answering: Set[str]) -> list[ServiceStatus]:
     outputs = run_each(
         hosts,
         {
-            host: _look_command(services, lists_nova=host == master)
+            host: _look_command(services, is_master=host == master)
             for host, services in by_host.items()
             if host in answering
         },
@@ -612,6 +624,7 @@ def read_status(
     states: dict[tuple[str, str], dict[str, str]] = {}
     answers: dict[tuple[str, str], bool] = {}
     nova: dict[tuple[str, str], str] = {}
+    queues: dict[str, bool] | None = None
     for host, text in said.items():
         for line in text.splitlines():
             kind, _, rest = line.partition(" ")
@@ -625,6 +638,9 @@ def read_status(
                 with contextlib.suppress(ValueError):  # the client had nothing to say
                     for entry in json.loads(rest):
                         nova[entry["Binary"], entry["Host"]] = entry["State"]
+            elif kind == "queues":
+                with contextlib.suppress(ValueError):  # RabbitMQ doesn't run
+                    queues = {each["name"]: each["consumers"] > 0 for each in json.loads(rest)}
     return [
         ServiceStatus(
             service.unit,
@@ -636,6 +652,9 @@ def read_status(
             if service.port
             else None,
             nova.get((service.unit, host)),
+            queues.get(service.queue, False)
+            if queues is not None and service.queue is not None
+            else None,
         )
         for host, services in by_host.items()
         for service in services

@@ -1,8 +1,9 @@
 #!/usr/bin/python
-"""Wait until Nova knows its services, make flavors, map computes and group them by site."""
+"""Wait until Nova's services can be asked, make flavors, map computes and group them by site."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from typing import Any
@@ -18,6 +19,7 @@ options:
   password: {description: admin's., type: str, required: true}
   region: {description: Whose API is asked., type: str, required: true}
   services: {description: "binary -> hosts where it must be up", type: dict, required: true}
+  queues: {description: "queue of the message bus -> who must read it", type: dict, required: true}
   sites: {description: "site -> its compute hosts", type: dict, required: true}
   zones: {description: An aggregate and an availability zone a site., type: bool, required: true}
   flavors: {description: "name -> {vcpus, ram (MiB), disk (GiB)}", type: dict, required: true}
@@ -33,6 +35,7 @@ def main() -> None:
             **LOGIN,
             "region": {"type": "str", "required": True},
             "services": {"type": "dict", "required": True},
+            "queues": {"type": "dict", "required": True},
             "sites": {"type": "dict", "required": True},
             "zones": {"type": "bool", "required": True},
             "flavors": {"type": "dict", "required": True},
@@ -50,6 +53,7 @@ def run(module: AnsibleModule) -> list[str]:
     nova = connect(module, module.params["region"]).compute
     changes = []
     wait_for_services(module, nova)
+    wait_for_listeners(module)
     known = {flavor.name for flavor in nova.flavors(details=False)}
     for name, sizes in module.params["flavors"].items():
         if name not in known:
@@ -90,6 +94,37 @@ def wait_for_services(module: AnsibleModule, nova: Any) -> None:
         return f"Nova doesn't call them up: {shown}{more}"
 
     wait_for(module, look, module.params["timeout_s"], words)
+
+
+def wait_for_listeners(module: AnsibleModule) -> None:
+    """Every service listens on the message bus.
+
+    One that lost it (RabbitMQ was started again) stays "up" for minutes, but its queue is gone
+    until it has connected anew, and what is sent to it meanwhile, a VM to build, is lost.
+    """
+    wanted = module.params["queues"]
+    deaf = dict(wanted)
+
+    def look() -> bool | None:
+        deaf.clear()
+        deaf.update({queue: wanted[queue] for queue in wanted.keys() - listening()})
+        return None if deaf else True
+
+    def words() -> str:
+        shown = ", ".join(sorted(deaf.values())[:5])
+        more = f" and {len(deaf) - 5} more" if len(deaf) > 5 else ""
+        return f"they don't listen on the message bus: {shown}{more}"
+
+    wait_for(module, look, module.params["timeout_s"], words)
+
+
+def listening() -> set[str]:
+    """RabbitMQ's queues that somebody reads."""
+    command = ["rabbitmqctl", "--quiet", "--formatter", "json", "list_queues", "name", "consumers"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        return set()
+    return {each["name"] for each in json.loads(done.stdout) if each["consumers"]}
 
 
 def discover(module: AnsibleModule) -> None:

@@ -176,7 +176,9 @@ def test_the_machines_cpu_is_that_between_two_moments() -> None:
 
 def test_a_load_begins_when_all_services_are_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def status(nova: str) -> ServiceStatus:
-        return ServiceStatus("nova-compute", "site1-compute-1", "site1", "active", 0, None, nova)
+        return ServiceStatus(
+            "nova-compute", "site1-compute-1", "site1", "active", 0, None, nova, True
+        )
 
     said = [[status("down")], [status("down")], [status("up")]]
     hosts = SimpleNamespace(plan=SimpleNamespace(hosts=()))

@@ -18,6 +18,12 @@ NOVA = [
     {"Binary": "nova-compute", "Host": "a-compute-1", "State": "down"},
     {"Binary": "nova-conductor", "Host": "a-controller-1", "State": "up"},
 ]
+QUEUES = [
+    {"name": "conductor.a-controller-1", "consumers": 1},
+    {"name": "conductor", "consumers": 2},
+    {"name": "scheduler.a-controller-1", "consumers": 0},
+    {"name": "compute.a-compute-1", "consumers": 1},
+]
 SAID = {
     "a-master-1": "\n".join(
         [
@@ -27,9 +33,11 @@ SAID = {
             "unit glance-api ActiveState=failed NRestarts=5",
             "port glance-api bash: connect: Connection refused",
             f"nova {json.dumps(NOVA)}",
+            f"queues {json.dumps(QUEUES)}",
         ]
     ),
     "a-controller-1": "unit nova-conductor ActiveState=active NRestarts=0\n"
+    "unit nova-scheduler ActiveState=active NRestarts=0\n"
     "unit nova-api ActiveState=active NRestarts=0\nport nova-api",
     "a-compute-1": "unit nova-compute ActiveState=active NRestarts=0",
 }
@@ -48,6 +56,7 @@ def seen(said: dict[str, str]) -> dict[str, ServiceStatus]:
         ("nova-api", "active, but its port doesn't answer"),
         ("nova-compute", "active, but Nova calls it down"),
         ("nova-conductor", ""),
+        ("nova-scheduler", "active, but not on the message bus"),
     ],
 )
 def test_a_service_is_up_when_nothing_speaks_against_it(unit: str, complaint: str) -> None:
