@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ def clean_machine() -> Iterator[None]:
     """Start from a machine without testbeds of ours, whatever an earlier run left."""
     if os.geteuid() != 0:
         pytest.exit("the real tests boot hosts: run them as root", returncode=2)
+    # A shell has what it starts in the background ignore Ctrl-C, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, "DISCOVERY_XP_HOME": str(HOME)}
     command = [sys.executable, "-m", "discovery_xp.cli", "destroy", "--all", "--forget"]
     subprocess.run(command, env=environment, check=True, timeout=120)
