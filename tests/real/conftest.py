@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from discovery_xp.testbed import home, testbeds
 from tests.real.traces import traces
 
 # One place for all runs, so that a run that was killed is cleaned by the next one.
@@ -68,6 +69,12 @@ def clean_machine() -> Iterator[None]:
     """Start from a machine without testbeds of ours, whatever an earlier run left."""
     if os.geteuid() != 0:
         pytest.exit("the real tests boot hosts: run them as root", returncode=2)
+    if home() != HOME and (found := testbeds()):
+        pytest.exit(
+            f"the real tests would end your testbeds ({', '.join(found)}): run them after "
+            "'discovery-xp destroy --all'",
+            returncode=2,
+        )
     # A shell has what it starts in the background ignore Ctrl-C, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, "DISCOVERY_XP_HOME": str(HOME)}
