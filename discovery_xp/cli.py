@@ -14,24 +14,25 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from discovery_xp import testbed as testbeds
-from discovery_xp import units
+from discovery_xp.cli_common import F, console, testbed_option
+from discovery_xp.cli_network import network
+from discovery_xp.cli_plan import print_plan
 from discovery_xp.cli_progress import Follower
 from discovery_xp.cli_report import report, write_page
 from discovery_xp.errors import Failed, InvalidInput, Problem, Refused, UserError
-from discovery_xp.plan import Plan, PlannedLink, make_plan
+from discovery_xp.plan import Plan, make_plan
 from discovery_xp.testbed import Testbed
 from discovery_xp.topology import (
-    Link,
     Topology,
     derive_topology,
     read_topology,
@@ -45,13 +46,6 @@ if TYPE_CHECKING:
     from discovery_xp.network import PairRtt
 
 # EnOSlib and Ansible are loaded by the commands that touch hosts, not by a plan.
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _console() -> Console:
-    """Made at each use, so that it prints to where stdout leads then."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -210,196 +204,7 @@ def plan(
     if as_json:
         click.echo(json.dumps({**made.to_json(), "digest": made.digest}, indent=1))
         return
-    _print_plan(made)
-
-
-def _print_plan(made: Plan) -> None:
-    console = _console()
-    console.print(
-        f"[bold]{made.name}[/]: {len(made.hosts)} hosts at {len(made.sites)} sites, "
-        f"provider {made.provider}, plan {made.digest}"
-    )
-    for line in _facts(made):
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(_hosts_table(made))
-    if made.cloud is not None:
-        console.print(_services_table(made))
-    console.print(_links_table(made.links))
-    for request in made.requests:
-        click.echo(f"POST /sites/{request.site}/jobs {json.dumps(request.body)}")
-    if len(made.requests) > 1 and "reservation" not in made.requests[0].body:
-        click.echo("each with the same 'reservation', the first slot that all sites have then")
-    console.print("Order of play:")
-    for number, step in enumerate(made.steps, start=1):
-        console.print(f"  {number}. {step}")
-
-
-def _facts(made: Plan) -> list[str]:
-    lines = []
-    if made.network:
-        lines.append(f"network {made.network}, this machine is {made.machine} in it")
-    if made.provider == "local":
-        lines.append(
-            f"needs {format_bytes(made.needs.memory_bytes)} of memory, "
-            f"{format_bytes(made.needs.disk_bytes)} of disk"
-        )
-    if made.node_hours is not None:
-        nodes = sum(request.nodes for request in made.requests)
-        lines.append(f"{nodes} nodes, {made.node_hours:g} node-hours")
-    lines += [f"usage policy: {warning}" for warning in made.warnings]
-    if made.cloud is not None:
-        cloud = made.cloud
-        more = {name: count for name, count in cloud.workers.items() if count > 1}
-        lines.append(
-            f"OpenStack on {cloud.backend}, placement {cloud.placement}, "
-            f"periodic tasks {cloud.periodic_tasks}, virt driver {cloud.virt_driver}, "
-            f"{cloud.nics} NICs a VM, "
-            f"workers {', '.join(f'{name} {n}' for name, n in more.items()) or '1 each'}"
-        )
-        lines += _databases_in_words(made)
-    lines.append(f"links are imposed by {_wan_in_words(made)}")
-    allowed = made.tolerance
-    lines.append(
-        f"a round trip may be off by {allowed.absolute_ms:g} ms or "
-        f"{allowed.relative_percent:g} %, whichever is larger"
-    )
-    return lines
-
-
-def _databases_in_words(made: Plan) -> list[str]:
-    """Where the databases are, where they aren't all on the one MariaDB."""
-    from discovery_xp import databases
-    from discovery_xp.plan import key_value_store
-
-    store = key_value_store(made)
-    if made.cloud is None or store is None:
-        return []
-    moved, stay = (databases.held_by(made.cloud, each) for each in ("rome", "mysql"))
-    words = {
-        "everysec": "on disk within a second",
-        "always": "on disk before it is answered",
-        "none": "nothing on disk",
-    }[store.persistence]
-    if store.kind == "server":
-        there = sum("data" in host.roles for host in made.hosts)
-        lines = [f"databases on one Redis server, {words}: {', '.join(moved)}"]
-        if made.cloud.rome.store == "auto":
-            lines.append(
-                f"a Redis Cluster would need {databases.MIN_MASTERS} data nodes, there "
-                f"{'is' if there == 1 else 'are'} {there or 'none'}"
-            )
-    else:
-        held: dict[str, list[str]] = {}
-        for name in moved:
-            held.setdefault(store.master_of(name).host, []).append(name)
-        copies = {0: "no copy", 1: "a copy", 2: "two copies"}[made.cloud.rome.replicas]
-        lines = [
-            f"databases on a Redis Cluster of {len(store.masters)} masters, {copies} of each, "
-            f"{words}",
-            *(f"  {', '.join(names)} on {host}" for host, names in held.items()),
-        ]
-    if stay:
-        lines.append(f"databases that ROME doesn't carry, on MariaDB: {', '.join(stay)}")
-    return lines
-
-
-def _wan_in_words(made: Plan) -> str:
-    if made.provider != "local":
-        return "tc netem on the hosts"
-    words = {"netem": "tc netem on the hosts", "vde": "VDE between the sites"}
-    if made.wan in words:
-        return words[made.wan]
-    from discovery_xp.kernel import netem_is_likely
-
-    likely = netem_is_likely()
-    if likely is None:
-        return f"{words['netem']}, or {words['vde']} if the kernel has no sch_netem"
-    here = "this kernel has sch_netem" if likely else "this kernel has no sch_netem"
-    return f"{words['netem' if likely else 'vde']} ({here})"
-
-
-def _hosts_table(made: Plan) -> Table:
-    table = Table(title="Hosts", title_justify="left", show_edge=False)
-    for column in ("site", "network", "role", "hosts", "addresses", "limits"):
-        table.add_column(column, overflow="fold")
-    for site in made.sites:
-        groups: dict[tuple[Any, ...], list[Any]] = {}
-        for host in made.hosts_of(site.name):
-            groups.setdefault((host.roles, host.limit), []).append(host)
-        for (roles, limit), hosts in groups.items():
-            names, addresses = [host.name for host in hosts], [host.address for host in hosts]
-            bounds = []
-            if limit.cpus is not None:
-                bounds.append(f"{limit.cpus:g} cpus")
-            if limit.memory_bytes is not None:
-                bounds.append(format_bytes(limit.memory_bytes))
-            table.add_row(
-                site.name,
-                site.network or "",
-                ", ".join(roles),
-                names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)})",
-                _range(addresses),
-                ", ".join(bounds),
-            )
-    return table
-
-
-def _services_table(made: Plan) -> Table:
-    """How many of each service there are, and where."""
-    from discovery_xp.cloud import services
-
-    table = Table(title="Services", title_justify="left", show_edge=False)
-    for column in ("service", "hosts", "of sites"):
-        table.add_column(column, overflow="fold")
-    places: dict[str, list[tuple[str, str]]] = {}
-    for service in services(made):
-        places.setdefault(service.unit, []).append((service.host, service.site))
-    for unit, where in places.items():
-        sites = list(dict.fromkeys(site for _, site in where))
-        hosts = where[0][0] if len(where) == 1 else str(len(where))
-        table.add_row(unit, hosts, sites[0] if len(sites) == 1 else f"{sites[0]} ... {sites[-1]}")
-    return table
-
-
-def _range(addresses: Sequence[str | None]) -> str:
-    known = [address for address in addresses if address]
-    if not known:
-        return "assigned by the provider"
-    return known[0] if len(known) == 1 else f"{known[0]} ... {known[-1]}"
-
-
-def _link_cells(link: Link) -> list[str]:
-    return [
-        units.format_ms(link.delay_ms),
-        units.format_ms(link.jitter_ms) if link.jitter_ms else "",
-        units.format_percent(link.loss_percent) if link.loss_percent else "",
-        units.format_rate(link.rate_mbit) if link.rate_mbit else "",
-    ]
-
-
-def _links_table(links: Sequence[PlannedLink]) -> Table:
-    """One row for each pair, or for all pairs that are alike when those are many."""
-    by_ends = {(link.source, link.target): link.link for link in links}
-    groups: dict[tuple[Link, Link], list[str]] = {}
-    seen: set[tuple[str, str]] = set()
-    for (source, target), there in by_ends.items():
-        if (target, source) not in seen:
-            seen.add((source, target))
-            back = by_ends[target, source]
-            groups.setdefault((there, back), []).append(f"{source} - {target}")
-    table = Table(title="Links between sites", title_justify="left", show_edge=False)
-    for column in ("sites", "direction", "delay (one-way)", "jitter", "loss", "rate", "rtt"):
-        table.add_column(column)
-    for (there, back), pairs in groups.items():
-        rtt = units.format_ms(there.delay_ms + back.delay_ms)
-        many = len(pairs) > 40 or (len(groups) == 1 and len(pairs) > 3)
-        for pair in [f"{pairs[0]} and {len(pairs) - 1} more pairs"] if many else pairs:
-            if there == back:
-                table.add_row(pair, "both", *_link_cells(there), rtt)
-            else:
-                table.add_row(pair, "there", *_link_cells(there), rtt)
-                table.add_row("", "back", *_link_cells(back), "")
-    return table
+    print_plan(made)
 
 
 @cli.command()
@@ -442,18 +247,12 @@ def slots(
         for slot in found:
             free = ", ".join(f"{cluster} {count}" for cluster, count in slot.free.items())
             table.add_row(slot.date, free, policy_at(made.platform.job, slot.start))
-        _console().print(table)
+        console().print(table)
     if not found:
         sys.exit(1)
 
 
 # ---------------------------------------------------------------- testbeds
-
-
-def _testbed_option(command: F) -> F:
-    # `up`, `deploy` and `bench` give it a --name: the same word finds it again.
-    words = ("--testbed", "--name")
-    return click.option(*words, "name", help="Which one, if there are several.")(command)
 
 
 def _keep_option(command: F) -> F:
@@ -500,8 +299,8 @@ def deploy(
     follower = Follower()
     deployed = experiment.deploy_cloud(made, follower, keep)
     follower.end(f"'{made.name}' boots VMs at each of {len(deployed.boots)} sites")
-    console = _console()
-    console.print(_boots_table(deployed))
+    out = console()
+    out.print(_boots_table(deployed))
     if deployed.pairs:
         click.echo(_worst_pair(deployed.pairs, deployed.state.wan or ""))
 
@@ -526,7 +325,7 @@ def _worst_pair(pairs: Sequence[PairRtt], wan: str) -> str:
 
 
 @cli.command()
-@_testbed_option
+@testbed_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(name: str | None, as_json: bool) -> None:
     """Say what is up and what is not; exit code 1 when something is down."""
@@ -541,8 +340,8 @@ def status(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1))
     else:
-        console = _console()
-        console.print(
+        out = console()
+        out.print(
             f"[bold]{chosen.name}[/]: {state.phase}, since {state.created}, "
             f"provider {state.plan.provider}, links by {state.wan or 'nothing yet'}"
         )
@@ -560,23 +359,23 @@ def status(name: str | None, as_json: bool) -> None:
                 format_bytes(sum(memory)) if memory else "",
                 ", ".join(host.name for host in own if not host.answers),
             )
-        console.print(table)
+        out.print(table)
         for remark in report.remarks:
-            console.print(remark, markup=False, soft_wrap=True)
+            out.print(remark, markup=False, soft_wrap=True)
         for pair in report.broken_links:
-            console.print(f"the link {pair} is down")
+            out.print(f"the link {pair} is down")
         if report.services is not None:
-            _print_services(console, state.plan, report.services)
+            _print_services(out, state.plan, report.services)
         if not report.is_healthy:
             repair = "up" if report.services is None else "deploy"
-            console.print(f"'{repair}' with the same topology repairs it")
+            out.print(f"'{repair}' with the same topology repairs it")
         if name is None:
             _print_forgotten()
     if not report.is_healthy:
         sys.exit(1)
 
 
-def _print_services(console: Console, plan: Plan, services: Sequence[ServiceStatus]) -> None:
+def _print_services(out: Console, plan: Plan, services: Sequence[ServiceStatus]) -> None:
     units = list(dict.fromkeys(service.unit for service in services))
     table = Table(title="Services up", title_justify="left", show_edge=False)
     table.add_column("service")
@@ -588,12 +387,12 @@ def _print_services(console: Console, plan: Plan, services: Sequence[ServiceStat
             own = [each for each in services if each.unit == unit and each.site == site.name]
             cells.append(f"{sum(each.is_up for each in own)}/{len(own)}" if own else "")
         table.add_row(unit, *cells)
-    console.print(table)
+    out.print(table)
     down = [service for service in services if not service.is_up]
     for service in down[:20]:
-        console.print(f"{service.unit} on {service.host}: {service.complaint}", markup=False)
+        out.print(f"{service.unit} on {service.host}: {service.complaint}", markup=False)
     if len(down) > 20:
-        console.print(f"and {len(down) - 20} more; see all with --json")
+        out.print(f"and {len(down) - 20} more; see all with --json")
 
 
 def _print_testbeds(as_json: bool) -> None:
@@ -628,7 +427,7 @@ def _print_forgotten() -> None:
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@_testbed_option
+@testbed_option
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(name: str | None, host: str, command: tuple[str, ...]) -> None:
@@ -695,9 +494,9 @@ def bench(
         keep=keep,
     )
     benches.check(made, wanted)
-    console = _console()
+    out = console()
     for line in benches.foretell(made, wanted):
-        console.print(line, markup=False, soft_wrap=True)
+        out.print(line, markup=False, soft_wrap=True)
     follower = Follower(benches.expected_s(made, wanted))
     opened: list[Path] = []
     try:
@@ -747,7 +546,7 @@ def _as_file(path: Path | None, sites: int | None, latency: str | None, *asked: 
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@_testbed_option
+@testbed_option
 @click.option(
     "--cloud",
     "user",
@@ -770,7 +569,7 @@ def openstack(name: str | None, user: str, arguments: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@_testbed_option
+@testbed_option
 @click.option("--to", "target", type=click.Path(path_type=Path), help="A folder that isn't there.")
 def backup(name: str | None, target: Path | None) -> None:
     """Fetch configurations, journals, database dumps and versions of a cloud, without secrets."""
@@ -784,7 +583,7 @@ def backup(name: str | None, target: Path | None) -> None:
 
 
 @cli.command()
-@_testbed_option
+@testbed_option
 @click.option("--path", "as_path", is_flag=True, help="The file's path instead of its text.")
 def inventory(name: str | None, as_path: bool) -> None:
     """Print Ansible's inventory of a testbed."""
@@ -796,7 +595,7 @@ def inventory(name: str | None, as_path: bool) -> None:
 
 
 @cli.command()
-@_testbed_option
+@testbed_option
 @click.option("--all", "everything", is_flag=True, help="All testbeds, and traces of lost ones.")
 @click.option("--forget", is_flag=True, help="Even if its hosts can't be reached any more.")
 @click.option("--cloud-only", is_flag=True, help="Only the cloud: its hosts and links stay.")
@@ -835,183 +634,7 @@ def destroy(name: str | None, everything: bool, forget: bool, cloud_only: bool) 
         click.echo("there is no testbed")
 
 
-# ---------------------------------------------------------------- network
-
-
-@cli.group()
-def network() -> None:
-    """Show, change and measure the links between the sites of a running testbed."""
-
-
-@network.command("show")
-@_testbed_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def network_show(name: str | None, as_json: bool) -> None:
-    """Print the links asked for beside what is read back; exit code 1 when they differ."""
-    from discovery_xp import experiment
-    from discovery_xp.network import disagreements
-
-    chosen = testbeds.choose(name)
-    readings = experiment.show_links(chosen)
-    state = chosen.load()
-    wrong = disagreements(state.links, readings)
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "testbed": chosen.name,
-                    "imposed_by": state.wan,
-                    "links": [dataclasses.asdict(link) for link in state.links],
-                    "read_back": [dataclasses.asdict(reading) for reading in readings],
-                    "disagreements": wrong,
-                },
-                indent=1,
-            )
-        )
-    else:
-        console = _console()
-        console.print(_links_table(state.links))
-        console.print(
-            f"imposed by {state.wan}; {len(readings)} directions read back, {len(wrong)} differ"
-        )
-        for words in wrong:
-            console.print(f"  {words}", markup=False)
-    if wrong:
-        sys.exit(1)
-
-
-@network.command("set")
-@_testbed_option
-@click.option("--topology", type=click.Path(path_type=Path), help="Take all links of this file.")
-@click.option("--delay", help="One-way delay, e.g. 10ms.")
-@click.option("--rtt", help="Round trip, half of it each way.")
-@click.option("--jitter", help="Variation of the one-way delay.")
-@click.option("--loss", help="Share of packets lost each way, e.g. 0.1%.")
-@click.option("--rate", help="Bandwidth limit each way, e.g. 1gbit.")
-@click.option("--between", nargs=2, help="Only this pair of sites.")
-@click.option("--from", "source", help="Only the direction from this site ...")
-@click.option("--to", "target", help="... to this one.")
-def network_set(name: str | None, topology: Path | None, **values: Any) -> None:
-    """Change the links of a running testbed, read them back and measure them."""
-    from discovery_xp import experiment
-    from discovery_xp.network import require_within_tolerance
-
-    chosen = testbeds.choose(name)
-    state = chosen.load()
-    if topology is not None:
-        if any(values.values()):
-            raise Refused("--topology says it all", "leave the other options out")
-        links = _links_of_file(topology, state.plan)
-    else:
-        links = change_links(state.plan, state.links, **values)
-    pairs = experiment.set_links(chosen, links)
-    _console().print(_pairs_table(pairs))
-    require_within_tolerance(pairs)
-
-
-def _links_of_file(path: Path, running: Plan) -> list[PlannedLink]:
-    topology = read_topology(path)
-    known = {site.name for site in running.sites}
-    unknown = [site.name for site in topology.sites if site.name not in known]
-    if unknown:
-        raise InvalidInput(
-            [Problem(str(path), 0, "sites", f"'{unknown[0]}' is not a site of '{running.name}'",
-                     "name a topology of the same sites, or some of them")]
-        )  # fmt: skip
-    listed = {site.name for site in topology.sites}
-    return [
-        PlannedLink(
-            old.source,
-            old.target,
-            topology.link(old.source, old.target) if {old.source, old.target} <= listed else Link(),
-        )
-        for old in running.links
-    ]
-
-
-def change_links(running: Plan, links: Sequence[PlannedLink], **values: Any) -> list[PlannedLink]:
-    """`links` with the options of `network set` applied; raises InvalidInput."""
-    from discovery_xp.topology import parse_link_options
-
-    options = {key: value for key, value in values.items() if value}
-    between = options.pop("between", None)
-    source, target = options.pop("source", None), options.pop("target", None)
-    if (between and (source or target)) or (source is None) != (target is None):
-        raise Refused("the pair isn't clear", "give --between A B, or --from A and --to B")
-    ends = (
-        {between, tuple(reversed(between))} if between else {(source, target)} if source else None
-    )
-    for site in (between or (source, target)) if ends else ():
-        running.site(site)
-    if "rtt" in options and source:
-        raise Refused("a round trip has no direction", "give --delay with --from and --to")
-    if ends is not None and not any(end == (link.source, link.target) for link in links
-                                    for end in ends):  # fmt: skip
-        raise Refused("a site has no link to itself", "name two different sites")
-    if not options:
-        raise Refused("nothing to set", "give --delay, --rtt, --jitter, --loss or --rate")
-    return [
-        PlannedLink(link.source, link.target, parse_link_options(options, link.link))
-        if ends is None or (link.source, link.target) in ends
-        else link
-        for link in links
-    ]
-
-
-@network.command("reset")
-@_testbed_option
-def network_reset(name: str | None) -> None:
-    """Remove everything imposed between the sites."""
-    from discovery_xp import experiment
-
-    chosen = testbeds.choose(name)
-    experiment.reset_links(chosen)
-    click.echo(f"nothing is imposed on the links of '{chosen.name}'")
-
-
-@network.command("measure")
-@_testbed_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def network_measure(name: str | None, as_json: bool) -> None:
-    """Measure the round trip of every pair of sites; exit code 1 outside the tolerance."""
-    from discovery_xp import experiment
-
-    chosen = testbeds.choose(name)
-    pairs = experiment.measure_links(chosen)
-    if as_json:
-        click.echo(json.dumps([pair.to_json() for pair in pairs], indent=1))
-    elif pairs:
-        _console().print(_pairs_table(pairs))
-    else:
-        click.echo("there is one site: nothing to measure")
-    if any(pair.is_off for pair in pairs):
-        sys.exit(1)
-
-
-def _pairs_table(pairs: Sequence[PairRtt]) -> Table:
-    table = Table(title="Round trips between sites, ms", title_justify="left", show_edge=False)
-    for column in ("sites", "requested", "observed", "error", "least", "most", "lost", "verdict"):
-        table.add_column(column, justify="left" if column in ("sites", "verdict") else "right")
-    for pair in pairs:
-
-        def number(value: float | None, sign: str = "") -> str:
-            return "-" if value is None else f"{value:{sign}.2f}"
-
-        again = f" (measured {pair.rounds} times)" if pair.rounds > 1 else ""
-        table.add_row(
-            f"{pair.source} - {pair.target}",
-            f"{pair.requested_ms:g}",
-            number(pair.observed_ms),
-            number(pair.error_ms, "+"),
-            number(pair.least_ms),
-            number(pair.most_ms),
-            f"{pair.lost} of {pair.samples}",
-            (f"OFF by more than {pair.allowed_ms:g}" if pair.is_off else "within tolerance")
-            + again,
-        )
-    return table
-
-
+cli.add_command(network)
 cli.add_command(report)
 
 if __name__ == "__main__":

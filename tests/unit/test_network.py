@@ -4,7 +4,7 @@ import pytest
 from enoslib import Host
 
 from discovery_xp import network
-from discovery_xp.cli import change_links
+from discovery_xp.cli_network import change_links
 from discovery_xp.errors import Failed, InvalidInput, Refused
 from discovery_xp.hosts import Reading
 from discovery_xp.plan import Plan, PlannedLink, make_plan
