@@ -567,22 +567,25 @@ def require_writable(folder: Path) -> None:
         )
 
 
-def new_run(root: Path, experiment: str, started: str, plan_digest: str) -> Run:
-    """Make a run's folder; `started` is the time in UTC, as `testbed.now` gives it.
+def new_run(root: Path, record: RunRecord) -> Run:
+    """Make a run's folder, with its record in it from the first moment on.
 
-    It is a run once `Run.save` wrote its record, which is to be done at once.  Raises
-    Refused when there is such a run already, or the folder can't be made.
+    Raises Refused when there is such a run already, or the folder can't be made.
     """
-    time = datetime.datetime.strptime(started, _TIME)
-    folder = root / experiment / f"{time:%Y%m%dT%H%M%SZ}-{plan_digest}"
+    time = datetime.datetime.strptime(record.started, _TIME)
+    folder = root / record.experiment / f"{time:%Y%m%dT%H%M%SZ}-{record.plan}"
+    unfinished = folder.with_name(f".{folder.name}")  # no reader takes it for a run
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise Refused(
-            f"{folder} exists: a run of this plan started within the same second",
-            "start it again",
-        ) from None
+        unfinished.mkdir(parents=True, exist_ok=True)
+        Run(unfinished).save(record)
+        unfinished.rename(folder)
     except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if folder.is_dir():
+            raise Refused(
+                f"{folder} exists: a run of this plan started within the same second",
+                "start it again",
+            ) from None
         raise Refused(
             f"{folder} can't be made ({error.strerror})", "name another folder for results"
         ) from None

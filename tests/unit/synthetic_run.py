@@ -45,13 +45,13 @@ def make_run(
     reason: str | None = None,
 ) -> Run:
     """Write a run of the given kind; returns it."""
-    run = new_run(root, experiment, started, plan)
     active = asked - failed
     options: dict[str, Any] = {"backend": backend, "placement": placement, "nics": 0}
     if replicas is not None:
         options["replicas"] = replicas
     options |= more_options or {}
-    run.save(
+    run = new_run(
+        root,
         RunRecord(
             experiment=experiment,
             plan=plan,
@@ -79,7 +79,7 @@ def make_run(
             window=Window(START, START + 100),
             load=Load(cpu_s=5.0, cores=0.05, polls=40, host="machine"),
             harness=Harness(150.0, 120.0, 5.0, 25.0, 100.0),
-        )
+        ),
     )
     run.write_text("scenario.yaml", "name: boot\n")
     if sites > 1:

@@ -35,23 +35,44 @@ def rewrite(folder: Path, **changes: Any) -> None:
 
 
 def test_a_runs_folder_says_when_and_what(tmp_path: Path) -> None:
-    run = new_run(tmp_path, "two-sites", "2026-11-23T16:05:01Z", "1f2e3d4c5b6a")
+    run = make_run(
+        tmp_path, experiment="two-sites", started="2026-11-23T16:05:01Z", plan="1f2e3d4c5b6a"
+    )
     assert run.folder == tmp_path / "two-sites/20261123T160501Z-1f2e3d4c5b6a"
     assert run.folder.is_dir()
     assert run.name == "two-sites/20261123T160501Z-1f2e3d4c5b6a"
 
 
 def test_two_runs_of_a_plan_in_a_second_are_refused(tmp_path: Path) -> None:
-    new_run(tmp_path, "a", "2026-11-23T16:05:01Z", "1f2e")
+    record = make_run(tmp_path, experiment="a", started="2026-11-23T16:05:01Z").load()
     with pytest.raises(Refused, match="within the same second; start it again"):
-        new_run(tmp_path, "a", "2026-11-23T16:05:01Z", "1f2e")
-    new_run(tmp_path, "a", "2026-11-23T16:05:02Z", "1f2e")
+        new_run(tmp_path, record)
+    new_run(tmp_path, dataclasses.replace(record, started="2026-11-23T16:05:02Z"))
+    assert len(list((tmp_path / "a").iterdir())) == 2, "nothing else is left"
+
+
+def test_a_run_is_never_seen_without_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = make_run(tmp_path / "elsewhere").load()
+    seen: list[list[store.Run]] = []
+    save = store.Run.save
+
+    def look_meanwhile(run: store.Run, record: RunRecord) -> RunRecord:
+        seen.append(runs_under(tmp_path / "results"))
+        return save(run, record)
+
+    monkeypatch.setattr(store.Run, "save", look_meanwhile)
+    run = new_run(tmp_path / "results", record)
+    assert seen == [[]]
+    assert runs_under(tmp_path / "results") == [run]
 
 
 def test_a_folder_that_cant_be_made_is_refused(tmp_path: Path) -> None:
+    record = make_run(tmp_path / "elsewhere").load()
     (tmp_path / "results").write_text("a file")
     with pytest.raises(Refused, match=r"can't be made .*; name another folder"):
-        new_run(tmp_path / "results", "a", "2026-11-23T16:05:01Z", "1f2e")
+        new_run(tmp_path / "results", record)
 
 
 def test_whether_results_can_be_stored_is_known_before(tmp_path: Path) -> None:
