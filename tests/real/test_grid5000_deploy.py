@@ -50,6 +50,26 @@ def topology(cli: Cli, grid: Grid) -> str:
     return cli.topology("cloud", CLOUD + grid.provider(spares=1))
 
 
+def hurried(
+    cli: Cli, *arguments: str, code: int = 0, ready_within_s: int = 300
+) -> subprocess.CompletedProcess[str]:
+    """The command line with less patience: the emulated platform's clockwork is quick."""
+    program = (
+        "from discovery_xp import cli; from discovery_xp.providers.grid5000 import nodes, slots; "
+        f"nodes.READY_WITHIN_S, slots.LEAD_S = {ready_within_s}, 5; cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        env=cli.environment,
+        timeout=DEPLOY_S,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
 def record() -> dict[str, Any]:
     found: dict[str, Any] = json.loads((HOME / "testbeds/cloud/grid5000.json").read_text())
     return found
@@ -151,7 +171,7 @@ def test_a_new_deployment_starts_clean(cli: Cli, grid: Grid) -> None:
     grid.emulator.faults.clear()
     topology = cli.topology("cloud", CLOUD + grid.provider())
     before = grid.posts("/jobs")
-    cli.run("up", topology, timeout_s=DEPLOY_S)
+    hurried(cli, "up", topology)
     assert grid.posts("/jobs") == before + 2
     assert not (HOME / "testbeds/cloud/deployment.json").exists()
     assert record()["lost"] == []
@@ -176,8 +196,7 @@ def wait_for(condition: Any, seconds: float = 240) -> None:
 def test_nodes_in_vlans(cli: Cli, grid: Grid, network: str) -> None:
     alone = network == "kavlan"
     provider = grid.provider(alone, network=network)
-    topology = cli.topology("cloud", (ALONE if alone else CLOUD) + provider)
-    cli.run("up", topology, timeout_s=DEPLOY_S)
+    hurried(cli, "up", cli.topology("cloud", (ALONE if alone else CLOUD) + provider))
     fqdns = [node["fqdn"] for node in record()["nodes"].values()]
     assert all("-kavlan-" in fqdn for fqdn in fqdns)
     vlans = {fqdn.split("-kavlan-")[1].split(".")[0] for fqdn in fqdns}
@@ -186,21 +205,10 @@ def test_nodes_in_vlans(cli: Cli, grid: Grid, network: str) -> None:
 
 
 def test_a_node_that_never_answers_is_named_and_all_is_given_back(cli: Cli, grid: Grid) -> None:
-    impatient = (
-        "from discovery_xp import cli; from discovery_xp.providers.grid5000 import nodes; "
-        "nodes.READY_WITHIN_S = 20; cli.main()"
-    )
     grid.emulator.faults.stay_silent(["paravance-2.rennes.grid5000.fr"])
-    done = subprocess.run(
-        [sys.executable, "-c", impatient, "up", cli.topology("cloud", ALONE + grid.provider(True))],
-        capture_output=True,
-        text=True,
-        env=cli.environment,
-        timeout=DEPLOY_S,
-        check=False,
-    )
+    topology = cli.topology("cloud", ALONE + grid.provider(True))
+    done = hurried(cli, "up", topology, code=1, ready_within_s=20)
     grid.emulator.faults.clear()
-    assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert "paravance-2.rennes.grid5000.fr didn't come up, so nodes are missing: 1 of " in last
     assert "write 'spares: 1'" in last
