@@ -36,8 +36,8 @@ from discovery_xp.topology import (
     Topology,
     derive_topology,
     read_topology,
-    topology_schema,
 )
+from discovery_xp.topology_file import topology_schema
 from discovery_xp.units import format_bytes
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from discovery_xp.topology import (
     StaticProvider,
     Tolerance,
     Topology,
-    site_prefix,
 )
+from discovery_xp.topology_checks import site_prefix
 
 PLAN_FORMAT = 3
 

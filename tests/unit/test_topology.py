@@ -20,8 +20,8 @@ from discovery_xp.topology import (
     derive_topology,
     parse_topology,
     read_topology,
-    topology_schema,
 )
+from discovery_xp.topology_file import topology_schema
 
 SHIPPED = sorted((Path(__file__).parents[2] / "topologies").glob("*.yaml"))
 

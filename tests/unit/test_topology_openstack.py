@@ -7,12 +7,11 @@ import yaml
 
 from discovery_xp.errors import InvalidInput
 from discovery_xp.topology import (
-    WORKER_SERVICES,
     OpenStack,
     Rome,
     parse_topology,
-    topology_schema,
 )
+from discovery_xp.topology_file import WORKER_SERVICES, topology_schema
 
 SITES = "sites: [{name: a}]\n"
 
