@@ -32,6 +32,8 @@ from typing import Any
 from discovery_xp import cloud, deploy, experiment, load, network, probes, software, store
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, Progress, Stopwatch
+from discovery_xp.load.ledger import Pace, Row
+from discovery_xp.load.shares import shares
 from discovery_xp.plan import Plan, needed_s
 from discovery_xp.remote import answering_of, run_each
 from discovery_xp.scenario import Scenario, read_scenario
@@ -87,7 +89,7 @@ def choose_probes(text: str) -> tuple[str, ...]:
 
 def check(plan: Plan, wanted: Wanted) -> None:
     """Raise Refused where it is known beforehand that the run can't be done or stored."""
-    load.shares(plan, wanted.scenario)
+    shares(plan, wanted.scenario)
     _require_walltime(plan, wanted)
     store.require_writable(wanted.results / plan.name)
 
@@ -154,7 +156,7 @@ def run(
     wanted: Wanted,
     progress: Progress,
     opened: Callable[[Run], None],
-    on_pace: Callable[[load.Pace], None] = lambda _pace: None,
+    on_pace: Callable[[Pace], None] = lambda _pace: None,
 ) -> Run:
     """The whole life, as the module's docstring numbers it.
 
@@ -186,7 +188,7 @@ def _measure(
     wanted: Wanted,
     stopwatch: Stopwatch,
     opened: Callable[[Run], None],
-    on_pace: Callable[[load.Pace], None],
+    on_pace: Callable[[Pace], None],
 ) -> Run:
     """Steps 2 to 8."""  # fmt: skip
     testbed, plan = deployed.testbed, deployed.state.plan
@@ -239,7 +241,7 @@ def _load_and_collect(
     wanted: Wanted,
     stored: Run,
     progress: Progress,
-    on_pace: Callable[[load.Pace], None],
+    on_pace: Callable[[Pace], None],
 ) -> str | None:
     """Steps 3 to 6; returns why the load is partial, None when it is whole."""  # fmt: skip
     probes.install(hosts, known, wanted.probes, progress)
@@ -257,7 +259,7 @@ def _load_and_collect(
         busy.end()
         probes.stop(hosts, known, wanted.probes, progress)
 
-    def keep(vms: list[load.Row], actions: list[load.Row]) -> None:
+    def keep(vms: list[Row], actions: list[Row]) -> None:
         if vms:
             stored.append("vms", vms)
         if actions:

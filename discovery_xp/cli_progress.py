@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from discovery_xp.load import Pace
+    from discovery_xp.load.ledger import Pace
 
 # Where lines can't be written over: a word each so many seconds.
 SAY_EVERY_S = 15.0

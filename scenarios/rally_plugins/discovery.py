@@ -6,7 +6,7 @@ So the runner is ours, too: one process, one event loop, one token for each user
 connections that are kept, and one list of VMs for each look, at the regions in turn.
 
 All that happens is written at once to a file of JSON lines: a load that is killed keeps
-what it had.  `discovery_xp/load.py` reads them; docs/load.md says what each step is.
+what it had.  `discovery_xp/load` reads them; docs/load.md says what each step is.
 """
 
 # No `from __future__ import annotations`: Rally loads plugins outside of sys.modules, where
@@ -933,7 +933,7 @@ class Load(scenario.OpenStackScenario):
     def run(self, load: dict) -> None:  # type: ignore[type-arg]
         """Do all of the load.
 
-        :param load: what discovery_xp/load.py writes
+        :param load: what discovery_xp/load writes
         """
         asyncio.run(self.start(load))
 

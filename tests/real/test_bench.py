@@ -19,7 +19,10 @@ import pytest
 
 from discovery_xp import deploy, experiment, load
 from discovery_xp.errors import Failed
-from discovery_xp.load import LoadRun, Pace, Row
+from discovery_xp.load import LoadRun
+from discovery_xp.load.ledger import Pace, Row
+from discovery_xp.load.rally_hosts import RAW, UNIT
+from discovery_xp.load.rally_task import FOLDER
 from discovery_xp.scenario import parse_scenario
 from discovery_xp.store import PROBES, Run, runs_under
 from discovery_xp.testbed import Testbed
@@ -113,8 +116,8 @@ class Bench:
         return "".join(
             self.on(
                 host,
-                f"ls -A {load.FOLDER} 2>/dev/null; pgrep -af '/opt/rall[y]'; "
-                f"systemctl is-active {load.UNIT} | grep -v inactive; true",
+                f"ls -A {FOLDER} 2>/dev/null; pgrep -af '/opt/rall[y]'; "
+                f"systemctl is-active {UNIT} | grep -v inactive; true",
             )
             for host in (MASTER, *CONTROLLERS)
         )
@@ -221,7 +224,7 @@ def test_whose_cpu_time_it_was_adds_up(first: Run) -> None:
 
 def test_rallys_own_reports_are_kept_and_nothing_holds_a_password(bench: Bench, first: Run) -> None:
     folder = first.folder / "rally" / MASTER
-    assert {path.name for path in folder.iterdir()} == set(load.RAW)
+    assert {path.name for path in folder.iterdir()} == set(RAW)
     results = json.loads((folder / "results.json").read_text())
     [workload] = results["tasks"][0]["subtasks"][0]["workloads"]
     assert workload["scenario"].keys() == {"Discovery.load"}

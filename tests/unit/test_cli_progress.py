@@ -8,7 +8,7 @@ from rich.console import Console
 
 from discovery_xp import cli_progress
 from discovery_xp.cli_progress import Follower, duration_in_words, pace_in_words
-from discovery_xp.load import Pace
+from discovery_xp.load.ledger import Pace
 
 
 class Clock:

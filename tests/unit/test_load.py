@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from discovery_xp import load
 from discovery_xp.errors import Refused
-from discovery_xp.load import ACTION_COLUMNS, VM_COLUMNS, Ledger, Share
+from discovery_xp.load import rally_hosts
+from discovery_xp.load.ledger import ACTION_COLUMNS, VM_COLUMNS, Ledger, rate_per_s
+from discovery_xp.load.rally_task import task
+from discovery_xp.load.shares import Share, shares, split
 from discovery_xp.plan import Plan, make_plan
 from discovery_xp.scenario import Scenario
 from discovery_xp.topology import parse_topology
@@ -33,14 +36,14 @@ def boot(vms: int, **more: Any) -> Scenario:
 
 @given(st.integers(0, 10_000), st.integers(1, 300))
 def test_a_split_is_fair_and_loses_nothing(count: int, parts: int) -> None:
-    found = load.split(count, parts)
+    found = split(count, parts)
     assert sum(found) == count
     assert len(found) == parts
     assert max(found) - min(found) <= 1
 
 
 def test_the_master_asks_at_every_controller() -> None:
-    [share] = load.shares(plan_of(8), boot(500))
+    [share] = shares(plan_of(8), boot(500))
     assert share.host == MASTER
     assert [region.name for region in share.regions] == [f"site{n}" for n in range(1, 9)]
     assert share.counts == (63, 63, 63, 63, 62, 62, 62, 62)
@@ -50,7 +53,7 @@ def test_the_master_asks_at_every_controller() -> None:
 
 
 def test_each_site_asks_for_its_own_share() -> None:
-    found = load.shares(plan_of(3), boot(8, starts_on="sites", concurrency=5, warm_up=4))
+    found = shares(plan_of(3), boot(8, starts_on="sites", concurrency=5, warm_up=4))
     assert [(s.host, s.counts, s.warm_ups, s.concurrency, s.iterations_before) for s in found] == [
         ("site1-controller-1", (3,), (2,), 2, 0),
         ("site2-controller-1", (3,), (1,), 2, 3),
@@ -60,7 +63,7 @@ def test_each_site_asks_for_its_own_share() -> None:
 
 
 def test_sites_without_a_share_start_nothing_but_are_cleared() -> None:
-    found = load.shares(plan_of(3), boot(1, starts_on="sites"))
+    found = shares(plan_of(3), boot(1, starts_on="sites"))
     assert [share.host for share in found] == ["site1-controller-1"]
     assert found[0].clears == ("site1", "site2", "site3")
 
@@ -73,12 +76,12 @@ def zoned(plan: Plan) -> Plan:
 
 def test_every_compute_is_warmed_by_way_of_its_own_site() -> None:
     plan = plan_of(2, controllers=2)
-    [share] = load.shares(plan, boot(8))
+    [share] = shares(plan, boot(8))
     assert [region.name for region in share.regions] == [
         "site1", "site1-controller-2", "site2", "site2-controller-2",
     ]  # fmt: skip
     assert share.computes == (("site1-compute-1",), (), ("site2-compute-1",), ())
-    at_sites = load.shares(plan, boot(8, starts_on="sites"))
+    at_sites = shares(plan, boot(8, starts_on="sites"))
     assert [each.computes for each in at_sites] == [
         (("site1-compute-1",),), ((),), (("site2-compute-1",),), ((),),
     ]  # fmt: skip
@@ -86,23 +89,23 @@ def test_every_compute_is_warmed_by_way_of_its_own_site() -> None:
 
 def test_computes_of_sites_that_arent_asked_are_shared_out_unless_sites_are_zones() -> None:
     scenario = boot(8, regions=("site3", "site1"))
-    [share] = load.shares(plan_of(4), scenario)
+    [share] = shares(plan_of(4), scenario)
     assert share.computes == (
         ("site3-compute-1", "site2-compute-1"),
         ("site1-compute-1", "site4-compute-1"),
     )
-    [share] = load.shares(zoned(plan_of(4)), scenario)
+    [share] = shares(zoned(plan_of(4)), scenario)
     assert share.computes == (("site3-compute-1",), ("site1-compute-1",))
 
 
 def test_a_number_of_vms_to_warm_up_with_names_no_compute() -> None:
-    [share] = load.shares(plan_of(2), boot(8, warm_up=5))
+    [share] = shares(plan_of(2), boot(8, warm_up=5))
     assert (share.warm_ups, share.computes) == ((3, 2), ((), ()))
 
 
 def test_a_list_of_regions_is_kept_in_its_order() -> None:
     scenario = boot(3, regions=("site2", "site1-controller-2"))
-    [share] = load.shares(plan_of(2, controllers=2), scenario)
+    [share] = shares(plan_of(2, controllers=2), scenario)
     assert [region.name for region in share.regions] == ["site2", "site1-controller-2"]
     assert share.counts == (2, 1)
     assert set(share.clears) == {"site1", "site1-controller-2", "site2", "site2-controller-2"}
@@ -110,18 +113,18 @@ def test_a_list_of_regions_is_kept_in_its_order() -> None:
 
 def test_a_region_that_is_not_there_is_refused() -> None:
     with pytest.raises(Refused) as caught:
-        load.shares(plan_of(2), boot(3, regions=("site9",)))
+        shares(plan_of(2), boot(3, regions=("site9",)))
     assert str(caught.value) == (
         "scenario 'try': the cloud has no region 'site9'; its regions are site1, site2"
     )
 
 
 def share() -> Share:
-    return load.shares(plan_of(2), boot(6))[0]
+    return shares(plan_of(2), boot(6))[0]
 
 
 def test_rallys_task_is_plain_json_and_says_all() -> None:
-    written = json.loads(json.dumps(load.task(boot(6, vm_timeout_s=5), share(), "")))
+    written = json.loads(json.dumps(task(boot(6, vm_timeout_s=5), share(), "")))
     wanted = written["subtasks"][0]["scenario"]["Discovery.load"]["load"]
     assert wanted["regions"] == [
         {
@@ -149,7 +152,7 @@ def test_only_the_environment_holds_passwords() -> None:
         "regions": [{"name": "site1", "urls": {"identity": "http://10.0.0.1:5000"}}],
         "cloud": {"nics": 0},
     }
-    files = load._files(variables, boot(6), share())
+    files = rally_hosts.files(variables, boot(6), share())
     holding = {name for name, (text, _mode) in files.items() if "secret" in text}
     assert holding == {"env.json"}
     assert files["env.json"][1] == 0o600
@@ -367,7 +370,7 @@ def test_so_does_a_run_whose_time_was_up() -> None:
 def test_the_rate_is_that_of_late(
     ended_at: list[float], first: float, now: float, rate: float
 ) -> None:
-    assert load.rate_per_s(ended_at, first, now) == pytest.approx(rate)
+    assert rate_per_s(ended_at, first, now) == pytest.approx(rate)
 
 
 def test_the_pace_says_what_is_left() -> None:

@@ -1,0 +1,255 @@
+"""The hosts that make the load: what is laid down there, what they say, over ssh."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import queue
+import shlex
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from discovery_xp import software
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.load.rally_task import FOLDER, environment_spec, task
+from discovery_xp.load.shares import Share
+from discovery_xp.scenario import Scenario
+from discovery_xp.testbed import Testbed
+
+UNIT = "discovery-xp-load"
+NETWORK = "discovery"
+# What is kept of a host's folder.
+RAW = ("results.json", "report.html", "rally.log", "records.jsonl", "task.json")
+READ_EVERY_S = 1.0
+
+# What a load host said, and over which connection; nothing where that ended.
+Said = queue.Queue[tuple[str, "subprocess.Popen[bytes]", bytes]]
+
+_RUN = """#!/bin/sh
+# Rally's whole part.  What it says of the environment holds passwords: it goes nowhere.
+cd {folder} && export HOME={folder} || exit 1
+rally="{place}/bin/rally --config-file {folder}/rally.conf --plugin-paths {folder}/plugins"
+$rally db ensure >/dev/null || exit 1
+$rally env create --name load --spec env.json >/dev/null || exit 1
+rm env.json
+$rally task start task.json
+code=$?
+$rally task report --html-static --out report.html
+$rally task report --json --out results.json
+[ $code = 2 ] || exit $code  # 2: some iterations failed
+"""
+
+# The unit's own end is a line, too, even where it was killed.
+_ENDED = """#!/bin/sh
+printf '{"line": "unit", "words": "%s"}\\n' "ended ($SERVICE_RESULT, $EXIT_CODE $EXIT_STATUS)" \\
+    >>{folder}/records.jsonl
+"""
+
+# Hands on what is added to the records from an offset on, and writes the words to go on.
+_FOLLOW = """
+import os, select, subprocess, sys, time
+folder, unit, offset, every_s = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+heard = time.monotonic()
+def hand_on():
+    global offset, heard
+    try:
+        with open(folder + "/records.jsonl", "rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return b""
+    data = data[: data.rfind(b"\\n") + 1]
+    if data:
+        offset, heard = offset + len(data), time.monotonic()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    return data
+while b'{"line": "unit"' not in hand_on():
+    if time.monotonic() - heard > 5:
+        heard = time.monotonic()
+        said = subprocess.run(["systemctl", "is-active", unit], capture_output=True, text=True)
+        if said.stdout.strip() not in ("active", "activating", "deactivating"):
+            if b'{"line": "unit"' not in hand_on():
+                print('{"line": "unit", "words": "is gone"}', flush=True)
+            break
+    if select.select([sys.stdin], [], [], every_s)[0]:
+        words = sys.stdin.readline().split()
+        if not words:
+            break
+        with open(folder + "/word.new", "w") as file:
+            file.write(str(time.time() + float(words[1])))
+        os.rename(folder + "/word.new", folder + "/" + words[0])
+"""
+
+
+class LoadHost:
+    """A host that makes load, over ssh; what it says goes to a queue."""
+
+    def __init__(self, testbed: Testbed, name: str, said: Said) -> None:
+        self.name = name
+        self.said = said
+        self.ssh = [
+            "ssh", "-F", str(testbed.ssh_config), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
+            "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4", name,
+        ]  # fmt: skip
+        self.offset = 0
+        self.heard = time.monotonic()
+        self.lost_at: float | None = None
+        self.follower: subprocess.Popen[bytes] | None = None
+        self.word = b""
+
+    def call(
+        self, command: str, data: bytes = b"", timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a line of sh there; raises Failed when it can't be reached."""
+        try:
+            done = subprocess.run(
+                [*self.ssh, command], input=data, capture_output=True, check=False,
+                timeout=timeout_s,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise Failed(
+                f"{self.name} takes more than {timeout_s:g} s", "see 'discovery-xp status'"
+            ) from None
+        if done.returncode == 255:
+            raise Failed(f"{self.name} can't be reached over ssh", "see 'discovery-xp status'")
+        return done
+
+    def lay_down(self, files: Mapping[str, tuple[str, int]]) -> None:
+        """Replace the load's folder; ends a load that is still there."""
+        rally = f"{software.RALLY.place}/bin/rally"
+        done = self.call(
+            f"test -x {rally} || exit 44; {_stop()}; rm -rf {FOLDER} && "
+            f"mkdir -p {FOLDER} && chmod 700 {FOLDER} && tar -x -C {FOLDER}",
+            _archive(files),
+        )
+        if done.returncode == 44:
+            raise Refused(
+                f"{self.name} has no {rally}", "'discovery-xp deploy' installs it where it lacks"
+            )
+        self.require(done, "the load can't be laid down")
+
+    def start(self, longest_s: float) -> None:
+        """Start Rally; it goes on whether or not anybody listens."""
+        command = [
+            "systemd-run", f"--unit={UNIT}", "--quiet", "--collect",
+            f"--property=RuntimeMaxSec={longest_s:.0f}", "--property=TimeoutStopSec=10",
+            f"--property=StandardOutput=append:{FOLDER}/rally.log",
+            f"--property=StandardError=append:{FOLDER}/rally.log",
+            f"--property=ExecStopPost=/bin/sh {FOLDER}/ended.sh",
+            "--property=LimitNOFILE=65536", "/bin/sh", f"{FOLDER}/run.sh",
+        ]  # fmt: skip
+        self.require(self.call(shlex.join(command)), "Rally can't be started")
+        self.heard = time.monotonic()
+        self.follow()
+
+    def require(self, done: subprocess.CompletedProcess[bytes], otherwise: str) -> None:
+        """Raise Failed unless it went well."""
+        if done.returncode:
+            words = done.stderr.decode(errors="replace").strip().splitlines()
+            raise Failed(
+                f"{self.name}: {otherwise}: {words[-1] if words else f'code {done.returncode}'}",
+                f"see 'discovery-xp ssh {self.name}'",
+            )
+
+    def follow(self) -> None:
+        """Begin to listen, from where it was left."""
+        command = shlex.join(
+            ["python3", "-c", _FOLLOW, FOLDER, UNIT, str(self.offset), str(READ_EVERY_S)]
+        )
+        self.follower = subprocess.Popen(
+            [*self.ssh, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        threading.Thread(target=self._listen, args=(self.follower,), daemon=True).start()
+        self._pass_on()  # it may have been lost with the connection
+
+    def _listen(self, follower: subprocess.Popen[bytes]) -> None:
+        assert follower.stdout is not None
+        for line in follower.stdout:
+            self.said.put((self.name, follower, line))
+        self.said.put((self.name, follower, b""))
+
+    def say(self, word: str, delay_s: float) -> None:
+        """Let Rally, which waits for this word, go on so many seconds later."""
+        self.heard = time.monotonic()
+        self.word = f"{word} {delay_s}\n".encode()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self.word and self.follower is not None and self.follower.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.follower.stdin.write(self.word)
+                self.follower.stdin.flush()
+
+    def hang_up(self) -> None:
+        """Listen no longer."""
+        if self.follower is not None:
+            self.follower.kill()
+            self.follower.wait()
+            for pipe in (self.follower.stdin, self.follower.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+            self.follower = None
+
+    def stop(self) -> None:
+        """End Rally, whether it runs or not; a host that can't be reached is left alone."""
+        with contextlib.suppress(Failed):
+            self.call(_stop())
+
+    def fetch(self, folder: Path) -> None:
+        """What Rally left, to `folder`; the host keeps nothing of it."""
+        with contextlib.suppress(Failed):
+            done = self.call(
+                f"cd {FOLDER} && tar -cz --ignore-failed-read {' '.join(RAW)} 2>/dev/null", b"", 300
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            with (
+                contextlib.suppress(tarfile.TarError, EOFError),
+                tarfile.open(fileobj=io.BytesIO(done.stdout), mode="r:gz") as tar,
+            ):
+                for entry in tar.getmembers():
+                    data = tar.extractfile(entry)
+                    if entry.name in RAW and data is not None:
+                        (folder / entry.name).write_bytes(data.read())
+            self.call(f"rm -rf {FOLDER}")
+
+
+def _stop() -> str:
+    return f"systemctl stop {UNIT} 2>/dev/null; systemctl reset-failed {UNIT} 2>/dev/null"
+
+
+def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
+    """A tar of texts with their modes."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, (text, mode) in files.items():
+            entry = tarfile.TarInfo(name)
+            data = text.encode()
+            entry.size, entry.mode, entry.mtime = len(data), mode, int(time.time())
+            tar.addfile(entry, io.BytesIO(data))
+    return made.getvalue()
+
+
+def files(variables: Mapping[str, Any], scenario: Scenario, share: Share) -> dict[str, Any]:
+    """What is laid down in the load's folder: texts with their modes, by name."""
+    network = NETWORK if variables["cloud"]["nics"] else ""
+    plugin = software.checkout() / "scenarios/rally_plugins/discovery.py"
+    database = f"[database]\nconnection = sqlite:///{FOLDER}/rally.sqlite\n"
+    place = software.RALLY.place
+    return {
+        "plugins/discovery.py": (plugin.read_text(), 0o644),
+        "task.json": (json.dumps(task(scenario, share, network), indent=1), 0o644),
+        "env.json": (json.dumps(environment_spec(variables)), 0o600),
+        "rally.conf": (database, 0o644),
+        "run.sh": (_RUN.format(folder=FOLDER, place=place), 0o755),
+        "ended.sh": (_ENDED.replace("{folder}", FOLDER), 0o755),
+        "records.jsonl": ("", 0o600),
+    }

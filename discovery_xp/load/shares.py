@@ -1,0 +1,88 @@
+"""Who asks for what: a scenario's load, shared out among load hosts and regions.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from discovery_xp import cloud
+from discovery_xp.errors import Refused
+from discovery_xp.plan import Plan
+from discovery_xp.remote import some
+from discovery_xp.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one load host asks for: so many iterations and VMs of warm-up of each region.
+
+    `computes` are those that boot a VM each in the warm-up, by the region that is asked.
+    `clears` are the regions whose VMs of earlier loads it deletes.  `iterations_before` are
+    those of the load hosts before it: numbers go through all hosts.
+    """
+
+    host: str
+    regions: tuple[cloud.Region, ...]
+    counts: tuple[int, ...]
+    warm_ups: tuple[int, ...]
+    computes: tuple[tuple[str, ...], ...]
+    concurrency: int | None
+    clears: tuple[str, ...]
+    iterations_before: int = 0
+
+
+def split(count: int, parts: int) -> list[int]:
+    """`count` in `parts` that differ by one at most, the larger ones first."""
+    return [count // parts + (index < count % parts) for index in range(parts)]
+
+
+def shares(plan: Plan, scenario: Scenario) -> list[Share]:
+    """What each load host asks of which region.  Raises Refused for an unknown region."""
+    known = {region.name: region for region in cloud.regions(plan)}
+    unknown = [name for name in scenario.regions or () if name not in known]
+    if unknown:
+        raise Refused(
+            f"scenario '{scenario.name}': the cloud has no region '{unknown[0]}'",
+            f"its regions are {some(list(known))}",
+        )
+    regions = [known[name] for name in scenario.regions or known]
+    counts = split(scenario.count, len(regions))
+    warm_ups = split(len(regions) if scenario.warm_up is None else scenario.warm_up, len(regions))
+    computes = [()] * len(regions) if scenario.warm_up is not None else warmed(plan, regions)
+    if scenario.starts_on == "master":
+        return [
+            Share(cloud.master(plan).name, tuple(regions), tuple(counts), tuple(warm_ups),
+                  tuple(computes), scenario.concurrency, tuple(known))
+        ]  # fmt: skip
+    asked = [index for index, count in enumerate(counts) if count]
+    at_once = [None] * len(asked) if scenario.concurrency is None else [
+        max(1, places) for places in split(scenario.concurrency, len(asked))
+    ]  # fmt: skip
+    homeless = [name for name in known if name not in [regions[index].name for index in asked]]
+    return [
+        Share(regions[index].controller, (regions[index],), (counts[index],), (warm_ups[index],),
+              (computes[index],), places,
+              (regions[index].name, *(homeless if index == asked[0] else ())),
+              sum(counts[:index]))
+        for index, places in zip(asked, at_once, strict=True)
+    ]  # fmt: skip
+
+
+def warmed(plan: Plan, regions: Sequence[cloud.Region]) -> list[tuple[str, ...]]:
+    """The computes that each of `regions` is asked to boot a VM on, before the load.
+
+    A site's are asked for at the site's own API, so that any zones are kept to; those of
+    sites without one, at the others' in turn, and not at all where sites are zones.
+    """
+    found: list[list[str]] = [[] for _ in regions]
+    homeless: list[str] = []
+    for site, names in cloud.computes(plan).items():
+        at_site = [index for index, region in enumerate(regions) if region.site == site]
+        if at_site:
+            found[at_site[0]] += names
+        else:
+            homeless += names
+    if plan.cloud is not None and plan.cloud.placement == "shared":
+        for index, name in enumerate(homeless):
+            found[index % len(regions)].append(name)
+    return [tuple(names) for names in found]
