@@ -107,6 +107,17 @@ def computes(plan: Plan) -> dict[str, list[str]]:
     return found
 
 
+def drawn_from(plan: Plan) -> int:
+    """Of how many computes, those that look best, a scheduler draws a VM's host.
+
+    The half of all that a request may get.  A controller's scheduler learns what the others
+    have placed when the computes tell: until then all see the same best one.
+    """
+    pools = [len(hosts) for hosts in computes(plan).values()]
+    zones = plan.cloud is not None and plan.cloud.placement == "availability-zones"
+    return max(1, (max(pools, default=0) if zones else sum(pools)) // 2)
+
+
 def asked_for(plan: Plan) -> dict[str, Region]:
     """For each site with computes, the region whose API boots its VMs.
 

@@ -142,7 +142,7 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
             nova_queues[service.queue] = f"{service.unit} on {service.host}"
     return {
         "testbed": plan.name,
-        "cloud": _described(options, store),
+        "cloud": _described(plan, options, store),
         "passwords": secrets,
         "rabbitmq_password_hash": passwords.rabbitmq_hash(secrets["rabbitmq"], plan.name),
         "environment": software.OPENSTACK.place,
@@ -197,11 +197,16 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
     }
 
 
-def _described(options: OpenStack, store: databases.Store | None) -> dict[str, Any]:
-    """The topology's choices, as results keep them; with Redis also what came of 'auto',
-    which database is held by what, and on how many nodes.
+def _described(plan: Plan, options: OpenStack, store: databases.Store | None) -> dict[str, Any]:
+    """The topology's choices, as results keep them, and what came of them: of how many
+    computes one is drawn; with Redis of 'auto', which database is held by what, and on how
+    many nodes.
     """
-    told = {**dataclasses.asdict(options), "config": options.config}
+    told = {
+        **dataclasses.asdict(options),
+        "config": options.config,
+        "drawn_from": cloud.drawn_from(plan),
+    }
     if store is None:
         del told["rome"]
         return told

@@ -1,4 +1,4 @@
-"""What is known of a load so far: the load hosts' lines, merged into rows.  Pure, but for the clock."""
+"""What is known of a load so far: its hosts' lines, merged into rows.  Pure, but for the clock."""
 
 from __future__ import annotations
 

@@ -97,6 +97,24 @@ def test_a_site_is_served_by_its_own_region_or_the_first_one() -> None:
     assert served == {"edge": "a", "a": "a", "b": "b"}
 
 
+@pytest.mark.parametrize(
+    ("text", "computes"),
+    [
+        ("sites: [{name: a, computes: 1}]", 1),
+        ("sites: [{name: a, computes: 6}, {name: b, computes: 5}]", 5),
+        (
+            "sites: [{name: a, computes: 6}, {name: b, computes: 4}]\n"
+            "openstack: {placement: availability-zones}",
+            3,
+        ),
+    ],
+)
+def test_a_host_is_drawn_from_half_of_those_that_a_request_may_get(
+    text: str, computes: int
+) -> None:
+    assert cloud.drawn_from(plan_of(text)) == computes
+
+
 def test_a_site_without_computes_boots_nothing() -> None:
     plan = plan_of("sites: [{name: hub, computes: 0}, {name: a, computes: 2}]")
     assert cloud.computes(plan) == {"a": ["a-compute-1", "a-compute-2"]}
