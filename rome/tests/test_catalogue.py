@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from rome.shared import Shared
 from sqlalchemy import (
     CheckConstraint,
     Column,
@@ -287,7 +288,7 @@ def test_connection_with_an_older_schema(engine: Engine) -> None:
         run(connection, "INSERT INTO t VALUES (1, 1)")
     with engine.connect() as connection:
         dbapi: Any = connection.connection.dbapi_connection
-        stale = driver.connect(lambda: dbapi.store, driver.Shared())
+        stale = driver.connect(lambda: dbapi.store, Shared())
         assert stale.execute("SELECT * FROM t").fetchall() == [(1, 1)]
         stale.rollback()
         run(connection, "ALTER TABLE t ADD COLUMN b INTEGER DEFAULT 7")

@@ -28,6 +28,7 @@ from rome import driver
 from rome.analysis import Analysis, Scope, relied_columns
 from rome.decimals import RomeNumeric
 from rome.plan import Layout, Plan
+from rome.shared import shared
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_store import RedisStore
 from rome.stores.redis_wire import Server
@@ -310,7 +311,7 @@ class RomeDialect(SQLiteDialect):
         page = max(4, int(options.number("page", 20000)))
         return {
             "store": functools.partial(RedisStore, server, database, tag, replicas, page),
-            "shared": driver.shared((addresses, database, tag)),
+            "shared": shared((addresses, database, tag)),
         }
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
@@ -368,7 +369,7 @@ class RomeMemoryDialect(RomeDialect):
     def _store(self, url: URL, database: str, options: Options) -> dict[str, Any]:
         return {
             "store": functools.partial(MemoryStore, database),
-            "shared": driver.shared(("memory", database)),
+            "shared": shared(("memory", database)),
         }
 
 

@@ -6,18 +6,13 @@ Connections may be handed from thread to thread, but serve one at a time.
 from __future__ import annotations
 
 import datetime
-import os
 import re
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import apsw
 
-from rome.answers import Answers
-from rome.catalogue import Catalogue
 from rome.errors import (
     ConflictError,
     DatabaseError,
@@ -31,10 +26,8 @@ from rome.errors import (
     ProgrammingError,
     Warning,  # noqa: A004 - the name is PEP 249's
 )
-from rome.foresight import Foresight
-from rome.ids import Ids
 from rome.plan import Layout, Plan, TextPlan
-from rome.row_locks import RowLocks
+from rome.shared import Options, Shared
 from rome.state import Result
 from rome.stores.base import Store
 from rome.transaction import Transaction
@@ -100,21 +93,6 @@ STRING, BINARY, NUMBER, DATETIME, ROWID = str, bytes, float, str, int
 observers: list[Callable[[str, int, int, int, int, float], None]] = []
 
 
-class Shared:
-    """What all connections of this process to one database share."""
-
-    def __init__(self) -> None:
-        self.ids = Ids()
-        self.catalogue = Catalogue(self.ids)
-        self.answers = Answers()
-        self.foresight = Foresight()
-        self.row_locks = RowLocks()
-        self.texts: dict[str, Plan] = {}  # of statements that are only known as text
-
-
-_shared: weakref.WeakValueDictionary[Any, Shared] = weakref.WeakValueDictionary()
-_shared_lock = threading.Lock()
-
 _COMMENTS = re.compile(r"\A(?:\s|--[^\n]*\n|/\*.*?\*/)*", re.S)
 _SAVEPOINT = re.compile(
     r"(SAVEPOINT|RELEASE(?:\s+SAVEPOINT)?|ROLLBACK(?:\s+TRANSACTION)?\s+TO(?:\s+SAVEPOINT)?)"
@@ -123,15 +101,6 @@ _SAVEPOINT = re.compile(
 )
 _SCHEMA_TABLES = re.compile(r"\bsqlite_(?:temp_)?(?:master|schema)\b", re.I)
 _KINDS = {"SELECT": "SELECT", "WITH": "SELECT", "VALUES": "SELECT", "REPLACE": "INSERT"}
-
-
-def shared(name: Any) -> Shared:
-    """Of a database, by anything that names it; it lives as long as somebody holds it."""
-    with _shared_lock:
-        found = _shared.get(name)
-        if found is None:
-            found = _shared[name] = Shared()
-        return found
 
 
 def connect(
@@ -148,7 +117,7 @@ def connect(
     connections to one database.  `answers`: use those that the process has again while they
     are right; `foresight`: read what will follow together with a statement.
     """
-    return Connection(store(), shared, foreign_keys, serializable, answers, foresight)
+    return Connection(store(), shared, Options(foreign_keys, serializable, answers, foresight))
 
 
 class Connection:
@@ -169,26 +138,14 @@ class Connection:
         self,
         store: Store,
         shared: Shared,
-        foreign_keys: bool,
-        serializable: bool,
-        answers: bool,
-        foresight: bool,
+        options: Options,
     ) -> None:
         self.store = store
         self.autocommit = False
         self.closed = False
         self.shared = shared
         self.catalogue = shared.catalogue
-        self.transaction = Transaction(
-            store,
-            shared.catalogue,
-            shared.ids,
-            shared.answers if answers else None,
-            shared.foresight if foresight else None,
-            shared.row_locks,
-            foreign_keys,
-            serializable,
-        )
+        self.transaction = Transaction(store, shared, options)
 
     def cursor(self) -> Cursor:
         """A new cursor."""
@@ -443,20 +400,6 @@ class Cursor:
 
     def __iter__(self) -> Iterator[Any]:
         return self._rows
-
-
-def _forked() -> None:
-    """In a child: the parent goes on to use the row numbers that it has reserved."""
-    global _shared_lock
-    _shared_lock = threading.Lock()
-    for found in list(_shared.values()):
-        found.ids.restart()
-        found.catalogue.restart()
-        found.answers.restart()
-        found.row_locks.restart()
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 def first_word(sql: str) -> str:

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rome.answers import Answers
-from rome.catalogue import Catalogue, Schema
+from rome.catalogue import Schema
 from rome.changes import Change, Key, Row
 from rome.errors import ConflictError, InternalError
 from rome.foreign_keys import ForeignKeys
-from rome.foresight import Foresight
-from rome.ids import Ids
 from rome.plan import BoundPlan, Layout, Plan
 from rome.reads import Reads, Wanted
-from rome.row_locks import RowLocks
 from rome.schema import Table
+from rome.shared import Options, Shared
 from rome.stores.base import Request, Step, Store
 from rome.workspace import Workspace
 
@@ -52,27 +49,21 @@ class Call:
 class State:
     """Of one transaction after another of a connection."""
 
-    def __init__(
-        self,
-        store: Store,
-        catalogue: Catalogue,
-        ids: Ids,
-        answers: Answers | None = None,
-        foresight: Foresight | None = None,
-        row_locks: RowLocks | None = None,
-        foreign_keys: bool = True,
-        serializable: bool = False,
-    ) -> None:
+    def __init__(self, store: Store, shared: Shared, options: Options) -> None:
         self.store = store
-        self.catalogue = catalogue
-        self.ids = ids
-        self.check_foreign_keys = foreign_keys
-        self.serializable = serializable
-        self.row_locks = row_locks or RowLocks()
+        self.catalogue = shared.catalogue
+        self.ids = shared.ids
+        self.check_foreign_keys = options.foreign_keys
+        self.serializable = options.serializable
+        self.row_locks = shared.row_locks
         self.holds_rows = False
         self.work = Workspace()
         self.foreign = ForeignKeys(self)
-        self.reads = Reads(self, answers, foresight)
+        self.reads = Reads(
+            self,
+            shared.answers if options.answers else None,
+            shared.foresight if options.foresight else None,
+        )
         self.forget()
 
     def forget(self) -> None:

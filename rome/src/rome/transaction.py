@@ -20,8 +20,6 @@ from typing import Any
 import apsw
 
 from rome import sqlite_errors
-from rome.answers import Answers
-from rome.catalogue import Catalogue
 from rome.changes import blank_write, whole_row, write_of
 from rome.errors import (
     ConflictError,
@@ -29,11 +27,9 @@ from rome.errors import (
     NotSupportedError,
     OperationalError,
 )
-from rome.foresight import Foresight
-from rome.ids import Ids
 from rome.plan import Layout, Plan, TextPlan
-from rome.row_locks import RowLocks
 from rome.selects import Selects
+from rome.shared import Options, Shared
 from rome.state import Call, Result, State
 from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Store
 from rome.writes import Writes
@@ -45,20 +41,8 @@ REPLAYS = 30
 class Transaction(State):
     """The open transaction of a connection; it begins with its first statement."""
 
-    def __init__(
-        self,
-        store: Store,
-        catalogue: Catalogue,
-        ids: Ids,
-        answers: Answers | None = None,
-        foresight: Foresight | None = None,
-        row_locks: RowLocks | None = None,
-        foreign_keys: bool = True,
-        serializable: bool = False,
-    ) -> None:
-        super().__init__(
-            store, catalogue, ids, answers, foresight, row_locks, foreign_keys, serializable
-        )
+    def __init__(self, store: Store, shared: Shared, options: Options) -> None:
+        super().__init__(store, shared, options)
         self.replays = 0
         self._selects = Selects(self)
         self._writes = Writes(self)
