@@ -110,12 +110,13 @@ def computes(plan: Plan) -> dict[str, list[str]]:
 def drawn_from(plan: Plan) -> int:
     """Of how many computes, those that look best, a scheduler draws a VM's host.
 
-    The half of all that a request may get.  A controller's scheduler learns what the others
-    have placed when the computes tell: until then all see the same best one.
+    Of all that a request may get.  Computes are alike, and what a scheduler knows of them is
+    old when many VMs are asked for at once: those whose reports take longest would look best,
+    and get most.
     """
     pools = [len(hosts) for hosts in computes(plan).values()]
     zones = plan.cloud is not None and plan.cloud.placement == "availability-zones"
-    return max(1, (max(pools, default=0) if zones else sum(pools)) // 2)
+    return max(1, max(pools, default=0) if zones else sum(pools))
 
 
 def asked_for(plan: Plan) -> dict[str, Region]:

@@ -101,17 +101,15 @@ def test_a_site_is_served_by_its_own_region_or_the_first_one() -> None:
     ("text", "computes"),
     [
         ("sites: [{name: a, computes: 1}]", 1),
-        ("sites: [{name: a, computes: 6}, {name: b, computes: 5}]", 5),
+        ("sites: [{name: a, computes: 6}, {name: b, computes: 5}]", 11),
         (
             "sites: [{name: a, computes: 6}, {name: b, computes: 4}]\n"
             "openstack: {placement: availability-zones}",
-            3,
+            6,
         ),
     ],
 )
-def test_a_host_is_drawn_from_half_of_those_that_a_request_may_get(
-    text: str, computes: int
-) -> None:
+def test_a_host_is_drawn_from_all_that_a_request_may_get(text: str, computes: int) -> None:
     assert cloud.drawn_from(plan_of(text)) == computes
 
 
