@@ -271,7 +271,9 @@ def _summary(run: Measurements) -> dict[str, Any]:
     record = run.record
     active = run.done
     duration_s = record.duration_s if run.unit == "VM" else run.window_s
-    boots = run.vms.loc[run.vms["status"] == "ACTIVE", "boot_duration_s"]
+    are_active = run.vms["status"] == "ACTIVE"
+    boots = run.vms.loc[are_active, "boot_duration_s"]
+    on_hosts = run.vms.loc[are_active, "host"].value_counts()
     row: dict[str, Any] = {
         "number": run.number,
         "run": run.run.name,
@@ -299,6 +301,7 @@ def _summary(run: Measurements) -> dict[str, Any]:
         "vms_per_s": _per(active, duration_s),
         "boot_median_s": boots.median(),
         "boot_p90_s": boots.quantile(0.9),
+        "fullest_host_vms": on_hosts.max() if len(on_hosts) else None,
     }
     row |= summaries.call_statistics(run.calls)
     network = summaries.network_mb(run.traffic) if run.measured("traffic") else {}

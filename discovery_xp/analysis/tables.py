@@ -48,6 +48,7 @@ HEADINGS = {
     "vms_per_s": "VMs a second",
     "boot_median_s": "boot, median, s",
     "boot_p90_s": "boot, P90, s",
+    "fullest_host_vms": "VMs on the fullest host",
     "measured_ms": "measured, ms",
     "measured_s": "measured, s",
     "measured_mb": "measured, MB",
@@ -600,6 +601,7 @@ def paper_tables(runs: Sequence[Measurements], whole: bool = False) -> list[Tabl
 _OVERVIEW = (
     "number", "run", "status", "backend", "sites", "computes", "latency_ms", "rtt_ms", "vms_asked",
     "vms_active", "duration_s", "s_per_vm", "boot_median_s", "boot_p90_s",
+    "fullest_host_vms",
 )  # fmt: skip
 _COSTS = (
     "number", "status", "call_mean_ms", "call_median_ms", "call_p75_ms", "call_p90_ms",

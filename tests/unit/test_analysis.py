@@ -116,6 +116,7 @@ def test_what_a_vm_cost(one: Measurements) -> None:
     # VM i was asked for at 0.01 i and is ACTIVE at i + 2: 2 + 0.99 i, i of 0 to 17.
     assert row["boot_median_s"] == pytest.approx(2 + 0.99 * 8.5)
     assert row["boot_p90_s"] == pytest.approx(2 + 0.99 * 15.3)
+    assert row["fullest_host_vms"] == 18, "all are on one"
 
 
 def test_cpu_and_memory_by_service(one: Measurements) -> None:
