@@ -119,9 +119,10 @@ def wait_for_listeners(module: AnsibleModule) -> None:
 
 
 def listening() -> set[str]:
-    """RabbitMQ's queues that somebody reads."""
-    command = ["rabbitmqctl", "--quiet", "--formatter", "json", "list_queues", "name", "consumers"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    """RabbitMQ's queues that somebody reads; none while it doesn't answer."""
+    command = ["rabbitmqctl", "--quiet", "--formatter", "json", "--timeout", "30",
+               "list_queues", "name", "consumers"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return set()
     return {each["name"] for each in json.loads(done.stdout) if each["consumers"]}
