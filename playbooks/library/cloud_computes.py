@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -89,9 +90,8 @@ def wait_for_services(module: AnsibleModule, nova: Any) -> None:
         return None if missing else True
 
     def words() -> str:
-        shown = ", ".join(f"{binary} on {host}" for binary, host in sorted(missing)[:5])
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        return f"Nova doesn't call them up: {shown}{more}"
+        named = [f"{binary} on {host}" for binary, host in missing]
+        return f"Nova doesn't call them up: {first_of(named)}"
 
     wait_for(module, look, module.params["timeout_s"], words)
 
@@ -111,11 +111,16 @@ def wait_for_listeners(module: AnsibleModule) -> None:
         return None if deaf else True
 
     def words() -> str:
-        shown = ", ".join(sorted(deaf.values())[:5])
-        more = f" and {len(deaf) - 5} more" if len(deaf) > 5 else ""
-        return f"they don't listen on the message bus: {shown}{more}"
+        return f"they don't listen on the message bus: {first_of(deaf.values())}"
 
     wait_for(module, look, module.params["timeout_s"], words)
+
+
+def first_of(names: Iterable[str]) -> str:
+    """A few of many names, and how many more there are."""
+    listed = sorted(names)
+    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return ", ".join(listed[:5]) + more
 
 
 def listening() -> set[str]:
