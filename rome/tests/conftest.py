@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, create_engine
 
-from rome import row_locks
 from tests.servers import RedisServer
 from tests.servers import redis_server as running_server
 
@@ -22,9 +21,6 @@ _quiet = settings(deadline=None, suppress_health_check=list(HealthCheck), print_
 settings.register_profile("usual", _quiet, max_examples=140, derandomize=True)
 settings.register_profile("night", _quiet, max_examples=6000)
 settings.load_profile(os.environ.get("ROME_TESTS", "usual"))
-
-# In many tests one thread plays two transactions: it would wait for itself.
-row_locks.WAIT = 0.02
 
 _numbers = itertools.count()
 

@@ -3,10 +3,12 @@ trips and bytes, and must never be seen in what a statement answers."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from rome.shared import Shared
 from sqlalchemy import (
     Column,
     Connection,
@@ -17,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    event,
     func,
     select,
 )
@@ -67,9 +70,16 @@ def database(engine: Engine) -> Engine:
 
 @pytest.fixture
 def other(database: Engine) -> Iterator[Connection]:
-    """Somebody else's connection."""
-    with database.connect() as connection:
+    """A connection of another process, as far as one can tell: it shares nothing with others."""
+    engine = create_engine(database.url)
+
+    @event.listens_for(engine, "do_connect")
+    def own(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+        options["shared"] = Shared()
+
+    with engine.connect() as connection:
         yield connection
+    engine.dispose()
 
 
 def traffic(connection: Connection) -> Any:
@@ -266,6 +276,75 @@ def test_a_statement_reads_as_of_the_one_that_foresaw_it_or_later(
         # As in a snapshot; who asks again sees what was committed since.
         assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "a"
         assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "changed"
+
+
+def test_a_thread_reads_what_it_has_committed_through_another_connection(
+    database: Engine,
+) -> None:
+    with database.connect() as connection, database.connect() as second:
+        for uuid in SERVERS[:4]:
+            read_all(connection, uuid)
+        connection.execute(by_uuid(servers, "uuid-5"))  # brings tags of this moment
+        second.execute(tags.update().where(tags.c.server == "uuid-5").values(value="changed"))
+        second.commit()
+        assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "changed"
+
+
+def test_a_thread_does_not_go_back_behind_what_another_connection_has_read(
+    database: Engine, other: Connection
+) -> None:
+    with database.connect() as connection, database.connect() as second:
+        for uuid in SERVERS[:4]:
+            read_all(connection, uuid)
+        connection.execute(by_uuid(servers, "uuid-5"))  # brings tags of this moment
+        other.execute(tags.update().where(tags.c.server == "uuid-5").values(value="changed"))
+        other.commit()
+        assert second.execute(by_uuid(tags, "uuid-5")).one().value == "changed"
+        assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "changed"
+
+
+def test_a_thread_reads_what_another_one_has_committed(database: Engine) -> None:
+    def change() -> None:
+        with database.begin() as second:
+            second.execute(tags.update().where(tags.c.server == "uuid-5").values(value="changed"))
+
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            read_all(connection, uuid)
+        connection.execute(by_uuid(servers, "uuid-5"))  # brings tags of this moment
+        thread = threading.Thread(target=change)
+        thread.start()
+        thread.join()
+        assert connection.execute(by_uuid(tags, "uuid-5")).one().value == "changed"
+
+
+def test_a_check_of_keys_shows_nothing_newer_than_what_was_read_ahead(
+    database: Engine, other: Connection
+) -> None:
+    """The check finds a parent: the SELECT of that parent, which was read ahead, must as well."""
+
+    def follow(connection: Connection, uuid: str) -> int:
+        connection.execute(by_uuid(notes, "uuid-0"))
+        connection.execute(tags.insert().values(server=uuid, value="c"))
+        return len(connection.execute(by_uuid(servers, uuid)).all())
+
+    with database.connect() as connection:
+        for _ in range(4):
+            assert follow(connection, "uuid-7") == 1
+            connection.rollback()
+        other.execute(tags.delete().where(tags.c.server == "uuid-7"))
+        other.execute(servers.delete().where(servers.c.uuid == "uuid-7"))
+        other.commit()
+        connection.execute(by_uuid(notes, "uuid-0"))  # brings the servers: there is none
+        other.execute(servers.insert().values(uuid="uuid-7", state="new", size=1))
+        other.commit()
+
+        def rest() -> None:
+            connection.execute(tags.insert().values(server="uuid-7", value="c"))
+            assert len(connection.execute(by_uuid(servers, "uuid-7")).all()) == 1
+
+        assert trips(connection, rest) == 1  # what was read ahead came again with the check
+        connection.rollback()
 
 
 def test_a_transaction_does_not_go_back_in_time(database: Engine, other: Connection) -> None:

@@ -71,13 +71,36 @@ def test_the_slower_one_hears_of_it_at_its_statement(
     database.dispose()
 
 
-def test_who_waits_too_long_goes_on(database: Engine) -> None:
-    """Here one thread plays both, so nobody could ever end the first transaction."""
+def test_a_thread_does_not_wait_for_itself(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could ever end the first transaction."""
+    monkeypatch.setattr(row_locks, "WAIT", 3600.0)
     change = providers.update().where(providers.c.id == 1, providers.c.generation == 0)
     with database.connect() as one, database.connect() as two:
         assert one.execute(change.values(generation=1)).rowcount == 1
         assert two.execute(change.values(generation=2)).rowcount == 1
         two.commit()
+        with pytest.raises(DBAPIError, match="try again"):
+            one.commit()
+    database.dispose()
+
+
+def test_who_waits_too_long_goes_on(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_locks, "WAIT", 0.02)
+    change = providers.update().where(providers.c.id == 1, providers.c.generation == 0)
+    counts: list[int] = []
+
+    def faster() -> None:
+        with database.begin() as two:
+            counts.append(two.execute(change.values(generation=2)).rowcount)
+
+    with database.connect() as one:
+        assert one.execute(change.values(generation=1)).rowcount == 1
+        thread = threading.Thread(target=faster)
+        thread.start()
+        thread.join()
+        assert counts == [1]
         with pytest.raises(DBAPIError, match="try again"):
             one.commit()
     database.dispose()

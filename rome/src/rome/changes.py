@@ -14,13 +14,30 @@ Key = tuple[int, int]  # table number, row number
 
 @dataclass(slots=True)
 class Change:
-    """A row that the transaction has written: as it was in the store, and as it is."""
+    """A row that the transaction has written: as it was in the store, and as it is.
+
+    base: its bytes in the store when they were read; None: it is a new one.  row: its values by
+    column; None: it is gone.  replaced: the row of the store was deleted and another one has got
+    its number, so no column of the former may stay.  moved: its values went on under another
+    number, so none of them may have been changed meanwhile.
+
+    A later state of the row is another `Change`: no one alters this one.
+    """
 
     table: Table
     number: int
     base: bytes | None
     row: Row | None
+    replaced: bool = False
+    moved: bool = False
     _before: list[bytes] | None = None
+
+    def followed_by(self, row: Row | None, moved: bool = False) -> Change:
+        """Return the row's next state."""
+        replaced = self.replaced or (self.row is None and row is not None)
+        return Change(
+            self.table, self.number, self.base, row, replaced, self.moved or moved, self._before
+        )
 
     @property
     def values(self) -> Row | None:
@@ -59,7 +76,7 @@ def write_of(change: Change, relied: set[int] | None, assigned: set[int]) -> dic
                 write["unique_add" if index.unique else "set_add"].append([index.number, data])
         return write
     before = change.before or []
-    if relied is None:
+    if relied is None or change.moved:
         relied = set(range(len(before)))
     if row is None:
         write = blank_write("delete", table, change.number, [])
@@ -75,17 +92,16 @@ def write_of(change: Change, relied: set[int] | None, assigned: set[int]) -> dic
         write["checks"] = [[slot, before[slot]] for slot in sorted(checked)]
         return write
     after = [pack_value(value) for value in table.row(row)]
-    deltas = [
-        [slot, data]
-        for slot, data in enumerate(after)
-        if data != before[slot] and table.slots[slot] is not None
-    ]
+    live = [slot for slot in range(len(after)) if table.slots[slot] is not None]
+    changed = {slot for slot in live if after[slot] != before[slot]}
     write = blank_write("update", table, change.number, [])
-    write["deltas"] = deltas
-    changed = {slot for slot, _ in deltas}
+    write["deltas"] = [[slot, after[slot]] for slot in live if change.replaced or slot in changed]
     # A column that was set to what it was: another's value in it must not stay.
     checked = relied | (assigned - changed)
     for index in table.indexes:
+        if change.replaced:
+            # Its entries are told from the former row's, as those of a row that goes.
+            checked.update(index.slots)
         if changed.isdisjoint(index.slots):
             continue
         checked.update(index.slots)

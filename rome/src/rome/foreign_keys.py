@@ -41,6 +41,9 @@ class Holder(Protocol):
     def load(self, number: int, rows: list[bytes]) -> None:
         """Rows of a table that were read already."""
 
+    def lock(self, table: Table, number: int) -> None:
+        """Let the commit check that a row of the store is as it was read."""
+
 
 class ForeignKeys:
     """The foreign keys of the tables that a transaction writes."""
@@ -96,8 +99,21 @@ class ForeignKeys:
             raise ProgrammingError(f"foreign key mismatch: {parent.name} has no such column")
         return parent, tuple(column.slot for column in columns if column)
 
+    def _as_parent_has(self, foreign: ForeignKey, values: list[Any]) -> list[Any]:
+        """Return a child's values as the parent's columns keep them: '1' as 1 in an integer one."""
+        parent, slots = self._parent(foreign)
+        affinities = {column.slot: column.affinity for column in parent.columns}
+        fitting = [
+            canonical(value, affinities[slot]) for slot, value in zip(slots, values, strict=True)
+        ]
+        return [
+            value if found is UNKNOWN else found
+            for value, found in zip(values, fitting, strict=True)
+        ]
+
     def _made_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
         parent, slots = self._parent(foreign)
+        values = self._as_parent_has(foreign, values)
         return any(
             change.table is parent
             and change.base is None
@@ -109,6 +125,7 @@ class ForeignKeys:
     def _keyed_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
         """Whether this transaction has made the parent, or given it this key."""
         parent, slots = self._parent(foreign)
+        values = self._as_parent_has(foreign, values)
         for change in self._transaction.changes.values():
             if change.table is parent and change.row is not None:
                 before = change.values_before
@@ -119,12 +136,18 @@ class ForeignKeys:
         return False
 
     def _present_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
+        return self._number_here(foreign, values) is not None
+
+    def _number_here(self, foreign: ForeignKey, values: list[Any]) -> int | None:
+        """Return the number of a parent in the work area."""
         parent, slots = self._parent(foreign)
         work = self._transaction.work
         work.ensure([parent], clean=False)
         tests = " AND ".join(f"{quote(name)} = ?" for name in parent.names(slots))
-        sql = f"SELECT 1 FROM {quote(parent.name)} WHERE {tests} LIMIT 1"
-        return bool(work.database.execute(sql, values).fetchall())
+        number = work.row_number(parent)
+        sql = f"SELECT {number} FROM {quote(parent.name)} WHERE {tests} LIMIT 1"
+        found: Any = work.database.execute(sql, values).fetchall()
+        return int(found[0][0]) if found else None
 
     def _lookup(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> list[Any] | None:
         """How the store finds rows with these values: kind, index, key."""
@@ -190,11 +213,11 @@ class ForeignKeys:
 
     def _gone_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
         """Whether this transaction has deleted the parent, or given it another key."""
-        name = foreign.parent.lower()
+        parent, slots = self._parent(foreign)
+        values = self._as_parent_has(foreign, values)
         for change in self._transaction.changes.values():
-            if change.base is None or change.table.name.lower() != name:
+            if change.base is None or change.table is not parent:
                 continue
-            parent, slots = self._parent(foreign)
             before = change.values_before
             if [before[slot] for slot in slots] == values and (
                 change.row is None or _at(parent, change.row, slots) != values
@@ -214,8 +237,12 @@ class ForeignKeys:
                 transaction.load(step[0], again)
             elif not self._there(step, again):
                 raise IntegrityError(FAILED)
-        if not all(self._present_here(*wanted) for wanted in self._among_all):
-            raise IntegrityError(FAILED)
+        for foreign, values in self._among_all:
+            number = self._number_here(foreign, values)
+            if number is None:
+                raise IntegrityError(FAILED)
+            # No look-up tells the commit that this parent is still there: its row has to.
+            transaction.lock(self._parent(foreign)[0], number)
 
     def _there(self, step: Step, rows: list[bytes]) -> bool:
         """Whether there is a row that this transaction hasn't changed: what it has changed

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rome.answers import Answers, Kept, key_of
 from rome.catalogue import Schema
 from rome.changes import Change, Key
 from rome.foresight import Foresight, Reading, memorable
+from rome.moments import Moments
 from rome.plan import BoundPlan, Layout, Plan, TextPlan
 from rome.stores.base import Answer, Request, Step, Store
 
@@ -42,13 +43,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """An answer that came before its statement, and the statement that it came with."""
+    """An answer that came before its statement, and the statement that it came with.
+
+    moment: when it was asked for, in seconds of the monotonic clock: the rows are not older.
+    """
 
     request: list[Step]
     answer: Answer
     kept: Kept | None
     source: str
-    moment: float = field(default_factory=time.monotonic)
+    moment: float
 
 
 class Calling(Protocol):
@@ -81,9 +85,15 @@ class Reads:
     """The reads of one transaction after another."""
 
     def __init__(
-        self, transaction: Holder, answers: Answers | None, foresight: Foresight | None
+        self,
+        transaction: Holder,
+        answers: Answers | None,
+        foresight: Foresight | None,
+        moments: Moments,
     ) -> None:
         self.answers = answers
+        self._moments = moments
+        self._me = object()  # names this connection to `moments`
         self._transaction = transaction
         self._foresight = foresight
         self._ahead: dict[str, list[_Ahead]] = {}
@@ -142,24 +152,51 @@ class Reads:
             self.discard()
             if not call.many:
                 others = self._following(call, wanted, self._foresight)
+        moment = time.monotonic()
         answers = self._ask([_request(wanted), *(_request(other) for _, other in others)])
         if call is not None and others:
             self._foresaw.setdefault(call.sql, [0, 0])[0] += len(others)
             for (sql, other), answer in zip(others, answers[1:], strict=False):
-                ahead_of = _Ahead(other.request, answer, other.kept, call.sql)
+                ahead_of = _Ahead(other.request, answer, other.kept, call.sql, moment)
                 self._ahead.setdefault(sql, []).append(ahead_of)
         return answers[0]
+
+    def check(self, request: Request) -> Answer:
+        """Ask the store beside what the statement has read: for keys, parents, children.
+
+        The answer shows the application a later moment than rows that came ahead of their
+        statements, so these are asked for again in the same round trip.
+        """
+        waiting = [(sql, ahead) for sql, found in self._ahead.items() for ahead in found]
+        self._ahead.clear()
+        moment = time.monotonic()
+        again = [_again(ahead) for _, ahead in waiting]
+        answers = self._ask([request, *again])
+        for (sql, ahead), answer in zip(waiting, answers[1:], strict=False):
+            if answer.rows is None:  # the same as before
+                answer = ahead.answer
+            self._ahead.setdefault(sql, []).append(replace(ahead, answer=answer, moment=moment))
+        return answers[0]
+
+    def committed(self, tables: Iterable[int]) -> None:
+        """Note that the transaction's commit, done or perhaps done, has written these tables."""
+        self._moments.committed(tables)
+        self._moments.heard(self._me)
 
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
         transaction = self._transaction
         trips = transaction.store.traffic.round_trips
         answers = transaction.store.read(transaction.schema.version, requests)
+        self._moments.heard(self._me)
         if transaction.store.traffic.round_trips > trips + 1:
             transaction.reading_calls += 1  # page by page, so not as of one moment
         return answers
 
     def _taken(self, sql: str, wanted: Wanted) -> Answer | None:
-        """The answer to just this request, if it came with an earlier statement."""
+        """The answer to just this request, if it came with an earlier statement and this thread,
+        or a commit of this process, shows the application nothing newer since."""
+        if self._ahead and not self._moments.heard_last(self._me):
+            self.discard()
         waiting = self._ahead.get(sql, [])
         for place, ahead in enumerate(waiting):
             if ahead.request != wanted.request:
@@ -167,6 +204,8 @@ class Reads:
             del waiting[place]
             self._foresaw[ahead.source][1] += 1
             if time.monotonic() - ahead.moment > FRESH:
+                return None
+            if self._moments.written_since({step[0] for step in ahead.request}, ahead.moment):
                 return None
             # Rows that weren't sent are those of the answer that was kept then.
             usable = ahead.answer.rows is not None or ahead.kept is wanted.kept
@@ -215,6 +254,14 @@ class Reads:
             if call.asked:
                 foreseen, used = self._foresaw.get(call.sql, (0, 0))
                 self._foresight.learn(reading, later[place:], foreseen, used)
+
+
+def _again(ahead: _Ahead) -> Request:
+    """The request of an answer that came ahead, for its rows if they have changed since."""
+    if not ahead.answer.commits:
+        return Request(ahead.request)
+    tables = list(dict.fromkeys(step[0] for step in ahead.request))
+    return Request(ahead.request, tables, ahead.answer.commits)
 
 
 def _request(wanted: Wanted) -> Request:

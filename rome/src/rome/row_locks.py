@@ -24,17 +24,23 @@ class RowLocks:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._holders: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
+        self._threads: dict[Any, int] = {}  # which thread holds a row, by its key
 
     def take(self, holder: Any, keys: Iterable[Any]) -> None:
-        """Wait for these, and hold them until `release`."""
+        """Wait for these, and hold them until `release`.
+
+        A thread that holds a row through another connection doesn't wait for itself.
+        """
         deadline = time.monotonic() + WAIT
+        me = threading.get_ident()
         with self._changed:
             for key in keys:
                 while self._holders.get(key, holder) is not holder:
                     left = deadline - time.monotonic()
-                    if left <= 0 or not self._changed.wait(left):
+                    if self._threads.get(key) == me or left <= 0 or not self._changed.wait(left):
                         return
                 self._holders[key] = holder
+                self._threads[key] = me
 
     def release(self, holder: Any) -> None:
         """All that it holds."""
@@ -42,6 +48,7 @@ class RowLocks:
             mine = [key for key, own in self._holders.items() if own is holder]
             for key in mine:
                 del self._holders[key]
+                self._threads.pop(key, None)
             if mine:
                 self._changed.notify_all()
 
@@ -49,3 +56,4 @@ class RowLocks:
         """In a forked child: the parent's transactions aren't here."""
         self._changed = threading.Condition()
         self._holders = weakref.WeakValueDictionary()
+        self._threads = {}

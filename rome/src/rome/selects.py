@@ -138,8 +138,8 @@ class Selects:
         """SELECT ... FOR UPDATE: these rows must be the same at commit."""
         state = self._state
         for table in bound.tables:
-            for number, row in state.loaded.get(table.number, {}).items():
-                state.locked.setdefault((table.number, number), (table, row))
+            for number in state.loaded.get(table.number, {}):
+                state.lock(table, number)
 
 
 def _find_nothing(steps: Sequence[Step]) -> bool:

@@ -12,6 +12,7 @@ from rome.answers import Answers
 from rome.catalogue import Catalogue
 from rome.foresight import Foresight
 from rome.ids import Ids
+from rome.moments import Moments
 from rome.plan import Plan
 from rome.row_locks import RowLocks
 
@@ -25,6 +26,7 @@ class Shared:
         self.answers = Answers()
         self.foresight = Foresight()
         self.row_locks = RowLocks()
+        self.moments = Moments()
         self.texts: dict[str, Plan] = {}  # of statements that are only known as text
 
 

@@ -3,20 +3,26 @@ relies on at its commit."""
 
 from __future__ import annotations
 
+import hashlib
+import marshal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rome.catalogue import Schema
 from rome.changes import Change, Key, Row
-from rome.errors import ConflictError, InternalError
+from rome.errors import ConflictError, Error, InternalError
 from rome.foreign_keys import ForeignKeys
+from rome.overlay import Overlay
 from rome.plan import BoundPlan, Layout, Plan
 from rome.reads import Reads, Wanted
 from rome.schema import Table
 from rome.shared import Options, Shared
 from rome.stores.base import Request, Step, Store
 from rome.workspace import Workspace
+
+# Begins the message of a conflict over the number of a new row.
+NUMBER_TAKEN = "another transaction has taken the number of a new row"
 
 
 class Result(NamedTuple):
@@ -26,6 +32,34 @@ class Result(NamedTuple):
     description: tuple[Row, ...] | None
     rowcount: int
     lastrowid: int | None
+
+
+class Torn(Exception):
+    """Rows of the store don't fit beside those that are here: other moments', or the
+    transaction's own.
+
+    table: its number.  rows: the ones that found no place, numbers and rows by turns.
+    """
+
+    def __init__(self, table: int, rows: list[bytes]) -> None:
+        super().__init__(table)
+        self.table = table
+        self.rows = rows
+
+
+class Digest(NamedTuple):
+    """What is kept of a large answer: enough to tell it from another one."""
+
+    rows: bytes
+    rowcount: int
+    lastrowid: int | None
+
+    @classmethod
+    def of(cls, result: Result) -> Digest:
+        """Return that of an answer."""
+        # Version 2 of the format has no references, so equal rows have equal bytes.
+        rows = hashlib.blake2b(marshal.dumps(result.rows, 2), digest_size=16).digest()
+        return cls(rows, result.rowcount, result.lastrowid)
 
 
 @dataclass(slots=True)
@@ -43,7 +77,18 @@ class Call:
     asked: bool = False  # whether it had to ask for them itself
     given: int = 0
     savepoint: tuple[str, str] | None = None
-    outcome: Any = None
+    outcome: Result | Digest | type[Error] | None = None
+
+    def answered(self, outcome: Result | type[Error]) -> bool:
+        """Whether an outcome is the one that the application has seen."""
+        seen = self.outcome
+        if isinstance(outcome, Result):
+            if isinstance(seen, Digest):
+                return Digest.of(outcome) == seen
+            if isinstance(seen, Result):
+                mine = outcome.rows, outcome.rowcount, outcome.lastrowid
+                return mine == (seen.rows, seen.rowcount, seen.lastrowid)
+        return outcome is seen
 
 
 class State:
@@ -63,12 +108,14 @@ class State:
             self,
             shared.answers if options.answers else None,
             shared.foresight if options.foresight else None,
+            shared.moments,
         )
         self.forget()
 
     def forget(self) -> None:
         """Start anew, for the next transaction."""
         self.calls: list[Call] = []
+        self.rows_kept = 0  # in the outcomes of these
         self.loaded: dict[int, dict[int, bytes]] = {}
         self.ever_loaded: set[int] = set()
         self.statement_loaded: list[Key] = []  # rows that came in while a statement ran
@@ -80,8 +127,9 @@ class State:
         self.pending: list[Change] = []
         self.fresh_keys: set[tuple[int, int, bytes]] = set()
         self.reworked: set[int] = set()
-        self.changes: dict[Key, Change] = {}
-        self.savepoints: list[tuple[str, set[Key]]] = []
+        self.overlay = Overlay()
+        self.changes = self.overlay.changes  # written by the overlay alone
+        self.savepoints: list[tuple[str, int]] = []  # name, mark of the overlay
         self.locked: dict[Key, tuple[Table, bytes]] = {}
         self.used: dict[int, int] = {}
         self.relied: dict[int, set[int] | None] = {}  # None: on every column
@@ -142,28 +190,63 @@ class State:
         for change in self.pending:
             by_table.setdefault(change.table.number, []).append(change)
         for changes in by_table.values():
-            self.work.ensure([changes[0].table], clean=False)
-            self.work.put(changes[0].table, [(c.number, c.row or ()) for c in changes])
+            table = changes[0].table
+            rows = [(change.number, change.row or ()) for change in changes]
+            self.work.ensure([table], clean=False)
+            if not self.work.put(table, rows):
+                # Rows that an earlier statement has read hold keys that were free since.
+                self.unload()
+                self.work.put(table, rows)
+                if not all(self.work.has(table, number) for number, _ in rows):
+                    raise InternalError(f"a new row of table {table.name} finds no place")
         self.pending = []
 
     def load(self, number: int, rows: list[bytes], slots: tuple[int, ...] | None = None) -> None:
-        """Rows of one table as the store gives them: numbers and rows by turns.
+        """Bring in rows of one table as the store gives them: numbers and rows by turns.
 
-        `slots`: the only columns that came.
+        `slots`: the only columns that came.  Raises ConflictError where another transaction has
+        given a number to a row that this one has given to a new row, and Torn where a row finds
+        no place beside those that are here.
         """
         table = self.table_of(number)
         here = self.loaded.setdefault(number, {})
         new = []
         for key, row in zip(map(int, rows[::2]), rows[1::2], strict=True):
-            if key not in here and (number, key) not in self.changes:
-                here[key] = row
+            change = self.changes.get((number, key))
+            if change is not None:
+                if change.base is None:
+                    raise ConflictError(f"{NUMBER_TAKEN}: {table.name} {key}; try again")
+            elif key not in here:
                 new.append((key, row))
-        if new:
-            self.work.load(table, new, slots)
-            self.ever_loaded.add(number)
-            self.statement_loaded += [(number, key) for key, _ in new]
-            if slots is not None:
-                self.partial.add(number)
+        if not new:
+            return
+        whole = self.work.load(table, new, slots)
+        present = new if whole else [(key, row) for key, row in new if self.work.has(table, key)]
+        here.update(present)
+        self.ever_loaded.add(number)
+        self.statement_loaded += [(number, key) for key, _ in present]
+        if slots is not None:
+            self.partial.add(number)
+        if not whole:
+            self._left_out(table, [(key, row) for key, row in new if key not in here], slots)
+
+    def _left_out(
+        self, table: Table, rows: list[tuple[int, bytes]], slots: tuple[int, ...] | None
+    ) -> None:
+        """Raise the reason for which the work area didn't take rows of the store."""
+        for number, row in rows if slots is None else ():
+            broken = self.work.why_left_out(table, number, row)
+            if broken is not None:
+                raise InternalError(
+                    f"row {number} of table {table.name} is not as the schema demands: {broken}"
+                )
+        raise Torn(table.number, [part for key, row in rows for part in (str(key).encode(), row)])
+
+    def lock(self, table: Table, number: int) -> None:
+        """Let the commit check that a row of the store is as it was read."""
+        row = self.loaded.get(table.number, {}).get(number)
+        if row is not None:
+            self.locked.setdefault((table.number, number), (table, row))
 
     def table_of(self, number: int) -> Table:
         """By its number."""
@@ -195,7 +278,7 @@ class State:
 
     def read_again(self, step: Step) -> list[bytes]:
         """The rows of a step alone."""
-        found = self.store.read(self.schema.version, [Request([step])])[0].rows
+        found = self.reads.check(Request([step])).rows
         return found[0] if found else []
 
     def saw_all(self, steps: Sequence[Step], commits: Sequence[str]) -> None:

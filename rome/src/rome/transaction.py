@@ -30,12 +30,16 @@ from rome.errors import (
 from rome.plan import Layout, Plan, TextPlan
 from rome.selects import Selects
 from rome.shared import Options, Shared
-from rome.state import Call, Result, State
+from rome.state import NUMBER_TAKEN, Call, Digest, Result, State, Torn
 from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Store
 from rome.writes import Writes
 
 # Replays of a commit before it is given up as a conflict.
 REPLAYS = 30
+# Rows of answers that a transaction keeps as they are; of others it keeps a digest.
+ROWS_KEPT = 2000
+# Times that a statement's rows don't fit together before it is given up as a conflict.
+TEARS = 3
 
 
 class Transaction(State):
@@ -66,9 +70,17 @@ class Transaction(State):
             if not isinstance(error, ConflictError):
                 self.calls.append(call)
             raise
-        call.outcome = result
-        self.calls.append(call)
+        self._remember(call, result)
         return result
+
+    def _remember(self, call: Call, outcome: Result) -> None:
+        """Keep a statement with its answer, to compare with when it is run again."""
+        self.calls.append(call)
+        if self.rows_kept + len(outcome.rows) <= ROWS_KEPT:
+            self.rows_kept += len(outcome.rows)
+            call.outcome = outcome
+        else:
+            call.outcome = Digest.of(outcome)
 
     def savepoint(self, word: str, name: str) -> None:
         """SAVEPOINT, RELEASE or ROLLBACK TO (the word) a savepoint."""
@@ -77,54 +89,59 @@ class Transaction(State):
         self.calls.append(call)
 
     def _savepoint(self, word: str, name: str) -> None:
+        name = name.lower()
         names = [open_name for open_name, _ in self.savepoints]
-        self.settle()
         if word == "SAVEPOINT":
+            self._begin()
+            self.settle()
             self.schema  # noqa: B018 - the work area must have one before it is marked
             self.work.begin()
             self.work.run(f'SAVEPOINT "{name}"')
-            self.savepoints.append((name, set()))
+            self.savepoints.append((name, self.overlay.mark()))
             return
         if name not in names:
             raise OperationalError(f"no such savepoint: {name}")
         place = len(names) - 1 - names[::-1].index(name)
-        later = set().union(*(keys for _, keys in self.savepoints[place:]))
         if word == "RELEASE":
             self.work.run(f'RELEASE "{name}"')
             del self.savepoints[place:]
-            if self.savepoints:
-                self.savepoints[-1][1].update(later)
             return
         self.work.run(f'ROLLBACK TO "{name}"')
         self.work.forget_tables_made_inside()
         del self.savepoints[place + 1 :]
-        self.savepoints[place][1].clear()
-        for key in later:
-            self.changes.pop(key, None)
-        for key, change in self.changes.items():
-            change.row = self.work.row(change.table, key[1])
+        self.overlay.back_to(self.savepoints[place][1])
         # Rows that came in meanwhile are gone, older ones are back: all are fetched anew.
         for number in self.ever_loaded:
             kept = [key for table, key in self.changes if table == number]
             self.work.keep_only(self.table_of(number), kept)
         self.nothing_loaded()
 
-    def _run(self, call: Call) -> Result:
+    def _begin(self) -> None:
+        """Begin a transaction with the newest schema that this process knows."""
         mine, newest = self.work.schema, self.catalogue.schema
         if mine is not None and mine is not newest and not self.calls and self.clean:
-            # A transaction begins with the newest schema that this process knows.
             self.use(newest)
+
+    def _run(self, call: Call) -> Result:
+        self._begin()
+        torn = 0
         for attempt in range(20):
             try:
                 return self._run_once(call)
             except SchemaChanged:
                 self._new_schema()
+            except Torn:
+                torn += 1
+                if torn == TEARS:
+                    raise ConflictError(
+                        "another transaction has taken a key of a row that this one has written;"
+                        " try again"
+                    ) from None
+                self.unload()
             except apsw.SQLError as error:
-                # Perhaps a table that was made since.
+                # Perhaps it speaks of a table or a column that was made since.
                 known = self.schema.version
-                if attempt or "no such" not in str(error):
-                    raise sqlite_errors.translated(error) from error
-                if self.catalogue.load(self.store).version == known:
+                if attempt or self.catalogue.load(self.store).version == known:
                     raise sqlite_errors.translated(error) from error
                 self._new_schema()
             except apsw.Error as error:
@@ -179,17 +196,21 @@ class Transaction(State):
             if commit is None:
                 return
             try:
-                self.store.commit(commit)
+                try:
+                    self.store.commit(commit)
+                finally:
+                    # Also where nobody knows whether it is done.
+                    self.reads.committed({write["t"] for write in commit.writes})
                 return
             except (Changed, Duplicate, SchemaChanged) as error:
                 if attempt == REPLAYS - 1:
                     break
                 reason = error
             if isinstance(reason, Duplicate) and reason.index < 0:
-                # Given out twice: a failover or a restart has lost what was reserved.
+                # Another transaction chose the number itself, or a failover has lost what was
+                # reserved.  The application knows the number already.
                 self.ids.forget(reason.table)
-                if attempt:
-                    raise ConflictError("a new row's number is taken; try again") from reason
+                raise ConflictError(f"{NUMBER_TAKEN}; try again") from reason
             self.replays += 1
             time.sleep(random.random() * min(0.05, 0.001 * 2**attempt))
             self._replay(isinstance(reason, SchemaChanged))
@@ -243,20 +264,14 @@ class Transaction(State):
                 self.calls.append(call)
                 continue
             call.replaying = True
+            outcome: Result | type[Error]
             try:
-                outcome: Any = self._run(call)
+                outcome = self._run(call)
             except ConflictError:
                 raise
             except Error as error:
                 outcome = type(error)
-            seen = call.outcome
-            same = (
-                outcome == seen
-                if not isinstance(outcome, Result) or not isinstance(seen, Result)
-                else (outcome.rows, outcome.rowcount, outcome.lastrowid)
-                == (seen.rows, seen.rowcount, seen.lastrowid)
-            )
-            if not same:
+            if not call.answered(outcome):
                 raise ConflictError(
                     "another transaction changed what this one has read or written; try again"
                 )

@@ -145,14 +145,12 @@ class Workspace:
 
     def load(
         self, table: Table, rows: Sequence[tuple[int, bytes]], slots: tuple[int, ...] | None
-    ) -> None:
-        """Bring in rows from the store; a row whose key another has is left out.
+    ) -> bool:
+        """Bring in rows from the store; return whether all found a place.
 
+        A row whose key another one has is left out, as is one that breaks a constraint.
         `slots`: the rows have just these columns.
         """
-        sql = self._inserts.get((table.number, slots))
-        if sql is None:
-            sql = self._inserts[table.number, slots] = self._insert(table, slots)
         values: Iterable[list[Any]]
         if slots is None:
             values = [table.values(decode(row)) for _, row in rows]
@@ -160,17 +158,56 @@ class Workspace:
             values = [unpack_value(row) for _, row in rows]
         if table.key is None:
             values = [[*row, number] for row, (number, _) in zip(values, rows, strict=True)]
-        self.database.executemany(sql, values)
+        return self._bring_in(table, slots, values, len(rows))
 
-    def put(self, table: Table, rows: Iterable[tuple[int, Sequence[Any]]]) -> None:
-        """Bring in the transaction's own rows: their numbers, and values by column."""
-        sql = self._inserts.get((table.number, None))
-        if sql is None:
-            sql = self._inserts[table.number, None] = self._insert(table, None)
+    def put(self, table: Table, rows: Sequence[tuple[int, Sequence[Any]]]) -> bool:
+        """Bring in the transaction's own rows (numbers, and values by column); return whether
+        all found a place."""
+        values: Iterable[Sequence[Any]]
         if table.key is None:
-            self.database.executemany(sql, [[*row, number] for number, row in rows])
+            values = [[*row, number] for number, row in rows]
         else:
-            self.database.executemany(sql, [row for _, row in rows])
+            values = [row for _, row in rows]
+        return self._bring_in(table, None, values, len(rows))
+
+    def _bring_in(
+        self,
+        table: Table,
+        slots: tuple[int, ...] | None,
+        values: Iterable[Sequence[Any]],
+        count: int,
+    ) -> bool:
+        sql = self._inserts.get((table.number, slots))
+        if sql is None:
+            sql = self._inserts[table.number, slots] = self._insert(table, slots)
+        before = self.database.total_changes()
+        self.database.executemany(sql, values)
+        return self.database.total_changes() - before == count
+
+    def why_left_out(self, table: Table, number: int, row: bytes) -> str | None:
+        """Return which constraint, other than its keys, a row of the store breaks; None: none."""
+        sql = self._insert(table, None).replace("INSERT OR IGNORE", "INSERT", 1)
+        values = table.values(decode(row))
+        self.database.execute("SAVEPOINT rome_why")
+        try:
+            self.database.execute(sql, [*values, number] if table.key is None else values)
+        except apsw.ConstraintError as error:
+            unique = (
+                apsw.SQLITE_CONSTRAINT_UNIQUE,
+                apsw.SQLITE_CONSTRAINT_PRIMARYKEY,
+                apsw.SQLITE_CONSTRAINT_ROWID,
+            )
+            code: int = error.extendedresult  # type: ignore[attr-defined]
+            return None if code in unique else str(error)
+        finally:
+            self.database.execute("ROLLBACK TO rome_why")
+            self.database.execute("RELEASE rome_why")
+        return None
+
+    def has(self, table: Table, number: int) -> bool:
+        """Whether a row with this number is here."""
+        sql = f"SELECT 1 FROM {quote(table.name)} WHERE {self.row_number(table)} = ?"
+        return bool(self.database.execute(sql, (number,)).fetchall())
 
     def _insert(self, table: Table, slots: tuple[int, ...] | None) -> str:
         names = table.names(slots) if slots else [column.name for column in table.columns]

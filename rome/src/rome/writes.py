@@ -6,16 +6,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import apsw
+
 from rome.changes import Change, Key, Row, index_data
 from rome.errors import (
     ConflictError,
     DataError,
+    InternalError,
     NotSupportedError,
 )
 from rome.inserts import PlainInsert
 from rome.plan import BoundPlan
 from rome.schema import Table
-from rome.state import Call, Result, State
+from rome.state import NUMBER_TAKEN, Call, Result, State, Torn
 from rome.stores.base import Request, Step
 from rome.workspace import Touch
 
@@ -28,10 +31,9 @@ class Writes:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        # Of the running statement: rows that it was the first to write, those that were
-        # written before, and rows of the store that it collides with.
-        self._statement_new: set[Key] = set()
-        self._statement_old: set[Key] = set()
+        # Of the running statement: where its changes begin, and rows of the store that it
+        # collides with.
+        self._mark = 0
         self._missing: list[tuple[int, list[bytes]]] = []
 
     def write(self, call: Call, bound: BoundPlan) -> Result:
@@ -67,6 +69,9 @@ class Writes:
         state.assigned.setdefault(bound.target.number, set()).update(bound.assigned)
         call.given = 0
         taken = list(call.taken) if call.replaying else []
+        if not state.savepoints:
+            state.overlay.forget_marks()
+        self._mark = state.overlay.mark()
         for _ in range(20):
             state.work.run("SAVEPOINT rome_statement")
             kept = False
@@ -77,17 +82,17 @@ class Writes:
                 if answer is not None:
                     kept = True
                     return answer
+            except Torn as torn:
+                # A row of the store collides with one that this statement has written: it has
+                # to be here before.
+                self._missing = [(torn.table, torn.rows)]
             finally:
                 if not kept:
                     state.work.run("ROLLBACK TO rome_statement")
                     state.work.forget_tables_made_inside()
                     for number, row_number in state.statement_loaded:
                         state.loaded.get(number, {}).pop(row_number, None)
-                    for key in self._statement_new:
-                        state.changes.pop(key, None)
-                    for key in self._statement_old:
-                        change = state.changes[key]
-                        change.row = state.work.row(change.table, key[1])
+                    state.overlay.back_to(self._mark)
                 state.work.run("RELEASE rome_statement")
             # Rows that the statement collides with came from the store: run it again.
             state.reads.discard()
@@ -157,18 +162,17 @@ class Writes:
         places = [(number, change.number) for change in changes]
         if len(fresh) != len(keys) or fresh & state.fresh_keys:
             return False
-        self._statement_new = set(places)
-        self._statement_old = set()
         state.statement_loaded = []
         self._missing = []
-        state.changes.update(zip(places, changes, strict=True))
+        state.overlay.forget_marks()  # there is no savepoint
+        self._mark = state.overlay.mark()
+        state.overlay.put_all(changes)
         done = False
         try:
             done = self._check_keys(dict.fromkeys(places, True), in_area=False)
         finally:
             if not done:
-                for place in places:
-                    del state.changes[place]
+                state.overlay.back_to(self._mark)
         if done:
             state.pending += changes
             state.fresh_keys |= fresh
@@ -196,8 +200,6 @@ class Writes:
     def _apply(self, call: Call, bound: BoundPlan, sets: Sequence[Sequence[Any]]) -> Result | None:
         """Run the statement and check its keys; None: again, with the rows in _missing."""
         state = self._state
-        self._statement_new = set()
-        self._statement_old = set()
         state.statement_loaded = []
         self._missing = []
         rows: list[Row] = []
@@ -253,7 +255,9 @@ class Writes:
         """The first of numbers for rows that have none of their own."""
         state = self._state
         if call.given < len(call.taken):
-            first = call.taken[call.given][1]
+            _, first, had = call.taken[call.given]
+            if had < count:
+                raise ConflictError("a replayed statement inserts more rows; try again")
         else:
             first = state.ids.take(table.number, count, above, state.store.reserve)
             call.taken.append((table.number, first, count))
@@ -270,82 +274,79 @@ class Writes:
     ) -> None:
         """Remember what was written, with the rows as they were in the store."""
         tables = self._state.schema.tables
-        new_rows: dict[int, tuple[Table, list[int]]] = {}
+        # Rows without a key of their own: SQLite has numbered them, perhaps with the number of
+        # a row that is gone from here, or that only the store has.
+        unnumbered: dict[int, tuple[Table, dict[int, Row | None]]] = {}
         for touch in touches:
             table = tables.get(touch.table.lower())
             if table is None:
                 continue  # SQLite's own
+            new = unnumbered.setdefault(table.number, (table, {}))[1] if table.key is None else {}
             if touch.op == "INSERT":
                 if table.key is None:
-                    new_rows.setdefault(table.number, (table, []))[1].append(touch.after)
-                    self._touch(table, touch.after, touch.row, touched, ours=True)
+                    new[touch.after] = touch.row
                 else:
                     ours = first > 0 and not bound.chosen_key and bound.inserts
-                    self._touch(table, touch.after, touch.row, touched, ours)
+                    self._touch(table, touch.after, touch.row, touched, ours, new=True)
                     if not ours:
                         self._chosen(table, touch.after)
             elif touch.op == "DELETE":
-                self._touch(table, touch.before, None, touched, ours=True)
-            else:
-                if touch.before != touch.after:
+                if new.pop(touch.before, None) is None:
                     self._touch(table, touch.before, None, touched, ours=True)
-                    self._chosen(table, touch.after)
-                    self._touch(table, touch.after, touch.row, touched, ours=False)
-                else:
-                    self._touch(table, touch.after, touch.row, touched, ours=True)
-        for table, numbers in new_rows.values():
-            self._renumber(call, table, numbers, touched)
+            elif touch.before != touch.after:
+                if table.key is None:
+                    raise NotSupportedError(f"setting the row number of table {table.name}")
+                self._touch(table, touch.before, None, touched, ours=True, moved=True)
+                self._chosen(table, touch.after)
+                self._touch(table, touch.after, touch.row, touched, ours=False, new=True)
+            elif touch.before in new:
+                new[touch.before] = touch.row
+            else:
+                self._touch(table, touch.after, touch.row, touched, ours=True)
+        for table, rows in unnumbered.values():
+            if rows:
+                self._number_rows(call, table, rows, touched)
 
-    def _renumber(
-        self, call: Call, table: Table, numbers: list[int], touched: dict[Key, bool]
+    def _number_rows(
+        self, call: Call, table: Table, rows: dict[int, Row | None], touched: dict[Key, bool]
     ) -> None:
-        # A number may have been given twice, if its row was replaced within the statement.
+        """Give new rows, by SQLite's numbers, numbers that no other row has or had."""
         state = self._state
-        present = [
-            n
-            for n in dict.fromkeys(numbers)
-            if (c := state.changes.get((table.number, n))) and c.row is not None and c.base is None
-        ]
-        if not present:
-            return
-        first = self._number(call, table, len(present))
-        pairs = [(old, first + i) for i, old in enumerate(present)]
-        state.work.renumber(table, pairs)
-        moved = []
-        for old, new in pairs:
-            key = (table.number, old)
-            change = state.changes.pop(key)
-            touched.pop(key, None)
-            self._statement_new.discard(key)
-            for _, keys in state.savepoints:
-                keys.discard(key)
-            change.number = new
-            moved.append(change)
-        for change in moved:
-            key = (table.number, change.number)
-            state.changes[key] = change
-            touched[key] = True
-            self._statement_new.add(key)
-            if state.savepoints:
-                state.savepoints[-1][1].add(key)
+        state.reworked.add(table.number)
+        first = self._number(call, table, len(rows))
+        numbers = list(range(first, first + len(rows)))
+        try:
+            state.work.renumber(table, list(zip(rows, numbers, strict=True)))
+        except apsw.ConstraintError:
+            state.ids.forget(table.number)
+            raise ConflictError(f"{NUMBER_TAKEN} of table {table.name}; try again") from None
+        for number, row in zip(numbers, rows.values(), strict=True):
+            state.overlay.put(Change(table, number, None, row))
+            touched[table.number, number] = True
 
     def _touch(
-        self, table: Table, number: int, row: Row | None, touched: dict[Key, bool], ours: bool
+        self,
+        table: Table,
+        number: int,
+        row: Row | None,
+        touched: dict[Key, bool],
+        ours: bool,
+        moved: bool = False,
+        new: bool = False,
     ) -> None:
+        """Note a row's state.  ours: its number was given by us; moved: its values went on under
+        another number; new: there was no row with this number here."""
         state = self._state
         key = (table.number, number)
         state.reworked.add(table.number)
         change = state.changes.get(key)
-        if change is None:
-            base = state.loaded.get(table.number, {}).get(number)
-            state.changes[key] = Change(table, number, base, row)
-            self._statement_new.add(key)
-            if state.savepoints:
-                state.savepoints[-1][1].add(key)
+        if change is not None:
+            state.overlay.put(change.followed_by(row, moved))
         else:
-            change.row = row
-            if key not in self._statement_new:
-                self._statement_old.add(key)
+            base = None if new else state.loaded.get(table.number, {}).get(number)
+            if base is None and not new:
+                raise InternalError(f"row {number} of table {table.name} came from nowhere")
+            state.overlay.put(Change(table, number, base, row, moved=moved))
         touched[key] = ours and touched.get(key, True)
 
     def _chosen(self, table: Table, number: int) -> None:
@@ -372,7 +373,8 @@ class Writes:
             return True
         asked = [*steps, *parents]
         watched = [step[0] for step in asked] if state.serializable else ()
-        read = state.store.read(state.schema.version, [Request(asked, watched)])[0]
+        read = state.reads.check(Request(asked, watched))
+        new = state.overlay.noted_since(self._mark)
         answer, commits = read.rows or [], read.commits
         for place, commit in enumerate(commits):
             # A key that is taken, or a parent that is missing, is an answer to the application.
@@ -392,8 +394,8 @@ class Writes:
                         fresh += (number, row)
                 elif own.base is None:
                     # A row of ours has a number that is taken.
-                    if key not in self._statement_new:
-                        raise ConflictError("a new row's number is taken; try again")
+                    if key not in new:
+                        raise ConflictError(f"{NUMBER_TAKEN}; try again")
                     fresh += (number, row)
             if fresh:
                 self._missing.append((step[0], fresh))
