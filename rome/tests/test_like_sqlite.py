@@ -224,6 +224,15 @@ def replaced_rows(connection: Connection) -> Any:
     return all_of(connection, p, c)
 
 
+@case
+def reindexing(connection: Connection) -> Any:
+    t = numbers(connection)
+    names = ["", "t", "t_n", "nothing", "main.t", "NOCASE"]
+    connection.execute(text("CREATE INDEX t_n ON t (n)"))
+    connection.commit()
+    return [refused(connection, text(f"REINDEX {name}")) for name in names], all_of(connection, t)
+
+
 # ---------------------------------------------------------------- foreign keys
 
 

@@ -22,11 +22,12 @@ from sqlalchemy.dialects.sqlite.base import (
     SQLiteTypeCompiler,
 )
 from sqlalchemy.engine.url import URL
+from sqlalchemy.sql import elements
 from sqlalchemy.sql.compiler import InsertmanyvaluesSentinelOpts
 
 from rome import driver
 from rome.analysis import Analysis, Scope, relied_columns
-from rome.decimals import RomeNumeric
+from rome.decimals import RomeNumeric, storing_processor
 from rome.plan import Layout, Plan
 from rome.shared import shared
 from rome.stores.memory import MemoryStore
@@ -42,6 +43,7 @@ class RomeCompiler(SQLiteCompiler):
         self._rome_around: list[Scope] = []
         self.rome_tables: list[str] = []  # as often as each stands in a FROM
         self.rome_text = False  # whether there is text that may name tables
+        self._rome_stored: set[str] = set()  # keys of parameters that are columns' new values
         super().__init__(*args, **kwargs)
 
     def visit_select(self, select_stmt: Any, *args: Any, **kwargs: Any) -> str:
@@ -65,6 +67,24 @@ class RomeCompiler(SQLiteCompiler):
             text, select, compile_state, inner_columns, froms, *rest
         )
         return body
+
+    def process(self, obj: Any, **kwargs: Any) -> str:
+        if kwargs.get("is_upsert_set") and isinstance(obj, elements.BindParameter):
+            self._rome_stored.add(obj.key)
+        text: str = super().process(obj, **kwargs)
+        return text
+
+    @functools.cached_property
+    def _bind_processors(self) -> Any:
+        """SQLAlchemy's, but values that are stored in a decimal column are rounded."""
+        processors: dict[str, Any] = dict(super()._bind_processors)
+        stored = self._rome_stored.union(_assigned_keys(self.statement))
+        for bind, name in self.bind_names.items():
+            if bind._is_crud or bind.key in stored:
+                processor = storing_processor(bind.type, self.dialect)
+                if processor is not None:
+                    processors[name] = processor
+        return processors
 
     def visit_table(self, table: Any, *args: Any, **kwargs: Any) -> str:
         if kwargs.get("asfrom"):
@@ -135,6 +155,20 @@ class RomeCompiler(SQLiteCompiler):
     def rome_layout(self) -> Layout:
         """Where each bind parameter is, if none expands."""
         return _layout(self.positiontup or (), {})
+
+
+def _assigned_keys(statement: Any) -> set[str]:
+    """Keys of the parameters that an INSERT or UPDATE names as values themselves."""
+    values: list[Any] = []
+    for part in (getattr(statement, "_values", None), *_rows(statement)):
+        values += part.values() if isinstance(part, Mapping) else part or ()
+    values += [pair[1] for pair in getattr(statement, "_ordered_values", None) or ()]
+    return {value.key for value in values if isinstance(value, elements.BindParameter)}
+
+
+def _rows(statement: Any) -> list[Any]:
+    """The rows of INSERT ... VALUES (...), (...)."""
+    return [row for rows in getattr(statement, "_multi_values", ()) for row in rows]
 
 
 def _layout(names: Sequence[str], expanded: Mapping[str, Sequence[str]]) -> Layout:

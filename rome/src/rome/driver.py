@@ -320,8 +320,11 @@ class Cursor:
         transaction = connection.transaction
         word = first_word(sql)
         nothing = Result([], None, -1, None)
-        if word in ("", "BEGIN", "ANALYZE", "REINDEX", "VACUUM"):
+        if word in ("", "BEGIN", "ANALYZE", "VACUUM"):
             return nothing
+        if word == "REINDEX":
+            # The store's indexes are always right, but the name must be one of the schema.
+            return self._about_schema(word, sql, ())
         if match := _SAVEPOINT.match(sql.strip()):
             what = match[1].upper().split()[0]
             transaction.savepoint("ROLLBACK TO" if what == "ROLLBACK" else what, match[2])

@@ -13,12 +13,13 @@ from typing import Any
 import apsw
 import apsw.ext
 
-from rome import functions
+from rome import functions, variables
 from rome.catalogue import Schema
 from rome.rows import decode, unpack_value
 from rome.schema import Table, create_in, quote
 
 Row = tuple[Any, ...]
+_LONG = 100_000  # characters: statements of so many aren't remembered
 
 # Bits of the authoriser's words.
 _READ, _INSERT, _UPDATE, _DELETE = (
@@ -282,6 +283,8 @@ class Workspace:
         self, sql: str, parameters: Sequence[Any]
     ) -> tuple[list[Row], tuple[Row, ...] | None]:
         """Rows and description of a statement."""
+        if len(parameters) > variables.LIMIT:
+            sql, parameters = variables.fitted(sql, parameters)
         description = self._descriptions.get(sql, False)
         if description is not False:
             return self.database.execute(sql, parameters).fetchall(), description  # type: ignore[return-value]
@@ -294,17 +297,22 @@ class Workspace:
 
         cursor.exec_trace = trace
         rows = cursor.execute(sql, parameters).fetchall()
+        self._describe(sql, found[0])
+        return rows, found[0]
+
+    def _describe(self, sql: str, description: tuple[Row, ...] | None) -> None:
         if len(self._descriptions) > 2000:
             self._descriptions.clear()
-        self._descriptions[sql] = found[0]
-        return rows, found[0]
+        if len(sql) < _LONG:
+            self._descriptions[sql] = description
 
     def description(self, sql: str) -> tuple[Row, ...] | None:
         """Of a statement that isn't run."""
         description = self._descriptions.get(sql, False)
         if description is False:
-            description = _described(apsw.ext.query_info(self.database, sql).description)
-            self._descriptions[sql] = description
+            text = variables.without_parameters(sql) if variables.may_exceed(sql) else sql
+            description = _described(apsw.ext.query_info(self.database, text).description)
+            self._describe(sql, description)
         return description  # type: ignore[return-value]
 
     def write(
@@ -332,6 +340,8 @@ class Workspace:
         """The tables and views that a statement reads or writes (in lower case) and their
         columns that it reads, as SQLite's own parser has it; the columns that it assigns;
         and whether it only reads."""
+        if variables.may_exceed(sql):
+            sql = variables.without_parameters(sql)
         info = apsw.ext.query_info(self.database, sql, actions=True)
         names: dict[str, set[str]] = {}
         assigned: set[str] = set()
