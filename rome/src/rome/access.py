@@ -8,6 +8,7 @@ from typing import Any
 
 from rome.conditions import Bind, Constant, Layout, plain_values
 from rome.predicates import Predicate, filter_of, is_tested, values_of
+from rome.ranges import Bound, Ranges, ordered_lookups
 from rome.rows import NULL, pack_value
 from rome.schema import Table
 from rome.stores.base import Step
@@ -22,12 +23,14 @@ Reduction = tuple[int, int, int]
 class FirstRows:
     """Only the first rows in an order are wanted, if the store can test all `predicates`.
 
-    order: slots, and whether descending.  counts: LIMIT and OFFSET.
+    order: slots, and whether descending.  counts: LIMIT and OFFSET.  not_null: a column of
+    which rows with NULL are not wanted.
     """
 
     order: tuple[tuple[int, bool], ...]
     predicates: list[Predicate]
     counts: tuple[Bind | Constant, ...]
+    not_null: int | None = None
 
 
 @dataclass
@@ -83,6 +86,7 @@ class _Step:
         self._filters: list[list[Any]] = []
         self._single: dict[int, list[bytes]] = {}
         self._joins: dict[Reduction, int] = {}  # columns -> place of the look-up
+        self._ranges = Ranges()
         self._tested = True
 
     def made(self, parts: Mapping[int, tuple[int, ...]]) -> tuple[Step, bool]:
@@ -100,6 +104,8 @@ class _Step:
                 if key is not None:
                     self._lookups.append(["unique", index.number, [key], []])
         order, limit = self._limit()
+        if table.ordered:
+            self._lookups += ordered_lookups(table, self._ranges, order, limit)
         part = parts.get(table.number, False)
         step: Step = [
             *(table.number, self._lookups, self._filters, table.packed_fills),
@@ -118,13 +124,14 @@ class _Step:
             self._tested = False
             return
         op, data = test[1], test[2]
-        if predicate.op == "any":
-            self._filters.append(test)
-            return
         said = []
         if op != "out" or data:  # NULL is not in an empty list either
             said = [len(self._filters)]
             self._filters.append(test)
+            if self._occurrence.table.ordered:
+                self._ranges.note(predicate, self._values_of, said[0])
+        if predicate.op == "any":
+            return
         if op == "in":
             self._single.setdefault(predicate.slot, data)
         if predicate.index is None:
@@ -138,6 +145,9 @@ class _Step:
             self._lookups.append([kind, number, keys, said])
         elif op == "null" and kind == "set":
             self._lookups.append(["set", number, [NULL], said])
+
+    def _values_of(self, predicate: Predicate) -> list[Any] | None:
+        return values_of(predicate, self._values.parameters, self._values.layout)
 
     def _unique_key(self, slots: tuple[int, ...]) -> bytes | None:
         parts: list[list[bytes]] = [self._single.get(slot, []) for slot in slots]
@@ -172,10 +182,13 @@ class _Step:
         return [r for r in reductions if self._occurrences[r[0]].table.number not in changed]
 
     def _limit(self) -> tuple[list[Any], int]:
-        """Order, and how many rows are wanted; 0: all."""
+        """Order, and how many rows are wanted; 0: all.
+
+        Rows that the transaction has changed are not the store's any more: so many more of
+        them come that enough others are among them.
+        """
         first, values = self._occurrence.first_rows, self._values
-        table = self._occurrence.table
-        if first is None or any(change.table is table for change in values.changes.values()):
+        if first is None:
             return [], 0
         if not all(is_tested(p, values.parameters, values.layout) for p in first.predicates):
             return [], 0
@@ -185,4 +198,9 @@ class _Step:
             if len(counts) != 1 or not isinstance(counts[0], int) or counts[0] < 0:
                 return [], 0
             total += counts[0]
-        return [list(part) for part in first.order], total
+        table = self._occurrence.table
+        total += sum(change.table is table for change in values.changes.values())
+        if first.not_null is not None:
+            self._filters.append([first.not_null, "some", []])
+            self._ranges.of(first.not_null).low.append(Bound(None, True, len(self._filters) - 1))
+        return [list(part) for part in first.order], max(total, 1)

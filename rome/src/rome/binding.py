@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rome.access import FirstRows, Occurrence, Reduction, Values, steps_of
 from rome.alter import plain
 from rome.answers import changes_by_itself
-from rome.conditions import Condition, Layout, StatementPlan, plain_values
+from rome.conditions import Condition, Constant, Layout, StatementPlan, plain_values
 from rome.inserts import PlainInsert
-from rome.predicates import Predicate, bind_condition, same_bytes
+from rome.predicates import COMPARISONS, Predicate, bind_condition, same_bytes
 from rome.projection import Projection
 from rome.schema import Table
 from rome.stores.base import Step
@@ -99,6 +99,7 @@ class BoundPlan:
             and self.relied is not None
         )
         self.aggregate = self._aggregate(plan)
+        self._walk_to_extreme()
         self.projection = self._projection(plan)
 
     @staticmethod
@@ -149,7 +150,9 @@ class BoundPlan:
                 constant = any(c.index and c.op == "in" for _, c in bound)
                 joined = any(c.index and c.op == "join" for _, c in bound)
                 several = self._whole_unique(tables[place], [c for _, c in bound])
-                kind = 0 if constant or several else 1 if joined else 2 if bound else 3
+                kind = 0 if constant or several else 1 if joined else 3 if bound else 4
+                if kind > 2 and self._in_range(plan, place, tables[place], bound):
+                    kind = 2
                 # What leaves out rows of others comes before what is found by these.
                 rank = kind, not self._reductions_by(plan, place, tables, steps)
                 if best is None or rank < best[0]:
@@ -169,6 +172,16 @@ class BoundPlan:
                 )
             )
         return ordered
+
+    @staticmethod
+    def _in_range(
+        plan: StatementPlan, place: int, table: Table, bound: Iterable[tuple[int, Predicate]]
+    ) -> bool:
+        """Tell whether an ordered index may find an occurrence's rows: a range, or the first."""
+        if any(top.occurrence == place for top in plan.tops):
+            return True
+        firsts = {index.slots[0] for index in table.ordered if index.ready}
+        return any(c.op in COMPARISONS and c.slot in firsts for _, c in bound)
 
     @staticmethod
     def _reductions_by(
@@ -213,6 +226,25 @@ class BoundPlan:
             never_null = column.required or column.slot == table.key
             functions.append([function, -1 if function == "count" and never_null else column.slot])
         return [[column.slot for column in groups if column], functions]
+
+    def _walk_to_extreme(self) -> None:
+        """Find the least or greatest value of a key in the first row in its order."""
+        if self.aggregate is None or self.aggregate[0] or len(self.aggregate[1]) != 1:
+            return
+        function, slot = self.aggregate[1][0]
+        occurrence = self._occurrences[0]
+        table = occurrence.table
+        if function not in ("min", "max"):
+            return
+        if not any(index.ready and index.slots[0] == slot for index in table.ordered):
+            return
+        column = next(column for column in table.columns if column.slot == slot)
+        occurrence.first_rows = FirstRows(
+            ((slot, function == "max"),),
+            occurrence.predicates,
+            (Constant(1),),
+            not_null=None if column.required or slot == table.key else slot,
+        )
 
     def _projection(self, plan: StatementPlan) -> Projection | None:
         """How the rows of a direct SELECT become its answer."""
