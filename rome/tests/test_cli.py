@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rome.catalogue import Catalogue
 from rome.cli import main
 from rome.schema import Table as StoredTable
+from rome.schema import to_entry
 from rome.stores.redis_store import RedisStore
 from sqlalchemy import (
     Column,
@@ -204,7 +206,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def test_inspect(run: Run, url: str, engine: Engine) -> None:
     code, lines = run("inspect", url)
     assert code == 0
-    assert lines[0].split() == ["table", "rows", "bytes:", "rows", "unique", "sets"]
+    assert lines[0].split() == ["table", "rows", "bytes:", "rows", "unique", "sets", "ordered"]
     assert [line.split()[:2] for line in lines[1:3]] == [["owners", "5"], ["things", "23"]]
     assert lines[-1].startswith("version of the schema: ")
 
@@ -214,7 +216,7 @@ def test_inspect_as_json(run: Run, url: str, engine: Engine) -> None:
     found = json.loads("\n".join(lines))
     assert code == 0
     assert [(t["name"], t["rows"]) for t in found["tables"]] == [("owners", 5), ("things", 23)]
-    of_tables = sum(t["row_bytes"] + t["unique_bytes"] + t["set_bytes"] for t in found["tables"])
+    of_tables = sum(t[key] for t in found["tables"] for key in t if key.endswith("_bytes"))
     assert all(t[key] > 0 for t in found["tables"] for key in t if key.endswith("_bytes"))
     assert found["total_bytes"] == of_tables + found["other_bytes"]
 
@@ -321,6 +323,59 @@ def test_check_finds_lost_indexes_of_a_table(run: Run, url: str, damage: Damage)
     code, lines = run("check", "--repair", url)
     assert (code, lines[-1]) == (0, "wrong: 79, repaired: 79")  # 5 x 2 + 23 x 3
     assert run("check", url) == (0, ["nothing is wrong"])
+
+
+@pytest.mark.parametrize("table", ["owners", "things"])
+def test_check_finds_a_wrong_order(
+    run: Run, url: str, damage: Damage, engine: Engine, table: str
+) -> None:
+    stored = damage.table(table)
+    (order,) = stored.ordered
+    key = f"{{shop}}:o{stored.number}.{order.number}"
+    members: list[Any] = damage.client.zrange(key, 0, -1)
+    assert len(members) == (5 if table == "owners" else 23)
+    names = ", ".join(stored.names(order.slots))
+    number = members[2].rpartition(b"\0")[2].decode()
+    ghost = b"77" if table == "owners" else b"\x20ghost\0\x0077"
+    damage.client.zrem(key, members[2])
+    damage.client.zadd(key, {ghost: 77 if table == "owners" else 0})
+    wrong(
+        run,
+        url,
+        f"order of {table} ({names}): row {number} isn't in it",
+        f"order of {table} ({names}): an entry leads to row 77, which doesn't exist",
+    )
+    assert damage.client.zrange(key, 0, -1) == members
+    if table == "things":
+        damage.client.zadd(key, {b"\x20zz\0\0" + number.encode(): 0})
+        wrong(
+            run,
+            url,
+            f"order of things ({names}): an entry leads to row {number}, which has another place",
+        )
+        assert damage.client.zrange(key, 0, -1) == members
+
+
+def test_check_builds_the_orders_of_an_older_version(
+    run: Run, url: str, damage: Damage, engine: Engine
+) -> None:
+    for table in damage.schema.tables.values():
+        damage.set("{shop}:schema", table.name, to_entry(replace(table, ordered=())))
+        for order in table.ordered:
+            damage.client.delete(f"{{shop}}:o{table.number}.{order.number}")
+    damage.set("{shop}:meta", "schema", "1.2")
+    last = select(things.c.uuid).order_by(things.c.uuid.desc()).limit(1)
+    with engine.connect() as connection:  # without them, answers are the same
+        assert connection.scalar(last) == "u9"
+    wrong(
+        run,
+        url,
+        "owners: its key has no ordered index",
+        "things: its key has no ordered index",
+    )
+    assert len(list(damage.client.scan_iter("{shop}:o*"))) == 2
+    with engine.connect() as connection:
+        assert connection.scalar(last) == "u9"
 
 
 def stays_wrong(run: Run, url: str, *expected: str) -> None:

@@ -108,6 +108,8 @@ def write(op: str, number: int, table: int = T, **parts: Any) -> dict[str, Any]:
         "unique_del": [],
         "set_add": [],
         "set_del": [],
+        "order_add": [],
+        "order_del": [],
         "width": WIDTH,
     }
     return empty | parts

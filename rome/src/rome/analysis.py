@@ -203,6 +203,8 @@ class Analysis:
         if not isinstance(part, elements.BinaryExpression):
             return False
         operator, left, right = part.operator, _bare(part.left), _bare(part.right)
+        if operator is operators.between_op:
+            return self._between(scope, part, allowed)
         if not _is_plain(part):
             return False
         if operator is operators.eq:
@@ -273,6 +275,15 @@ class Analysis:
             return False
         self._conditions.append(Condition(column[0], column[1], op, values))
         return True
+
+    def _between(self, scope: Scope, part: Any, allowed: set[int]) -> bool:
+        ends = _bare(part.right)
+        clauses = list(getattr(ends, "clauses", ()))
+        if len(clauses) != 2 or part.modifiers.get("symmetric"):
+            return False
+        low = self._compared(scope, ">=", part.left, clauses[0], allowed)
+        high = self._compared(scope, "<=", part.left, clauses[1], allowed)
+        return low and high
 
     def _join(
         self, mine: tuple[int, str, Scope], other: tuple[int, str, Scope], allowed: set[int]

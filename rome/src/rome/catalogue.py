@@ -23,12 +23,14 @@ from rome.rows import decode
 from rome.schema import (
     ForeignKey,
     Index,
+    OrderedIndex,
     Table,
     describe,
     from_entry,
     quote,
     to_entry,
     wanted_indexes,
+    wanted_ordered,
 )
 from rome.stores.base import Duplicate, NotEmpty, SchemaChanged, Store
 
@@ -195,10 +197,11 @@ class Catalogue:
             database.execute("RELEASE ddl")
         self._adopt_plan(version, plan)
         for table in plan.gone:
-            self._clean(store, table, table.indexes)
+            self._clean(store, table, table.all_indexes)
             store.drop_rows(table.number)
         for table, indexes in plan.dropped_indexes:
             self._clean(store, table, indexes)
+        self.complete(store)
         self.finish(store)
         return self.schema
 
@@ -288,7 +291,7 @@ class Catalogue:
             if row[0] == "index" and row[2] in names:
                 index_sql.setdefault(row[2], {})[row[1]] = row[4]
         new: dict[str, Table] = {}
-        dropped_indexes: list[tuple[Table, tuple[Index, ...]]] = []
+        dropped_indexes: list[tuple[Table, list[Index | OrderedIndex]]] = []
         for kind, name, _, page, text in after:
             if name not in names or kind not in ("table", "view") or name.startswith("sqlite_"):
                 continue
@@ -299,8 +302,8 @@ class Catalogue:
             table = self._changed(store, old, kind, name, text, index_sql.get(name, {}))
             new[name] = table
             if old is not None:
-                kept = {index.number for index in table.indexes}
-                lost = tuple(index for index in old.indexes if index.number not in kept)
+                kept = {index.number for index in table.all_indexes}
+                lost = [index for index in old.all_indexes if index.number not in kept]
                 if lost:
                     dropped_indexes.append((old, lost))
         drops = [table.name for table in gone.values()]
@@ -342,7 +345,36 @@ class Catalogue:
                 number += 1
                 index = Index(number, slots, unique, ready=False)
             indexes_now.append(index)
-        return replace(table, indexes=tuple(indexes_now), top=number)
+        table = replace(table, indexes=tuple(indexes_now), top=number)
+        return self._with_ordered(table)
+
+    def _with_ordered(self, table: Table) -> Table:
+        """The table with the ordered indexes that it should have."""
+        known = {index.slots: index for index in table.ordered}
+        number = table.top
+        ordered = []
+        for slots in wanted_ordered(self._database, table):
+            index = known.get(slots)
+            if index is None:
+                number += 1
+                index = OrderedIndex(number, slots, ready=False)
+            ordered.append(index)
+        return replace(table, ordered=tuple(ordered), top=number)
+
+    def incomplete(self) -> list[Table]:
+        """Tables that lack an ordered index: an older version has made them."""
+        return [
+            table
+            for table in self.schema.tables.values()
+            if not table.ordered and wanted_ordered(self._database, table)
+        ]
+
+    def complete(self, store: Store) -> None:
+        """Enter the ordered indexes that an older version hasn't made; `finish` builds them."""
+        lacking = self.incomplete()
+        if lacking:
+            plan = _Plan({table.name: self._with_ordered(table) for table in lacking}, [], [], [])
+            self._adopt_plan(self._put(store, plan, building=True), plan)
 
     def _next_number(self, store: Store) -> int:
         """A number for a table, which no other had or gets."""
@@ -368,9 +400,9 @@ class Catalogue:
 
     def _put(self, store: Store, plan: _Plan, building: bool) -> str:
         """New indexes of tables without rows are ready at once; others are built."""
-        waiting = [t for t in plan.new.values() if any(not i.ready for i in t.indexes)]
+        waiting = [t for t in plan.new.values() if not _is_ready(t)]
         if not building:
-            ready = {t.name: replace(t, indexes=_ready(t.indexes)) for t in waiting}
+            ready = {t.name: _ready(t) for t in waiting}
             puts = {name: to_entry(ready.get(name, t)) for name, t in plan.new.items()}
             try:
                 version = store.change_schema(
@@ -396,8 +428,13 @@ class Catalogue:
     def finish(self, store: Store) -> None:
         """Build the indexes that aren't ready: also those that another process left."""
         for table in list(self.schema.tables.values()):
-            if all(index.ready for index in table.indexes):
+            if _is_ready(table):
                 continue
+            for order in table.ordered:
+                if not order.ready:
+                    store.build_ordered(
+                        table.number, order.number, order.slots, table.key, table.packed_fills
+                    )
             for index in table.indexes:
                 if index.ready:
                     continue
@@ -409,7 +446,7 @@ class Catalogue:
                     self._give_up(store, table, index)
                     names = ", ".join(f"{table.name}.{n}" for n in table.names(index.slots))
                     raise IntegrityError(f"UNIQUE constraint failed: {names}") from duplicate
-            finished = replace(table, indexes=_ready(table.indexes))
+            finished = _ready(table)
             plan = _Plan({table.name: finished}, [], [], [])
             version = store.change_schema(
                 self.schema.version, {table.name: to_entry(finished)}, [], []
@@ -427,8 +464,11 @@ class Catalogue:
                 self.change(store, f"DROP INDEX {quote(name)}")
                 return
 
-    def _clean(self, store: Store, table: Table, indexes: tuple[Index, ...]) -> None:
+    def _clean(self, store: Store, table: Table, indexes: list[Index | OrderedIndex]) -> None:
         for index in indexes:
+            if isinstance(index, OrderedIndex):
+                store.drop_ordered(table.number, index.number)
+                continue
             store.drop_index(
                 table.number, index.number, index.slots, index.unique, table.packed_fills
             )
@@ -439,7 +479,7 @@ class _Plan:
     new: dict[str, Table]
     gone: list[Table]
     drops: list[str]
-    dropped_indexes: list[tuple[Table, tuple[Index, ...]]]
+    dropped_indexes: list[tuple[Table, list[Index | OrderedIndex]]]
 
 
 def _birth(version: str) -> str:
@@ -448,8 +488,16 @@ def _birth(version: str) -> str:
     return born if dot else ""
 
 
-def _ready(indexes: tuple[Index, ...]) -> tuple[Index, ...]:
-    return tuple(replace(index, ready=True) for index in indexes)
+def _is_ready(table: Table) -> bool:
+    return all(index.ready for index in table.all_indexes)
+
+
+def _ready(table: Table) -> Table:
+    return replace(
+        table,
+        indexes=tuple(replace(index, ready=True) for index in table.indexes),
+        ordered=tuple(replace(index, ready=True) for index in table.ordered),
+    )
 
 
 def _moved(slots: tuple[str | None, ...], live: list[str]) -> tuple[str | None, ...]:

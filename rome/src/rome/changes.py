@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from rome.rows import NULL, encode, pack_value, split, unpack_value
-from rome.schema import Index, Table
+from rome.schema import Index, OrderedIndex, Table
+from rome.sort_bytes import entry
 
 Row = tuple[Any, ...]
 Key = tuple[int, int]  # table number, row number
@@ -74,6 +76,11 @@ def write_of(change: Change, relied: set[int] | None, assigned: set[int]) -> dic
             data = index_data(table, index, row)
             if data is not None:
                 write["unique_add" if index.unique else "set_add"].append([index.number, data])
+        by_slot = row if table.plain else table.row(row)
+        for order in table.ordered:
+            values = (by_slot[slot] for slot in order.slots)
+            place = order_place(table, order, values, change.number)
+            write["order_add"].append([order.number, *place])
         return write
     before = change.before or []
     if relied is None or change.moved:
@@ -89,6 +96,11 @@ def write_of(change: Change, relied: set[int] | None, assigned: set[int]) -> dic
                     write["unique_del"].append([index.number, data])
             else:
                 write["set_del"].append([index.number, data])
+        for order in table.ordered:
+            checked.update(order.slots)
+            values = (unpack_value(before[slot]) for slot in order.slots)
+            place = order_place(table, order, values, change.number)
+            write["order_del"].append([order.number, place[1]])
         write["checks"] = [[slot, before[slot]] for slot in sorted(checked)]
         return write
     after = [pack_value(value) for value in table.row(row)]
@@ -115,6 +127,16 @@ def write_of(change: Change, relied: set[int] | None, assigned: set[int]) -> dic
             write["unique_del"].append([index.number, old])
         if all(after[slot] != NULL for slot in index.slots):
             write["unique_add"].append([index.number, new])
+    for order in table.ordered:
+        if changed.isdisjoint(order.slots) or order.slots == (table.key,):
+            continue
+        checked.update(order.slots)
+        values = (unpack_value(before[slot]) for slot in order.slots)
+        place = order_place(table, order, values, change.number)
+        write["order_del"].append([order.number, place[1]])
+        values = (unpack_value(after[slot]) for slot in order.slots)
+        place = order_place(table, order, values, change.number)
+        write["order_add"].append([order.number, *place])
     write["checks"] = [[slot, before[slot]] for slot in sorted(checked)]
     return write
 
@@ -133,6 +155,8 @@ def blank_write(op: str, table: Table, number: int, checks: list[list[Any]]) -> 
         "unique_del": [],
         "set_add": [],
         "set_del": [],
+        "order_add": [],
+        "order_del": [],
     }
 
 
@@ -158,6 +182,18 @@ def index_data(table: Table, index: Index, row: Row) -> bytes | None:
     if index.unique and None in values:
         return None
     return b"".join(map(pack_value, values))
+
+
+def order_place(
+    table: Table, order: OrderedIndex, values: Iterable[Any], number: int
+) -> tuple[str, str | bytes]:
+    """Give a row's place in an ordered index: score and member (stores/base.py).
+
+    values: of the index's columns.
+    """
+    if order.slots == (table.key,):
+        return str(number), str(number)
+    return "0", entry(values, number)
 
 
 def split_filled(table: Table, row: bytes) -> list[bytes]:

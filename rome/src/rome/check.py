@@ -18,12 +18,18 @@ import msgpack
 from rome import rows
 from rome.catalogue import Catalogue, Schema
 from rome.errors import IntegrityError
-from rome.schema import ForeignKey, Index, Table
+from rome.schema import ForeignKey, Index, OrderedIndex, Table
 from rome.stores.redis_store import RedisStore
 
 _SETS_AT_ONCE = 200
 _REPAIRABLE = ("missing", "gone", "other")
-_KEY = re.compile(rb"(?:(meta|schema|ids|writes)|t:[0-9a-f]+|([rui])(\d+)(?:\.(\d+)(:)?)?)", re.S)
+_KEY = re.compile(rb"(?:(meta|schema|ids|writes)|t:[0-9a-f]+|([ruio])(\d+)(?:\.(\d+)(:)?)?)", re.S)
+
+_ORDER_WORDS = {
+    "missing": "row {} isn't in it",
+    "gone": "an entry leads to row {}, which doesn't exist",
+    "other": "an entry leads to row {}, which has another place",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Finding:
 def check(store: RedisStore, catalogue: Catalogue, repair: bool = False) -> Iterator[Finding]:
     """All findings.  Raises SchemaChanged when the schema is changed meanwhile."""
     catalogue.load(store)
+    yield from _lacking(store, catalogue, repair)
     yield from _unready(store, catalogue, repair)
     schema = catalogue.schema
     checker = _Checker(store, catalogue, schema, repair)
@@ -46,12 +53,22 @@ def check(store: RedisStore, catalogue: Catalogue, repair: bool = False) -> Iter
     yield from checker.keys()
 
 
+def _lacking(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[Finding]:
+    """Ordered indexes that an older version hasn't made."""
+    lacking = [f"{table.name}: its key has no ordered index" for table in catalogue.incomplete()]
+    if lacking and repair:
+        catalogue.complete(store)
+        catalogue.finish(store)
+    for text in lacking:
+        yield Finding(text, repaired=repair)
+
+
 def _unready(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[Finding]:
     """Indexes that are being built, or whose builder has died."""
     waiting = [
         f"{_index_name(table, index)}: the index isn't ready"
         for table in catalogue.schema.tables.values()
-        for index in table.indexes
+        for index in table.all_indexes
         if not index.ready
     ]
     problem = ""
@@ -112,6 +129,10 @@ class _Checker:
         for index in table.indexes:
             if index.unique and index.ready:
                 yield from self._unique(table, index)
+        for order in table.ordered:
+            if order.ready:
+                for mode in ("rows", "entries"):
+                    yield from self._ordered(table, order, mode)
 
     def _unique(self, table: Table, index: Index) -> Iterator[Finding]:
         cursor = b"0"
@@ -124,6 +145,27 @@ class _Checker:
                 fills=table.packed_fills,
                 cursor=cursor,
             )
+            for finding in found:
+                yield from self._told(*finding)
+            if cursor == b"0":
+                return
+
+    def _ordered(self, table: Table, order: OrderedIndex, mode: str) -> Iterator[Finding]:
+        """Rows against the entries of an ordered index, or entries against rows."""
+        request = {
+            "version": self._schema.version,
+            "token": self._token,
+            "repair": self._repair,
+            "mode": mode,
+            "t": table.number,
+            "index": order.number,
+            "slots": list(order.slots),
+            "key": -1 if table.key is None else table.key,
+            "fills": table.packed_fills,
+        }
+        cursor = b"0"
+        while True:
+            found, cursor = self._store.examine({**request, "cursor": cursor}, "ordered")
             for finding in found:
                 yield from self._told(*finding)
             if cursor == b"0":
@@ -214,9 +256,11 @@ class _Checker:
         yield from self._fields(tables)
 
     @staticmethod
-    def _index(table: Table | None, match: re.Match[bytes]) -> Index | None:
+    def _index(table: Table | None, match: re.Match[bytes]) -> Index | OrderedIndex | None:
         if table is None or match[4] is None:
             return None
+        if match[2] == b"o":
+            return next((i for i in table.ordered if i.number == int(match[4])), None)
         unique = match[2] == b"u"
         return next(
             (i for i in table.indexes if i.number == int(match[4]) and i.unique == unique), None
@@ -262,7 +306,7 @@ class _Checker:
     ) -> Iterator[Finding]:
         """A finding of the script, once."""
         if (kind, number, place, row, data) in self._seen:
-            return  # HSCAN may come by twice
+            return  # HSCAN and ZSCAN may come by twice
         self._seen.add((kind, number, place, row, data))
         table = self._schema.by_number(number)
         if table is None:
@@ -284,8 +328,11 @@ class _Checker:
                 f" which {foreign.parent} doesn't have"
             )
         else:
-            index = next(i for i in table.indexes if i.number == place)
+            index = next(i for i in table.all_indexes if i.number == place)
             name = _index_name(table, index)
+            if isinstance(index, OrderedIndex):
+                yield Finding(f"order of {name}: {_ORDER_WORDS[what].format(n)}", repaired)
+                return
             text = {
                 "missing": f"{name}: row {n} isn't found by {_shown(data)}",
                 "twice": f"{name}: row {n} has {_shown(data)}, as another row has",
@@ -295,7 +342,7 @@ class _Checker:
         yield Finding(text, repaired)
 
 
-def _index_name(table: Table, index: Index) -> str:
+def _index_name(table: Table, index: Index | OrderedIndex) -> str:
     return f"{table.name} ({', '.join(table.names(index.slots))})"
 
 

@@ -142,9 +142,9 @@ def _inspect(options: argparse.Namespace) -> int:
 def _table(usage: Usage) -> str:
     if not usage.tables:
         return "the database has no tables"
-    lines = [("table", "rows", "bytes: rows", "unique", "sets")]
+    lines: list[tuple[str, ...]] = [("table", "rows", "bytes: rows", "unique", "sets", "ordered")]
     lines += [
-        (t.name, str(t.rows), str(t.row_bytes), str(t.unique_bytes), str(t.set_bytes))
+        (t.name, *map(str, (t.rows, t.row_bytes, t.unique_bytes, t.set_bytes, t.ordered_bytes)))
         for t in usage.tables
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

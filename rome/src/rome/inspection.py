@@ -9,7 +9,7 @@ from typing import Any
 from rome.catalogue import Catalogue
 from rome.stores.redis_store import RedisStore
 
-_OF_TABLE = re.compile(rb"([rui])(\d+)(?:\.|\Z)")
+_OF_TABLE = re.compile(rb"([ruio])(\d+)(?:\.|\Z)")
 
 
 @dataclass
@@ -21,6 +21,7 @@ class TableUsage:
     row_bytes: int = 0
     unique_bytes: int = 0
     set_bytes: int = 0
+    ordered_bytes: int = 0
 
 
 @dataclass
@@ -56,6 +57,8 @@ def inspect(store: RedisStore, catalogue: Catalogue) -> Usage:
             usage.row_bytes += size
         elif match[1] == b"u":
             usage.unique_bytes += size
+        elif match[1] == b"o":
+            usage.ordered_bytes += size
         else:
             usage.set_bytes += size
     tables = sorted(by_number.values(), key=lambda usage: usage.name)

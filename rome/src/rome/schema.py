@@ -43,6 +43,15 @@ class Index:
 
 
 @dataclass(frozen=True)
+class OrderedIndex:
+    """An index in the store that has the rows in the order of the columns at `slots`."""
+
+    number: int
+    slots: tuple[int, ...]
+    ready: bool = True
+
+
+@dataclass(frozen=True)
 class ForeignKey:
     """Columns at `slots` hold the values of columns of a parent."""
 
@@ -66,8 +75,14 @@ class Table:
     columns: tuple[Column, ...] = ()
     key: int | None = None  # slot of the INTEGER PRIMARY KEY, which is the row number
     indexes: tuple[Index, ...] = ()
+    ordered: tuple[OrderedIndex, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
     top: int = 0  # the highest number that an index ever had: none is used again
+
+    @property
+    def all_indexes(self) -> list[Index | OrderedIndex]:
+        """Those for values, and those for order."""
+        return [*self.indexes, *self.ordered]
 
     @property
     def is_view(self) -> bool:
@@ -160,7 +175,11 @@ def to_entry(table: Table) -> bytes:
             "slots": list(table.slots),
             "fills": list(table.fills.items()),
             "top": table.top,
-            "indexes": [[i.number, list(i.slots), i.unique, i.ready] for i in table.indexes],
+            "indexes": [
+                *([i.number, list(i.slots), i.unique, i.ready] for i in table.indexes),
+                # Five parts: who doesn't know ordered indexes must not write, and can't read it.
+                *([i.number, list(i.slots), False, i.ready, "ordered"] for i in table.ordered),
+            ],
         },
         use_bin_type=True,
     )
@@ -181,7 +200,13 @@ def from_entry(name: str, entry: bytes) -> Table:
             top=raw["top"],
             indexes=tuple(
                 Index(number, tuple(slots), unique, ready)
-                for number, slots, unique, ready in raw["indexes"]
+                for number, slots, unique, ready, *order in raw["indexes"]
+                if not order
+            ),
+            ordered=tuple(
+                OrderedIndex(number, tuple(slots), ready)
+                for number, slots, _, ready, *order in raw["indexes"]
+                if order == ["ordered"]
             ),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -277,6 +302,20 @@ def wanted_indexes(database: apsw.Connection, table: Table) -> list[tuple[tuple[
         if slots != (table.key,) and (slots, True) not in wanted:
             wanted[slots, False] = None
     return list(wanted)
+
+
+def wanted_ordered(database: apsw.Connection, table: Table) -> list[tuple[int, ...]]:
+    """Say which columns' order the store should keep for a table: its primary key's."""
+    if table.is_view:
+        return []
+    if table.key is not None:
+        return [(table.key,)]
+    info = database.execute(f"PRAGMA table_xinfo({quote(table.name)})")
+    names = dict(sorted((row[5], row[1]) for row in info if row[5])).values()
+    columns = [table.column(str(name)) for name in names]
+    if not columns or not all(column and column.binary for column in columns):
+        return []
+    return [tuple(column.slot for column in columns if column)]
 
 
 # ---------------------------------------------------------------- work areas

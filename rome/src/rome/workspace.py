@@ -66,6 +66,7 @@ class Workspace:
         """Another version of the schema; the transaction has no rows here."""
         self.end()
         self._descriptions.clear()
+        self._inserts.clear()
         for name, table in list(self._made.items()):
             if schema.tables.get(name) is not table:
                 self._unmake(name, table)
@@ -75,8 +76,6 @@ class Workspace:
         kind = "VIEW" if table.is_view else "TABLE"
         self.database.execute(f"DROP {kind} {quote(table.name)}")
         del self._made[name]
-        for key in [key for key in self._inserts if key[0] == table.number]:
-            del self._inserts[key]
 
     def ensure(self, tables: Iterable[Table], clean: bool) -> None:
         """Make the tables that aren't here; `clean`: the transaction has no rows here."""

@@ -107,7 +107,7 @@ class Writes:
             (step[0], lookup[0], lookup[1], key)
             for step in steps
             for lookup in step[1]
-            if lookup[0] != "set" and lookup[2] is not False
+            if lookup[0] in ("row", "unique") and lookup[2] is not False
             for key in lookup[2]
         }
         if keys:

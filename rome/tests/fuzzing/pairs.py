@@ -10,6 +10,7 @@ from typing import Any
 from rome.errors import ConflictError
 from rome.rows import NULL, split, unpack_value
 from rome.schema import Table as StoredTable
+from rome.sort_bytes import entry
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, insert, select, text
 from sqlalchemy.pool import StaticPool
 
@@ -296,11 +297,22 @@ def wrong_index(connection: Connection) -> str | None:
             problem = _wrong(store, table, index, rows)
             if problem:
                 return problem
+        for order in table.ordered:
+            wanted = {_member(table, order, number, parts) for number, parts in rows.items()}
+            found = set(store.members(table.number, order.number))
+            if wanted != found:
+                return f"order of {table.name}: {sorted(found)}, expected {sorted(wanted)}"
         if table.key is not None:
             for number, parts in rows.items():
                 if unpack_value(parts[table.key]) != number:
                     return f"{table.name}: row {number} has the key {parts[table.key]!r}"
     return None
+
+
+def _member(table: StoredTable, order: Any, number: int, parts: list[bytes]) -> bytes:
+    if order.slots == (table.key,):
+        return str(number).encode()
+    return entry([unpack_value(parts[slot]) for slot in order.slots], number)
 
 
 def _columns(table: StoredTable, row: bytes) -> list[bytes]:

@@ -6,6 +6,9 @@ A store keeps, for one database:
 - rows: table number and row number -> the row's bytes (rows.py);
 - unique indexes: the bytes of the columns -> row number;
 - set indexes: the bytes of the columns -> a set of row numbers;
+- ordered indexes: entries in order, each a score and a member.  Of a key that is the row
+  number both are the number as text; of others the score is "0" and the member bytes that
+  end in the row number and have the order of the columns (sort_bytes.py);
 - for each table the highest row number that was handed out, and the token of the last
   commit that wrote it (0: none did).
 
@@ -21,6 +24,11 @@ promises the fewest rows, and may ignore the others.
   say; or `[kind, index, False, step, slots,
   more keys]`: the keys are the values that columns `slots` have in the rows of an earlier
   step, and `more keys`.
+- lookup `order`: `[order, index, [low, high, by number, walk, tie slots], filters]`: rows from
+  `low` to `high` (`-inf`, `(5`, `5`, `+inf` where `by number` is 1; else `-`, `(` or `[` and
+  bytes, `+`).  With `walk` 1 (ascending) or -1 and a limit, the first rows in the step's order
+  are the first ones in the index's; after as many as the limit, those follow that are
+  equal to the last in the `tie slots`.
 - filter: `[slot, op, values]`; ops `in`, `out` (not one of, and not NULL), `not` (not one
   of), `null`, `some` (not NULL), `<`, `<=`, `>`, `>=`; values are bytes of values.
 - fills: `[slot, bytes]` for columns that rows older than them lack.
@@ -111,9 +119,10 @@ class Commit:
     """A transaction's checks and writes, for one atomic step.
 
     writes: dicts with `op` (insert, update, delete), `t` table, `n` row number (text),
-    `unique_add`, `unique_del`, `set_add`, `set_del` (`[index, bytes]` each); an insert has
-    `row`; the others have `checks` (`[slot, bytes]` that must hold) and `fills`; an update
-    has `deltas` (`[slot, bytes]`) and `width` (slots of the table).
+    `unique_add`, `unique_del`, `set_add`, `set_del` (`[index, bytes]` each), `order_add`
+    (`[index, score, member]`) and `order_del` (`[index, member]`); an insert has `row`; the
+    others have `checks` (`[slot, bytes]` that must hold) and `fills`; an update has `deltas`
+    (`[slot, bytes]`) and `width` (slots of the table).
     exists: `[kind, table, index, key]` that must be there.
     childless: `[kind, table, index, row numbers, key]`: no other rows may be there.
     reads: `[table, token of its last commit]` as they were when read.
@@ -175,6 +184,22 @@ class Store(Protocol):
     ) -> None:
         """Remove all entries of an index that the schema no longer has."""
 
+    def build_ordered(
+        self,
+        table: int,
+        index: int,
+        slots: Sequence[int],
+        key: int | None,
+        fills: list[list[Any]],
+    ) -> None:
+        """Enter all rows of a table; writers keep the index meanwhile.
+
+        key: the slot of the column that is the row number.
+        """
+
+    def drop_ordered(self, table: int, index: int) -> None:
+        """Remove an ordered index that the schema no longer has."""
+
     def drop_rows(self, table: int) -> None:
         """Remove all rows of a table that the schema no longer has."""
 
@@ -183,6 +208,9 @@ class Store(Protocol):
 
     def entries(self, table: int, index: int, unique: bool) -> Iterator[tuple[bytes, int]]:
         """All entries of an index, in no order."""
+
+    def members(self, table: int, index: int) -> Iterator[bytes]:
+        """All members of an ordered index, in no order."""
 
     def count(self, table: int) -> int:
         """Rows of a table."""

@@ -3,7 +3,7 @@
 -- redis_commit.py; base.py has the words.
 local P = KEYS[1]
 local version, token, remember, tables, inserts, changes, unique_add, unique_del, set_add, set_del,
-  exists, childless, reads, used = unpack(cmsgpack.unpack(ARGV[1]))
+  order_add, order_del, exists, childless, reads, used = unpack(cmsgpack.unpack(ARGV[1]))
 local call, sub, byte = redis.call, string.sub, string.byte
 local done = P .. 't:' .. token
 if call('EXISTS', done) == 1 then return {'done'} end
@@ -278,10 +278,12 @@ end
 call_each('HDEL', gone)
 call_each('HDEL', unique_del)
 call_each('SREM', set_del)
+call_each('ZREM', order_del)
 call_each('HSET', inserts)
 call_each('HSET', updated)
 call_each('HSET', unique_add)
 call_each('SADD', set_add)
+call_each('ZADD', order_add)
 -- Each table remembers its last commit.
 if #tables > 0 then
   local list = {}

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rome import rows
+from rome import rows, sort_bytes
 from rome.stores.base import (
     Answer,
     Changed,
@@ -21,6 +21,7 @@ from rome.stores.base import (
     Step,
     Traffic,
 )
+from rome.stores.memory_order import Order
 from rome.stores.steps import Fills, Found, column, joined, part
 from rome.values import sort_key
 
@@ -35,6 +36,7 @@ class Database:
         self.rows: dict[int, dict[bytes, bytes]] = {}
         self.unique: dict[tuple[int, int], dict[bytes, bytes]] = {}
         self.sets: dict[tuple[int, int], dict[bytes, set[bytes]]] = {}
+        self.ordered: dict[tuple[int, int], Order] = {}
         self.ids: dict[str, int] = {}
         self.writes: dict[int, str] = {}
         self.tokens: set[str] = set()
@@ -157,11 +159,20 @@ class MemoryStore:
         fills: Fills = dict(fill_list)
         stored = self.database.rows.get(table, {})
         best = None
+        walk: list[bytes] | None = None
+        ties: Sequence[int] = ()
         for lookup in lookups:
-            keys = lookup[2] if lookup[2] is not False else joined(lookup, found)
-            numbers = self._numbers(table, lookup[0], lookup[1], keys)
+            if lookup[0] == "order":
+                numbers = self.database.ordered.get((table, lookup[1]), Order()).span(lookup[2])
+                if lookup[2][3] and limit:
+                    walk, ties = numbers[:: lookup[2][3]], lookup[2][4]
+            else:
+                keys = lookup[2] if lookup[2] is not False else joined(lookup, found)
+                numbers = self._numbers(table, lookup[0], lookup[1], keys)
             if best is None or len(numbers) < len(best):
                 best = numbers
+        if walk is not None:
+            best = self._first_in(stored, walk, ties, filters, fills, limit)
         pairs = [
             (number, stored[number])
             for number in (stored if best is None else best)
@@ -181,6 +192,29 @@ class MemoryStore:
             sets = self.database.sets.get((table, index), {})
             found = [number for key in keys for number in sorted(sets.get(key, ()))]
         return list(dict.fromkeys(found))
+
+    @staticmethod
+    def _first_in(
+        stored: Mapping[bytes, bytes],
+        walk: Sequence[bytes],
+        ties: Sequence[int],
+        filters: Sequence[list[Any]],
+        fills: Fills,
+        limit: int,
+    ) -> list[bytes]:
+        """The first rows of a walk that pass, and those equal to the last in the tie slots."""
+        found: list[bytes] = []
+        last: list[Any] = []
+        for number in walk:
+            row = stored.get(number)
+            if row is None or not _passes(row, filters, fills):
+                continue
+            key = [sort_key(rows.unpack_value(column(row, slot, fills))) for slot in ties]
+            if len(found) >= limit and (not ties or key != last):
+                break
+            found.append(number)
+            last = key
+        return found
 
     def commit(self, commit: Commit) -> None:
         self._trip()
@@ -204,6 +238,8 @@ class MemoryStore:
                 for index, data in write["set_add"]:
                     sets = base.sets.setdefault((table, index), {})
                     sets.setdefault(data, set()).add(number)
+                for index, score, member in write["order_add"]:
+                    base.ordered.setdefault((table, index), Order()).add(score, member)
             for table in {write["t"] for write in commit.writes}:
                 base.writes[table] = commit.token
             for table, number in commit.used:
@@ -221,6 +257,8 @@ class MemoryStore:
             sets.get(data, set()).discard(number)
             if not sets.get(data):
                 sets.pop(data, None)
+        for index, member in write["order_del"]:
+            base.ordered.setdefault((write["t"], index), Order()).remove(member)
 
     def _verify(self, commit: Commit) -> list[bytes | None]:
         """The rows as they will be; raises where a check fails."""
@@ -307,6 +345,30 @@ class MemoryStore:
             self.database.unique.pop((table, index), None)
             self.database.sets.pop((table, index), None)
 
+    def build_ordered(
+        self,
+        table: int,
+        index: int,
+        slots: Sequence[int],
+        key: int | None,
+        fills: list[list[Any]],
+    ) -> None:
+        self._trip()
+        base, filling = self.database, dict(map(tuple, fills))
+        with base.lock:
+            order = base.ordered.setdefault((table, index), Order())
+            for number, row in base.rows.get(table, {}).items():
+                if tuple(slots) == (key,):
+                    order.add(number, number)
+                    continue
+                values = [rows.unpack_value(column(row, slot, filling)) for slot in slots]
+                order.add(b"0", sort_bytes.entry(values, int(number)))
+
+    def drop_ordered(self, table: int, index: int) -> None:
+        self._trip()
+        with self.database.lock:
+            self.database.ordered.pop((table, index), None)
+
     def drop_rows(self, table: int) -> None:
         self._trip()
         with self.database.lock:
@@ -330,6 +392,11 @@ class MemoryStore:
                     (k, int(n)) for k, ns in base.sets.get((table, index), {}).items() for n in ns
                 ]
         yield from pairs
+
+    def members(self, table: int, index: int) -> Iterator[bytes]:
+        self._trip()
+        with self.database.lock:
+            yield from self.database.ordered.get((table, index), Order()).members()
 
     def count(self, table: int) -> int:
         self._trip()

@@ -30,7 +30,11 @@ def read_in_pages(ask: Ask, steps: Sequence[Step]) -> list[Rows]:
         table, lookups, filters, fill_list, order, limit, columns = step[:7]
         fills = dict(map(tuple, fill_list))
         rows: dict[bytes, bytes] | None = None
-        for lookup in lookups:
+        # Few keys before a range, which is read page by page as well.
+        for lookup in sorted(lookups, key=lambda lookup: bool(lookup[0] == "order")):
+            if lookup[0] == "order":
+                rows = _walked(ask, [table, [lookup], filters, fill_list, order, limit, False])
+                break
             keys = lookup[2] if lookup[2] is not False else joined(lookup, found)
             rows = _looked_up(ask, table, lookup, keys, filters, fill_list)
             if rows is not None:
@@ -67,6 +71,26 @@ def _looked_up(
             return None
         rows.update(zip(page[0][::2], page[0][1::2], strict=True))
     return rows
+
+
+def _walked(ask: Ask, step: Step) -> dict[bytes, bytes] | None:
+    """The rows of a step with one look-up, by an ordered index: all, or the first ones."""
+    rows: dict[bytes, bytes] = {}
+    limit, walk = step[5], step[1][0][2][3]
+    if not walk:
+        step = [*step[:4], [], 0, *step[6:]]
+    cursor = b"0"
+    while True:
+        if walk and limit:
+            # Behind the last page may be rows equal to the last one: one more brings them.
+            step = [*step[:5], max(limit - len(rows), 1), *step[6:]]
+        page = ask(step, cursor)
+        if page is None:
+            return None
+        rows.update(zip(page[0][::2], page[0][1::2], strict=True))
+        cursor = page[1]
+        if cursor == b"0":
+            return rows
 
 
 def _scanned(ask: Ask, step: Step) -> dict[bytes, bytes]:

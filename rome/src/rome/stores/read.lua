@@ -490,12 +490,38 @@ local function joined(source, slots, kind)
   return keys
 end
 
+-- How many rows a look-up by an ordered index finds.
+local function span(table_no, lookup)
+  local ends = lookup[3]
+  local command = ends[3] == 1 and 'ZCOUNT' or 'ZLEXCOUNT'
+  return call(command, P .. 'o' .. table_no .. '.' .. lookup[2], ends[1], ends[2])
+end
+
 local function size(table_no, lookup)
+  if lookup[1] == 'order' then return span(table_no, lookup) end
   if lookup[1] ~= 'set' then return #lookup.keys end
   local total = 0
   local key = P .. 'i' .. table_no .. '.' .. lookup[2] .. ':'
   for _, k in ipairs(lookup.keys) do total = total + call('SCARD', key .. k) end
   return total
+end
+
+-- The row numbers of so many entries of an ordered index, from one end or from behind the
+-- entry `after`, and the last entry; false: there are no more.
+local function stretch(table_no, lookup, after, count)
+  local low, high, by_number, walk = unpack(lookup[3], 1, 4)
+  local name = by_number == 1 and 'BYSCORE' or 'BYLEX'
+  local start, stop = low, high
+  if walk < 0 then name, start, stop = 'REVRANGE' .. name, high, low
+  else name = 'RANGE' .. name end
+  if after then start = '(' .. after end
+  local key = P .. 'o' .. table_no .. '.' .. lookup[2]
+  local members = call('Z' .. name, key, start, stop, 'LIMIT', 0, count)
+  local last = #members == count and members[count]
+  if by_number ~= 1 then
+    for i = 1, #members do members[i] = string.match(members[i], '%z(%-?%d+)$') end
+  end
+  return members, last
 end
 
 -- Row numbers that a look-up finds, once each, and whether each key has found one.
@@ -504,6 +530,7 @@ local function members(table_no, kind, index, keys)
     local numbers = call('SMEMBERS', P .. 'i' .. table_no .. '.' .. index .. ':' .. keys[1])
     return numbers, #numbers > 0
   end
+  if kind == 'order' then return stretch(table_no, {kind, index, keys}, false, most), true end
   if kind == 'row' and #keys < 2 then return keys, true end
   local numbers, have, count, all = {}, {}, 0, true
   local function add(list)
@@ -584,10 +611,16 @@ local function whole_table(table_no)
   return paired(call('HGETALL', key))
 end
 
--- The numbers that the best of a step's look-ups finds; nil: it has none.  Its kind, and the
--- look-up itself if each key has found a row.  Filters that say no more than it are done.
-local function looked_up(table_no, lookups, filters)
-  if #lookups == 0 then return nil end
+-- Filters that say no more than a look-up are done.
+local function done(lookup, filters, is_done)
+  if lookup[3] then
+    for _, place in ipairs(lookup[4]) do filters[place + 1].done = is_done end
+  end
+end
+
+-- The look-up of a step that promises the fewest rows, and how many; nil: it has none.
+-- Beside it, those sets whose intersection is what is wanted.
+local function chosen(table_no, lookups)
   local best, best_size
   local sets = {}
   for i = 1, #lookups do
@@ -599,37 +632,93 @@ local function looked_up(table_no, lookups, filters)
     elseif lookup[1] == 'set' and #lookup.keys == 1 then
       sets[#sets + 1] = lookup
     end
-    local n = #lookups > 1 and size(table_no, lookup) or 0
+    local n = (#lookups > 1 or lookup[1] == 'order') and size(table_no, lookup) or 0
     if not best or n < best_size then best, best_size = lookup, n end
   end
-  local function done(lookup)
-    if lookup[3] then
-      for _, place in ipairs(lookup[4]) do filters[place + 1].done = true end
-    end
-  end
+  return best, best_size, sets
+end
+
+-- The numbers that a chosen look-up finds.  Its kind, and the look-up itself if each key has
+-- found a row.
+local function looked_up(table_no, best, best_size, sets, filters)
   if #sets > 1 and best_size > 8 and best[1] == 'set' and #best.keys == 1 and best[3] then
     local keys = {}
     for i, lookup in ipairs(sets) do
       keys[i] = P .. 'i' .. table_no .. '.' .. lookup[2] .. ':' .. lookup.keys[1]
-      done(lookup)
+      done(lookup, filters, true)
     end
     return call('SINTER', unpack(keys)), 'set'
   end
-  done(best)
+  done(best, filters, true)
   local numbers, all = members(table_no, best[1], best[2], best.keys)
   return numbers, best[1], all and best
 end
 
--- The values of a step that asks only for numbers of rows, if no row needs to be looked at.
-local function counted(table_no, filters, numbers, kind, sums)
-  if #sums[1] > 0 or (numbers and kind ~= 'set') then return nil end
+-- The rows that an ordered index leads to, in its order, and that pass the filters: the first
+-- `limit` (0: all) and those equal to the last of them in the tie slots.  nil: there may be
+-- more of them behind `budget` entries; then they come with the last entry, if `cursor` asks.
+local function walked(table_no, lookup, filters, fills, limit, budget, after)
+  local ties = lookup[3][5]
+  local kept = {fills = fills, numbers = {}}
+  local count, looked_at, n = limit > 0 and math.max(limit + 1, 16) or 1000, 0, 0
+  local columns = {}
+  done(lookup, filters, true)
+  while true do
+    local numbers, last = stretch(table_no, lookup, after, math.min(count, budget - looked_at))
+    local rows = fetch(table_no, numbers)
+    rows.fills = fills
+    rows = passing(rows, filters)
+    for i = 1, #rows do
+      n = n + 1
+      kept[n], kept.numbers[n] = rows[i], rows.numbers[i]
+    end
+    looked_at = looked_at + #numbers
+    if not last then return kept, '0' end
+    if limit > 0 and n >= limit then
+      local differ = #ties == 0
+      for _, slot in ipairs(ties) do
+        local r, v = decode(slice(kept[limit], slot, fills))
+        local other_r, other_v = decode(slice(kept[n], slot, fills))
+        differ = differ or r ~= other_r or v ~= other_v
+      end
+      if differ then return kept, '0' end
+    end
+    after = last
+    if looked_at >= budget then
+      done(lookup, filters, nil)
+      if cursor then return kept, '>' .. last end
+      return nil
+    end
+    count = math.min(2 * count, 1000)
+  end
+end
+
+-- The first rows of a step by walking along an index that has them in order, if that promises
+-- to look at fewer rows than the best look-up; nil: it doesn't.
+local function walked_first(table_no, lookups, filters, fills, limit, best, best_size)
+  local walk
+  for i = 1, #lookups do
+    if lookups[i][1] == 'order' and lookups[i][3][4] ~= 0 then walk = lookups[i] end
+  end
+  if not walk or limit == 0 then return nil end
+  local n = best_size
+  if n <= 64 or n <= 2 * limit then return nil end
+  -- Where it fails, the look-up comes after it: so it is worth half of that.
+  local budget = (best == walk or n > most) and most or math.ceil(n / 2)
+  return (walked(table_no, walk, filters, fills, limit, math.min(budget, most)))
+end
+
+-- The values of a step that asks only for numbers of rows, if no row needs to be looked at;
+-- `count`: rows that it finds.
+local function counted(filters, count, sums)
+  if #sums[1] > 0 then return nil end
   for _, f in ipairs(sums[2]) do
     if f[1] ~= 'count' or f[2] >= 0 then return nil end
   end
   for _, f in ipairs(filters) do
     if not f.done then return nil end
   end
-  local n = cmsgpack.pack(numbers and #numbers or call('HLEN', P .. 'r' .. table_no))
+  local n = cmsgpack.pack(count)
   local values = {}
   for i = 1, #sums[2] do values[i] = n end
   return {values}
@@ -656,17 +745,41 @@ local function answered()
   for number, step in ipairs(steps) do
     local table_no, lookups, filters, fills, order, limit = unpack(step, 1, 6)
     local sums = step[8]
-    local numbers, kind, lookup = looked_up(table_no, lookups, filters)
-    local values = sums and counted(table_no, filters, numbers, kind, sums)
+    local filling = {}
+    for _, f in ipairs(fills) do filling[f[1]] = f[2] end
+    local best, best_size, sets = chosen(table_no, lookups)
+    local ranged = best and best[1] == 'order'
+    local rows, numbers, kind, lookup, values
+    if cursor and ranged then
+      rows, cursor = walked(
+        table_no, best, filters, filling, limit, math.ceil(most / 4),
+        cursor ~= '0' and sub(cursor, 2))
+    elseif best then
+      rows = walked_first(table_no, lookups, filters, filling, limit, best, best_size)
+      if not rows and ranged then
+        -- Rows are counted without being looked at.
+        done(best, filters, true)
+        values = sums and counted(filters, best_size, sums)
+        if not values and best_size > most then return nil end
+      end
+      if not rows and not values then
+        numbers, kind, lookup = looked_up(table_no, best, best_size, sets, filters)
+        values = sums and kind == 'set' and counted(filters, #numbers, sums)
+      end
+    elseif sums then
+      values = counted(filters, call('HLEN', P .. 'r' .. table_no), sums)
+    end
     if not values then
       if numbers and #numbers > most then return nil end
-      local rows
-      if numbers then rows = fetch(table_no, numbers) else rows = whole_table(table_no) end
+      if numbers then rows = fetch(table_no, numbers)
+      elseif not rows then rows = whole_table(table_no) end
       if not rows then return nil end
-      rows.fills = {}
-      for _, f in ipairs(fills) do rows.fills[f[1]] = f[2] end
+      rows.fills = filling
       rows = passing(rows, filters)
-      if limit > 0 and #rows > limit then rows = first(rows, order, limit) end
+      -- Of a walk page by page the last page has the last rows that count.
+      if limit > 0 and #rows > limit and not (cursor and ranged) then
+        rows = first(rows, order, limit)
+      end
       rows.complete = numbers and #rows == #numbers and lookup
       found[number] = rows
       reduce(number)

@@ -16,7 +16,8 @@ def by_key(commit: Commit, remember: int) -> list[Any]:
 
     What belongs to keys is given as key and list by turns: new rows `[number, row, ...]`,
     changes `[[number, checks, fills, deltas, width; 0: it goes], ...]`, entries of unique
-    indexes `[bytes, number, ...]`, numbers for sets.
+    indexes `[bytes, number, ...]`, numbers for sets, `[score, member, ...]` and members for
+    ordered indexes.
     """
     tables: dict[int, None] = {}
     inserts: dict[str, list[Any]] = {}
@@ -25,6 +26,8 @@ def by_key(commit: Commit, remember: int) -> list[Any]:
     unique_del: dict[str, list[Any]] = {}
     set_add: dict[bytes, list[Any]] = {}
     set_del: dict[bytes, list[Any]] = {}
+    order_add: dict[str, list[Any]] = {}
+    order_del: dict[str, list[Any]] = {}
     for write in commit.writes:
         table, number = write["t"], write["n"]
         tables[table] = None
@@ -42,10 +45,15 @@ def by_key(commit: Commit, remember: int) -> list[Any]:
             set_add.setdefault(b"i%d.%d:%b" % (table, index, data), []).append(number)
         for index, data in write["set_del"]:
             set_del.setdefault(b"i%d.%d:%b" % (table, index, data), []).append(number)
+        for index, score, member in write["order_add"]:
+            order_add.setdefault(f"o{table}.{index}", []).extend((score, member))
+        for index, member in write["order_del"]:
+            order_del.setdefault(f"o{table}.{index}", []).append(member)
     gathered: tuple[dict[Any, list[Any]], ...] = (
         *(inserts, changes),
         *(unique_add, unique_del),
         *(set_add, set_del),
+        *(order_add, order_del),
     )
     return [
         *(commit.version, commit.token, remember, list(tables)),

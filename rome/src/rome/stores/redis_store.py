@@ -9,6 +9,7 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
     P r<table>        hash    row number -> row
     P u<table>.<i>    hash    bytes of the columns -> row number     (unique index)
     P i<table>.<i>:<bytes of the columns>     set of row numbers     (set index)
+    P o<table>.<i>    sorted set   row numbers, or the columns in order with them (ordered index)
     P t:<token>       string  a commit that was done, for two minutes
 """
 
@@ -236,6 +237,32 @@ class RedisStore:
             if cursor == b"0":
                 return
 
+    def build_ordered(
+        self,
+        table: int,
+        index: int,
+        slots: Sequence[int],
+        key: int | None,
+        fills: list[list[Any]],
+    ) -> None:
+        cursor = b"0"
+        while True:
+            request = {
+                "mode": "build",
+                "t": table,
+                "index": index,
+                "slots": list(slots),
+                "key": -1 if key is None else key,
+                "fills": fills,
+                "cursor": cursor,
+            }
+            cursor = self._run("ordered", _pack(request))[0][2]
+            if cursor == b"0":
+                return
+
+    def drop_ordered(self, table: int, index: int) -> None:
+        self._wire.call("UNLINK", f"{self.prefix}o{table}.{index}")
+
     def drop_rows(self, table: int) -> None:
         self._wire.pipeline(
             [
@@ -255,6 +282,15 @@ class RedisStore:
             for number in self._wire.call("SMEMBERS", key):
                 yield key[len(start) :], int(number)
 
+    def members(self, table: int, index: int) -> Iterator[bytes]:
+        cursor = b"0"
+        while True:
+            key = f"{self.prefix}o{table}.{index}"
+            cursor, flat = self._wire.call("ZSCAN", key, cursor, "COUNT", 500)
+            yield from flat[::2]
+            if cursor == b"0":
+                return
+
     def _keys(self, start: bytes) -> Iterator[bytes]:
         """Keys of this database that begin so."""
         # SCAN goes to any node: a command with a key finds the right one first.
@@ -269,9 +305,9 @@ class RedisStore:
 
     # ------------------------------------------------------------ the whole
 
-    def examine(self, request: dict[str, Any]) -> list[Any]:
-        """One page of a check (check.lua).  Raises SchemaChanged."""
-        word, *rest = self._run("check", _pack(request))[0]
+    def examine(self, request: dict[str, Any], script: str = "check") -> list[Any]:
+        """One page of a check (check.lua, or ordered.lua).  Raises SchemaChanged."""
+        word, *rest = self._run(script, _pack(request), frees=True)[0]
         if word == b"schema":
             raise SchemaChanged
         return list(rest)
