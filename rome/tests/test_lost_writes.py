@@ -353,3 +353,18 @@ def test_a_replay_compares_answers_of_any_size(
     assert conflicts(one.commit)
     one.rollback()
     assert [row.y for row in one.execute(select(t.c.y).where(t.c.k == 4))] == [21]
+
+
+def test_a_table_that_was_made_inside_a_savepoint_takes_another_ones_column(pair: Pair) -> None:
+    one, two = pair
+    t = by_number(one)
+    savepoint = two.begin_nested()
+    two.execute(text("INSERT INTO t (k, n) VALUES (1, 1)"))
+    savepoint.rollback()
+    two.rollback()
+    one.execute(text("ALTER TABLE t ADD COLUMN z INTEGER DEFAULT 5"))
+    one.commit()
+    two.execute(t.insert().values(n=2))
+    assert two.execute(text("SELECT n, z FROM t")).all() == [(2, 5)]
+    two.commit()
+    assert one.execute(text("SELECT n, z FROM t")).all() == [(2, 5)]
