@@ -26,6 +26,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from rome import shared, transaction
 
@@ -365,6 +366,56 @@ def test_a_table_that_was_made_inside_a_savepoint_takes_another_ones_column(pair
     one.execute(text("ALTER TABLE t ADD COLUMN z INTEGER DEFAULT 5"))
     one.commit()
     two.execute(t.insert().values(n=2))
-    assert two.execute(text("SELECT n, z FROM t")).all() == [(2, 5)]
+    for connection in (two, one):
+        assert [tuple(row) for row in connection.execute(text("SELECT n, z FROM t"))] == [(2, 5)]
+        connection.commit()
+
+
+# ---------------------------------------------------------------- a statement sees one moment
+
+
+def test_an_error_is_not_made_of_two_moments(pair: Pair) -> None:
+    """The row moves to the key that the other transaction wants to give it."""
+    one, two = pair
+    t = by_number(one)
+    one.execute(t.insert().values(k=1))
+    one.commit()
+    one.execute(text("SELECT * FROM t")).all()
+    two.execute(t.update().where(t.c.k == 1).values(k=3))
     two.commit()
-    assert one.execute(text("SELECT n, z FROM t")).all() == [(2, 5)]
+    move = t.update().where(t.c.k == 1).values(k=3)
+    counts: list[int] = []
+    assert conflicts(lambda: counts.append(one.execute(move).rowcount)) or counts == [0]
+
+
+def test_a_parent_and_its_children_are_read_together(pair: Pair) -> None:
+    one, two = pair
+    parents = Table("p", MetaData(), Column("k", Integer, primary_key=True))
+    children = Table("c", parents.metadata, Column("id", Integer, primary_key=True),
+                     Column("up", ForeignKey("p.k", ondelete="CASCADE")))  # fmt: skip
+    parents.metadata.create_all(one)
+    one.execute(parents.insert().values(k=1))
+    one.execute(children.insert().values(id=1, up=1))
+    one.commit()
+    assert one.execute(select(parents)).all()
+    move = parents.update().where(parents.c.k == 1).values(k=3)
+    with pytest.raises(exc.IntegrityError), one.begin_nested():
+        one.execute(move)
+    two.execute(parents.delete().where(parents.c.k == 1))
+    two.commit()
+    counts: list[int] = []
+    assert conflicts(lambda: counts.append(one.execute(move).rowcount)) or counts == [0]
+
+
+def test_on_conflict_finds_rows_behind_a_collision_with_an_own_one(pair: Pair) -> None:
+    one, _ = pair
+    t = made(one, Column("k", Integer, primary_key=True), Column("u", String(9), unique=True))
+    one.execute(t.insert().values(k=1, u="c"))
+    one.commit()
+    one.execute(t.insert().values(k=3, u="a"))
+    statement = text("INSERT INTO t VALUES (1, 'a') ON CONFLICT (k) DO UPDATE SET u = 'b'")
+    assert one.execute(statement).rowcount == 1
+    compiled = upsert(t).values(k=1, u="a")
+    one.execute(compiled.on_conflict_do_update(index_elements=["k"], set_={"u": "d"}))
+    one.commit()
+    assert rows(one, t) == [(1, "d"), (3, "a")]

@@ -128,6 +128,8 @@ def write_of(change: Change, relied: set[int] | None, assigned: set[int]) -> dic
         if all(after[slot] != NULL for slot in index.slots):
             write["unique_add"].append([index.number, new])
     for order in table.ordered:
+        if change.replaced:
+            checked.update(order.slots)
         if changed.isdisjoint(order.slots) or order.slots == (table.key,):
             continue
         checked.update(order.slots)

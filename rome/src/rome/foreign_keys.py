@@ -6,7 +6,7 @@ children are looked up in the store as well, and again at commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from rome.catalogue import Schema
@@ -32,17 +32,15 @@ class Holder(Protocol):
     def schema(self) -> Schema:
         """The tables."""
 
-    def fetch_more(self, steps: Sequence[Step]) -> Any:
-        """Bring rows into the work area."""
-
     def read_again(self, step: Step) -> list[bytes]:
         """The rows of a step alone."""
 
-    def load(self, number: int, rows: list[bytes]) -> None:
-        """Rows of a table that were read already."""
-
     def lock(self, table: Table, number: int) -> None:
         """Let the commit check that a row of the store is as it was read."""
+
+
+# Has the rows of steps in the work area, or raises what makes the statement run again with them.
+Require = Callable[[Sequence[Step]], None]
 
 
 class ForeignKeys:
@@ -50,8 +48,6 @@ class ForeignKeys:
 
     def __init__(self, transaction: Holder) -> None:
         self._transaction = transaction
-        # Parents that the store has no look-up for.
-        self._among_all: list[tuple[ForeignKey, list[Any]]] = []
         self._parents: dict[ForeignKey, tuple[Table, tuple[int, ...]]] = {}
         self._parents_in: Schema | None = None
 
@@ -135,9 +131,6 @@ class ForeignKeys:
                     return True
         return False
 
-    def _present_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
-        return self._number_here(foreign, values) is not None
-
     def _number_here(self, foreign: ForeignKey, values: list[Any]) -> int | None:
         """Return the number of a parent in the work area."""
         parent, slots = self._parent(foreign)
@@ -177,18 +170,24 @@ class ForeignKeys:
         # SQLite finds them among all rows.
         return [table.number, [], [], table.packed_fills, [], 0, False]
 
-    def parent_steps(self, changed: Iterable[Change]) -> list[Step]:
+    def parent_steps(self, changed: Iterable[Change], require: Require) -> list[Step]:
         """What to read, for the rows that a statement wrote: each step must find a row."""
         steps: list[Step] = []
-        self._among_all = []
         for change in changed:
             for foreign, values in self._needed(change):
-                if not self._made_here(foreign, values) and not self._present_here(foreign, values):
-                    step = self._step(*self._parent(foreign), values)
-                    if not step[1]:
-                        self._among_all.append((foreign, values))
-                    if step not in steps:
-                        steps.append(step)
+                if self._made_here(foreign, values):
+                    continue
+                parent, slots = self._parent(foreign)
+                step = self._step(parent, slots, values)
+                number = self._number_here(foreign, values)
+                if not step[1]:
+                    if number is None:
+                        require([step])
+                        raise IntegrityError(FAILED)
+                    # No look-up tells the commit that this parent is still there: its row has to.
+                    self._transaction.lock(parent, number)
+                elif number is None and step not in steps:
+                    steps.append(step)
         return steps
 
     def _needed(self, change: Change) -> Iterable[tuple[ForeignKey, list[Any]]]:
@@ -225,24 +224,16 @@ class ForeignKeys:
                 return True
         return False
 
-    def parents_found(self, steps: Sequence[Step], answer: Sequence[list[bytes]]) -> None:
-        """Raise IntegrityError if a step found no row that is still there."""
-        transaction = self._transaction
+    def parents_lacking(self, steps: Sequence[Step], answer: Sequence[list[bytes]]) -> list[Step]:
+        """Return the steps that found no row which is still there."""
+        lacking = []
         for step, rows in zip(steps, answer, strict=True):
-            if step[1] and self._there(step, rows):
-                continue
             # Perhaps an earlier step has given that row: then it isn't given again.
-            again = transaction.read_again(step)
-            if not step[1]:
-                transaction.load(step[0], again)
-            elif not self._there(step, again):
-                raise IntegrityError(FAILED)
-        for foreign, values in self._among_all:
-            number = self._number_here(foreign, values)
-            if number is None:
-                raise IntegrityError(FAILED)
-            # No look-up tells the commit that this parent is still there: its row has to.
-            transaction.lock(self._parent(foreign)[0], number)
+            if not self._there(step, rows) and not self._there(
+                step, self._transaction.read_again(step)
+            ):
+                lacking.append(step)
+        return lacking
 
     def _there(self, step: Step, rows: list[bytes]) -> bool:
         """Whether there is a row that this transaction hasn't changed: what it has changed
@@ -299,7 +290,7 @@ class ForeignKeys:
             for change in self._transaction.changes.values()
         )
 
-    def follow(self, touches: list[Touch]) -> list[Touch]:
+    def follow(self, touches: list[Touch], require: Require) -> list[Touch]:
         """What happens to the children of parents that went or got another key.
 
         Returns what that wrote.  Raises IntegrityError where a child holds a parent back.
@@ -313,8 +304,8 @@ class ForeignKeys:
             if not lost:
                 break
             steps = [self._step(child, foreign.slots, old) for child, foreign, old, _ in lost]
+            require(steps)
             work.ensure([child for child, _, _, _ in lost], clean=False)
-            self._transaction.fetch_more(steps)
             todo = []
             for child, foreign, old, new in lost:
                 action = foreign.on_delete if new is None else foreign.on_update

@@ -149,10 +149,12 @@ class Transaction(State):
         raise ConflictError("the schema is changed by others all the time; try again")
 
     def _new_schema(self) -> None:
-        schema = self.catalogue.load(self.store)
+        """Go on with the schema as it is now; raises ConflictError if what the transaction has
+        written and read so far would have been answered otherwise."""
         if self.changes:
-            raise ConflictError("the schema was changed during this transaction; try again")
-        self.use(schema)
+            self._replay(new_schema=True)
+            return
+        self.use(self.catalogue.load(self.store))
         if self.savepoints:
             self.work.begin()
             for name, _ in self.savepoints:

@@ -12,9 +12,11 @@ from rome.changes import Change, Key, Row, index_data
 from rome.errors import (
     ConflictError,
     DataError,
+    IntegrityError,
     InternalError,
     NotSupportedError,
 )
+from rome.foreign_keys import FAILED
 from rome.inserts import PlainInsert
 from rome.plan import BoundPlan
 from rome.schema import Table
@@ -26,6 +28,15 @@ from rome.workspace import Touch
 LARGEST_NUMBER = 2**53
 
 
+class Needs(Exception):
+    """A running statement needs rows that it hasn't read: it is undone, and run again over these
+    and its others, read together, so that it sees one moment."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        super().__init__(steps)
+        self.steps = steps
+
+
 class Writes:
     """The statements of a transaction that write."""
 
@@ -35,6 +46,9 @@ class Writes:
         # collides with.
         self._mark = 0
         self._missing: list[tuple[int, list[bytes]]] = []
+        # Whether it reads rows of the store; and the look-ups that it turned out to need.
+        self._fetches = False
+        self._covered: set[Any] = set()
 
     def write(self, call: Call, bound: BoundPlan) -> Result:
         """Run one."""
@@ -45,9 +59,11 @@ class Writes:
         if bound.insert is not None and (plainly := self._insert(call, bound.insert, sets)):
             return plainly
         state.settle()
+        steps: list[Step] = []
+        self._fetches = bound.fetches
+        self._covered = set()
         if bound.fetches:
             state.reading_calls += 1
-            steps: list[Step] = []
             for parameters in sets:
                 steps += bound.steps(parameters, call.layout, state.changes, len(steps))[0]
             if state.aside is not None and bound.by_number:
@@ -72,9 +88,11 @@ class Writes:
         if not state.savepoints:
             state.overlay.forget_marks()
         self._mark = state.overlay.mark()
+        more: list[Step] = []
         for _ in range(20):
             state.work.run("SAVEPOINT rome_statement")
             kept = False
+            needed = len(more)
             try:
                 call.taken = list(taken)
                 call.given = 0
@@ -82,10 +100,16 @@ class Writes:
                 if answer is not None:
                     kept = True
                     return answer
-            except Torn as torn:
-                # A row of the store collides with one that this statement has written: it has
-                # to be here before.
-                self._missing = [(torn.table, torn.rows)]
+            except Needs as needs:
+                more += needs.steps
+            except apsw.ConstraintError:
+                # Where a row of the transaction's own collides, SQLite doesn't get to rows that
+                # are not here, about which ON CONFLICT may have something else to say.
+                step = [bound.target.number, [], [], bound.target.packed_fills, [], 0, False]
+                if not bound.inserts or bound.relied is not None or self._uncovered([step]) == []:
+                    raise
+                more.append(step)
+                self._covered.add(_look_up_of(step))
             finally:
                 if not kept:
                     state.work.run("ROLLBACK TO rome_statement")
@@ -94,11 +118,27 @@ class Writes:
                         state.loaded.get(number, {}).pop(row_number, None)
                     state.overlay.back_to(self._mark)
                 state.work.run("RELEASE rome_statement")
-            # Rows that the statement collides with came from the store: run it again.
-            state.reads.discard()
+            if len(more) > needed or self._fetches:
+                self._fetches = True
+                state.reading_calls += 1
+                request = [*steps, *_merged(more)]
+                state.work.ensure([state.table_of(step[0]) for step in request], state.clean)
+                state.fetch(request, bound)
             for number, rows in self._missing:
+                # Rows that the statement collides with came from the store.
                 state.load(number, rows)
         raise ConflictError("the statement's keys are changed by others all the time; try again")
+
+    def _uncovered(self, steps: Sequence[Step]) -> list[Step]:
+        """Return the steps whose rows aren't here as of the statement's moment."""
+        return [step for step in steps if _look_up_of(step) not in self._covered]
+
+    def _require(self, steps: Sequence[Step]) -> None:
+        """Have the rows of these steps as of the statement's moment; raises Needs."""
+        missing = self._uncovered(steps)
+        if missing:
+            self._covered.update(map(_look_up_of, missing))
+            raise Needs(missing)
 
     def _wait_for(self, steps: Sequence[Step]) -> None:
         """Until no other transaction of this process compares and sets the same rows."""
@@ -230,7 +270,7 @@ class Writes:
             rows += more
             count += changed
         if state.check_foreign_keys and removing:
-            self._note(call, bound, state.foreign.follow(removing), touched)
+            self._note(call, bound, state.foreign.follow(removing, self._require), touched)
         if not self._check_keys(touched):
             return None
         rowcount = count if description is None or not bound.inserts else len(rows) or count
@@ -367,8 +407,11 @@ class Writes:
         """
         state = self._state
         changed = [state.changes[key] for key in touched if key in state.changes]
-        steps = _merged(self._key_steps(changed, touched))
-        parents = state.foreign.parent_steps(changed) if state.check_foreign_keys else []
+        key_steps = self._key_steps(changed, touched)
+        steps = _merged(key_steps)
+        parents: list[Step] = []
+        if state.check_foreign_keys:
+            parents = state.foreign.parent_steps(changed, self._require)
         if not steps and not parents:
             return True
         asked = [*steps, *parents]
@@ -400,8 +443,19 @@ class Writes:
             if fresh:
                 self._missing.append((step[0], fresh))
         if self._missing:
+            if self._fetches:
+                self._missing = []
+                collisions = self._uncovered(key_steps)
+                if not collisions:
+                    raise Torn(changed[0].table.number, [])
+                self._require(collisions)
             return False
-        state.foreign.parents_found(parents, answer[len(steps) :])
+        lacking = state.foreign.parents_lacking(parents, answer[len(steps) :])
+        if lacking and self._fetches:
+            # Perhaps the rows that lack them aren't there any more, either.
+            self._require(lacking)
+        if lacking:
+            raise IntegrityError(FAILED)
         return True
 
     def _key_steps(self, changed: list[Change], touched: dict[Key, bool]) -> list[Step]:
@@ -429,10 +483,21 @@ class Writes:
         return steps
 
 
+def _look_up_of(step: Step) -> Any:
+    """Return what a step with one look-up of one key, or without any, asks for."""
+    if not step[1]:
+        return step[0]
+    kind, index, keys, _ = step[1][0]
+    return step[0], kind, index, keys[0]
+
+
 def _merged(steps: list[Step]) -> list[Step]:
     """Look-ups in one index as one step."""
     merged: dict[tuple[int, str, int], Step] = {}
     for step in steps:
+        if not step[1]:
+            merged[step[0], "", 0] = step
+            continue
         kind, index, keys, _ = step[1][0]
         have = merged.get((step[0], kind, index))
         if have is None:
