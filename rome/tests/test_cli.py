@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -686,6 +687,35 @@ def test_wrong_password(run: Run, server: RedisServer) -> None:
     assert code == 2
     assert len(lines) == 1
     assert "password" in lines[0] or "NOAUTH" in lines[0]
+
+
+def test_password_from_a_file_or_the_environment(
+    run: Run, url: str, server: RedisServer, engine: Engine, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It never has to stand on the command line, which others see."""
+    bare = url.replace(f":{PASSWORD}@", "")
+    assert bare != url
+    right, wrong, empty = tmp_path / "right", tmp_path / "wrong", tmp_path / "empty"
+    right.write_text(f"{PASSWORD}\nnot this\n")
+    wrong.write_text("another")
+    empty.write_text("\n")
+    good = (0, ["nothing is wrong"])
+    assert run("check", bare, "--password-file", str(right)) == good
+    assert run("check", url.replace(PASSWORD, "x"), "--password-file", str(right)) == good
+    for file, told in (
+        (wrong, "refuses the user or password"),
+        (empty, "has an empty first line"),
+        (tmp_path / "none", "No such file"),
+    ):
+        code, lines = run("check", bare, "--password-file", str(file))
+        assert (code, len(lines)) == (2, 1)
+        assert told in lines[0]
+    monkeypatch.setenv("ROME_PASSWORD", PASSWORD)
+    assert run("check", bare) == good
+    monkeypatch.setenv("ROME_PASSWORD", "another")
+    assert run("check", url) == good  # what stands in the URL is nearer
+    assert "refuses the user or password" in run("check", bare)[1][0]
 
 
 def test_the_command_is_installed(url: str, engine: Engine) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rome.sort_bytes import AFTER, entry, number_in, sort_bytes
 from rome.stores.redis_store import RedisStore
-from rome.stores.redis_wire import Server
+from rome.stores.redis_link import Server
 from rome.values import sort_key
 from sqlalchemy import (
     Column,

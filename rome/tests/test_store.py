@@ -14,8 +14,8 @@ from msgpack import unpackb
 from rome.rows import NULL, pack_value
 from rome.stores.base import Changed, Commit, Duplicate, NotEmpty, Request, SchemaChanged, Store
 from rome.stores.memory import MemoryStore
+from rome.stores.redis_link import Server
 from rome.stores.redis_store import RedisStore
-from rome.stores.redis_wire import Server
 
 from rome import rows
 from tests.servers import RedisServer

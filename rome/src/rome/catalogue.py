@@ -16,6 +16,7 @@ from rome.errors import (
     IntegrityError,
     NotSupportedError,
     OperationalError,
+    OutcomeUnknown,
     ProgrammingError,
 )
 from rome.ids import Ids
@@ -162,6 +163,8 @@ class Catalogue:
                     return self._change_once(store, statements)
                 except SchemaChanged:
                     self.load(store)
+                except OutcomeUnknown:
+                    raise  # run again, it would find its own work
                 except OperationalError:
                     # Perhaps it speaks of a table that another process has made or dropped.
                     known = self.schema.version

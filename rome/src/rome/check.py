@@ -23,7 +23,9 @@ from rome.stores.redis_store import RedisStore
 
 _SETS_AT_ONCE = 200
 _REPAIRABLE = ("missing", "gone", "other")
-_KEY = re.compile(rb"(?:(meta|schema|ids|writes)|t:[0-9a-f]+|([ruio])(\d+)(?:\.(\d+)(:)?)?)", re.S)
+_KEY = re.compile(
+    rb"(?:(meta|schema|ids|writes|lease)|t:[0-9a-f]+|([ruio])(\d+)(?:\.(\d+)(:)?)?)", re.S
+)
 
 _ORDER_WORDS = {
     "missing": "row {} isn't in it",

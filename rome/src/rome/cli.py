@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -26,6 +27,8 @@ from rome.stores.base import SchemaChanged
 from rome.stores.redis_store import RedisStore
 
 _PATIENCE_S = "3"  # a person waits for the answer
+# The command line stands in the list of processes, for all users of the machine to read.
+_PASSWORD_VARIABLE = "ROME_PASSWORD"
 
 
 class Wrong(Exception):
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = str(error)
     except KeyboardInterrupt:
         problem = "interrupted"
-    line = " ".join(_without_password(problem, options.url).split())
+    line = " ".join(_without_password(problem, options).split())
     print(f"rome: {line}", file=sys.stderr)
     return 2
 
@@ -66,7 +69,13 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Any, what: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=what, description=what)
-        made.add_argument("url", metavar="URL", help="rome+redis://host:port/database")
+        made.add_argument("url", metavar="URL", help="rome+redis://[user@]host:port/database")
+        made.add_argument(
+            "--password-file",
+            metavar="FILE",
+            help="whose first line is the password; without it, the one in the URL or in"
+            f" ${_PASSWORD_VARIABLE} counts",
+        )
         made.set_defaults(run=run)
         return made
 
@@ -89,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 # ---------------------------------------------------------------- where
 
 
-def _url(text: str) -> URL:
+def _url(options: argparse.Namespace) -> URL:
     try:
-        url = make_url(text)
+        url = make_url(options.url)
         dialect = url.get_dialect()
     except (exc.ArgumentError, exc.NoSuchModuleError, ValueError):
         dialect = None
@@ -103,11 +112,29 @@ def _url(text: str) -> URL:
         raise Wrong("a URL with fresh= has an empty database each time")
     if "patience" not in url.query:
         url = url.update_query_dict({"patience": _PATIENCE_S})
+    password = _password(options)
+    if password and (options.password_file or url.password is None):
+        url = url.set(password=password)
     return url
 
 
-def _connect_arguments(text: str) -> dict[str, Any]:
-    url = _url(text)
+def _password(options: argparse.Namespace) -> str | None:
+    """The password of a file, or else of the environment."""
+    if not options.password_file:
+        return os.environ.get(_PASSWORD_VARIABLE) or None
+    try:
+        with Path(options.password_file).open(encoding="utf-8") as file:
+            password = file.readline().rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Wrong(f"the password file {options.password_file}: {reason}") from None
+    if not password:
+        raise Wrong(f"the password file {options.password_file} has an empty first line")
+    return password
+
+
+def _connect_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    url = _url(options)
     try:
         _, arguments = url.get_dialect()().create_connect_args(url)
     except exc.ArgumentError as error:
@@ -115,18 +142,21 @@ def _connect_arguments(text: str) -> dict[str, Any]:
     return dict(arguments)
 
 
-def _store(text: str) -> RedisStore:
-    store = _connect_arguments(text)["store"]()
+def _store(options: argparse.Namespace) -> RedisStore:
+    store = _connect_arguments(options)["store"]()
     if not isinstance(store, RedisStore):
         raise Wrong("only a database in Redis can be looked into")
     return store
 
 
-def _without_password(problem: str, url: str) -> str:
-    """Whatever a message quotes."""
-    if found := re.search(r"://[^/@]*:([^@/]+)@", url):
-        for password in (found[1], unquote(found[1])):
-            problem = problem.replace(password, "***")
+def _without_password(problem: str, options: argparse.Namespace) -> str:
+    """A message without any password that it may quote."""
+    secrets = [os.environ.get(_PASSWORD_VARIABLE)]
+    if found := re.search(r"://[^/@]*?:([^/]+)@", options.url):
+        secrets += [found[1], unquote(found[1])]
+    for secret in secrets:
+        if secret:
+            problem = problem.replace(secret, "***")
     return problem
 
 
@@ -134,7 +164,7 @@ def _without_password(problem: str, url: str) -> str:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    usage = inspect(_store(options.url), Catalogue())
+    usage = inspect(_store(options), Catalogue())
     print(json.dumps(usage.as_dict(), indent=2) if options.json else _table(usage))
     return 0
 
@@ -162,7 +192,7 @@ def _table(usage: Usage) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     wrong = repaired = 0
-    for finding in check(_store(options.url), Catalogue(), options.repair):
+    for finding in check(_store(options), Catalogue(), options.repair):
         wrong += 1
         repaired += finding.repaired
         print(finding.text + (" (repaired)" if finding.repaired else ""))
@@ -176,7 +206,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _dump(options: argparse.Namespace) -> int:
-    store = _store(options.url)
+    store = _store(options)
     schema = Catalogue().load(store)
     print("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")
     for statement in statements(store, schema):
@@ -186,7 +216,7 @@ def _dump(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> int:
-    arguments = _connect_arguments(options.url)
+    arguments = _connect_arguments(options)
     try:
         script = sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
@@ -200,7 +230,7 @@ def _load(options: argparse.Namespace) -> int:
 
 
 def _drop(options: argparse.Namespace) -> int:
-    store = _store(options.url)
+    store = _store(options)
     tables = len(Catalogue().load(store).tables)
     if not options.yes:
         raise Wrong(f"this would remove {tables} tables: say --yes")

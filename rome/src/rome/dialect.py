@@ -31,8 +31,8 @@ from rome.decimals import RomeNumeric, storing_processor
 from rome.plan import Layout, Plan
 from rome.shared import shared
 from rome.stores.memory import MemoryStore
+from rome.stores.redis_link import Server
 from rome.stores.redis_store import RedisStore
-from rome.stores.redis_wire import Server
 
 
 class RomeCompiler(SQLiteCompiler):
@@ -305,16 +305,17 @@ class RomeDialect(SQLiteDialect):
         try:
             return [], self._arguments(url)
         except ValueError as error:
-            raise exc.ArgumentError(
-                f"Invalid ROME URL {url.render_as_string(hide_password=True)}: {error}"
-            ) from None
+            # Without its options: who gives a password there doesn't want to read it here.
+            place = url.set(query={}).render_as_string(hide_password=True)
+            raise exc.ArgumentError(f"Invalid ROME URL {place}: {error}") from None
 
     def _arguments(self, url: URL) -> dict[str, Any]:
         options = Options(url.query)
         database = url.database or ""
-        if not database or any(c in database for c in "{}:* "):
+        if not _is_name(database):
             raise ValueError(
-                "name a database, as in rome+redis://localhost:6379/nova, without '{}:* '"
+                "name a database, as in rome+redis://localhost:6379/nova, without spaces and"
+                f" without any of {_NO_NAME}"
             )
         if options.flag("fresh", False):
             database += "-" + secrets.token_hex(6)
@@ -336,11 +337,23 @@ class RomeDialect(SQLiteDialect):
             password=url.password if url.password is None else str(url.password),
             tls=self.tls,
             tls_ca=options.text("tls_ca"),
+            tls_cert=options.text("tls_cert"),
+            tls_key=options.text("tls_key"),
+            tls_check_hostname=options.flag("tls_check_hostname", True),
             timeout=options.number("timeout", 30),
             connect_timeout=options.number("connect_timeout", 5),
             patience=options.number("patience", 15),
+            node_timeout=options.maybe_number("node_timeout"),
         )
+        if server.tls_key and not server.tls_cert:
+            raise ValueError("option tls_key without tls_cert")
+        if not self.tls and (server.tls_ca or server.tls_cert):
+            raise ValueError("options of TLS are for rome+rediss://")
         tag = options.text("tag")
+        if tag is not None and not _is_name(tag):
+            raise ValueError(f"option tag={tag}: it must have no spaces and none of {_NO_NAME}")
+        if tag == database:
+            tag = None
         replicas = int(options.number("wait", 0))
         page = max(4, int(options.number("page", 20000)))
         return {
@@ -363,6 +376,8 @@ class RomeDialect(SQLiteDialect):
         return True
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        if isinstance(e, driver.OutcomeUnknown):
+            return True  # of what the session thinks that it has written, nothing is known
         return isinstance(e, driver.ProgrammingError) and "connection is closed" in str(e)
 
     # ------------------------------------------------------------ isolation
@@ -433,6 +448,10 @@ class Options:
             raise ValueError(f"option {name}={value}: give a number from 0 on")
         return number
 
+    def maybe_number(self, name: str) -> float | None:
+        """A number that isn't negative, or None."""
+        return self.number(name, 0) if name in self._query else None
+
     def flag(self, name: str, default: bool) -> bool:
         """A switch."""
         value = self.text(name)
@@ -448,9 +467,18 @@ class Options:
         if self._query:
             raise ValueError(
                 f"unknown option {min(self._query)}: the options are answers,"
-                " connect_timeout, foresight, foreign_keys, fresh, page, patience, serializable,"
-                " tag, timeout, tls_ca, wait"
+                " connect_timeout, foresight, foreign_keys, fresh, node_timeout, page, patience,"
+                " serializable, tag, timeout, tls_ca, tls_cert, tls_check_hostname, tls_key, wait"
             )
+
+
+# Names of databases and tags are parts of keys.  Braces and colons end these parts, the others
+# have a meaning in patterns of keys.
+_NO_NAME = r"""{}:*?[]^\ and characters that can't be printed"""
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text.isprintable() and not any(c in "{}:*?[]^\\ " for c in text)
 
 
 def _addresses(url: URL) -> list[tuple[str, int]]:

@@ -23,6 +23,7 @@ from rome.errors import (
     InternalError,
     NotSupportedError,
     OperationalError,
+    OutcomeUnknown,
     ProgrammingError,
     Warning,  # noqa: A004 - the name is PEP 249's
 )
@@ -52,6 +53,7 @@ __all__ = [
     "InternalError",
     "NotSupportedError",
     "OperationalError",
+    "OutcomeUnknown",
     "ProgrammingError",
     "Time",
     "TimeFromTicks",
@@ -133,6 +135,8 @@ class Connection:
     InternalError = InternalError
     ProgrammingError = ProgrammingError
     NotSupportedError = NotSupportedError
+    ConflictError = ConflictError
+    OutcomeUnknown = OutcomeUnknown
 
     def __init__(
         self,

@@ -31,6 +31,13 @@ class ConflictError(OperationalError):
     """A concurrent transaction changed what this one relied on: it may be tried again."""
 
 
+class OutcomeUnknown(OperationalError):
+    """Whether a commit or a change of the schema was done is not known, nor whether it lasts.
+
+    To do it again may do it twice: look first.
+    """
+
+
 class IntegrityError(DatabaseError):
     """A constraint of the schema doesn't hold."""
 

@@ -9,6 +9,13 @@ from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc
 
 
+@exc_filters.filters("rome", exc.OperationalError, r"^\(rome\.errors\.OutcomeUnknown\)")
+def _unknown(error: Any, _match: Any, _engine: Any, _disconnect: Any) -> None:
+    # As with other databases whose connection breaks during COMMIT; never a deadlock, after
+    # which the transaction would be run again.
+    raise exception.DBConnectionError(error)
+
+
 @exc_filters.filters("rome", exc.OperationalError, r"^.*(?:ConflictError).*try again.*$")
 def _conflict(error: Any, _match: Any, _engine: Any, _disconnect: Any) -> None:
     raise exception.DBDeadlock(error)

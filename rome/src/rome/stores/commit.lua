@@ -7,6 +7,14 @@ local version, token, remember, tables, inserts, changes, unique_add, unique_del
 local call, sub, byte = redis.call, string.sub, string.byte
 local done = P .. 't:' .. token
 if call('EXISTS', done) == 1 then return {'done'} end
+if ARGV[4] then
+  -- Replicas that follow and were heard of within the last two seconds.
+  local replicas = 0
+  for lag in string.gmatch(call('INFO', 'replication'), 'state=online,offset=%d+,lag=(%d+)') do
+    if tonumber(lag) <= 2 then replicas = replicas + 1 end
+  end
+  if replicas < tonumber(ARGV[4]) then return {'replicas', replicas} end
+end
 if (call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 
 local NIL, MOST = '\192', 2000

@@ -10,7 +10,8 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
     P u<table>.<i>    hash    bytes of the columns -> row number     (unique index)
     P i<table>.<i>:<bytes of the columns>     set of row numbers     (set index)
     P o<table>.<i>    sorted set   row numbers, or the columns in order with them (ordered index)
-    P t:<token>       string  a commit that was done, for two minutes
+    P t:<token>       string  a commit or change of the schema that was done, for two minutes
+    P lease           string  in a cluster: until when the master is sure to be it (lease.lua)
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -25,7 +28,7 @@ from typing import Any
 import hiredis
 import msgpack
 
-from rome.errors import OperationalError
+from rome.errors import OperationalError, OutcomeUnknown
 from rome.stores.base import (
     Answer,
     Changed,
@@ -40,12 +43,25 @@ from rome.stores.base import (
 )
 from rome.stores.pages import read_in_pages
 from rome.stores.redis_commit import by_key
-from rome.stores.redis_wire import Server, Wire
+from rome.stores.redis_link import Node, Server, slot_of
+from rome.stores.redis_wire import Wire
+
+# Scripts that a node runs only while it is sure to be the master.
+_FENCED = ("commit", "confirm", "schema")
+# An answer that took longer than this share of the cluster's node timeout may be of a node that
+# was halted after it had looked at its lease, and that is the master no more.
+_IN_TIME = 0.3
+# Milliseconds that replicas get to confirm a commit.
+_WAIT_MS = 2000
 
 
 @functools.cache
 def _script(name: str, frees: bool) -> tuple[str, str]:
-    text = (files("rome.stores") / f"{name}.lua").read_text()
+    folder = files("rome.stores")
+    text = (folder / f"{name}.lua").read_text()
+    if name in _FENCED:
+        shebang, _, rest = text.partition("\n")
+        text = f"{shebang}\n{(folder / 'lease.lua').read_text()}{rest}"
     if frees:
         # Redis runs it even when its memory is full.
         text = text.replace("#!lua\n", "#!lua flags=allow-oom\n", 1)
@@ -72,11 +88,12 @@ class RedisStore:
         """`replicas` have a commit before it counts as done; one script looks at no more
         than `page` rows."""
         self.traffic = Traffic()
-        self._wire = Wire(server, self.traffic)
+        self._wire = Wire(server, self.traffic, slot_of(tag or database))
         own = "" if tag in (None, database) else database
         self.prefix = f"{{{tag or database}}}{own}:"
         self._replicas = replicas
         self._most = page
+        self._built_on: int | None = None  # the connection on which indexes are being built
         # A commit is sent again for as long as `patience`, and each time for one answer.
         self._remember = int(2 * (server.patience + server.timeout)) + 1
 
@@ -84,16 +101,73 @@ class RedisStore:
         self,
         name: str,
         *arguments: bytes,
-        after: Sequence[Sequence[Any]] = (),
         frees: bool = False,
     ) -> Any:
         text, digest = _script(name, frees)
-        commands = [("EVALSHA", digest, 1, self.prefix, *arguments), *after]
-        answers = self._wire.pipeline(commands)
+        answers = self._wire.pipeline([("EVALSHA", digest, 1, self.prefix, *arguments)])
         if isinstance(answers[0], hiredis.ReplyError):  # NOSCRIPT
-            commands[0] = ("EVAL", text, 1, self.prefix, *arguments)
-            answers = self._wire.pipeline(commands)
+            answers = self._wire.pipeline([("EVAL", text, 1, self.prefix, *arguments)])
         return answers
+
+    def _run_on_master(
+        self, name: str, argument: bytes, frees: bool = False, replicas: int = 0
+    ) -> list[Any]:
+        """The answers of a script of `_FENCED`, and with `replicas` of a WAIT for them.
+
+        Raises OperationalError if it wasn't done, OutcomeUnknown if that is not known.
+        """
+        text, digest = _script(name, frees)
+        after: list[tuple[Any, ...]] = [("WAIT", replicas, _WAIT_MS)] if replicas else []
+
+        def by_name(node: Node) -> list[tuple[Any, ...]]:
+            return [("EVALSHA", digest, 1, *with_lease(node)), *after]
+
+        def by_text(node: Node) -> list[tuple[Any, ...]]:
+            return [("EVAL", text, 1, *with_lease(node)), *after]
+
+        def with_lease(node: Node) -> tuple[Any, ...]:
+            if self._built_on not in (None, self._wire.connections) and name == "schema":
+                raise OperationalError(
+                    "the connection was lost while an index was built, of which a failover may"
+                    " have lost entries: the next change of the schema builds it anew"
+                )
+            more: tuple[Any, ...] = ()
+            if timeout := self._node_timeout_ms(node):
+                more = (node.id, timeout)
+            if replicas:
+                more = (*(more or ("", 0)), replicas)
+            return (self.prefix, argument, *more)
+
+        try:
+            answers = self._wire.pipeline(by_name, stop=b"replicas")
+            if isinstance(answers[0], hiredis.ReplyError):  # NOSCRIPT
+                answers = self._wire.pipeline(by_text, stop=b"replicas")
+        except OperationalError as error:
+            if self._wire.in_doubt:
+                kind = "change of the schema" if name == "schema" else "commit"
+                raise OutcomeUnknown(
+                    f"{error}; whether the {kind} was done is not known"
+                ) from error
+            raise
+        return answers
+
+    def _node_timeout_ms(self, node: Node) -> int:
+        """The node timeout of the cluster that a node belongs to; 0: no lease is asked for.
+
+        Raises OperationalError if it is in a cluster, or may be, and doesn't tell.
+        """
+        given = self._wire.server.node_timeout
+        if node.id == "" or given == 0:
+            return 0
+        timeout = node.timeout_ms if given is None else int(given * 1000)
+        if node.id is None or timeout is None:
+            refused = "CLUSTER SLOTS" if node.id is None else "CONFIG GET cluster-node-timeout"
+            raise OperationalError(
+                f"the server refuses {refused}, so whether it is still the master can't be told,"
+                " and nothing was written: allow it, or give the option node_timeout (seconds; 0:"
+                " write without knowing)"
+            )
+        return timeout
 
     # ------------------------------------------------------------ schema
 
@@ -109,8 +183,14 @@ class RedisStore:
         drops: Sequence[str],
         empty: Sequence[int],
     ) -> str:
-        request = [version, [list(put) for put in puts.items()], list(drops), list(empty)]
-        answer = self._run("schema", _pack(request), frees=not puts)[0]
+        token = uuid.uuid4().hex
+        entries = [list(put) for put in puts.items()]
+        request = [version, entries, list(drops), list(empty), token, self._remember]
+        self._wire.in_doubt = False
+        try:
+            answer = self._run_on_master("schema", _pack(request), frees=not puts)[0]
+        finally:
+            self._built_on = None
         if answer[0] == b"schema":
             raise SchemaChanged
         if answer[0] == b"filled":
@@ -159,29 +239,52 @@ class RedisStore:
         return Answer(read_in_pages(ask, request.steps), commits)
 
     def commit(self, commit: Commit) -> None:
-        request = by_key(commit, max(commit.remember, self._remember))
-        wait = [("WAIT", self._replicas, 2000)] if self._replicas else []
+        request = _pack(by_key(commit, max(commit.remember, self._remember)))
         frees = all(write["op"] == "delete" for write in commit.writes)
         self._wire.in_doubt = False
-        try:
-            answers = self._run("commit", _pack(request), after=wait, frees=frees)
-        except OperationalError as error:
-            if self._wire.in_doubt:
+        while True:
+            answers = self._run_on_master("commit", request, frees, self._replicas)
+            word, *rest = answers[0]
+            if word == b"schema":
+                raise SchemaChanged
+            if word == b"duplicate":
+                raise Duplicate(rest[0], rest[1], rest[2])
+            if word in (b"changed", b"read"):
+                raise Changed(*rest)
+            if word == b"replicas":
                 raise OperationalError(
-                    f"{error}; whether the commit was done is not known"
-                ) from error
-            raise
-        word, *rest = answers[0]
-        if word == b"schema":
-            raise SchemaChanged
-        if word == b"duplicate":
-            raise Duplicate(rest[0], rest[1], rest[2])
-        if word in (b"changed", b"read"):
-            raise Changed(*rest)
-        if wait and answers[1] < self._replicas:
-            raise OperationalError(
-                f"the commit is done, but only {answers[1]} of {self._replicas} replicas have it"
-            )
+                    f"{rest[0]} replicas follow the master, and a commit is to wait for"
+                    f" {self._replicas}: it was not done"
+                )
+            if self._replicas:
+                if answers[1] < self._replicas:
+                    raise OutcomeUnknown(
+                        f"the master has done the commit, but {answers[1]} of {self._replicas}"
+                        f" replicas have it after {_WAIT_MS / 1000:g} s: whether it outlasts a"
+                        " failover is not known"
+                    )
+                return
+            if self._in_time() or self._is_there(commit.token):
+                return
+
+    def _in_time(self) -> bool:
+        """Whether the last answer came while the lease that it was given under held."""
+        node = self._wire.node
+        timeout = self._node_timeout_ms(node) if node else 0
+        return not timeout or self._wire.took * 1000 <= _IN_TIME * timeout
+
+    def _is_there(self, token: str) -> bool:
+        """Whether the master has a commit that was acknowledged late; False: it was lost."""
+        deadline = time.monotonic() + self._wire.server.patience
+        self._wire.in_doubt = True
+        while True:
+            word = self._run_on_master("confirm", token.encode())[0][0]
+            if self._in_time():
+                return bool(word == b"done")
+            if time.monotonic() > deadline:
+                raise OutcomeUnknown(
+                    "the master answers late; whether the commit lasts is not known"
+                )
 
     def reserve(self, name: str, count: int) -> int:
         last: int = self._wire.call("HINCRBY", self.prefix + "ids", name, count)
@@ -193,11 +296,24 @@ class RedisStore:
 
     def _hash(self, key: str) -> Iterator[tuple[bytes, bytes]]:
         cursor = b"0"
+        first: int | None = None
         while True:
             cursor, flat = self._wire.call("HSCAN", self.prefix + key, cursor, "COUNT", 500)
+            first = self._same_connection(first)
             yield from zip(flat[::2], flat[1::2], strict=True)
             if cursor == b"0":
                 return
+
+    def _same_connection(self, first: int | None) -> int:
+        """The connection that a scan began on.
+
+        Raises OperationalError if it is another now, perhaps to another server: there the
+        cursor means nothing, and what the rest of the scan leaves out can't be told.
+        """
+        now = self._wire.connections
+        if first not in (None, now):
+            raise OperationalError("the connection was lost in the middle of a scan; try again")
+        return now
 
     def count(self, table: int) -> int:
         number: int = self._wire.call("HLEN", f"{self.prefix}r{table}")
@@ -228,14 +344,21 @@ class RedisStore:
         fills: list[list[Any]],
     ) -> None:
         cursor = b"0"
+        first = 0
         while True:
             request = [mode, table, index, list(slots), unique, fills, cursor]
             word, rest = self._run("index", _pack(request), frees=mode == "drop")[0]
             if word == b"duplicate":
+                self._built_on = None
                 raise Duplicate(table, index, rest)
-            cursor = rest
+            if cursor != b"0" and first != self._wire.connections:
+                cursor = b"0"  # of another server the cursor means nothing
+                continue
+            first, cursor = self._wire.connections, rest
             if cursor == b"0":
-                return
+                break
+        if mode == "build" and self._built_on is None:
+            self._built_on = first
 
     def build_ordered(
         self,
@@ -245,7 +368,7 @@ class RedisStore:
         key: int | None,
         fills: list[list[Any]],
     ) -> None:
-        cursor = b"0"
+        cursor, first = b"0", 0
         while True:
             request = {
                 "mode": "build",
@@ -256,9 +379,15 @@ class RedisStore:
                 "fills": fills,
                 "cursor": cursor,
             }
-            cursor = self._run("ordered", _pack(request))[0][2]
+            done = self._run("ordered", _pack(request))[0][2]
+            if cursor != b"0" and first != self._wire.connections:
+                cursor = b"0"  # of another server the cursor means nothing
+                continue
+            first, cursor = self._wire.connections, done
             if cursor == b"0":
-                return
+                break
+        if self._built_on is None:
+            self._built_on = first
 
     def drop_ordered(self, table: int, index: int) -> None:
         self._wire.call("UNLINK", f"{self.prefix}o{table}.{index}")
@@ -297,8 +426,10 @@ class RedisStore:
         self._wire.call("EXISTS", self.prefix + "meta")
         pattern = b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^" else bytes([c]) for c in start)
         cursor = b"0"
+        first: int | None = None
         while True:
             cursor, keys = self._wire.call("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", 1000)
+            first = self._same_connection(first)
             yield from keys
             if cursor == b"0":
                 return

@@ -1,51 +1,40 @@
 """Commands to the Redis server, or to that node of a Redis Cluster, which has a database.
 
-All keys of a database lie in one hash slot, so one socket at a time is enough.  redis-py
-connects it (TLS, authentication, errors); commands then go over the socket through
-hiredis, as redis-py's own path costs more than the server's answer takes.
+All keys of a database lie in one hash slot, so one socket at a time is enough.  Commands are
+packed and answers parsed by hiredis.  While an answer is outstanding for long, the other nodes
+are asked who the master is, so that a node that hangs is given up as soon as it is replaced.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import socket
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
-import redis
-import redis.connection
 
-from rome.errors import InternalError, OperationalError
+from rome.errors import OperationalError
 from rome.stores.base import Traffic
-
-Address = tuple[str, int]
+from rome.stores.redis_link import Address, Link, Node, Server, Unreachable, close, connect
 
 # Answers of a node that may be right a moment later: it loads its data, or a failover runs.
-# While keys move to another node (ASK), a script would see only some of them.
-_PASSING = ("ASK", "LOADING", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "BUSY", "READONLY")
+# While keys move to another node (ASK), a script would see only some of them.  LEASE is what
+# lease.lua answers: the node can't be sure that it is still the master.
+_PASSING = ("ASK", "LOADING", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "BUSY", "READONLY", "LEASE")
+# Of these, the ones after which another node may be the master.
+_ELSEWHERE = ("CLUSTERDOWN", "MASTERDOWN", "READONLY", "LEASE")
 
+# Seconds of silence after which the other nodes are asked who the master is, and again; how
+# many they get to answer; and the least between two such questions.
+HUNG_S = 1.0
+_ASK_S = 1.0
+_ASK_AGAIN_S = 0.4
 
-@dataclass(frozen=True)
-class Server:
-    """Where Redis is, and who asks.
-
-    `patience` is how many seconds a command may wait for a failover or a restart, from the
-    first trouble on; `timeout` how many for one answer.
-    """
-
-    addresses: tuple[Address, ...]
-    username: str | None = None
-    password: str | None = None
-    tls: bool = False
-    tls_ca: str | None = None
-    timeout: float = 30.0
-    connect_timeout: float = 5.0
-    patience: float = 15.0
+# Commands, or what makes them for the node that they go to.
+Command = Sequence[Any]
+Commands = Sequence[Command] | Callable[[Node], Sequence[Command]]
 
 
 class Lost(Exception):
@@ -55,30 +44,46 @@ class Lost(Exception):
 class Wire:
     """One connection.  Not for two threads at once."""
 
-    def __init__(self, server: Server, traffic: Traffic) -> None:
+    def __init__(self, server: Server, traffic: Traffic, slot: int = 0) -> None:
+        """`slot`: the database's hash slot, for a cluster."""
         self.server = server
         self.traffic = traffic
-        self._address: Address | None = None
-        self._connection: Any = None
-        self._socket: socket.socket | None = None
+        self.slot = slot
+        self._link: Link | None = None
+        self._next: Link | None = None  # to the master that others named while this one hung
+        self._moved_to: Address | None = None
+        self._asked = 0.0  # when others were asked for the last time
         self._reader = hiredis.Reader()
         self._process = os.getpid()
-        # Whether something was sent, since this was set to False, that had no answer.
+        # How many connections were made: a new one may lead to another server, with other
+        # cursors, and without what a failover has lost.
+        self.connections = 0
+        # Whether a whole command was sent, since this was set to False, that had no answer.
         self.in_doubt = False
+        self.took = 0.0  # seconds from sending the last commands to their answers
+
+    @property
+    def node(self) -> Node | None:
+        """The node at the other end, None while there is no connection."""
+        return self._link.node if self._link else None
 
     # ------------------------------------------------------------ commands
 
     def call(self, *command: str | bytes | int) -> Any:
-        """One command's answer.
+        """Return one command's answer.
 
-        Sent again after a lost connection: only for commands that may be done twice.
+        It is sent again after a lost connection: only for commands that may be done twice.
         Raises OperationalError.
         """
         return self.pipeline([command])[0]
 
-    def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """The answers of several commands in one round trip; the first error is raised."""
-        packed = b"".join(hiredis.pack_command(tuple(command)) for command in commands)
+    def pipeline(self, commands: Commands, stop: bytes | None = None) -> list[Any]:
+        """Return the answers of several commands in one round trip; raise the first error.
+
+        `commands` may be a function that makes them for the node that they go to; it is called
+        again if they are sent again.  If the first answer begins with the word `stop`, the
+        others aren't waited for.
+        """
         deadline: float | None = None
         attempt = 0
         while True:
@@ -86,26 +91,28 @@ class Wire:
                 deadline = time.monotonic() + self.server.patience
             attempt += 1
             try:
-                answers = self._exchange(packed, len(commands))
+                answers = self._exchange(commands, stop)
             except Lost as lost:
-                self._wait(deadline, attempt, str(lost))
+                if self._next is None:
+                    self._wait(deadline, attempt, str(lost))
                 continue
-            error = next((a for a in answers if isinstance(a, hiredis.ReplyError)), None)
-            if error is None:
+            text = _trouble(answers)
+            if text is None:
                 return answers
-            text = str(error)
             word = text.split(" ", 1)[0]
             if word == "MOVED":
                 host, _, port = text.split(" ")[2].rpartition(":")
-                self.close()
-                self._address = (host or self._last_host, int(port))
+                last = self.node.address[0] if self.node else ""
+                self._moved_to = (host or last, int(port))
+                self._drop()
                 if attempt > 5:
                     self._wait(deadline, attempt, text)
                 continue
             if word in _PASSING:
+                if word in _ELSEWHERE and self._elsewhere():
+                    continue
                 if word == "READONLY":
-                    self.close()
-                    self._address = None
+                    self._drop()
                 self._wait(deadline, attempt, text)
                 continue
             if word == "NOSCRIPT":
@@ -121,87 +128,131 @@ class Wire:
 
     # ------------------------------------------------------------ bytes
 
-    def _exchange(self, packed: bytes, count: int) -> list[Any]:
-        if self._socket is None or self._process != os.getpid():
-            self._connect()
-        if self._socket is None:
-            raise InternalError("no socket")
-        traffic = self.traffic
-        done = False
+    def _exchange(self, commands: Commands, stop: bytes | None) -> list[Any]:
+        link = self._link
+        if link is None or self._process != os.getpid():
+            link = self._connect()
+        made = commands(link.node) if callable(commands) else commands
+        pieces = [hiredis.pack_command(tuple(command)) for command in made]
+        packed = b"".join(pieces)
+        sock, traffic = link.socket, self.traffic
+        answers: list[Any] = []
+        sent = 0
+        stopped = False
+        since: float | None = None
+        started = time.monotonic()
         try:
-            self._socket.sendall(packed)
+            while sent < len(packed):
+                try:
+                    sent += sock.send(memoryview(packed)[sent:])
+                except TimeoutError:
+                    since = self._silent(since)
             traffic.round_trips += 1
             traffic.sent += len(packed)
-            answers: list[Any] = []
             reader = self._reader
-            while len(answers) < count:
-                data = self._socket.recv(262144)
+            while len(answers) < len(pieces):
+                try:
+                    data = sock.recv(262144)
+                except TimeoutError:
+                    since = self._silent(since)
+                    continue
                 if not data:
                     raise Lost("it closed the connection")
                 traffic.received += len(data)
                 reader.feed(data)
                 while (answer := reader.gets()) is not False:
                     answers.append(answer)
-            done = True
+                if stop is not None and answers and _begins(answers[0], stop):
+                    stopped = True
+                    break
+            self.took = time.monotonic() - started
             return answers
         except (OSError, hiredis.ProtocolError) as error:
             raise Lost(error) from error
         finally:
-            if not done:
-                self.in_doubt = True
+            if len(answers) < len(pieces):
                 # Whatever it was, also an interruption from outside: what is still to come
                 # on this socket must not be taken for the next command's answer.
-                self.close()
-                self._address = None  # that node may be gone, or hang: ask all others
+                self._drop()
+                if sent >= len(pieces[0]) and not stopped:
+                    self.in_doubt = True
 
-    def _connect(self) -> None:
+    def _silent(self, since: float | None) -> float:
+        """Give the node up if another is the master or the time for an answer has passed.
+
+        Return the time since which it has said nothing; raise Lost, TimeoutError.
+        """
+        now = time.monotonic()
+        if since is None:
+            since = now - self._pause()
+        if now - since >= self.server.timeout:
+            raise TimeoutError("timed out")
+        if self._elsewhere():
+            raise Lost("it hangs, and another node is the master now")
+        return since
+
+    def _pause(self) -> float:
+        return min(HUNG_S, self.server.timeout)
+
+    def _elsewhere(self) -> bool:
+        """Whether other nodes know another master: then the next command goes there."""
+        node, now = self.node, time.monotonic()
+        if node is None or now - self._asked < _ASK_AGAIN_S:
+            return False
+        self._asked = now
+        others = [a for a in self.server.candidates() if a != node.address]
+        if not others:
+            return False
+        try:
+            link = connect(self.server, self.slot, others, avoid=node.address, seconds=_ASK_S)
+        except (Unreachable, OperationalError):
+            return False
+        self._drop()
+        self._next = link
+        return True
+
+    def _connect(self) -> Link:
         if self._process != os.getpid():
-            # A socket of the parent: it goes on there, so it is closed, but not shut down.
-            self._connection = self._socket = self._address = None
+            self.close()  # sockets of the parent, which goes on to use them
             self._process = os.getpid()
-        self._reader = hiredis.Reader()
-        problems = []
-        candidates = [self._address] if self._address else list(self.server.addresses)
-        for address in candidates:
+        link, self._next = self._next, None
+        if link is None:
+            candidates = self.server.candidates()
+            if self._moved_to is not None:
+                candidates.insert(0, self._moved_to)
+                self._moved_to = None
             try:
-                self._open(address)
-                return
-            except redis.AuthenticationError as error:
-                raise OperationalError(
-                    f"Redis at {address[0]}:{address[1]} refuses the user or password: {error}"
-                ) from error
-            except (redis.RedisError, OSError) as error:
-                problems.append(f"{address[0]}:{address[1]}: {error}")
-        self._address = None  # the node that had the database may be gone: ask the others
-        raise Lost("; ".join(problems))
+                link = connect(self.server, self.slot, candidates)
+            except Unreachable as error:
+                raise Lost(error) from error
+        self._reader = hiredis.Reader()
+        link.socket.settimeout(self._pause())
+        self._link = link
+        self.connections += 1
+        return link
 
-    def _open(self, address: Address) -> None:
-        server = self.server
-        options: dict[str, Any] = {
-            "host": address[0],
-            "port": address[1],
-            "username": server.username,
-            "password": server.password,
-            # Also for the answers to its greeting: a node that hangs may still accept.
-            "socket_timeout": server.connect_timeout,
-            "socket_connect_timeout": server.connect_timeout,
-            "protocol": 2,
-        }
-        kind: Any = redis.connection.Connection
-        if server.tls:
-            kind = redis.connection.SSLConnection
-            options |= {"ssl_ca_certs": server.tls_ca}
-        connection = kind(**options)
-        connection.connect()
-        self._connection = connection
-        self._socket = connection._sock
-        connection._sock.settimeout(server.timeout)
-        self._address = address
-        self._last_host = address[0]
+    def _drop(self) -> None:
+        """End the connection to this node, not the one to the node that comes next."""
+        link, self._link = self._link, None
+        if link is not None:
+            close(link, shutdown=self._process == os.getpid())
 
     def close(self) -> None:
         """End the connection; the next command makes another."""
-        connection, self._connection, self._socket = self._connection, None, None
-        if connection is not None and self._process == os.getpid():
-            with contextlib.suppress(Exception):
-                connection.disconnect()
+        self._drop()
+        self._link, self._next = self._next, None
+        self._drop()
+
+
+def _begins(answer: Any, word: bytes) -> bool:
+    return isinstance(answer, list) and bool(answer) and answer[0] == word
+
+
+def _trouble(answers: list[Any]) -> str | None:
+    """The first error among the answers; None if there is none."""
+    for answer in answers:
+        if isinstance(answer, hiredis.ReplyError):
+            return str(answer)
+    if _begins(answers[0], b"lease"):
+        return "LEASE the master can't tell whether it still is, as it hears no majority"
+    return None

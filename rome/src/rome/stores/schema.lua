@@ -2,7 +2,10 @@
 -- A change of the schema.
 local P = KEYS[1]
 local version = redis.call('HGET', P .. 'meta', 'schema') or '0'
-local expected, puts, drops, empty = unpack(cmsgpack.unpack(ARGV[1]))
+local expected, puts, drops, empty, token, remember = unpack(cmsgpack.unpack(ARGV[1]))
+-- Sent again, as its answer was lost: it isn't done again.
+local done = redis.call('GET', P .. 't:' .. token)
+if done then return {'done', done} end
 if version ~= expected then return {'schema'} end
 for _, t in ipairs(empty) do
   if redis.call('HLEN', P .. 'r' .. t) > 0 then return {'filled'} end
@@ -18,4 +21,5 @@ local born, last = string.match(version, '^(%d+)%.(%d+)$')
 local new = string.format('%.0f', math.max(tonumber(last or 0) + 1, now))
 new = (born or new) .. '.' .. new
 redis.call('HSET', P .. 'meta', 'schema', new)
+redis.call('SET', P .. 't:' .. token, new, 'EX', remember)
 return {'done', new}
