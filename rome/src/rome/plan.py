@@ -18,7 +18,7 @@ from rome.answers import changes_by_itself
 from rome.inserts import PlainInsert, plain_insert
 from rome.projection import Projection
 from rome.rows import NULL, pack_value
-from rome.schema import Column, Table
+from rome.schema import Column, Table, fold
 from rome.stores.base import Step
 from rome.values import UNKNOWN, canonical
 
@@ -215,7 +215,7 @@ class BoundPlan:
             if name in schema.tables and not schema.tables[name].is_view
         ]
         covered = {
-            table.name for _, table in occurrences if table.name.lower() not in plan.partly_known
+            table.name for _, table in occurrences if fold(table.name) not in plan.partly_known
         }
         if plan.text_inside or any(table.is_view for table in read):
             covered = set()
@@ -227,7 +227,7 @@ class BoundPlan:
         self.parts: dict[int, tuple[int, ...]] = {}
         if reads_only and not plan.locks:
             for table in read:
-                part = _part(table, names[table.name.lower()])
+                part = _part(table, names[fold(table.name)])
                 if part:
                     self.parts[table.number] = part
         self._whole = [
@@ -249,7 +249,7 @@ class BoundPlan:
     @staticmethod
     def _target(plan: Plan, sql: str, kind: str, read: list[Table]) -> Table | None:
         if plan.target is not None:
-            return next((t for t in read if t.name.lower() == plan.target), None)
+            return next((t for t in read if fold(t.name) == plan.target), None)
         match = re.match(
             r"\s*(?:WITH\b.*?\)\s*)?(?:INSERT|REPLACE|UPDATE|DELETE)\b\s*(?:OR\s+\w+\s+)?"
             r"(?:INTO\s+|FROM\s+)?(?:main\s*\.\s*)?(\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|\w+)",
@@ -258,8 +258,8 @@ class BoundPlan:
         )
         if match is None:
             return None
-        name = plain(match[1]).lower()
-        return next((t for t in read if t.name.lower() == name), None)
+        name = fold(plain(match[1]))
+        return next((t for t in read if fold(t.name) == name), None)
 
     @staticmethod
     def _chosen_key(sql: str, target: Table | None) -> bool:
@@ -269,8 +269,8 @@ class BoundPlan:
         match = _COLUMNS.match(sql)
         if match is None:
             return not re.search(r"\bDEFAULT\s+VALUES\b", sql, re.I)
-        names = [name.strip().strip('"`[]').lower() for name in match[1].split(",")]
-        return (target.slots[target.key] or "").lower() in names
+        names = [fold(name.strip().strip('"`[]')) for name in match[1].split(",")]
+        return fold(target.slots[target.key] or "") in names
 
     def _order(self, plan: Plan, occurrences: list[tuple[int, Table]]) -> None:
         """Occurrences one after another, each found by those before it where possible."""

@@ -14,7 +14,7 @@ from rome.errors import (
 )
 from rome.inserts import PlainInsert
 from rome.plan import BoundPlan
-from rome.schema import Table
+from rome.schema import Table, fold
 from rome.state import Call, Result, State
 from rome.stores.base import Request, Step
 from rome.workspace import Touch
@@ -180,7 +180,7 @@ class Writes:
         target = bound.target
         if not bound.by_number or len(steps) != 1 or state.serializable or target is None:
             return False
-        if state.partial and target.name.lower() in state.schema.children:
+        if state.partial and fold(target.name) in state.schema.children:
             return False  # children may be here in part, and follow
         table, lookups = steps[0][0], steps[0][1]
         if table in state.partial:
@@ -272,7 +272,7 @@ class Writes:
         tables = self._state.schema.tables
         new_rows: dict[int, tuple[Table, list[int]]] = {}
         for touch in touches:
-            table = tables.get(touch.table.lower())
+            table = tables.get(fold(touch.table))
             if table is None:
                 continue  # SQLite's own
             if touch.op == "INSERT":

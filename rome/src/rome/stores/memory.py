@@ -13,13 +13,16 @@ from rome.stores.base import (
     Answer,
     Changed,
     Commit,
+    Dropped,
     Duplicate,
+    Head,
     NotEmpty,
     Request,
     Rows,
     SchemaChanged,
     Step,
     Traffic,
+    Written,
 )
 from rome.stores.steps import Fills, Found, column, joined, part
 from rome.values import sort_key
@@ -97,12 +100,19 @@ class MemoryStore:
         with self.database.lock:
             return str(self.database.version), dict(self.database.schema)
 
+    def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
+        now, entries = self.schema()
+        return None if now == version else (now, entries)
+
     def change_schema(
         self,
         version: str,
         puts: Mapping[str, bytes],
         drops: Sequence[str],
         empty: Sequence[int],
+        token: str = "",
+        unwritten: Sequence[tuple[int, str]] = (),
+        complete: Sequence[tuple[int, int, int]] = (),
     ) -> str:
         self._trip()
         base = self.database
@@ -110,6 +120,12 @@ class MemoryStore:
             self._check(version)
             if any(base.rows.get(table) for table in empty):
                 raise NotEmpty
+            if any(base.writes.get(table, "0") != write for table, write in unwritten):
+                raise Written
+            for table, index, count in complete:
+                there = base.unique.get((table, index), {}) if index else base.rows.get(table, {})
+                if len(there) != count:
+                    raise Written
             for name in drops:
                 base.schema.pop(name, None)
             base.schema.update(puts)
@@ -312,6 +328,26 @@ class MemoryStore:
         with self.database.lock:
             self.database.rows.pop(table, None)
             self.database.ids.pop(str(table), None)
+
+    def drop_tables(self, dropped: Sequence[Dropped]) -> None:
+        for entry in dropped:
+            for kept in (self.database.unique, self.database.sets):
+                for key in [key for key in kept if key[0] == entry.table]:
+                    kept.pop(key, None)
+            self.drop_rows(entry.table)
+
+    def heads(self, tables: Sequence[int]) -> list[Head]:
+        self._trip()
+        base = self.database
+        with base.lock:
+            return [
+                Head(len(base.rows.get(table, {})), base.writes.get(table, "0")) for table in tables
+            ]
+
+    def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        for table in tables:
+            if rows_there := list(self.scan(table)):
+                yield table, rows_there
 
     def scan(self, table: int) -> Iterator[tuple[int, bytes]]:
         self._trip()

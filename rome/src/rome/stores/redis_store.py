@@ -9,7 +9,7 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
     P r<table>        hash    row number -> row
     P u<table>.<i>    hash    bytes of the columns -> row number     (unique index)
     P i<table>.<i>:<bytes of the columns>     set of row numbers     (set index)
-    P t:<token>       string  a commit that was done, for two minutes
+    P t:<token>       string  a commit or change of the schema that was done, for two minutes
 """
 
 from __future__ import annotations
@@ -24,22 +24,31 @@ from typing import Any
 import hiredis
 import msgpack
 
-from rome.errors import OperationalError
+from rome.errors import InternalError, OperationalError
 from rome.stores.base import (
     Answer,
     Changed,
     Commit,
+    Dropped,
     Duplicate,
+    Head,
     NotEmpty,
     Request,
     Rows,
     SchemaChanged,
     Step,
     Traffic,
+    Written,
 )
 from rome.stores.pages import read_in_pages
 from rome.stores.redis_commit import by_key
 from rome.stores.redis_wire import Server, Wire
+
+_ROWS_IN_A_SCRIPT = 2000  # that one script removes, with the entries of one set index each
+# Rows, and bytes, of tables that are scanned with one round trip.
+_PAGE_ROWS = 5000
+_PAGE_BYTES = 2**22
+_KEYS_LOOKED_AT = 10000  # of all databases in the server, by one SCAN: some milliseconds
 
 
 @functools.cache
@@ -97,9 +106,18 @@ class RedisStore:
     # ------------------------------------------------------------ schema
 
     def schema(self) -> tuple[str, Mapping[str, bytes]]:
-        version, flat = self._run("schema_read")[0]
+        found = self.schema_unless("")
+        if found is None:
+            raise InternalError("the version of the schema is empty")
+        return found
+
+    def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
+        now, *entries = self._run("schema_read", version.encode())[0]
+        if not entries:
+            return None
+        flat = entries[0]
         names = [name.decode() for name in flat[::2]]
-        return version.decode(), dict(zip(names, flat[1::2], strict=True))
+        return now.decode(), dict(zip(names, flat[1::2], strict=True))
 
     def change_schema(
         self,
@@ -107,13 +125,29 @@ class RedisStore:
         puts: Mapping[str, bytes],
         drops: Sequence[str],
         empty: Sequence[int],
+        token: str = "",
+        unwritten: Sequence[tuple[int, str]] = (),
+        complete: Sequence[tuple[int, int, int]] = (),
     ) -> str:
-        request = [version, [list(put) for put in puts.items()], list(drops), list(empty)]
-        answer = self._run("schema", _pack(request), frees=not puts)[0]
+        request = [
+            *(version, [list(put) for put in puts.items()], list(drops), list(empty)),
+            *(token, self._remember, list(unwritten), list(complete)),
+        ]
+        self._wire.in_doubt = False
+        try:
+            answer = self._run("schema", _pack(request), frees=not puts)[0]
+        except OperationalError as error:
+            if self._wire.in_doubt:
+                raise OperationalError(
+                    f"{error}; whether the schema was changed is not known"
+                ) from error
+            raise
         if answer[0] == b"schema":
             raise SchemaChanged
         if answer[0] == b"filled":
             raise NotEmpty
+        if answer[0] == b"written":
+            raise Written
         changed: bytes = answer[1]
         return changed.decode()
 
@@ -245,6 +279,62 @@ class RedisStore:
             ]
         )
 
+    def drop_tables(self, dropped: Sequence[Dropped]) -> None:
+        waiting = [[*entry, b"0"] for entry in dropped]
+        while waiting:
+            word, *rest = self._run("drop", _pack([waiting, _ROWS_IN_A_SCRIPT]))[0]
+            if word == b"done":
+                return
+            del waiting[: rest[0]]
+            waiting[0][4] = rest[1]
+
+    def heads(self, tables: Sequence[int]) -> list[Head]:
+        if not tables:
+            return []
+        commands: list[list[Any]] = [["HLEN", f"{self.prefix}r{table}"] for table in tables]
+        commands.append(["HMGET", self.prefix + "writes", *tables])
+        *counts, writes = self._wire.pipeline(commands)
+        return [
+            Head(rows, (write or b"0").decode()) for rows, write in zip(counts, writes, strict=True)
+        ]
+
+    def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        commands: list[list[Any]] = []
+        for table in tables:
+            key = f"{self.prefix}r{table}"
+            commands += (["HLEN", key], ["MEMORY", "USAGE", key])
+        sizes = self._wire.pipeline(commands) if commands else []
+        together: list[tuple[int, int]] = []  # tables, and how many rows a page of each has
+        rows = size = 0
+        for table, count, taken in zip(tables, sizes[::2], sizes[1::2], strict=True):
+            if not count:
+                continue
+            taken = taken or 0
+            if together and (rows + count > _PAGE_ROWS or size + taken > _PAGE_BYTES):
+                yield from self._together(together)
+                together, rows, size = [], 0, 0
+            fit = max(10, int(_PAGE_BYTES * count / max(taken, 1)))
+            together.append((table, min(count + 10, _PAGE_ROWS, fit)))
+            rows, size = rows + count, size + taken
+        if together:
+            yield from self._together(together)
+
+    def _together(
+        self, tables: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        """The rows of tables whose first pages are asked for in one round trip."""
+
+        def page(table: int, count: int, cursor: bytes) -> list[Any]:
+            return ["HSCAN", f"{self.prefix}r{table}", cursor, "COUNT", count]
+
+        answers = self._wire.pipeline([page(table, count, b"0") for table, count in tables])
+        for (table, count), (cursor, flat) in zip(tables, answers, strict=True):
+            while True:
+                yield table, [(int(n), row) for n, row in zip(flat[::2], flat[1::2], strict=True)]
+                if cursor == b"0":
+                    break
+                cursor, flat = self._wire.call(*page(table, count, cursor))
+
     def entries(self, table: int, index: int, unique: bool) -> Iterator[tuple[bytes, int]]:
         if unique:
             for data, number in self._hash(f"u{table}.{index}"):
@@ -257,32 +347,45 @@ class RedisStore:
 
     def _keys(self, start: bytes) -> Iterator[bytes]:
         """Keys of this database that begin so."""
+        for page in self._key_pages(start):
+            yield from page
+
+    def _key_pages(self, start: bytes) -> Iterator[list[bytes]]:
         # SCAN goes to any node: a command with a key finds the right one first.
         self._wire.call("EXISTS", self.prefix + "meta")
         pattern = b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^" else bytes([c]) for c in start)
         cursor = b"0"
         while True:
-            cursor, keys = self._wire.call("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", 1000)
-            yield from keys
+            cursor, keys = self._wire.call(
+                *("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", _KEYS_LOOKED_AT)
+            )
+            yield keys
             if cursor == b"0":
                 return
 
     # ------------------------------------------------------------ the whole
 
-    def examine(self, request: dict[str, Any]) -> list[Any]:
-        """One page of a check (check.lua).  Raises SchemaChanged."""
-        word, *rest = self._run("check", _pack(request))[0]
-        if word == b"schema":
+    def examine(self, requests: Sequence[dict[str, Any]]) -> list[list[Any]]:
+        """Pages of a check (check.lua), a script each, in one round trip.  Raises
+        SchemaChanged."""
+        text, digest = _script("check", False)
+        commands: list[Sequence[Any]] = [("SCRIPT", "LOAD", text)]
+        commands += [("EVALSHA", digest, 1, self.prefix, _pack(request)) for request in requests]
+        answers = self._wire.pipeline(commands)[1:]
+        if any(answer[0] == b"schema" for answer in answers):
             raise SchemaChanged
-        return list(rest)
+        return [answer[1:] for answer in answers]
 
-    def highest(self, table: int) -> int:
-        """The highest row number that was handed out."""
-        return int(self._wire.call("HGET", self.prefix + "ids", table) or 0)
-
-    def fields(self, name: str) -> list[str]:
-        """The fields of one of the database's own hashes."""
-        return [field.decode() for field in self._wire.call("HKEYS", self.prefix + name)]
+    def counters(self) -> tuple[dict[str, int], set[str]]:
+        """The highest row numbers that were handed out, by table, and the tables that have a
+        last commit."""
+        flat, written = self._wire.pipeline(
+            [("HGETALL", self.prefix + "ids"), ("HKEYS", self.prefix + "writes")]
+        )
+        highest = {
+            name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)
+        }
+        return highest, {name.decode() for name in written}
 
     def key_names(self) -> Iterator[bytes]:
         """Every key of this database."""
@@ -291,14 +394,18 @@ class RedisStore:
     def memory(self) -> Iterator[tuple[bytes, int]]:
         """Every key of this database, with the bytes of memory that it takes."""
         found = self._keys(self.prefix.encode())
-        while page := list(itertools.islice(found, 500)):
+        while page := list(itertools.islice(found, 5000)):
             usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 0) for key in page])
             yield from ((key, size or 0) for key, size in zip(page, usage, strict=True))
 
     def drop(self) -> None:
-        """Remove the database."""
-        for key in self._keys(self.prefix.encode()):
-            self._wire.call("UNLINK", key)
+        """Remove the database: first its schema, so that nobody writes into what is left."""
+        self._wire.call("UNLINK", self.prefix + "meta", self.prefix + "schema")
+        for page in self._key_pages(self.prefix.encode()):
+            if page:
+                self._wire.pipeline(
+                    [("UNLINK", *page[n : n + 500]) for n in range(0, len(page), 500)]
+                )
 
     def close(self) -> None:
         self._wire.close()

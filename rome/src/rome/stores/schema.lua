@@ -1,11 +1,25 @@
 #!lua
--- A change of the schema.
+-- A change of the schema: its conditions first, then all of it.
 local P = KEYS[1]
 local version = redis.call('HGET', P .. 'meta', 'schema') or '0'
-local expected, puts, drops, empty = unpack(cmsgpack.unpack(ARGV[1]))
+local expected, puts, drops, empty, token, remember, unwritten, complete =
+  unpack(cmsgpack.unpack(ARGV[1]))
+local done = P .. 't:' .. token
+if token ~= '' then
+  -- Sent again, as its answer was lost.
+  local made = redis.call('GET', done)
+  if made then return {'done', made} end
+end
 if version ~= expected then return {'schema'} end
 for _, t in ipairs(empty) do
   if redis.call('HLEN', P .. 'r' .. t) > 0 then return {'filled'} end
+end
+for _, x in ipairs(unwritten) do
+  if (redis.call('HGET', P .. 'writes', x[1]) or '0') ~= x[2] then return {'written'} end
+end
+for _, x in ipairs(complete) do
+  local key = x[2] == 0 and 'r' .. x[1] or 'u' .. x[1] .. '.' .. x[2]
+  if redis.call('HLEN', P .. key) ~= x[3] then return {'written'} end
 end
 for _, name in ipairs(drops) do redis.call('HDEL', P .. 'schema', name) end
 for _, put in ipairs(puts) do redis.call('HSET', P .. 'schema', put[1], put[2]) end
@@ -18,4 +32,5 @@ local born, last = string.match(version, '^(%d+)%.(%d+)$')
 local new = string.format('%.0f', math.max(tonumber(last or 0) + 1, now))
 new = (born or new) .. '.' .. new
 redis.call('HSET', P .. 'meta', 'schema', new)
+if token ~= '' then redis.call('SET', done, new, 'EX', remember) end
 return {'done', new}
