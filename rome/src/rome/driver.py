@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import apsw
 
-from rome import confine
 from rome.ddl import PendingDDL
 from rome.errors import (
     ConflictError,
@@ -29,6 +28,7 @@ from rome.errors import (
     Warning,  # noqa: A004 - the name is PEP 249's
 )
 from rome.plan import Layout, Plan, TextPlan
+from rome.questions import Pragma, about_schema, speaks_of_schema
 from rome.shared import Options, Shared
 from rome.state import Result
 from rome.statements import bare, first_word, single, split_script
@@ -100,19 +100,6 @@ _SAVEPOINT = re.compile(
     r"(SAVEPOINT|RELEASE(?:\s+SAVEPOINT)?|ROLLBACK(?:\s+TRANSACTION)?\s+TO(?:\s+SAVEPOINT)?)"
     r"\s+\"?([^\s\";]+)\"?\s*;?\s*\Z",
     re.I,
-)
-_SCHEMA_TABLES = re.compile(r"\b(?:sqlite_(?:temp_)?(?:master|schema)|pragma_\w+)\b", re.I)
-_SCHEMA_TABLE = re.compile(r"sqlite_(?:temp_)?(?:master|schema|sequence)|pragma_\w+")
-_PRAGMA = re.compile(r"PRAGMA\s+(?:\w+\s*\.\s*)?(\w+)\s*(?:=\s*([^;]*)|\(\s*([^;]*?)\s*\))?", re.I)
-# Settings that change answers, or say where files are.
-_REFUSED_SETTINGS = frozenset(
-    (
-        *("application_id", "case_sensitive_like", "count_changes"),
-        *("defer_foreign_keys", "empty_result_callbacks", "encoding", "full_column_names"),
-        *("ignore_check_constraints", "module_list", "query_only", "recursive_triggers"),
-        *("reverse_unordered_selects", "short_column_names", *confine.OF_FILES),
-        *("trusted_schema", "user_version", "schema_version", "writable_schema"),
-    )
 )
 _NOTHING = Result([], None, -1, None)
 _KINDS = {"SELECT": "SELECT", "WITH": "SELECT", "VALUES": "SELECT", "REPLACE": "INSERT"}
@@ -356,14 +343,16 @@ class Cursor:
             return _NOTHING
         if word == "PRAGMA":
             return self._pragma(sql, tuple(sets[0]) if sets else ())
-        if _SCHEMA_TABLES.search(sql):
-            tables = connection.ddl.tables_of(sql)
-            if any(map(_SCHEMA_TABLE.fullmatch, tables)):
-                return self._about_schema(sql, tables, tuple(sets[0]) if sets else ())
+        if speaks_of_schema(sql):
+            found = about_schema(connection.ddl, sql, tuple(sets[0]) if sets else ())
+            if found is not None:
+                return _asked(found)
         if connection.ddl.waiting:
             connection.flush_ddl()
         transaction = connection.transaction
         if word in ("ANALYZE", "REINDEX", "VACUUM"):
+            if re.match(r"VACUUM\b.*\bINTO\b", sql, re.I | re.S):
+                raise NotSupportedError("VACUUM INTO")
             connection.ddl.parse(sql)
             return _NOTHING
         if word in ("", "BEGIN"):
@@ -388,45 +377,21 @@ class Cursor:
             plan = texts[sql] = TextPlan()
         return transaction.execute(sql, sets, many, plan, {})
 
-    def _about_schema(self, sql: str, tables: set[str], parameters: tuple[Any, ...]) -> Result:
-        """A SELECT from sqlite_master, or from table-valued PRAGMAs."""
-        others = [
-            name
-            for name in sorted(tables)
-            if not _SCHEMA_TABLE.fullmatch(name) and not name.startswith("json_")
-        ]
-        if others or first_word(sql) not in ("SELECT", "WITH", "VALUES"):
-            raise NotSupportedError(
-                "sqlite_master, or a PRAGMA as a table, in a statement that speaks of other tables"
-                + (f" ({', '.join(others)})" if others else " or writes")
-            )
-        return _asked(self.connection.ddl.query(sql, parameters))
-
     def _pragma(self, sql: str, parameters: tuple[Any, ...]) -> Result:
         connection = self.connection
-        match = _PRAGMA.match(sql)
-        if match is None:
-            raise OperationalError("a PRAGMA has a name")
-        name = match[1].lower()
-        given = (match[2] or match[3] or "").strip().strip("'\"").lower()
-        on = given in ("1", "on", "true", "yes")
-        if name == "foreign_keys":
-            if given:
-                connection.flush_ddl()
-                connection.transaction.check_foreign_keys = on
-                return _NOTHING
-            return _flag(name, connection.transaction.check_foreign_keys)
-        if name == "legacy_alter_table":
-            if given:
-                connection.flush_ddl()
-                connection.ddl.legacy_alter = on
-                return _NOTHING
-            return _flag(name, connection.ddl.legacy_alter)
-        if name in confine.PRAGMAS and match[2] is None:
-            return _asked(connection.ddl.query(sql, parameters))
-        if name in _REFUSED_SETTINGS or name.endswith("_check"):
-            raise NotSupportedError(f"PRAGMA {name}")
-        return _NOTHING  # a setting of files, or a question about them: there are none
+        pragma = Pragma.of(sql)
+        if pragma.switch is None:
+            found = pragma.answer(connection.ddl, parameters)
+            return _NOTHING if found is None else _asked(found)
+        holder: Any = connection.transaction
+        name = "check_foreign_keys"
+        if pragma.name == "legacy_alter_table":
+            holder, name = connection.ddl, "legacy_alter"
+        if pragma.given:
+            connection.flush_ddl()
+            setattr(holder, name, pragma.switch)
+            return _NOTHING
+        return _asked(([(int(getattr(holder, name)),)], ((pragma.name,),)))
 
     def fetchone(self) -> Any:
         """The next row, or None."""
@@ -462,11 +427,6 @@ def _kind(sql: str, plan: Plan | None) -> str:
         return plan.kind.upper()
     word = first_word(sql)
     return _KINDS.get(word, word if word in ("INSERT", "UPDATE", "DELETE") else "OTHER")
-
-
-def _flag(name: str, value: bool) -> Result:
-    """The answer to a PRAGMA that asks for a switch."""
-    return Result([(int(value),)], ((name, *[None] * 6),), -1, None)
 
 
 def _asked(answer: tuple[list[Any], tuple[Any, ...]]) -> Result:

@@ -11,9 +11,11 @@ from rome.stores.base import Store
 
 
 def ordered(schema: Schema) -> list[Table]:
-    """Return tables, parents before their children where that can be; then views."""
+    """Return tables as they were made, but parents before their children where that can be; then
+    views by name."""
     done: dict[str, Table] = {}
-    waiting = [table for table in schema.tables.values() if not table.is_view]
+    everything = sorted(schema.tables.values(), key=lambda table: (table.number, table.name))
+    waiting = [table for table in everything if not table.is_view]
     while waiting:
         ready = [
             table
@@ -26,7 +28,7 @@ def ordered(schema: Schema) -> list[Table]:
         for table in ready:
             done[fold(table.name)] = table
         waiting = [table for table in waiting if fold(table.name) not in done]
-    return [*done.values(), *(table for table in schema.tables.values() if table.is_view)]
+    return [*done.values(), *(table for table in everything if table.is_view)]
 
 
 def statements(store: Store, schema: Schema) -> Iterator[str]:
