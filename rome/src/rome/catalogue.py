@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import apsw
 
 from rome import functions, sqlite_errors
 from rome.confine import confine
+from rome.errors import Error
 from rome.ids import Ids
 from rome.schema import (
     ForeignKey,
@@ -21,6 +22,7 @@ from rome.schema import (
     parent_key,
     quote,
     to_entry,
+    wanted_indexes,
 )
 from rome.stores.base import Store
 
@@ -75,6 +77,8 @@ class Catalogue:
         self._entries: dict[str, bytes] = {}
         self._database = apsw.Connection(":memory:")
         _prepare(self._database)
+        # A second database with the same tables, of this version, for the next change.
+        self._spare: tuple[str, apsw.Connection] | None = None
         self._numbers: list[int] = []
 
     def restart(self) -> None:
@@ -124,19 +128,42 @@ class Catalogue:
     def snapshot(self) -> Snapshot:
         """Return the schema as it is known, with a database for changing it."""
         with self.lock:
+            spare, self._spare = self._spare, None
+            if spare is not None and spare[0] == self.schema.version:
+                return Snapshot(self.schema, spare[1])
             copy = apsw.Connection(":memory:")
             copy.deserialize("main", self._database.serialize("main"))
             _prepare(copy)
             return Snapshot(self.schema, copy)
 
     def install(
-        self, before: Schema, version: str, tables: Mapping[str, Table], database: apsw.Connection
+        self,
+        before: Schema,
+        version: str,
+        tables: Mapping[str, Table],
+        database: apsw.Connection | None = None,
+        executed: Sequence[str] = (),
     ) -> bool:
-        """Take over a schema that was made from `before`, with its database; False: the schema
-        known here is another one by now."""
+        """Take over a schema that was made from `before`; False: the schema known here is another
+        one by now.
+
+        `database` holds it, if SQL has changed: by the statements `executed`.
+        """
         with self.lock:
             if self.schema.version != before.version:
                 return False
+            if database is None:
+                if self._spare is not None:
+                    self._spare = version, self._spare[1]
+            else:
+                # Copying a database costs more than running the statements once more.
+                self._spare = version, self._database
+                self._database = database
+                try:
+                    for sql in executed:
+                        self._spare[1].execute(sql)
+                except (apsw.Error, Error):
+                    self._spare = None
             old = self.schema.tables
             self._entries = {
                 table.name: (
@@ -144,14 +171,13 @@ class Catalogue:
                 )
                 for name, table in tables.items()
             }
-            self._database = database
             self.schema = schema_of(version, tables)
             return True
 
     def replace(self, before: Schema, version: str, changed: Mapping[str, Table]) -> bool:
         """Take over tables whose SQL is what it was, as `install` does."""
         with self.lock:
-            return self.install(before, version, {**self.schema.tables, **changed}, self._database)
+            return self.install(before, version, {**self.schema.tables, **changed})
 
     def take_numbers(self, store: Store, count: int) -> list[int]:
         """Return numbers for tables, which no other had or gets."""
@@ -167,6 +193,16 @@ class Catalogue:
         """Return the slots of a parent's columns that a foreign key refers to (schema.py)."""
         with self.lock:
             return parent_key(self._database, parent, foreign)
+
+    def wanted(self, table: Table) -> list[tuple[tuple[int, ...], bool]]:
+        """Return the indexes that a table of this schema should have (schema.py)."""
+        with self.lock:
+            return wanted_indexes(self._database, table)
+
+    def tables_of(self, sql: str) -> set[str]:
+        """Return the names of all tables that a statement speaks of (`tables_of` below)."""
+        with self.lock:
+            return tables_of(self._database, sql)
 
     def query(
         self, sql: str, parameters: tuple[Any, ...] = ()
@@ -192,6 +228,37 @@ def ask(
         return list(cursor.execute(sql, parameters)), tuple(description)
     except apsw.Error as error:
         raise sqlite_errors.translated(error) from error
+
+
+_OF_TABLES = (
+    apsw.SQLITE_READ,
+    apsw.SQLITE_INSERT,
+    apsw.SQLITE_UPDATE,
+    apsw.SQLITE_DELETE,
+)
+
+
+def tables_of(database: apsw.Connection, sql: str) -> set[str]:
+    """Return the names of all tables, in lower case, that a statement speaks of, as SQLite's
+    parser has it: sqlite_master, and table-valued PRAGMAs, among them; none if it is wrong."""
+    names: set[str] = set()
+    before = database.authorizer
+
+    def note(action: int, one: str | None, *rest: Any) -> int:
+        if action in _OF_TABLES and one:
+            names.add(one.lower())
+        return before(action, one, *rest) if before else apsw.SQLITE_OK
+
+    database.authorizer = note
+    try:
+        database.execute(f"EXPLAIN {sql}", can_cache=False)
+    except apsw.BindingsError:
+        pass  # it was compiled, and isn't run
+    except apsw.Error:
+        return set()  # who runs it will hear what is wrong
+    finally:
+        database.authorizer = before
+    return names
 
 
 def _prepare(database: apsw.Connection) -> None:

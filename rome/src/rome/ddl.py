@@ -9,9 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import apsw
-
-from rome.catalogue import Catalogue, ask
+from rome.catalogue import Catalogue, ask, tables_of
 from rome.draft import Draft
 from rome.errors import OperationalError
 from rome.schema_change import SchemaChange
@@ -118,34 +116,8 @@ class PendingDDL:
         self.query(f"EXPLAIN {sql}")
 
     def tables_of(self, sql: str) -> set[str]:
-        """Return the names of all tables, in lower case, that a statement speaks of, as SQLite's
-        parser has it: sqlite_master, and table-valued PRAGMAs, among them; none if it is wrong."""
+        """Return the names of all tables that a statement speaks of (catalogue.tables_of)."""
         self._refresh()
-        waiting = self._draft if self.waiting else None
-        database = (waiting or Draft(self._catalogue.snapshot())).database
-        names: set[str] = set()
-        before = database.authorizer
-
-        def note(action: int, one: str | None, *rest: Any) -> int:
-            if action in _OF_TABLES and one:
-                names.add(one.lower())
-            return before(action, one, *rest) if before else apsw.SQLITE_OK
-
-        database.authorizer = note
-        try:
-            database.execute(f"EXPLAIN {sql}", can_cache=False)
-        except apsw.BindingsError:
-            pass  # it was compiled, and isn't run
-        except apsw.Error:
-            return set()  # who runs it will hear what is wrong
-        finally:
-            database.authorizer = before
-        return names
-
-
-_OF_TABLES = (
-    apsw.SQLITE_READ,
-    apsw.SQLITE_INSERT,
-    apsw.SQLITE_UPDATE,
-    apsw.SQLITE_DELETE,
-)
+        if self._draft is not None and self.waiting:
+            return tables_of(self._draft.database, sql)
+        return self._catalogue.tables_of(sql)

@@ -49,6 +49,7 @@ class Draft:
         self.database = snapshot.database
         self.tables: dict[str, Table] = dict(snapshot.schema.tables)
         self.statements: list[str] = []
+        self.executed: list[str] = []  # what SQLite was given for them
         self.suspects: set[int] = set()
         # Tables that went although others refer to them, which must have no rows by then.
         self.widowed: list[tuple[Table, str]] = []
@@ -114,10 +115,10 @@ class Draft:
         try:
             self._creating = False
             name = altered_table(sql)
-            if name is None:
-                database.execute(sql)
-            else:
-                name = self._alter(name, sql)
+            name = name and fold(name)
+            given = [sql] if name is None else self._altering(name, sql)
+            for one in given:
+                database.execute(one)
             self._creating = False
             after = list(database.execute(_OBJECTS))
             self._take_over(before, after, name, sql)
@@ -130,19 +131,18 @@ class Draft:
                 database.execute("ROLLBACK TO ddl")
             database.execute("RELEASE ddl")
         self.statements.append(sql)
+        self.executed += given
 
-    def _alter(self, name: str, sql: str) -> str:
-        """ALTER TABLE in a way that SQLite doesn't know; the table's name."""
+    def _altering(self, name: str, sql: str) -> list[str]:
+        """ALTER TABLE in a way that SQLite doesn't know: the statements that do it."""
         table = self.tables.get(fold(name))
         if table is None or table.is_view:
             raise OperationalError(f"no such table: {name}")
-        database = self.database
-        changed = altered(table.sql, sql)
-        database.execute(f"DROP TABLE {quote(table.name)}")
-        database.execute(changed)
-        for index_sql in table.index_sql.values():
-            database.execute(index_sql)
-        return table.name
+        return [
+            f"DROP TABLE {quote(table.name)}",
+            altered(table.sql, sql),
+            *table.index_sql.values(),
+        ]
 
     def _take_over(self, before: list[Any], after: list[Any], anew: str | None, sql: str) -> None:
         """Note what a statement changed.
@@ -168,7 +168,7 @@ class Draft:
         for kind, name, _, page, text in after:
             if name not in names or kind not in ("table", "view") or name.startswith("sqlite_"):
                 continue
-            old_name = page_of.get(page) if kind == "table" and name != anew else name
+            old_name = page_of.get(page) if kind == "table" and fold(name) != anew else name
             old = self.tables.get(fold(old_name)) if old_name else None
             new = self._changed(old, kind, name, text, index_sql.get(name, {}))
             tables[fold(name)] = new

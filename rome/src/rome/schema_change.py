@@ -16,7 +16,7 @@ from rome.changes import Change, index_data, write_of
 from rome.draft import Draft, kept_otherwise, ready
 from rome.errors import ConflictError, IntegrityError, OperationalError, ProgrammingError
 from rome.rows import encode
-from rome.schema import Index, Table, fold, to_entry, wanted_indexes
+from rome.schema import Index, Table, fold, to_entry
 from rome.stores.base import (
     Commit,
     Dropped,
@@ -119,7 +119,9 @@ class SchemaChange:
         )
         copied, self._copies = {table.name for table in self._copies}, []
         tables = {name: new.get(table.name, table) for name, table in draft.tables.items()}
-        if not self._catalogue.install(draft.base, version, tables, draft.finished()):
+        if not self._catalogue.install(
+            draft.base, version, tables, draft.finished(), draft.executed
+        ):
             self._catalogue.load(store)
         # The change is made: should the connection break now, `rome check` finds what is left.
         with contextlib.suppress(OperationalError):
@@ -277,7 +279,7 @@ def finish(store: Store, catalogue: Catalogue, names: set[str] | None = None) ->
 
 
 def _finish(store: Store, catalogue: Catalogue, table: Table) -> None:
-    wanted = wanted_indexes(catalogue.snapshot().database, table)
+    wanted = catalogue.wanted(table)
     for index in table.indexes:
         if index.ready:
             continue
