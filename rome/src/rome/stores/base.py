@@ -114,6 +114,35 @@ class NotEmpty(Exception):
     """A table that should be empty has rows."""
 
 
+class Written(Exception):
+    """A table that a change of the schema has looked at was written since."""
+
+
+class Unbuilt(Exception):
+    """The connection was lost since an index was built: a failover may have lost entries."""
+
+
+class Head(NamedTuple):
+    """How many rows a table has, and the token of its last commit (0: none wrote it)."""
+
+    rows: int
+    write: str
+
+
+class Dropped(NamedTuple):
+    """A table that the schema no longer has, and what of its keys the rows must tell.
+
+    sets: `[index, slots]` of its set indexes; unique, ordered: numbers of these indexes; fills:
+    as in a step.
+    """
+
+    table: int
+    sets: Sequence[list[Any]]
+    unique: Sequence[int]
+    ordered: Sequence[int]
+    fills: Sequence[list[Any]]
+
+
 @dataclass(slots=True)
 class Commit:
     """A transaction's checks and writes, for one atomic step.
@@ -147,16 +176,24 @@ class Store(Protocol):
     def schema(self) -> tuple[str, Mapping[str, bytes]]:
         """Version and entries."""
 
+    def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
+        """Version and entries, or None if the version is still this one."""
+
     def change_schema(
         self,
         version: str,
         puts: Mapping[str, bytes],
         drops: Sequence[str],
         empty: Sequence[int],
+        unwritten: Sequence[tuple[int, str]] = (),
+        complete: Sequence[tuple[str, int, int, int]] = (),
     ) -> str:
-        """Change entries if the version is still this and the tables `empty` have no rows.
+        """Change entries if the version is still this, the tables `empty` have no rows, the
+        last commits of the tables `unwritten` are still these, and each of `complete` (`row`,
+        `unique` or `order`; table; index, 0 for rows; count) has so many rows or entries.
 
-        Returns the new version; raises SchemaChanged, NotEmpty.
+        Sent again after a lost answer it is done once.  Returns the new version; raises
+        SchemaChanged, NotEmpty, Written, Unbuilt, OutcomeUnknown.
         """
 
     def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
@@ -202,6 +239,18 @@ class Store(Protocol):
 
     def drop_rows(self, table: int) -> None:
         """Remove all rows of a table that the schema no longer has."""
+
+    def drop_tables(self, dropped: Sequence[Dropped]) -> None:
+        """Remove all rows, index entries and counters of tables that the schema no longer has."""
+
+    def heads(self, tables: Sequence[int]) -> list[Head]:
+        """How many rows each table has, and its last commit, in one round trip."""
+
+    def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        """All rows of several tables, in pages `(table, [(row number, row), ...])`; a table's
+        pages follow each other, in the order of `tables`.  As with `scan`, rows changed
+        meanwhile may be old or new, and a row may come twice.  Small tables come together in one
+        round trip."""
 
     def scan(self, table: int) -> Iterator[tuple[int, bytes]]:
         """All rows, in no order; rows changed meanwhile may be old or new."""

@@ -158,7 +158,7 @@ local function sets()
   for place, entry in ipairs(c.sets) do
     local t, index, slots, fill_list, data, cursor = unpack(entry)
     local fills, key = fills_of(fill_list), set_key(t, index, data)
-    local page = redis.call('SSCAN', key, cursor, 'COUNT', 1000)
+    local page = redis.call('SSCAN', key, cursor, 'COUNT', 100)
     for _, n in ipairs(page[2]) do
       local now = key_now(t, slots, fills, n)
       if now ~= data then
