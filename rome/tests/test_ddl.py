@@ -14,6 +14,7 @@ from rome.stores.base import SchemaChanged
 from rome.stores.redis_wire import Commands, Lost, Wire
 from rome.verification import Verification
 from sqlalchemy import (
+    DDL,
     Column,
     Connection,
     Engine,
@@ -52,6 +53,12 @@ def connection(engine: Engine) -> Iterator[Connection]:
 def run(connection: Connection, *statements: str) -> None:
     for statement in statements:
         connection.exec_driver_sql(statement)
+
+
+def gather(connection: Connection, *statements: str) -> None:
+    """As create_all and Alembic's operations do."""
+    for statement in statements:
+        connection.execute(DDL(statement))  # type: ignore[no-untyped-call]
 
 
 def rows(connection: Connection, sql: str) -> list[tuple[Any, ...]]:
@@ -535,22 +542,23 @@ def test_a_column_of_a_table_with_comments_and_brackets(connection: Connection) 
 def test_ddl_waits_for_its_like(engine: Engine) -> None:
     """Its own connection sees it at once, others when it is made."""
     with engine.connect() as one, engine.connect() as two:
-        run(one, "CREATE TABLE t (id INTEGER PRIMARY KEY)", "CREATE INDEX i ON t (id)")
+        gather(one, "CREATE TABLE t (id INTEGER PRIMARY KEY)", "CREATE INDEX i ON t (id)")
         assert inspect(one).get_table_names() == ["t"]
         assert rows(one, "SELECT name FROM sqlite_master ORDER BY name") == [("i",), ("t",)]
         assert inspect(two).get_table_names() == []
         with pytest.raises(OperationalError, match="already exists"):
-            run(one, "CREATE TABLE t (id INTEGER)")
+            gather(one, "CREATE TABLE t (id INTEGER)")
         one.rollback()  # DDL isn't undone
         two.rollback()
         assert inspect(two).get_table_names() == ["t"]
-        run(one, "CREATE TABLE u (id INTEGER PRIMARY KEY)", "INSERT INTO u VALUES (1)")
+        gather(one, "CREATE TABLE u (id INTEGER PRIMARY KEY)")
+        run(one, "INSERT INTO u VALUES (1)")
         two.rollback()
         assert inspect(two).get_table_names() == ["t", "u"]
-        run(one, "DROP TABLE t", "CREATE TABLE t (name VARCHAR(9))")
+        gather(one, "DROP TABLE t", "CREATE TABLE t (name VARCHAR(9))")
         run(one, "INSERT INTO t VALUES ('new')")
         assert rows(one, "SELECT * FROM t") == [("new",)]
-        run(one, "DROP TABLE u")
+        gather(one, "DROP TABLE u")
     with engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["t"]
 
@@ -558,16 +566,23 @@ def test_ddl_waits_for_its_like(engine: Engine) -> None:
 def test_several_tables_are_made_at_once_or_not_at_all(engine: Engine) -> None:
     with engine.connect() as connection:
         other = stranger(connection)
-        run(connection, "CREATE TABLE a (id INTEGER)", "CREATE TABLE b (id INTEGER)")
+        gather(connection, "CREATE TABLE a (id INTEGER)", "CREATE TABLE b (id INTEGER)")
         other.execute("CREATE TABLE b (id INTEGER PRIMARY KEY, x INTEGER)")
         with pytest.raises(OperationalError, match="table b already exists"):
             connection.commit()
         connection.rollback()
         assert inspect(connection).get_table_names() == ["b"]
-        run(connection, "CREATE TABLE c (id INTEGER)")
+        gather(connection, "CREATE TABLE c (id INTEGER)")
         other.execute("CREATE TABLE d (id INTEGER)")
         connection.commit()
         assert inspect(connection).get_table_names() == ["b", "c", "d"]
+
+
+def test_ddl_given_as_text_takes_effect_at_once(engine: Engine) -> None:
+    with engine.connect() as one, engine.connect() as two:
+        gather(one, "CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        run(one, "CREATE TABLE u (id INTEGER PRIMARY KEY)")
+        assert inspect(two).get_table_names() == ["t", "u"]
 
 
 @pytest.mark.parametrize(

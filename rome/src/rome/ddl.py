@@ -1,6 +1,6 @@
 """DDL and questions about the schema, of one connection.
 
-Statements that need no rows wait for each other, and become one change of the schema when
+Statements that need no rows may wait for each other: they become one change of the schema when
 another kind of statement comes, or the transaction or the connection ends.
 """
 

@@ -364,6 +364,7 @@ class RomeDialect(SQLiteDialect):
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         plan, layout = context.rome_plan() if context is not None else (None, {})
+        cursor.gathers_ddl = context is not None and context.isddl
         cursor.execute(statement, parameters, plan, layout)
 
     def do_executemany(

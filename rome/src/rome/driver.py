@@ -272,6 +272,8 @@ class Cursor:
         self.lastrowid: int | None = None
         self._rows: Iterator[Any] = iter(())
         self._closed = False
+        # Whether DDL may wait for more of it (ddl.py); else it is made at once.
+        self.gathers_ddl = False
 
     def execute(
         self,
@@ -344,6 +346,8 @@ class Cursor:
         word = first_word(sql)
         if word in ("CREATE", "DROP", "ALTER"):
             connection.change_schema(sql)
+            if not self.gathers_ddl:
+                connection.flush_ddl()
             return _NOTHING
         if word == "PRAGMA":
             return self._pragma(sql, tuple(sets[0]) if sets else ())

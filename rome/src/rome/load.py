@@ -21,8 +21,8 @@ from rome.writes import LARGEST_NUMBER
 
 # What one commit holds: rows with their index entries, and bytes of rows.  A script that
 # takes as much works for some milliseconds.
-_ENTRIES_AT_ONCE = 4000
-_BYTES_AT_ONCE = 2**20
+_ENTRIES_AT_ONCE = 8000
+_BYTES_AT_ONCE = 2**21
 _OBJECTS = (
     "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 )

@@ -18,7 +18,7 @@ local function slice(row, slot)
   return sub(row, base + first + 1, base + last)
 end
 
-local page = redis.call('HSCAN', P .. 'r' .. t, cursor, 'COUNT', 500)
+local page = redis.call('HSCAN', P .. 'r' .. t, cursor, 'COUNT', 1500)
 for i = 1, #page[2], 2 do
   local n, row = page[2][i], page[2][i + 1]
   local data, whole = '', true
