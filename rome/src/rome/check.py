@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -25,8 +26,11 @@ from rome.stores.redis_store import RedisStore
 
 # One script looks at so many sets, and at so many members of each.
 _SETS_AT_ONCE = 20
-# Scripts that are sent in one round trip.
+# Scripts that are sent in one round trip: so many if all have a whole page of rows to look at,
+# more of tables that have few.
 _SCRIPTS_AT_ONCE = 40
+_PAGE = 500
+_LEAST = 50  # what a script costs that looks at nothing, in rows
 _REPAIRABLE = ("missing", "gone", "other")
 _KEY = re.compile(
     rb"(?:(meta|schema|ids|writes|lease)|t:[0-9a-f]+|([ruio])(\d+)(?:\.(\d+)(:)?)?)", re.S
@@ -51,6 +55,14 @@ class Finding:
 _Request = tuple[str, dict[str, Any]]
 # Yields requests, gets what each answers.
 _Task = Generator[_Request, list[Any], None]
+
+
+class _Job(NamedTuple):
+    """A task, where its findings go, and about how many rows each of its scripts looks at."""
+
+    findings: list[Finding]
+    task: _Task
+    rows: int
 
 
 def check(store: RedisStore, catalogue: Catalogue, repair: bool = False) -> Iterator[Finding]:
@@ -104,22 +116,30 @@ class _Checker:
         # Of the store: the highest row numbers handed out, and tables that have a last commit.
         self._counters: dict[str, int] = {}
         self._written: set[str] = set()
+        self._counts: Counter[int] = Counter()  # rows of tables
 
-    def _run(self, tasks: Sequence[tuple[list[Finding], _Task]]) -> Iterator[Finding]:
+    def _run(self, jobs: Sequence[_Job]) -> Iterator[Finding]:
         """Run tasks beside each other; yield what they find, in their order."""
-        waiting = [(task, request) for _, task in tasks if (request := next(task, None))]
+        waiting = [(job, request) for job in jobs if (request := next(job.task, None))]
         while waiting:
-            now, later = waiting[:_SCRIPTS_AT_ONCE], waiting[_SCRIPTS_AT_ONCE:]
+            room = _SCRIPTS_AT_ONCE * _PAGE
+            now = []
+            for job, request in waiting:
+                room -= min(max(job.rows, _LEAST), _PAGE)
+                if room < 0:
+                    break
+                now.append((job, request))
+            later = waiting[len(now) :]
             answers = self._examine([request for _, request in now])
             going_on = []
-            for (task, _), answer in zip(now, answers, strict=True):
+            for (job, _), answer in zip(now, answers, strict=True):
                 try:
-                    going_on.append((task, task.send(answer)))
+                    going_on.append((job, job.task.send(answer)))
                 except StopIteration:
                     continue
             waiting = going_on + later
-        for findings, _ in tasks:
-            yield from findings
+        for job in jobs:
+            yield from job.findings
 
     def _examine(self, requests: Sequence[_Request]) -> list[list[Any]]:
         every = {
@@ -134,11 +154,13 @@ class _Checker:
     def tables(self, tables: Sequence[Table]) -> Iterator[Finding]:
         """Rows against entries, unique and ordered entries against rows, numbers' counters."""
         unreadable = self._values(tables)
-        tasks: list[tuple[list[Finding], _Task]] = []
+        counts = self._counts
+        tasks: list[_Job] = []
         highest: dict[int, int] = {}
         for table in tables:
             findings: list[Finding] = unreadable.get(table.number, [])
-            tasks.append((findings, self._rows(table, findings, highest)))
+            task = self._rows(table, findings, highest)
+            tasks.append(_Job(findings, task, counts[table.number]))
         rows = list(self._run(tasks))
         counters, self._written = self._store.counters()
         self._counters = counters
@@ -150,11 +172,13 @@ class _Checker:
             for index in table.indexes:
                 if index.unique and index.ready:
                     findings = []
-                    entries.append((findings, self._unique(table, index, findings)))
+                    task = self._unique(table, index, findings)
+                    entries.append(_Job(findings, task, counts[table.number]))
             for order in table.ordered:
                 for mode in ("rows", "entries") if order.ready else ():
                     findings = []
-                    entries.append((findings, self._ordered(table, order, mode, findings)))
+                    task = self._ordered(table, order, mode, findings)
+                    entries.append(_Job(findings, task, counts[table.number]))
         yield from rows
         yield from found
         yield from self._run(entries)
@@ -229,6 +253,7 @@ class _Checker:
         by_number = {table.number: table for table in tables}
         for number, page in self._store.scan_all(list(by_number)):
             width = by_number[number].full_width
+            self._counts[number] += len(page)
             for n, row in page:
                 try:
                     parts = rows.split(row)
@@ -315,7 +340,8 @@ class _Checker:
         tasks = []
         for start in range(0, len(sets), _SETS_AT_ONCE):
             findings: list[Finding] = []
-            tasks.append((findings, self._sets(sets[start : start + _SETS_AT_ONCE], findings)))
+            task = self._sets(sets[start : start + _SETS_AT_ONCE], findings)
+            tasks.append(_Job(findings, task, _PAGE))
         yield from self._run(tasks)
 
     @staticmethod

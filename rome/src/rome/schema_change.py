@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from rome.catalogue import Catalogue
+from rome.catalogue import Catalogue, Schema
 from rome.changes import Change, index_data, write_of
 from rome.draft import Draft, kept_otherwise
 from rome.errors import (
@@ -140,10 +140,11 @@ class SchemaChange:
         # The change is made: should the connection break now, `rome check` finds what is left.
         with contextlib.suppress(OperationalError):
             gone += [old for old, table in altered if table.name in copied]
-            store.drop_tables([_dropped(table) for table in gone])
+            dropped = [_dropped(table) for table in gone]
             for old, table in altered:
-                if table.name not in copied:
-                    drop_indexes(store, old, _lost(old, table))
+                if table.name not in copied and (lost := _lost(old, table)):
+                    dropped.append(_dropped(old, lost))
+            _remove(store, self._catalogue, dropped)
             names = {table.name for table in new.values()} | complete(store, self._catalogue)
             finish(store, self._catalogue, names)
 
@@ -225,7 +226,7 @@ class SchemaChange:
         copies, self._copies = self._copies, []
         if copies:
             with contextlib.suppress(OperationalError):
-                self._store.drop_tables([_dropped(table) for table in copies])
+                _remove(self._store, self._catalogue, [_dropped(table) for table in copies])
 
     def _check_widowed(self) -> None:
         """Refuse to drop a table that rows refer to, unless another takes its place."""
@@ -346,7 +347,7 @@ def _withdraw(store: Store, catalogue: Catalogue, number: int, index: Index) -> 
             _put(store, catalogue, replace(table, indexes=kept))
         except SchemaChanged:
             continue
-        drop_indexes(store, table, (index,))
+        _remove(store, catalogue, [_dropped(table, [index])])
         return
 
 
@@ -361,25 +362,41 @@ def _put(store: Store, catalogue: Catalogue, *tables: Table) -> None:
         catalogue.load(store)
 
 
-def drop_indexes(store: Store, table: Table, indexes: Iterable[Index | OrderedIndex]) -> None:
-    """Remove the entries of indexes that the schema no longer has."""
-    for index in indexes:
-        if isinstance(index, OrderedIndex):
-            store.drop_ordered(table.number, index.number)
-            continue
-        store.drop_index(table.number, index.number, index.slots, index.unique, table.packed_fills)
-
-
 def _lost(old: Table, new: Table) -> list[Index | OrderedIndex]:
     kept = {index.number for index in new.all_indexes}
     return [index for index in old.all_indexes if index.number not in kept]
 
 
-def _dropped(table: Table) -> Dropped:
-    sets = [[index.number, list(index.slots)] for index in table.indexes if not index.unique]
-    unique = [index.number for index in table.indexes if index.unique]
-    ordered = [order.number for order in table.ordered]
-    return Dropped(table.number, sets, unique, ordered, table.packed_fills)
+def _dropped(table: Table, indexes: Sequence[Index | OrderedIndex] | None = None) -> Dropped:
+    """A table that goes, or only these indexes of it."""
+    gone = table.all_indexes if indexes is None else indexes
+    sets = [[i.number, list(i.slots)] for i in gone if isinstance(i, Index) and not i.unique]
+    unique = [i.number for i in gone if isinstance(i, Index) and i.unique]
+    ordered = [i.number for i in gone if isinstance(i, OrderedIndex)]
+    return Dropped(table.number, sets, unique, ordered, table.packed_fills, indexes is None)
+
+
+def _remove(store: Store, catalogue: Catalogue, dropped: Sequence[Dropped]) -> None:
+    """Remove rows and entries, but for those of tables and indexes that the schema has: a
+    failover may have lost the change that took them out of it."""
+    for _ in range(100):
+        schema = catalogue.schema
+        left = [entry for entry in dropped if not _is_in(schema, entry)]
+        if not left:
+            return
+        with contextlib.suppress(SchemaChanged):
+            store.remove(schema.version, left)
+            return
+        catalogue.load(store)
+    # Others change the schema all the time; `rome check` finds what is left.
+
+
+def _is_in(schema: Schema, dropped: Dropped) -> bool:
+    table = schema.by_number(dropped.table)
+    if table is None or dropped.whole:
+        return table is not None
+    numbers = {*(index for index, _ in dropped.sets), *dropped.unique, *dropped.ordered}
+    return any(index.number in numbers for index in table.all_indexes)
 
 
 def _not_unique(table: Table, index: Index) -> IntegrityError:

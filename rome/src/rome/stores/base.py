@@ -130,10 +130,10 @@ class Head(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A table that the schema no longer has, and what of its keys the rows must tell.
+    """A table, or indexes of it, that the schema no longer has.
 
-    sets: `[index, slots]` of its set indexes; unique, ordered: numbers of these indexes; fills:
-    as in a step.
+    sets: `[index, slots]` of set indexes, as the rows tell their keys; unique, ordered: numbers
+    of these indexes; fills: as in a step; whole: whether rows and counters go as well.
     """
 
     table: int
@@ -141,6 +141,7 @@ class Dropped(NamedTuple):
     unique: Sequence[int]
     ordered: Sequence[int]
     fills: Sequence[list[Any]]
+    whole: bool
 
 
 @dataclass(slots=True)
@@ -216,11 +217,6 @@ class Store(Protocol):
     ) -> None:
         """Enter all rows of a table; writers keep the index meanwhile.  Raises Duplicate."""
 
-    def drop_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
-    ) -> None:
-        """Remove all entries of an index that the schema no longer has."""
-
     def build_ordered(
         self,
         table: int,
@@ -234,14 +230,12 @@ class Store(Protocol):
         key: the slot of the column that is the row number.
         """
 
-    def drop_ordered(self, table: int, index: int) -> None:
-        """Remove an ordered index that the schema no longer has."""
+    def remove(self, version: str, dropped: Sequence[Dropped]) -> None:
+        """Remove what a change of the schema has taken out of it: rows, index entries, counters.
 
-    def drop_rows(self, table: int) -> None:
-        """Remove all rows of a table that the schema no longer has."""
-
-    def drop_tables(self, dropped: Sequence[Dropped]) -> None:
-        """Remove all rows, index entries and counters of tables that the schema no longer has."""
+        Raises SchemaChanged if the version is another one: a failover may have lost that
+        change.  Then some of it may be removed.
+        """
 
     def heads(self, tables: Sequence[int]) -> list[Head]:
         """How many rows each table has, and its last commit, in one round trip."""

@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
--- Remove tables that the schema no longer has, as many as `most` rows allow in one call.  Keys
--- of set indexes are found by the rows, so these go last.
+-- Remove tables and indexes that the schema no longer has, as many as `most` rows allow in one
+-- call.  Keys of set indexes are found by the rows, so these go last.
 local P = KEYS[1]
-local tables, most = unpack(cmsgpack.unpack(ARGV[1]))
+local version, tables, most = unpack(cmsgpack.unpack(ARGV[1]))
+-- Under another version it may have them: a failover may have lost the change that dropped them.
+if (redis.call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 local byte, sub = string.byte, string.sub
 
 local function slice(row, slot, fills)
@@ -29,7 +31,7 @@ end
 
 local seen = 0
 for place, entry in ipairs(tables) do
-  local t, sets, unique, ordered, fill_list, cursor = unpack(entry)
+  local t, sets, unique, ordered, fill_list, whole, cursor = unpack(entry)
   local fills = {}
   for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
   if #sets > 0 then
@@ -43,8 +45,10 @@ for place, entry in ipairs(tables) do
   end
   for _, index in ipairs(unique) do redis.call('UNLINK', P .. 'u' .. t .. '.' .. index) end
   for _, index in ipairs(ordered) do redis.call('UNLINK', P .. 'o' .. t .. '.' .. index) end
-  redis.call('UNLINK', P .. 'r' .. t)
-  redis.call('HDEL', P .. 'ids', t)
-  redis.call('HDEL', P .. 'writes', t)
+  if whole then
+    redis.call('UNLINK', P .. 'r' .. t)
+    redis.call('HDEL', P .. 'ids', t)
+    redis.call('HDEL', P .. 'writes', t)
+  end
 end
 return {'done'}

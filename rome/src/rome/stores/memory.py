@@ -360,14 +360,6 @@ class MemoryStore:
                     if entries.setdefault(data, number) != number:
                         raise Duplicate(table, index, entries[data])
 
-    def drop_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
-    ) -> None:
-        self._trip()
-        with self.database.lock:
-            self.database.unique.pop((table, index), None)
-            self.database.sets.pop((table, index), None)
-
     def build_ordered(
         self,
         table: int,
@@ -387,23 +379,21 @@ class MemoryStore:
                 values = [rows.unpack_value(column(row, slot, filling)) for slot in slots]
                 order.add(b"0", sort_bytes.entry(values, int(number)))
 
-    def drop_ordered(self, table: int, index: int) -> None:
+    def remove(self, version: str, dropped: Sequence[Dropped]) -> None:
         self._trip()
-        with self.database.lock:
-            self.database.ordered.pop((table, index), None)
-
-    def drop_rows(self, table: int) -> None:
-        self._trip()
-        with self.database.lock:
-            self.database.rows.pop(table, None)
-            self.database.ids.pop(str(table), None)
-
-    def drop_tables(self, dropped: Sequence[Dropped]) -> None:
-        for entry in dropped:
-            for kept in (self.database.unique, self.database.sets, self.database.ordered):
-                for key in [key for key in kept if key[0] == entry.table]:
-                    kept.pop(key, None)
-            self.drop_rows(entry.table)
+        base = self.database
+        with base.lock:
+            self._check(version)
+            for table, sets, unique, ordered, _, whole in dropped:
+                for index, _ in sets:
+                    base.sets.pop((table, index), None)
+                for index in unique:
+                    base.unique.pop((table, index), None)
+                for index in ordered:
+                    base.ordered.pop((table, index), None)
+                if whole:
+                    base.rows.pop(table, None)
+                    base.ids.pop(str(table), None)
 
     def heads(self, tables: Sequence[int]) -> list[Head]:
         self._trip()

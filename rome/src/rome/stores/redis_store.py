@@ -344,30 +344,11 @@ class RedisStore:
     def build_index(
         self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
     ) -> None:
-        self._pages("build", table, index, slots, unique, fills)
-
-    def drop_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
-    ) -> None:
-        if unique:
-            self._wire.call("UNLINK", f"{self.prefix}u{table}.{index}")
-        else:
-            self._pages("drop", table, index, slots, unique, fills)
-
-    def _pages(
-        self,
-        mode: str,
-        table: int,
-        index: int,
-        slots: Sequence[int],
-        unique: bool,
-        fills: list[list[Any]],
-    ) -> None:
         cursor = b"0"
         first = 0
         while True:
-            request = [mode, table, index, list(slots), unique, fills, cursor]
-            word, rest = self._run("index", _pack(request), frees=mode == "drop")[0]
+            request = [table, index, list(slots), unique, fills, cursor]
+            word, rest = self._run("index", _pack(request))[0]
             if word == b"duplicate":
                 self._built_on = None
                 raise Duplicate(table, index, rest)
@@ -377,7 +358,7 @@ class RedisStore:
             first, cursor = self._wire.connections, rest
             if cursor == b"0":
                 break
-        if mode == "build" and self._built_on is None:
+        if self._built_on is None:
             self._built_on = first
 
     def build_ordered(
@@ -409,23 +390,14 @@ class RedisStore:
         if self._built_on is None:
             self._built_on = first
 
-    def drop_ordered(self, table: int, index: int) -> None:
-        self._wire.call("UNLINK", f"{self.prefix}o{table}.{index}")
-
-    def drop_rows(self, table: int) -> None:
-        self._wire.pipeline(
-            [
-                ("UNLINK", f"{self.prefix}r{table}"),
-                ("HDEL", self.prefix + "ids", table),
-                ("HDEL", self.prefix + "writes", table),
-            ]
-        )
-
-    def drop_tables(self, dropped: Sequence[Dropped]) -> None:
+    def remove(self, version: str, dropped: Sequence[Dropped]) -> None:
         waiting = [[*entry, b"0"] for entry in dropped]
         first = 0
         while waiting:
-            word, *rest = self._run("drop", _pack([waiting, _ROWS_IN_A_SCRIPT]))[0]
+            request = _pack([version, waiting, _ROWS_IN_A_SCRIPT])
+            word, *rest = self._run("drop", request)[0]
+            if word == b"schema":
+                raise SchemaChanged
             if word == b"done":
                 return
             del waiting[: rest[0]]
