@@ -10,6 +10,7 @@ from rome.catalogue import Catalogue
 from rome.check import check
 from rome.schema_change import SchemaChange
 from rome.shared import Shared
+from rome.stores import redis_store
 from rome.stores.base import SchemaChanged
 from rome.stores.redis_wire import Commands, Lost, Wire
 from rome.verification import Verification
@@ -36,7 +37,7 @@ from sqlalchemy.exc import (
     SAWarning,
 )
 
-from rome import driver
+from rome import driver, schema_change
 from tests.fuzzing.pairs import wrong_index
 from tests.servers import RedisServer
 
@@ -174,10 +175,10 @@ def test_rows_that_come_between_the_look_and_the_change(
     looks = 0
     pages = Verification.pages
 
-    def slow(self: Verification) -> Iterator[Any]:
+    def slow(self: Verification, *given: Any) -> Iterator[Any]:
         nonlocal looks
         looks += 1
-        yield from pages(self)
+        yield from pages(self, *given)
         if looks == 1:
             other.execute(written)
 
@@ -198,11 +199,12 @@ def test_a_table_that_is_written_all_the_time(
     other = stranger(connection)
     pages = Verification.pages
 
-    def slow(self: Verification) -> Iterator[Any]:
-        yield from pages(self)
+    def slow(self: Verification, *given: Any) -> Iterator[Any]:
+        yield from pages(self, *given)
         other.execute("INSERT INTO t (x) VALUES (1)")
 
     monkeypatch.setattr(Verification, "pages", slow)
+    monkeypatch.setattr(schema_change, "_LOOKING_S", 0)
     with pytest.raises(OperationalError, match="written all the time"):
         run(connection, "ALTER TABLE t ADD CHECK (x > -100)")
     monkeypatch.undo()
@@ -251,10 +253,10 @@ def test_rows_that_come_while_a_table_is_copied(
     pages = Verification.pages
     looks = 0
 
-    def slow(self: Verification) -> Iterator[Any]:
+    def slow(self: Verification, *given: Any) -> Iterator[Any]:
         nonlocal looks
         looks += 1
-        yield from pages(self)
+        yield from pages(self, *given)
         if looks == 1:
             other.execute("INSERT INTO t VALUES (4, 9)")
             other.execute("DELETE FROM t WHERE id = 1")
@@ -273,6 +275,26 @@ def leftovers(connection: Connection) -> list[str]:
     if not hasattr(own.store, "key_names"):
         return []
     return [finding.text for finding in check(own.store, Catalogue())]
+
+
+@pytest.mark.parametrize("statement", ["TYPE TEXT", "SET NOT NULL"])
+def test_tables_that_are_read_page_by_page(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    monkeypatch.setattr(redis_store, "_PAGE_ROWS", 100)
+    monkeypatch.setattr(schema_change, "_COPIED_ROWS", 70)
+    engine = create_engine(redis_server.url(f"pages-{statement[0]}"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        run(connection, "CREATE TABLE t (k VARCHAR(9) PRIMARY KEY, x INTEGER)")
+        many = [(f"k{n}", n) for n in range(1000)]
+        connection.exec_driver_sql("INSERT INTO t VALUES (?, ?)", many)
+        run(connection, f"ALTER TABLE t ALTER COLUMN x {statement}")
+        found = rows(connection, "SELECT k, typeof(x), x + 0 FROM t ORDER BY x + 0")
+        kind = "text" if statement == "TYPE TEXT" else "integer"
+        assert found == [(f"k{n}", kind, n) for n in range(1000)]
+        assert leftovers(connection) == []
+        assert wrong_index(connection) is None
+    engine.dispose()
 
 
 # ---------------------------------------------------------------- unique indexes
@@ -398,8 +420,8 @@ def test_drop_of_a_parent_that_gets_a_child_meanwhile(
     other = stranger(family)
     pages = Verification.pages
 
-    def slow(self: Verification) -> Iterator[Any]:
-        yield from pages(self)
+    def slow(self: Verification, *given: Any) -> Iterator[Any]:
+        yield from pages(self, *given)
         other.execute("UPDATE c SET p = 1 WHERE id = 2")
 
     monkeypatch.setattr(Verification, "pages", slow)

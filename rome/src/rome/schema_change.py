@@ -7,6 +7,7 @@ table has no rows, or that nobody wrote a table since its rows were looked at.
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -35,10 +36,12 @@ from rome.stores.base import (
 )
 from rome.verification import Values, Verification
 
-# How often rows are looked at again, as others wrote them meanwhile.
+# How often rows are looked at again, as others wrote them meanwhile: so often in any case, and
+# as often as these seconds allow.
 _LOOKS = 10
+_LOOKING_S = 5.0
 # Of a table that is copied: rows, and bytes, in one commit.
-_COPIED_ROWS = 500
+_COPIED_ROWS = 2000
 _COPIED_BYTES = 2**20
 # How Alembic's batches begin the name of a table that will take another's place.
 _ALEMBIC = "_alembic_tmp_"
@@ -58,6 +61,7 @@ class SchemaChange:
         # Indexes (table, index number) that were built before the schema's SQL speaks of them.
         self._built: set[tuple[int, int]] = set()
         self._copies: list[Table] = []
+        self._highest = 0  # the highest row number that the table being copied has given out
         # Conditions of the change.
         self._empty: list[int] = []
         self._unwritten: dict[int, str] = {}
@@ -70,14 +74,17 @@ class SchemaChange:
         more (others made the same table), ConflictError if others write all the time,
         OutcomeUnknown if it can't be told whether it was made.
         """
-        looks = 0
-        for _ in range(100):
+        looks = tries = 0
+        until = time.monotonic() + _LOOKING_S
+        while tries < 100:
             try:
                 self._make_once()
                 return
             except SchemaChanged:
+                tries += 1
                 self._begin_again()
             except Unbuilt:
+                tries += 1
                 self._built.clear()
                 self._begin_again()
             except OutcomeUnknown:
@@ -85,12 +92,13 @@ class SchemaChange:
                 self._copies = []
                 raise
             except NotEmpty:
+                tries += 1
                 heads = self._store.heads(self._empty)
                 pairs = zip(self._empty, heads, strict=True)
                 self._filled.update(table for table, head in pairs if head.rows)
             except Written:
                 looks += 1
-                if looks == _LOOKS:
+                if looks >= _LOOKS and time.monotonic() > until:
                     raise ConflictError(
                         "a table whose rows this change of the schema depends on is written all"
                         " the time; try again"
@@ -174,27 +182,37 @@ class SchemaChange:
         if not self._check_foreign_keys:
             foreign = []
         parents = [self._draft.tables.get(fold(key.parent)) for key in foreign]
-        rows, *_ = self._look_at(old, *parents)
-        if not rows:
-            return table
+        if parents:
+            self._look_at(*parents)
+        converted = kept_otherwise(old, table)
+        copy = self._copy_of(old, table) if converted else table
         verification = Verification(self._store, old, table, foreign, parents, self._draft.database)
-        pages = verification.pages()
-        if kept_otherwise(old, table):
-            return self._copy(old, table, pages)
+        # From here to the change nobody may write it, so this is as short as it can be.
+        snapshot = self._store.snapshot(old.number)
+        if snapshot is None:
+            self._look_at(old)
+            pages = verification.pages()
+        else:
+            self._unwritten[old.number] = snapshot[0]
+            pages = verification.pages(snapshot[1])
+        if converted:
+            return self._fill(copy, pages)
         for _ in pages:
             pass
         return table
 
-    def _copy(self, old: Table, table: Table, pages: Iterator[dict[int, Values]]) -> Table:
-        """Rows as SQLite would keep them in a copy of the table, under a new table number."""
-        store = self._store
-        (number,) = self._catalogue.take_numbers(store, 1)
+    def _copy_of(self, old: Table, table: Table) -> Table:
+        """An empty copy of a table, under a new number, for rows, unique and ordered indexes."""
+        (number,) = self._catalogue.take_numbers(self._store, 1)
+        # Numbers that were handed out aren't handed out again.
+        self._highest = self._store.reserve(str(old.number), 0) - 1
         copy = replace(table, number=number, fills={}).with_ready()
-        unique = tuple(index for index in copy.indexes if index.unique)
-        sets = tuple(replace(i, ready=False) for i in table.indexes if not i.unique)
-        copy = replace(copy, indexes=unique)
+        return replace(copy, indexes=tuple(index for index in copy.indexes if index.unique))
+
+    def _fill(self, copy: Table, pages: Iterator[dict[int, Values]]) -> Table:
+        """The copy with rows as SQLite would keep them, and with all its indexes."""
+        unique = copy.indexes
         self._copies.append(copy)
-        highest = store.reserve(str(old.number), 0) - 1
         count = 0
         entries = dict.fromkeys((index.number for index in unique), 0)
         for portion in _portions(pages):
@@ -205,22 +223,23 @@ class SchemaChange:
                 )
             writes = [write for c in changes if (write := write_of(c, None, set()))]
             count += len(writes)
-            used = [[number, max(highest, *(n for n, _ in portion))]]
+            used = [[copy.number, max(self._highest, *(n for n, _ in portion))]]
             token = uuid.uuid4().hex
             try:
-                store.commit(Commit(self._draft.base.version, token, writes, used=used))
+                self._store.commit(Commit(self._draft.base.version, token, writes, used=used))
             except Duplicate as duplicate:
                 index = next(i for i in unique if i.number == duplicate.index)
-                raise _not_unique(table, index) from duplicate
+                raise _not_unique(copy, index) from duplicate
         self._complete += [
-            ("row", number, 0, count),
-            *(("unique", number, n, c) for n, c in entries.items()),
-            *(("order", number, order.number, count) for order in copy.ordered),
+            ("row", copy.number, 0, count),
+            *(("unique", copy.number, index, of) for index, of in entries.items()),
+            *(("order", copy.number, order.number, count) for order in copy.ordered),
         ]
         # Entries of sets can't be counted, so they are made once the copy has its place.
-        place = self._copies.index(copy)
-        self._copies[place] = replace(copy, indexes=unique + sets)
-        return self._copies[place]
+        table = self._draft.tables[fold(copy.name)]
+        sets = tuple(replace(i, ready=False) for i in table.indexes if not i.unique)
+        self._copies[-1] = replace(copy, indexes=unique + sets)
+        return self._copies[-1]
 
     def _drop_copies(self) -> None:
         copies, self._copies = self._copies, []

@@ -5,7 +5,7 @@ SQLite itself decides: rows are put into an empty table of the new definition, p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apsw
@@ -49,19 +49,25 @@ class Verification:
         for place, (foreign, parent) in enumerate(zip(foreign_keys, parents, strict=True)):
             self._prepare(f"rome_parent_{place}", foreign, parent, database)
 
-    def pages(self) -> Iterator[dict[int, Values]]:
+    def pages(
+        self, snapshot: Sequence[tuple[int, bytes]] | None = None
+    ) -> Iterator[dict[int, Values]]:
         """Yield all rows by number, with the values that the new definition keeps.
 
-        Raises IntegrityError where it refuses one.
+        `snapshot`: the rows, if they are here already.  Raises IntegrityError where the
+        definition refuses one.
         """
         try:
-            yield from self._pages()
+            if snapshot is None:
+                yield from self._pages(page for _, page in self._store.scan_all([self._old.number]))
+            else:
+                yield from self._pages([snapshot])
         except apsw.Error as error:
             raise sqlite_errors.translated(error) from error
         finally:
             self._database.close()
 
-    def _pages(self) -> Iterator[dict[int, Values]]:
+    def _pages(self, pages: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[dict[int, Values]]:
         old, new, database = self._old, self._new, self._database
         slots = [column.slot for column in new.columns]
         fills = [new.fills.get(slot) for slot in range(len(old.slots), len(new.slots))]
@@ -73,7 +79,7 @@ class Verification:
         insert = f"INSERT INTO {table} ({', '.join([*names, *hidden])}) VALUES ({marks})"
         select = f"SELECT {number}, {', '.join(names)} FROM {table}"
         seen: set[int] = set()
-        for _, rows in self._store.scan_all([old.number]):
+        for rows in pages:
             page = {n: row for n, row in dict(rows).items() if n not in seen}
             given = []
             for n, row in page.items():

@@ -240,6 +240,10 @@ class Store(Protocol):
     def heads(self, tables: Sequence[int]) -> list[Head]:
         """How many rows each table has, and its last commit, in one round trip."""
 
+    def snapshot(self, table: int) -> tuple[str, list[tuple[int, bytes]]] | None:
+        """A table's last commit and all its rows `(row number, row)`, as of one moment, in one
+        round trip; None: they are too many for that."""
+
     def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
         """All rows of several tables, in pages `(table, [(row number, row), ...])`; a table's
         pages follow each other, in the order of `tables`.  As with `scan`, rows changed

@@ -403,6 +403,10 @@ class MemoryStore:
                 Head(len(base.rows.get(table, {})), base.writes.get(table, "0")) for table in tables
             ]
 
+    def snapshot(self, table: int) -> tuple[str, list[tuple[int, bytes]]] | None:
+        with self.database.lock:
+            return self.database.writes.get(table, "0"), list(self.scan(table))
+
     def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
         for table in tables:
             if rows_there := list(self.scan(table)):

@@ -416,6 +416,14 @@ class RedisStore:
             Head(rows, (write or b"0").decode()) for rows, write in zip(counts, writes, strict=True)
         ]
 
+    def snapshot(self, table: int) -> tuple[str, list[tuple[int, bytes]]] | None:
+        write, *rows = self._run("snapshot", _pack([table, _PAGE_ROWS]))[0]
+        if not rows:
+            return None
+        flat = rows[0]
+        pairs = [(int(n), row) for n, row in zip(flat[::2], flat[1::2], strict=True)]
+        return write.decode(), pairs
+
     def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
         commands: list[list[Any]] = []
         for table in tables:
