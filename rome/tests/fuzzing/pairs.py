@@ -286,11 +286,7 @@ def _returned(rows: list[Any], hidden: int) -> list[str]:
 
 def wrong_index(connection: Connection) -> str | None:
     """What is wrong between the rows of the store and its indexes, if anything."""
-    return index_problem(connection.connection.dbapi_connection)
-
-
-def index_problem(driver: Any) -> str | None:
-    """Tell what is wrong between rows and indexes, through a connection of the driver."""
+    driver: Any = connection.connection.dbapi_connection
     store = driver.store
     for table in driver.catalogue.load(store).tables.values():
         if table.is_view:
@@ -305,15 +301,6 @@ def index_problem(driver: Any) -> str | None:
                 if unpack_value(parts[table.key]) != number:
                     return f"{table.name}: row {number} has the key {parts[table.key]!r}"
     return None
-
-
-def stored_rows(driver: Any, table: StoredTable) -> list[tuple[Any, ...]]:
-    """All rows as they are in the store, whatever statements say of them."""
-    found = []
-    for _, row in driver.store.scan(table.number):
-        parts = _columns(table, row)
-        found.append(tuple(unpack_value(parts[slot]) for slot in table.column_slots))
-    return found
 
 
 def _columns(table: StoredTable, row: bytes) -> list[bytes]:
@@ -339,12 +326,4 @@ def _wrong(store: Any, table: StoredTable, index: Any, rows: Any) -> str | None:
     )
 
 
-__all__ = [
-    "Differs",
-    "Pair",
-    "Source",
-    "index_problem",
-    "sqlite_engine",
-    "stored_rows",
-    "wrong_index",
-]
+__all__ = ["Differs", "Pair", "Source", "sqlite_engine", "wrong_index"]

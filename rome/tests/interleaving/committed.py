@@ -9,42 +9,49 @@ as a user of READ COMMITTED databases would:
     another one with its key makes a new row.  Another transaction that has written the old one
     may take either for "the row that it has written", as their keys are equal.  Where the key is
     the row's number (docs/layout.md), it may take a row whose key was changed for another one.
-2.  Where a row that the transaction has written, and one that others have committed since, have
-    equal unique keys, the transaction sees its own (its commit decides), or the statement fails
-    with ConflictError.
-3.  A statement fails with ConflictError only where the commit would fail at that moment.
+2.  "A row of another transaction that has a key of a row that this one has inserted, or moved to
+    that key, can't be shown beside it: the statement that meets it fails with ConflictError."
+    Which statements meet it is left open: one that doesn't fail answers without that row.
+3.  Other than that, a statement fails with ConflictError only where the commit would fail at that
+    moment.
 4.  What ROLLBACK TO undoes isn't written: its rows are seen as others have them, at a moment not
     before that of the statements before.  A commit may still fail where such rows were changed,
-    because their statements have answered.
-    SAVEPOINT itself sees nothing.
+    because their statements have answered.  SAVEPOINT itself sees nothing.
 5.  A statement sees the moment of the latest statement of its transaction that asked the store,
     or that when it runs.  A SELECT that the transaction has run before sees that when it runs.
 6.  With `foresight=off` each SELECT and INSERT sees the moment when it runs.  UPDATE and DELETE
     may see rows that the transaction has read (docs/query.md, "Writes"), and an INSERT that has
     no key to check needs to see nothing: not even that its table has been changed.
-7.  What one thread has committed or seen through one connection, it sees through its others: with
-    one thread each SELECT and INSERT sees the moment when it runs.
-8.  An UPDATE relies, in each row that it writes, on the columns that its WHERE and expressions
-    use, unless the transaction had set them before.  One that isn't compiled may rely on all.
-    An upsert relies on the columns of its key and may rely on all.
-9.  A commit fails with ConflictError only if the transaction relied on something that was
+7.  "Prefetched rows are not used either once the application could know better through this
+    process": with sessions in one process each SELECT and INSERT sees the moment when it runs.
+8.  "A row that the transaction has written it sees as it was when the transaction last read it, in
+    all columns that it hasn't set": each statement may or may not have read it anew.
+9.  An UPDATE relies, in each row that it writes, on the columns that its WHERE and expressions
+    use, unless the transaction had set them before; on all, where it changes the primary key.
+    One that isn't compiled may rely on all.  An upsert relies on the columns of its key and may
+    rely on all.
+10. A commit fails with ConflictError only if the transaction relied on something that was
     changed, and its statements, run again, answer differently.  It never fails with another
     error.
-10. A number that the store chose for a row stays when the statements are run again.
-11. At SERIALIZABLE a commit that writes, and one after several SELECTs, is as if all statements
+11. A number that the store chose for a row stays when the statements are run again.
+12. Limit "a number of its own choice": "If another process inserts a row with a number of its own
+    choice, and that number lies in a block that was handed out before, the transaction which has
+    given the same number to a new row fails at its commit with ConflictError, also if nobody
+    wrote at the same time".  The row is seen in place of the other's until then.
+13. At SERIALIZABLE a commit that writes, and one after several SELECTs, is as if all statements
     had run at the moment of the commit; one SELECT alone is as of its own moment, and one with a
     savepoint, or one other statement that wrote nothing, is either.  Answers of a transaction
     that fails are those of READ COMMITTED.  Beside a change of the schema it is enough that some
     serial order explains all answers.
-12. At SERIALIZABLE a statement may fail with ConflictError as soon as another transaction has
+14. At SERIALIZABLE a statement may fail with ConflictError as soon as another transaction has
     committed a write since the transaction began.
-13. An upsert's row number is one of its answers, though the application seldom asks for it: a
+15. An upsert's row number is one of its answers, though the application seldom asks for it: a
     commit may fail because the upsert would insert now where it has updated, or the other way.
-14. That a statement is refused for its text (no such column) is no answer about rows: it may, but
+16. That a statement is refused for its text (no such column) is no answer about rows: it may, but
     need not be, what another answer is when the statements are run again.
-15. A transaction that has written may fail at any statement, with ConflictError, after another
+17. A transaction that has written may fail at any statement, with ConflictError, after another
     session has changed the schema, or has tried to.
-16. A transaction that only reads commits at READ COMMITTED whatever others did.
+18. A transaction that only reads commits at READ COMMITTED whatever others did.
 """
 
 from __future__ import annotations
@@ -62,9 +69,11 @@ from tests.interleaving.sessions import (
     altered,
     differ,
     ended,
+    refreshed,
     same_row,
     saved,
     views,
+    without_number,
 )
 from tests.interleaving.statements import Statement
 
@@ -91,7 +100,7 @@ class Rules:
 
     serializable: bool = False
     foresight: bool = True
-    one_thread: bool = False
+    one_process: bool = False
     as_text: bool = False
 
 
@@ -150,12 +159,12 @@ class Model:
         for world in self.worlds:
             session = world.sessions[number_of]
             for moment in self._moments(world, number_of, statement):
-                for view in views(world.moments[moment], session):
+                for reader, view in self._seen(world.moments[moment], session, told):
                     outcome = self.oracle.apply(view, statement, _chosen(told))
                     expected.add(outcome.answer)
                     if outcome.answer == answer:
                         after = after_statement(
-                            session, view, outcome, statement, moment, number_of, loose
+                            reader, view, outcome, statement, moment, number_of, loose
                         )
                         found.add(world.put(number_of, after))
         if not found:
@@ -167,7 +176,7 @@ class Model:
         seen, now = world.sessions[number].seen, len(world.moments) - 1
         if seen < 0:
             return {now}
-        asks = not self.rules.foresight or self.rules.one_thread
+        asks = not self.rules.foresight or self.rules.one_process
         if asks and statement.kind == "select":
             return {now}
         if asks and statement.kind == "insert":
@@ -180,6 +189,15 @@ class Model:
         ):
             return {now}
         return {seen, now}
+
+    def _seen(self, state: State, session: Session, told: Told) -> Iterator[tuple[Session, State]]:
+        """What a session may see of a state, and the session as it is then."""
+        readers = {session, refreshed(session, state)} if session.own else {session}
+        for reader in readers:
+            for view in views(state, reader):
+                if told.statement.numbered and told.number is not None:
+                    view = without_number(view, told.statement.table, told.number)
+                yield reader, view
 
     def _savepoint(self, number: int, statement: Statement, answer: Answer) -> None:
         if answer != DONE:
@@ -335,7 +353,8 @@ class Model:
             if identity is None:
                 return None
             current = state.by_identity[place][identity]
-            if differ(table, current, own.base) & own.relied:
+            moved = own.now is not None and own.sets & set(table.primary)
+            if differ(table, current, own.base) & (set(table.columns) if moved else own.relied):
                 return None
             if own.now is None:
                 tables[place].pop(identity, None)
@@ -370,9 +389,8 @@ class Model:
             for index in table.indexed:
                 if own.now is None or index & own.sets:
                     may |= index
-            # A row of another number is written anew, with all its index entries.
-            renumbered = table.numbered and bool(own.sets & set(table.primary))
-            if changed and (own.loose or renumbered or changed & may):
+            moved = bool(own.sets & set(table.primary))
+            if changed and (own.loose or moved or changed & may):
                 return True
         return False
 

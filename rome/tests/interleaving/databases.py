@@ -52,6 +52,30 @@ def _fill(url: str, kind: Kind) -> None:
     engine.dispose()
 
 
+def _cloned(value: Any) -> Any:
+    """A copy of nested containers and of plain objects that hold some."""
+    if isinstance(value, dict):
+        return {key: _cloned(one) for key, one in value.items()}
+    if isinstance(value, set | list):
+        return value.copy()  # of bytes, or of tuples of them
+    if hasattr(value, "__dict__"):
+        made = object.__new__(type(value))
+        vars(made).update(_cloned(vars(value)))
+        return made
+    return value
+
+
+def _frozen(value: Any) -> Any:
+    """A value to compare and to hash in place of one that `_cloned` copies."""
+    if isinstance(value, dict):
+        return frozenset((key, _frozen(one)) for key, one in value.items())
+    if isinstance(value, set):
+        return frozenset(value)
+    if isinstance(value, list):
+        return tuple(value)
+    return _frozen(vars(value)) if hasattr(value, "__dict__") else value
+
+
 class InMemory:
     """In this process's memory."""
 
@@ -61,54 +85,31 @@ class InMemory:
         self._url = f"rome+memory:///{self._name}"
         _fill(self._url, kind)
         self._store = memory.MemoryStore(self._name)
-        self._saved = self._copied()
+        self._saved = _cloned(self._contents())
         self._version = self._store.database.version
 
-    def _copied(self) -> dict[str, Any]:
-        base = self._store.database
-        return {
-            "schema": dict(base.schema),
-            "rows": {table: dict(rows) for table, rows in base.rows.items()},
-            "unique": {index: dict(entries) for index, entries in base.unique.items()},
-            "sets": {
-                index: {key: set(numbers) for key, numbers in entries.items()}
-                for index, entries in base.sets.items()
-            },
-            "ids": dict(base.ids),
-            "writes": dict(base.writes),
-        }
+    def _contents(self) -> dict[str, Any]:
+        """All that the store keeps, but for its lock and what counts upwards for ever."""
+        others = ("lock", "version", "tokens")
+        return {k: v for k, v in vars(self._store.database).items() if k not in others}
 
     def restore(self) -> bool:
         """Put all rows and the schema back; whether the schema had been changed."""
-        base, saved = self._store.database, self._saved
-        base.rows = {table: dict(rows) for table, rows in saved["rows"].items()}
-        base.unique = {index: dict(entries) for index, entries in saved["unique"].items()}
-        base.sets = {
-            index: {key: set(numbers) for key, numbers in entries.items()}
-            for index, entries in saved["sets"].items()
-        }
-        base.ids = dict(saved["ids"])
-        base.writes = dict(saved["writes"])
+        base = self._store.database
+        vars(base).update(_cloned(self._saved))
         base.tokens.clear()
         if base.version == self._version:
             return False
         # A version never stands for two schemas.
-        base.schema = dict(saved["schema"])
         base.version += 1
         self._version = base.version
         return True
 
     def fingerprint(self) -> Any:
         """A value that is equal for equal contents."""
-        base = self._store.database
-        return (
-            tuple(sorted(base.schema.items())),
-            tuple((table, tuple(sorted(rows.items()))) for table, rows in base.rows.items()),
-            tuple((index, tuple(sorted(base.unique[index].items()))) for index in base.unique),
-            tuple(
-                (index, tuple((key, tuple(sorted(numbers))) for key, numbers in entries.items()))
-                for index, entries in base.sets.items()
-            ),
+        contents = self._contents()
+        return tuple(
+            _frozen(value) for name, value in contents.items() if name not in ("ids", "writes")
         )
 
     def connect(self, shared: Shared, **options: bool) -> Any:

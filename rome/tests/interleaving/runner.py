@@ -6,12 +6,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from rome.rows import NULL, split, unpack_value
 from rome.shared import Shared
+from sqlalchemy import Connection
 
 from rome import errors, row_locks
-from tests.fuzzing.pairs import index_problem, stored_rows
+from tests.fuzzing.pairs import wrong_index
 from tests.interleaving.committed import CONFLICT, DONE, Model, Rules, Violation
 from tests.interleaving.databases import Database
 from tests.interleaving.oracle import Answer, Values
@@ -46,7 +48,7 @@ class Variant:
         return Rules(
             serializable=self.level == "SERIALIZABLE",
             foresight=self.reuse != "off",
-            one_thread=self.place == "one thread",
+            one_process=self.place != "processes",
             as_text=self.form == "text",
         )
 
@@ -308,12 +310,12 @@ class Runner:
         connection = self._observer
         connection.rollback()
         schema = connection.catalogue.load(connection.store)
-        problem = index_problem(connection)
+        problem = wrong_index(cast(Connection, _Pooled(connection)))
         if problem:
             raise Violation("index", detail=problem)
         found = {}
         for table in schema.tables.values():
-            raw = sorted(stored_rows(connection, table), key=repr)
+            raw = sorted(_stored(connection.store, table), key=repr)
             cursor = connection.cursor()
             names = ", ".join(column.name for column in table.columns)
             cursor.execute(f"SELECT {names} FROM {table.name}")
@@ -322,3 +324,22 @@ class Runner:
                 raise Violation("rows that a SELECT doesn't show", [("rows", *raw)], str(shown))
             found[table.name] = shown
         return found
+
+
+class _Pooled:
+    """A connection of the driver where one of SQLAlchemy is expected."""
+
+    def __init__(self, connection: Any) -> None:
+        self.dbapi_connection = connection
+        self.connection = self
+
+
+def _stored(store: Any, table: Any) -> list[Values]:
+    """All rows as they are in the store, whatever statements say of them."""
+    fills = dict(map(tuple, table.packed_fills))
+    found = []
+    for _, row in store.scan(table.number):
+        parts = split(row)
+        parts += [fills.get(slot, NULL) for slot in range(len(parts), table.full_width)]
+        found.append(tuple(unpack_value(parts[slot]) for slot in table.column_slots))
+    return found

@@ -75,6 +75,22 @@ def ended(session: Session) -> Session:
     return Session(inserted=session.inserted + 100)
 
 
+def without_number(state: State, table: str, number: int) -> State:
+    """A state without the row of another session that has a number."""
+    place = state.schema.places[table]
+    key = state.schema.tables[place].primary
+    rows = [
+        row
+        for row in state.tables[place]
+        if _part(state.schema.tables[place], row[1], key) != (number,)
+    ]
+    if len(rows) == len(state.tables[place]):
+        return state
+    tables: list[list[Row]] = [list(one) for one in state.tables]
+    tables[place] = rows
+    return state_of(state.schema, tables)
+
+
 def same_row(rows: dict[Identity, Values], table: SchemaTable, own: Own) -> Identity | None:
     """The row that a transaction has written, or the one that has its key now."""
     if own.identity in rows:
@@ -196,6 +212,32 @@ def _view(state: State, session: Session, by: str) -> State:
             others = [((-2, theirs[row[0]]), row[1]) if row[0] in theirs else row for row in others]
         tables.append(others + own_rows)
     return state_of(state.schema, tables)
+
+
+def refreshed(session: Session, state: State) -> Session:
+    """A session whose own rows show what a state has in the columns that they haven't set."""
+    session = _converted(session, state.schema)
+    own = []
+    for one in session.own:
+        place = state.schema.places[one.table]
+        current = state.by_identity[place].get(one.identity)
+        if current is None or one.base is None or one.now is None:
+            own.append(one)
+            continue
+        columns = state.schema.tables[place].columns
+        own.append(
+            one._replace(
+                now=tuple(
+                    old if column in one.sets else new
+                    for column, old, new in zip(columns, one.now, current, strict=True)
+                ),
+                base=tuple(
+                    old if column in one.relied | one.sets else new
+                    for column, old, new in zip(columns, one.base, current, strict=True)
+                ),
+            )
+        )
+    return session._replace(own=tuple(own))
 
 
 def altered(state: State, outcome: Outcome) -> State:
