@@ -45,6 +45,7 @@ from tests.histories.model import (
     Missed,
     Read,
     Row,
+    Step,
     Swap,
     Taken,
     Transaction,
