@@ -130,6 +130,38 @@ def test_a_deletion_that_is_not_known_explains_an_absence() -> None:
     assert "lost" in found(born, again, rows={"k": (3, 4)})
 
 
+def test_an_absence_may_be_of_the_time_of_a_replay() -> None:
+    """A serializable transaction is run again at its commit, when another row has come and gone."""
+
+    def absent(level: str) -> set[str]:
+        reader = Transaction(
+            name="C",
+            steps=(Step(saw(k=None), 0, 5), Step(Insert("k", 5, 6), 25, 26)),
+            level=level,
+            committing=60,
+            ended=70,
+        )
+        return found(
+            did("A", Insert("k", 1, 2), at=(10, 20)),
+            did("B", Delete("k", 1), at=(30, 40)),
+            reader,
+            rows={"k": (5, 6)},
+        )
+
+    assert not absent(SERIALIZABLE)
+    assert not absent(READ_COMMITTED)
+
+
+def test_own_row_that_is_gone_again_hides_nothing() -> None:
+    own = (Insert("k", 1, 2), Delete("k", 1), saw(k=(3, 4)), Swap("k", 3, 5))
+    other = did("B", Insert("k", 3, 4), at=(20, 30))
+    assert not found(did("A", *own, at=(0, 100), level=READ_COMMITTED), other, rows={"k": (5, 4)})
+    taken = (Delete("k", 1), saw(k=(3, 4)))
+    assert "own-writes" in found(
+        did("A", *taken, at=(0, 100)), other, rows={"k": (3, 4)}, initial={"k": 1}
+    )
+
+
 def test_commits_at_the_same_time_may_be_in_any_order() -> None:
     assert not found(
         did("A", Append("x", 1), at=(0, 100)),

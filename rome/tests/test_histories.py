@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.histories import report
 from tests.histories.faults import Servers
 from tests.histories.model import READ_COMMITTED, SERIALIZABLE
 from tests.histories.run import Outcome, Run, perform
@@ -118,3 +120,20 @@ def test_a_mutated_rome_is_found(
 ) -> None:
     run = dataclasses.replace(SHORT, workload=workload, levels=(level,), mutation=mutation)
     assert names & set(perform(run, server).verdict.anomalies)
+
+
+# ---------------------------------------------------------------- the report
+
+
+def test_the_page_is_made_of_the_figures() -> None:
+    runs = report.load()
+    assert report.page(runs) == (report.RESULTS / "matrix.md").read_text()
+    assert not any(run["unexplained"] for run in runs)
+
+
+def test_figures_of_the_same_run_take_the_place_of_older_ones(tmp_path: Path) -> None:
+    first, *others = report.load()
+    again = first | {"lost": 77}
+    report.save(report.merged([first, *others], [again]), tmp_path)
+    assert report.load(tmp_path) == [again, *others]
+    assert "77" in (tmp_path / "matrix.md").read_text()

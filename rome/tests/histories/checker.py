@@ -28,6 +28,7 @@ Besides those of `versions` and `graph`, these anomalies are named:
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -100,6 +101,7 @@ class _Own:
     lists: dict[str, list[int]] = field(default_factory=dict)
     versions: dict[str, int | None] = field(default_factory=dict)
     details: dict[str, int] = field(default_factory=dict)
+    born: set[str] = field(default_factory=set)
 
     def has_row(self, key: str) -> bool:
         return key in self.versions or key in self.details
@@ -108,6 +110,8 @@ class _Own:
         if isinstance(action, Append):
             self.lists.setdefault(action.key, []).append(action.value)
         elif isinstance(action, Insert):
+            if not self.has_row(action.key):
+                self.born.add(action.key)
             self.versions[action.key] = action.version
             self.details[action.key] = action.detail
         elif isinstance(action, Swap):
@@ -115,8 +119,12 @@ class _Own:
         elif isinstance(action, Detail):
             self.details[action.key] = action.after
         elif isinstance(action, Delete):
-            self.versions[action.key] = None
             self.details.pop(action.key, None)
+            self.versions[action.key] = None
+            if action.key in self.born:
+                # Its own row is gone again: another's, that has come since, may be seen.
+                self.born.remove(action.key)
+                del self.versions[action.key]
 
 
 class _Checker:
@@ -185,7 +193,12 @@ class _Checker:
                 own.add(action)
                 continue
             began = transaction.began if self.history.prefetches else step.began
+            ended: float = step.ended
             if whole:
+                # A replay at its commit may have seen the same again, of a later time.
+                ended = math.inf
+                if transaction.outcome == COMMITTED and transaction.ended is not None:
+                    ended = transaction.ended
                 node = self.writing[number]
             else:
                 node = self.graph.node(f"{transaction.name}'s statement {place + 1}")
@@ -195,12 +208,12 @@ class _Checker:
                     self.graph.edge(last, node, TIME, "later in the same transaction")
                 last = node
             if isinstance(action, Read):
-                self._read(node, number, action, own, (began, step.ended))
+                self._read(node, number, action, own, (began, ended))
             elif not own.has_row(action.key):
                 if isinstance(action, Missed):
                     self._missed(node, transaction, action)
                 else:
-                    self._taken(transaction, action, (began, step.ended))
+                    self._taken(transaction, action, (began, ended))
         if last is not None and number in self.writing:
             self.graph.edge(last, self.writing[number], TIME, "later in the same transaction")
 
@@ -212,7 +225,7 @@ class _Checker:
                 # Without an end: others needn't wait for it, it only has to see commits.
                 self.within[process, table].append((node, step.began, None))
 
-    def _read(self, node: int, number: int, read: Read, own: _Own, when: tuple[int, int]) -> None:
+    def _read(self, node: int, number: int, read: Read, own: _Own, when: tuple[int, float]) -> None:
         name = self.history.transactions[number].name
         for key, values in read.lists.items():
             mine = own.lists.get(key)
@@ -246,7 +259,7 @@ class _Checker:
                 "own-writes", f"{transaction.name} saw {row} of {key}, having written it"
             )
 
-    def _row(self, node: int, name: str, key: str, row: Row, when: tuple[int, int]) -> None:
+    def _row(self, node: int, name: str, key: str, row: Row, when: tuple[int, float]) -> None:
         order = self.versions.orders.get(("row", key))
         if order is None:
             return
@@ -271,7 +284,9 @@ class _Checker:
                 "mixed", f"{name}: {key} has version {row[0]} and, of another life, {row[1]}"
             )
 
-    def _absent(self, node: int, name: str, key: str, order: Order, when: tuple[int, int]) -> None:
+    def _absent(
+        self, node: int, name: str, key: str, order: Order, when: tuple[int, float]
+    ) -> None:
         """No row was there: in which gap between two lives that was, if just one is possible."""
         gaps = []
         for place, (value, writer) in enumerate(order.states):
@@ -310,7 +325,7 @@ class _Checker:
         if writer in self.writing:
             self.graph.edge(self.writing[writer], node, WR, f"{missed.key} {missed.before} gone")
 
-    def _taken(self, transaction: Transaction, taken: Taken, when: tuple[int, int]) -> None:
+    def _taken(self, transaction: Transaction, taken: Taken, when: tuple[int, float]) -> None:
         order = self.versions.orders.get(("row", taken.key))
         if order is None or self.versions.lost:
             return

@@ -65,7 +65,7 @@ class Client:
 
 def run_client(client: Client) -> None:
     """Run transactions until the file that ends it is there."""
-    # A thread with two connections would wait for itself.
+    # Threads with two connections each would wait for each other.
     row_locks.WAIT = 0.02
     if client.mutation:
         mutations.apply(client.mutation)

@@ -80,6 +80,8 @@ class Outcome:
     history: History
     events: list[Event]
     seconds: float
+    stopped: float  # s, monotonic: when the clients were told to end
+    killed: set[str]  # processes, as the names of their transactions begin
     schema_changes: int = 0
     schema_errors: list[str] = field(default_factory=list)
 
@@ -106,11 +108,14 @@ class Outcome:
         return found
 
     def standstill(self) -> float:
-        """Return the longest time (s) in which a thread that began and ended it had no commit."""
+        """Return the longest time (s) in which a thread had no commit."""
         times: dict[str, list[int]] = defaultdict(list)
         for t in self.history.transactions:
             if t.outcome == COMMITTED and t.ended is not None:
                 times[t.name.rsplit("-", 1)[0]].append(t.ended)
+        for thread, ends in times.items():
+            if thread.split("/")[0] not in self.killed:
+                ends.append(max(int(self.stopped * 1e9), *ends))
         gaps = [
             after - before
             for ends in times.values()
@@ -180,6 +185,8 @@ def perform(run: Run, servers: Servers, keep: Path | None = None) -> Outcome:
             history=history,
             events=stage.scene.events,
             seconds=time.monotonic() - began,
+            stopped=stage.stopped,
+            killed=stage.killed,
             schema_changes=stage.schema_lines("done"),
             schema_errors=[line for line in stage.log if line.startswith("failed")],
         )
@@ -202,6 +209,8 @@ class _Stage:
         self.url = self._url(dict(run.options))
         self.clients: list[tuple[Client, Any]] = []
         self.log: list[str] = []
+        self.killed: set[str] = set()
+        self.stopped = 0.0
 
     def _url(self, options: dict[str, str]) -> str:
         base = self.scene.servers.url(self.database)
@@ -246,6 +255,7 @@ class _Stage:
             time.sleep(run.quiet)
             self._wait_for(run.transactions)
         finally:
+            self.stopped = time.monotonic()
             self.stop.touch()
             for process in [*(process for _, process in self.clients), *others]:
                 process.join(_JOIN_S)
@@ -283,6 +293,7 @@ class _Stage:
         client, process = self.clients.pop(0)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+        self.killed.add(f"P{client.number}.{client.attempt}")
         values = asdict(client) | {"attempt": client.attempt + 1}
         self._start(Client(**values))
 
