@@ -226,7 +226,7 @@ class _Open:
 def outcome_of(error: Exception) -> str:
     """Return what a commit's error says of its outcome: not done, or not known."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    unknown = getattr(errors, "UnknownOutcome", None)
+    unknown = getattr(errors, "OutcomeUnknown", None)
     if unknown is not None and isinstance(cause, unknown):
         return UNKNOWN
     if "is not known" in str(cause) or "the commit is done" in str(cause):
