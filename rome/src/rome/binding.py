@@ -210,7 +210,8 @@ class BoundPlan:
         if used != len(wanted.conditions):
             return None
         groups = [table.column(name) for name in wanted.groups]
-        if not all(column and column.binary for column in groups):
+        # The store tells groups by bytes: 1 and 1.0, which are equal, may both be in a BLOB column.
+        if not all(column and column.binary and column.affinity != "BLOB" for column in groups):
             return None
         functions = []
         for function, name in wanted.columns:
