@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rome.sort_bytes import AFTER, entry, number_in, sort_bytes
-from rome.stores.redis_store import RedisStore
 from rome.stores.redis_link import Server
+from rome.stores.redis_store import RedisStore
 from rome.values import sort_key
 from sqlalchemy import (
     Column,
