@@ -145,21 +145,33 @@ def test_a_walk_that_finds_little_goes_on_page_by_page(looked: dict[str, Looked]
         assert table.calls(connection, select(n.k).where(n.x == 9).order_by(n.k).limit(1))[0] == []
 
 
+def test_more_columns_of_an_order_decide_over_several_pages(looked: dict[str, Looked]) -> None:
+    table = looked["pairs"]
+    with table.engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(select(p.k, p.x, p.l))]
+        expected = sorted(rows, key=lambda row: (row[0], -row[1], row[2]))
+        question = select(p.k, p.x, p.l).order_by(p.k, p.x.desc(), p.l)
+        for limit in (1, 49, 60, 70, 120):
+            found, calls = table.calls(connection, question.limit(limit))
+            assert found == expected[:limit]
+        assert 1 < calls < 20  # of 200 for all rows
+
+
 def test_rows_of_its_own_are_among_the_first(looked: dict[str, Looked]) -> None:
     table = looked["numbered"]
     with table.engine.connect() as connection:
         connection.execute(delete(numbered).where(n.k.in_([1, 3])))
         connection.execute(update(numbered).where(n.k == 5).values(x=9))
         connection.execute(insert(numbered), [{"k": -5, "x": 0}, {"k": 4000, "x": 0}])
-        first = select(n.k).order_by(n.k).limit(4)
-        assert table.calls(connection, first) == ([(-5,), (2,), (4,), (5,)], 1)
+        first = select(n.k).order_by(n.k).limit(6)
+        assert table.calls(connection, first) == ([(-5,), (2,), (4,), (5,), (6,), (7,)], 1)
         last = select(n.k).order_by(n.k.desc()).limit(2)
         assert table.calls(connection, last) == ([(4000,), (3000,)], 1)
         assert table.calls(connection, select(func.max(n.k))) == ([(4000,)], 1)
         zeros = select(n.k).where(n.x == 9).order_by(n.k).limit(1)
         assert connection.scalars(zeros).all() == [5]
         connection.rollback()
-        assert table.calls(connection, first) == ([(1,), (2,), (3,), (4,)], 1)
+        assert table.calls(connection, first) == ([(k,) for k in range(1, 7)], 1)
 
 
 def test_a_purge_looks_at_what_it_takes(looked: dict[str, Looked]) -> None:

@@ -782,6 +782,25 @@ def test_first_in_an_order(
     assert set(placed_rows.numbers([lookup], few, order=order, limit=limit)) == found
 
 
+def test_all_that_equal_the_last_come(placed_rows: Database) -> None:
+    placed_rows.commit(*(placed(number, 1000) for number in range(100, 400)))
+    walk = between(b"-", b"+", -1, 2)
+    assert placed_rows.numbers([walk], order=[[2, True]], limit=1) == list(range(100, 400))
+
+
+def test_a_walk_that_is_given_up_leaves_its_filters_to_the_look_up(database: Database) -> None:
+    values = {number: number // 20 for number in range(1, 501)}
+    database.commit(*(placed(number, int(number > 300), value) for number, value in values.items()))
+    # None of the first hundred in order is in the set of two hundred.
+    database.store.build_index(T, 7, [2], False, [])
+    by_set = ("set", 7, [key(1)])
+    up_to = ["order", ROW_ORDER, ["-inf", "400", 1, 1, []]]
+    asked = step([by_set, up_to], [(0, "<=", [key(400)]), (3, "in", [key(19), key(20)])])
+    asked[1][1][3] = [0]
+    asked[4:6] = [[[0, False]], 90]
+    assert sorted(database.read(asked)[0]) == list(range(380, 401))
+
+
 def test_places_go_with_rows_and_values(placed_rows: Database) -> None:
     gone = write("delete", 3, checks=[[0, key(3)]])
     gone["order_del"] = [[ROW_ORDER, "3"], [VALUE_ORDER, entry([1], 3)]]
