@@ -240,12 +240,13 @@ class BoundPlan:
         if not any(index.ready and index.slots[0] == slot for index in table.ordered):
             return
         column = next(column for column in table.columns if column.slot == slot)
-        occurrence.first_rows = FirstRows(
+        first = FirstRows(
             ((slot, function == "max"),),
             occurrence.predicates,
             (Constant(1),),
             not_null=None if column.required or slot == table.key else slot,
         )
+        occurrence.limit_to(first)
 
     def _projection(self, plan: StatementPlan) -> Projection | None:
         """How the rows of a direct SELECT become its answer."""

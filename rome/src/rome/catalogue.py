@@ -368,7 +368,7 @@ class Catalogue:
         """Tables that lack an ordered index: an older version has made them."""
         return [
             table
-            for table in self.schema.tables.values()
+            for _, table in sorted(self.schema.tables.items())
             if not table.ordered and wanted_ordered(self._database, table)
         ]
 
