@@ -362,6 +362,8 @@ def test_a_master_that_is_resumed_acknowledges_nothing_that_is_lost(
         for place, connection in enumerate(connections):
             number = 1000 * round_number + place
             connection.execute(insert(things), {"n": number})
+        with owner.client() as client:  # the row numbers that were taken aren't lost
+            assert ask(client, "WAIT", 1, 30000) == 1
         os.kill(owner.pid, signal.SIGSTOP)
         try:
             threads = [threading.Thread(target=c.commit) for c in connections]
