@@ -106,6 +106,9 @@ class RedisServer:
             socket_timeout=30,
             ssl=self.tls,
             ssl_ca_certs=self.settings.get("tls-ca-cert-file"),
+            ssl_certfile=self.settings.get("tls-cert-file"),
+            ssl_keyfile=self.settings.get("tls-key-file"),
+            ssl_check_hostname=False,
         )
 
     def url(self, database: str = "test", **options: str | float) -> str:
