@@ -140,7 +140,8 @@ def test_a_mutated_rome_is_found(
     run = dataclasses.replace(
         SHORT, workload=workload, levels=(level,), mutation=mutation, transactions=400
     )
-    assert names & set(perform(run, server).verdict.anomalies)
+    # It is a matter of chance whether a short run shows it.
+    assert any(names & set(perform(run, server).verdict.anomalies) for _ in range(3))
 
 
 # ---------------------------------------------------------------- the report
