@@ -6,6 +6,7 @@ Short runs; `python -m tests.histories` makes long ones, with more faults.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import pytest
 from tests.histories import report
 from tests.histories.faults import Servers
 from tests.histories.model import READ_COMMITTED, SERIALIZABLE
+from tests.histories.namespaces import namespaced_cluster
 from tests.histories.run import Outcome, Run, perform
 from tests.servers import RedisCluster, RedisServer, redis_cluster, redis_server
 
 Record = Callable[[str, object], None]
 
 # As short as the clients' transactions allow.
-SHORT = Run(fault="none, one server", seconds=0.0, quiet=0.0, transactions=400)
+SHORT = Run(fault="none, one server", seconds=0.0, quiet=0.0, transactions=300)
 FAULT = Run(rounds=1, quiet=0.5, transactions=200, pause=0.005)
 
 
@@ -81,15 +83,32 @@ def test_nothing_is_wrong_while_the_schema_changes(
 # ---------------------------------------------------------------- with faults
 
 
-@pytest.mark.parametrize("wait", ["0", "1"])
+@pytest.mark.parametrize(
+    "options",
+    [(("wait", "0"),), (("wait", "1"), ("answers", "off"), ("foresight", "off"))],
+)
 @pytest.mark.parametrize("fault", ["master killed", "master frozen 4 s"])
 def test_a_master_fails(
-    cluster: RedisCluster, fault: str, wait: str, record_property: Record
+    cluster: RedisCluster,
+    fault: str,
+    options: tuple[tuple[str, str], ...],
+    record_property: Record,
 ) -> None:
     run = dataclasses.replace(
-        FAULT, fault=fault, options=(("wait", wait),), schema_changes=wait == "0"
+        FAULT, fault=fault, options=options, schema_changes=("wait", "0") in options
     )
     outcome = judged(run, cluster, record_property)
+    assert outcome.failover() is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_a_master_is_cut_off_from_the_others(record_property: Record) -> None:
+    """Clients reach it on: what it takes is lost, unless it waits for its replica."""
+    run = dataclasses.replace(
+        FAULT, fault="master cut off from nodes 10 s", seconds=4, options=(("wait", "1"),)
+    )
+    with namespaced_cluster(replicas=1, node_timeout_ms=1000) as nodes:
+        outcome = judged(run, nodes, record_property)
     assert outcome.failover() is not None
 
 
@@ -118,8 +137,11 @@ def test_clients_are_killed(cluster: RedisCluster, record_property: Record) -> N
 def test_a_mutated_rome_is_found(
     server: RedisServer, mutation: str, workload: str, level: str, names: set[str]
 ) -> None:
-    run = dataclasses.replace(SHORT, workload=workload, levels=(level,), mutation=mutation)
-    assert names & set(perform(run, server).verdict.anomalies)
+    run = dataclasses.replace(
+        SHORT, workload=workload, levels=(level,), mutation=mutation, transactions=400
+    )
+    # It is a matter of chance whether a short run shows it.
+    assert any(names & set(perform(run, server).verdict.anomalies) for _ in range(3))
 
 
 # ---------------------------------------------------------------- the report

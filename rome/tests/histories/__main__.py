@@ -49,7 +49,7 @@ def main() -> int:
                         options=url_options,
                         processes=options.processes,
                         rounds=max(1, round(share / (FAULTS[name].seconds + 8))),
-                        pause=0.01,
+                        pause=0.02,
                         schema_changes=True,
                         quiet=2.0,
                     )

@@ -104,7 +104,7 @@ def reads_stale_rows(store: RedisStore, version: str, requests: Sequence[Request
 def mixes_moments(store: RedisStore, version: str, requests: Sequence[Request]) -> list[Answer]:
     """Answer a statement with rows of two moments."""
     first = _read(store, version, requests)
-    time.sleep(0.002)
+    time.sleep(_DELAY_S / 10)
     second = _read(store, version, requests)
     mixed = []
     for old, new in zip(first, second, strict=False):

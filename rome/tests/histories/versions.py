@@ -20,16 +20,14 @@ What contradicts such an order by itself is found here, by these names:
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.histories.evidence import SETUP, Evidence, before_of
 from tests.histories.model import (
-    ABORTED,
     COMMITTED,
-    UNKNOWN,
     Append,
     Delete,
     Detail,
@@ -41,7 +39,6 @@ from tests.histories.model import (
 
 # The state before anything was written: of a list, or of a key without a row.
 START = 0
-SETUP = -1  # the "transaction" that made what was there before the history
 
 
 @dataclass(slots=True)
@@ -81,35 +78,25 @@ class Link:
     after: int | None
 
 
-class Versions:
+class Versions(Evidence):
     """What a history's writes became.
 
     `orders`: by name of a list, by ("row", key) and ("detail", version that was inserted).
-    `happened`: transactions that were done, as far as anybody can tell.  `lost`: those that were
-    acknowledged and are not there.  `findings`: anomalies by name, in words.
+    `lost`: transactions that were acknowledged and are not there.  `roots`: by version and
+    detail, the version with which its life began.  `undone`: versions that were replaced by what
+    is lost.
     """
 
     def __init__(self, history: History) -> None:
-        self.history = history
-        self.transactions = history.transactions
-        self.findings: dict[str, list[str]] = {}
+        super().__init__(history)
         self.orders: dict[object, Order] = {}
-        self.happened: set[int] = set()
         self.lost: set[int] = set()
-        # Versions that were replaced by what is lost.
         self.undone: set[int] = set()
-        # The version with which the life began that a version or a detail belongs to.
         self.roots: dict[int, int] = {}
-        self._writers: dict[int, int] = dict.fromkeys(history.initial.values(), SETUP)
-        self._observed: dict[int, list[tuple[int, float]]] = defaultdict(list)
         self._links: dict[int, list[Link]] = defaultdict(list)
         self._dead: dict[int, list[str]] = defaultdict(list)
-        self._collect()
-        self._decide_unknown()
-        self._find_aborted()
-        self._find_double_replacements()
         found = self.findings
-        certain = self._certain()
+        certain = self.certain()
         gone: dict[int, list[str]] = {}
         while True:
             # What is lost takes with it what was built on it, and the orders are made anew.
@@ -126,119 +113,6 @@ class Versions:
         self.findings = found
         self._judge_writers(gone, certain)
 
-    def report(self, name: str, text: str) -> None:
-        """Add an anomaly."""
-        self.findings.setdefault(name, []).append(text)
-
-    def name(self, number: int) -> str:
-        """Return a transaction's name for people."""
-        return "the setup" if number == SETUP else self.transactions[number].name
-
-    # ------------------------------------------------------------ what was seen
-
-    def _collect(self) -> None:
-        for number, transaction in enumerate(self.transactions):
-            for write in transaction.writes:
-                for value in _values(write):
-                    self._writers[value] = number
-        for number, transaction in enumerate(self.transactions):
-            for step in transaction.steps:
-                if isinstance(step.action, Read):
-                    self._observe(step.action, number, step.ended)
-        self._observe(self.history.final, SETUP, math.inf)
-
-    def _observe(self, read: Read, reader: int, when: float) -> None:
-        seen = [value for values in read.lists.values() for value in values]
-        seen += [value for row in read.rows.values() if row for value in row if value is not None]
-        for value in seen:
-            if self._writers.get(value) != reader or reader == SETUP:
-                self._observed[value].append((reader, when))
-
-    def _decide_unknown(self) -> None:
-        """Find the transactions that somebody saw, or that explain what was seen."""
-        self.happened = {n for n, t in enumerate(self.transactions) if t.outcome == COMMITTED}
-        self._spread(self.happened)
-        unknown = {n for n, t in enumerate(self.transactions) if t.outcome == UNKNOWN}
-        others = {n for n, t in enumerate(self.transactions) if t.outcome != COMMITTED}
-        # One that was rolled back and is seen is an anomaly, and explains what follows it.
-        self._spread(n for n in others if self._seen(n))
-        # A version that is gone, which nobody else deleted.
-        deleters: dict[int, list[int]] = defaultdict(list)
-        for number in unknown - self.happened:
-            for write in self.transactions[number].writes:
-                if isinstance(write, Delete):
-                    deleters[write.before].append(number)
-        there = {row[0] for row in self.history.final.rows.values() if row}
-        used = {b for n in self.happened for b in map(_before, self.transactions[n].writes) if b}
-        for value, candidates in deleters.items():
-            writer = self._writers.get(value)
-            is_real = writer == SETUP or writer in self.happened
-            if is_real and value not in there and value not in used:
-                # One that wrote nothing else explains most.
-                self._spread([min(candidates, key=lambda n: len(self.transactions[n].writes))])
-
-    def _seen(self, number: int) -> bool:
-        values = [v for write in self.transactions[number].writes for v in _values(write)]
-        return any(self._observed.get(value) for value in values)
-
-    def _spread(self, numbers: Iterable[int]) -> None:
-        """Add transactions, and those of unknown outcome whose writes they build on."""
-        waiting = list(numbers)
-        while waiting:
-            number = waiting.pop()
-            self.happened.add(number)
-            transaction = self.transactions[number]
-            when = math.inf if transaction.ended is None else transaction.ended
-            for write in transaction.writes:
-                before = _before(write)
-                writer = self._writers.get(before, SETUP) if before else SETUP
-                if before is None or writer in (SETUP, number):
-                    continue
-                self._observed[before].append((number, when))
-                if writer not in self.happened:
-                    waiting.append(writer)
-
-    def _certain(self) -> set[int]:
-        """Return the transactions that surely are there: the final state was built on them."""
-        before = {
-            write.after: write.before
-            for number in self.happened
-            for write in self.transactions[number].writes
-            if isinstance(write, Swap | Detail)
-        }
-        final = self.history.final
-        waiting = [value for values in final.lists.values() for value in values]
-        waiting += [value for row in final.rows.values() if row for value in row if value]
-        seen: set[int] = set()
-        while waiting:
-            value = waiting.pop()
-            if value not in seen:
-                seen.add(value)
-                if value in before:
-                    waiting.append(before[value])
-        return {self._writers[value] for value in seen if value in self._writers} - {SETUP}
-
-    def _find_double_replacements(self) -> None:
-        replaced: dict[tuple[str, int], set[int]] = defaultdict(set)
-        for number, transaction in enumerate(self.transactions):
-            if transaction.outcome == COMMITTED:
-                for write in transaction.writes:
-                    if isinstance(write, Swap | Detail | Delete):
-                        replaced[write.key, write.before].add(number)
-        for (key, value), numbers in replaced.items():
-            if len(numbers) > 1:
-                names = ", ".join(self.name(number) for number in sorted(numbers))
-                self.report("lost-update", f"{key}: {value} was replaced by each of {names}")
-        for key, row in self.history.final.rows.items():
-            for number, transaction in enumerate(self.transactions):
-                if row is not None and number in replaced.get((key, row[0]), ()):
-                    for write in transaction.writes:
-                        if isinstance(write, Delete) and write.before == row[0]:
-                            self.report(
-                                "resurrected",
-                                f"{key} {row} is there; {transaction.name} deleted it",
-                            )
-
     def _order_all(self) -> None:
         self.orders.clear()
         self.roots.clear()
@@ -251,8 +125,8 @@ class Versions:
         # What was built on what isn't there.
         for number in sorted(self.happened):
             for write in self.transactions[number].writes:
-                before = _before(write)
-                if before in self._writers and before not in self.roots:
+                before = before_of(write)
+                if before in self.writers and before not in self.roots:
                     self._dead[number].append(f"{write.key}, by a comparison with {before}")
 
     def _link(self) -> None:
@@ -263,47 +137,12 @@ class Versions:
                 elif isinstance(write, Delete):
                     self._links[write.before].append(Link(number, None))
 
-    def _find_aborted(self) -> None:
-        for value, observers in self._observed.items():
-            writer = self._writers.get(value)
-            if writer is None:
-                self.report("G1a", f"{self._who(observers)} {value}, which nobody committed")
-            elif writer != SETUP and self.transactions[writer].outcome == ABORTED:
-                self.report(
-                    "G1a",
-                    f"{self._who(observers)} {value} of {self.name(writer)}, which was rolled"
-                    f" back ({self.transactions[writer].error or 'by itself'})",
-                )
-
-    def _who(self, observers: list[tuple[int, float]]) -> str:
-        first = min(observers, key=lambda observer: observer[1])
-        return "the final read saw" if first[0] == SETUP else f"{self.name(first[0])} saw"
-
-    def earliest(self, number: int) -> float:
-        """Return the moment (ns) after which a transaction took effect."""
-        if number == SETUP:
-            return -math.inf
-        committing = self.transactions[number].committing
-        return -math.inf if committing is None else committing
-
-    @functools.cache  # noqa: B019 - lives as long as the history that is judged
-    def latest(self, number: int) -> float:
-        """Return the moment (ns) before which a transaction took effect."""
-        if number == SETUP:
-            return -math.inf
-        transaction = self.transactions[number]
-        if transaction.outcome == COMMITTED and transaction.ended is not None:
-            return transaction.ended
-        values = [v for write in transaction.writes for v in _values(write)]
-        seen = [when for v in values for reader, when in self._observed[v] if reader != number]
-        return min(seen, default=math.inf)
-
     # ------------------------------------------------------------ lists
 
     def _order_lists(self) -> None:
         for key, values in self.history.final.lists.items():
             self.orders[key] = Order(
-                [(START, SETUP), *((v, self._writers.get(v, SETUP)) for v in values)]
+                [(START, SETUP), *((v, self.writers.get(v, SETUP)) for v in values)]
             )
             for value, count in Counter(values).items():
                 if count > 1:
@@ -326,7 +165,7 @@ class Versions:
         if key not in self.orders:
             return
         places = self.orders[key].places
-        known = [v for v in values if v in places and self._writers.get(v) != number]
+        known = [v for v in values if v in places and self.writers.get(v) != number]
         now = [v for v, writer in self.orders[key].states[1:] if writer != number]
         if known != now[: len(known)]:
             self.report(
@@ -366,7 +205,7 @@ class Versions:
                 lives.append(life)
         if key in self.history.initial and (final is None and lives and lives[0].ended_by is None):
             self.report("lost", f"{key} is gone, and nobody deleted it")
-        if final is not None and final[0] not in self.roots and final[0] in self._writers:
+        if final is not None and final[0] not in self.roots and final[0] in self.writers:
             self.report("order", f"{key} has version {final[0]}, which no insert led to")
         self._order_lives(key, lives)
 
@@ -404,7 +243,7 @@ class Versions:
                 self._dead[link.writer].append(f"the deletion of version {value} of {key}")
                 continue
             for later in self._tree(link.after):
-                self._dead[self._writers[later]].append(f"{later}, a value of {key}")
+                self._dead[self.writers[later]].append(f"{later}, a value of {key}")
             for later in self._tree(link.after):
                 for end in self._links.get(later, []):
                     if end.after is None:
@@ -414,7 +253,7 @@ class Versions:
     def _weight(self, link: Link, final: int | None) -> tuple[bool, float]:
         """Return how likely a replacement is the one that lasted."""
         tree = [] if link.after is None else list(self._tree(link.after))
-        writers = {link.writer, *(self._writers[value] for value in tree)}
+        writers = {link.writer, *(self.writers[value] for value in tree)}
         return final in tree, max(self.earliest(writer) for writer in writers)
 
     def _tree(self, start: int) -> Iterator[int]:
@@ -434,7 +273,7 @@ class Versions:
         self._root(detail, root)
         if is_lost:
             for each in self._tree(detail):
-                self._dead[self._writers[each]].append(f"detail {each} of {key}")
+                self._dead[self.writers[each]].append(f"detail {each} of {key}")
             return
         states: list[tuple[int | None, int]] = [(detail, inserter)]
         value: int | None = detail
@@ -502,25 +341,11 @@ class Versions:
             if number == SETUP:
                 continue
             name, text = self.name(number), "; ".join(texts[:3])
-            self.undone |= {b for b in map(_before, self.transactions[number].writes) if b}
+            self.undone |= {b for b in map(before_of, self.transactions[number].writes) if b}
             if number in certain:
                 self.report("partial", f"{name}: some of it is there, but not {text}")
             if self.transactions[number].outcome == COMMITTED:
                 self.lost.add(number)
                 self.report("lost", f"{name} was acknowledged: {text}")
-            elif self._seen(number):
+            elif self.seen(number):
                 self.report("lost after being read", f"{name}: {text}")
-
-
-def _values(write: object) -> tuple[int, ...]:
-    if isinstance(write, Append):
-        return (write.value,)
-    if isinstance(write, Insert):
-        return (write.version, write.detail)
-    if isinstance(write, Swap | Detail):
-        return (write.after,)
-    return ()
-
-
-def _before(write: object) -> int | None:
-    return write.before if isinstance(write, Swap | Detail | Delete) else None
