@@ -371,7 +371,7 @@ def test_a_failure_is_made_small() -> None:
         (0, savepoint()), (0, mine["delete A"]), (0, rollback_to()), (0, COMMIT),
     ]  # fmt: skip
 
-    def again(some: Sequence[Any]) -> Failure | None:
+    def again(some: Sequence[Any], before: Sequence[Any]) -> Failure | None:
         names = [(session, one.name) for session, one in some]
         if not {(0, "insert C"), (0, "commit"), (1, "set x of A")} <= set(names):
             return None
@@ -379,7 +379,7 @@ def test_a_failure_is_made_small() -> None:
             "text", VARIANTS[0], (), tuple(some), (None,) * len(some), Violation("lost")
         )  # fmt: skip
 
-    first = again(steps)
+    first = again(steps, ())
     assert first is not None
     small = shrunk(first, again)
     assert [one.name for _, one in small.steps] == ["insert C", "set x of A", "commit", "commit"]

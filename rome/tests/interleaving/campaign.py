@@ -12,7 +12,7 @@ from tests.interleaving.databases import Database, InMemory
 from tests.interleaving.families import Family, Group
 from tests.interleaving.kinds import Kind
 from tests.interleaving.report import cause
-from tests.interleaving.runner import Failure, Runner, Variant
+from tests.interleaving.runner import Failure, Runner, Step, Variant
 from tests.interleaving.shrink import rerun, shrunk
 
 # How many failures of one violation, kind and level are made small.
@@ -99,8 +99,8 @@ def _note(
     if figures.violations[key] > _SHRUNK:
         return
 
-    def again(steps: Sequence[tuple[int, object]]) -> Failure | None:
-        return rerun(database, failure.variant, sessions, steps)  # type: ignore[arg-type]
+    def again(steps: Sequence[Step], before: Sequence[Step]) -> Failure | None:
+        return rerun(database, failure.variant, sessions, steps, before)
 
     small = shrunk(failure, again)
     known = figures.failures.get(cause(small))

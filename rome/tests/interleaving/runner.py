@@ -67,6 +67,7 @@ class Failure:
     answers: tuple[Answer | None, ...]  # None: not run, its transaction had failed
     violation: Violation
     store: str = "memory"
+    before: tuple[Step, ...] = ()  # the history that ran before on the same connections
 
 
 class _Thread:
@@ -120,6 +121,7 @@ class Runner:
         self._shared: list[Shared] = []
         self._connections: list[Any] = []
         self.steps = 0
+        self._before: tuple[Step, ...] = ()
         self._open()
 
     def _open(self) -> None:
@@ -127,6 +129,7 @@ class Runner:
         for connection in self._connections:
             connection.close()
         count = self.sessions if self.variant.place == "processes" else 1
+        self._before = ()
         self._shared = [Shared() for _ in range(count)]
         on = self.variant.reuse != "off"
         self._connections = [
@@ -189,15 +192,22 @@ class Runner:
     def run(self, steps: Sequence[Step]) -> Failure | None:
         """Run a history and judge it."""
         course = self.begin()
+        before, self._before = self._before, tuple(steps)
         try:
             for session, statement in steps:
                 self.step(course, session, statement)
             self.end(course)
         except Violation as violation:
-            return self.failure(course, steps, violation)
+            return self.failure(course, steps, violation, before)
         return None
 
-    def failure(self, course: Course, steps: Sequence[Step], violation: Violation) -> Failure:
+    def failure(
+        self,
+        course: Course,
+        steps: Sequence[Step],
+        violation: Violation,
+        before: tuple[Step, ...] = (),
+    ) -> Failure:
         """Put together what is known of a failed history."""
         return Failure(
             self.kind.name,
@@ -207,6 +217,7 @@ class Runner:
             tuple(course.answers),
             violation,
             type(self.database).__name__,
+            before,
         )
 
     def step(self, course: Course, session: int, statement: Statement) -> None:
