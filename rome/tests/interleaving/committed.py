@@ -27,8 +27,8 @@ as a user of READ COMMITTED databases would:
 8.  "A row that the transaction has written it sees as it was when the transaction last read it, in
     all columns that it hasn't set": each statement may or may not have read it anew.
 9.  An UPDATE relies, in each row that it writes, on the columns that its WHERE and expressions
-    use, unless the transaction had set them before.  One that isn't compiled, or changes the
-    primary key, may rely on all.  An upsert relies on the columns of its key and may
+    use, unless the transaction had set them before.  One that isn't compiled, or changes an
+    INTEGER PRIMARY KEY, may rely on all.  An upsert relies on the columns of its key and may
     rely on all.
 10. A commit fails with ConflictError only if the transaction relied on something that was
     changed, and its statements, run again, answer differently.  It never fails with another
@@ -414,7 +414,7 @@ class Model:
             for index in table.indexed:
                 if own.now is None or index & own.sets:
                     may |= index
-            moved = bool(own.sets & set(table.primary))
+            moved = table.numbered and bool(own.sets & set(table.primary))
             if changed and (own.loose or moved or changed & may):
                 return True
         return False

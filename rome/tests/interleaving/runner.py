@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 from rome.rows import NULL, split, unpack_value
 from rome.shared import Shared
@@ -15,7 +16,7 @@ from sqlalchemy import Connection
 from rome import errors, row_locks
 from tests.fuzzing.pairs import wrong_index
 from tests.interleaving.committed import CONFLICT, DONE, Model, Rules, Violation
-from tests.interleaving.databases import Database
+from tests.interleaving.databases import Database, InMemory
 from tests.interleaving.oracle import Answer, Values
 from tests.interleaving.serial import Transaction, serial_order
 from tests.interleaving.sessions import Told
@@ -70,6 +71,10 @@ class Failure:
     before: tuple[Step, ...] = ()  # the history that ran before on the same connections
 
 
+def _pass(_seconds: SupportsIndex | float) -> None:
+    """Sleep no time."""
+
+
 class _Thread:
     """Runs calls in a thread of its own, one at a time."""
 
@@ -120,6 +125,7 @@ class Runner:
         self._seen: dict[Any, dict[str, list[Values]]] = {}
         self._shared: list[Shared] = []
         self._connections: list[Any] = []
+        self._alone = isinstance(database, InMemory)  # no server that may need time
         self.steps = 0
         self._before: tuple[Step, ...] = ()
         self._open()
@@ -269,7 +275,11 @@ class Runner:
 
     def _execute(self, session: int, statement: Statement) -> tuple[Answer, int | None]:
         connection = self._connections[session]
+        # Nobody else goes on while this one waits: for a row, or before it runs again.
         waited, row_locks.WAIT = row_locks.WAIT, 0.0
+        slept = time.sleep
+        if self._alone:
+            time.sleep = _pass
         try:
             return self._executed(connection, statement)
         except errors.ConflictError:
@@ -289,6 +299,7 @@ class Runner:
             return ("crash", type(error).__name__, str(error)), None
         finally:
             row_locks.WAIT = waited
+            time.sleep = slept
 
     def _executed(self, connection: Any, statement: Statement) -> tuple[Answer, int | None]:
         if statement.kind == "commit":
