@@ -80,7 +80,7 @@ def judge(
 
 @every_kind
 def test_every_pair_of_statements(name: str) -> None:
-    assert judge(pairs(1, 1, 3), name, 1.0) > 1000
+    assert judge(pairs(1, 1, 3, 2), name, 1.0) > 500
 
 
 @every_kind
@@ -90,42 +90,42 @@ def test_two_statements_beside_one(name: str) -> None:
 
 @every_kind
 def test_two_statements_beside_two(name: str) -> None:
-    assert judge(pairs(2, 2, 1), name, 0.02) > 100
+    assert judge(pairs(2, 2, 1), name, 0.007) > 50
 
 
 @every_kind
 def test_any_two_statements_beside_any_other(name: str) -> None:
-    assert judge(pairs(2, 1, 3), name, 0.01) > 100
+    assert judge(pairs(2, 1, 3), name, 0.002) > 50
 
 
 @every_kind
 def test_reads_around_a_write(name: str) -> None:
-    assert judge(read_again(), name, 0.1) > 100
+    assert judge(read_again(), name, 0.03) > 50
 
 
 @every_kind
 def test_savepoints(name: str) -> None:
-    assert judge(alone(4), name, 0.1) > 100
+    assert judge(alone(4), name, 0.03) > 50
 
 
 @every_kind
 def test_one_transaction_after_the_other(name: str) -> None:
-    assert judge(sequences(), name, 0.05) > 100
+    assert judge(sequences(), name, 0.015) > 50
 
 
 @pytest.mark.parametrize("name", [n for n, kind in KINDS.items() if kind.family != "family"])
 def test_changes_of_the_schema_by_another_session(name: str) -> None:
-    assert judge(schema_changes(), name, 0.05) > 100
+    assert judge(schema_changes(), name, 0.03) > 50
 
 
 @every_kind
 def test_three_sessions(name: str) -> None:
-    assert judge(three_sessions(), name, 0.02) > 100
+    assert judge(three_sessions(), name, 0.005) > 50
 
 
 # ------------------------------------------------------------ on servers
 
-_SAMPLES = (pairs(1, 1, 3), pairs(2, 1, 1), alone(4), schema_changes(), read_again())
+_SAMPLES = (pairs(1, 1, 3, 2), pairs(2, 1, 1), alone(4), schema_changes(), read_again())
 
 
 @every_kind
@@ -149,9 +149,9 @@ def test_a_sample_on_a_cluster(name: str, on_a_cluster: Callable[[Kind], Databas
 
 
 def _share(family: Family, name: str) -> float:
-    """So much that about 30 histories run."""
+    """So much that about 15 histories run."""
     histories = [len(histories) for _, histories in family.groups(KINDS[name])]
-    return 30 / sum(histories) if histories else 1.0
+    return 15 / sum(histories) if histories else 1.0
 
 
 # ------------------------------------------------------------ longer ones
@@ -371,7 +371,7 @@ def test_a_failure_is_made_small() -> None:
         (0, savepoint()), (0, mine["delete A"]), (0, rollback_to()), (0, COMMIT),
     ]  # fmt: skip
 
-    def again(some: Sequence[Any]) -> Failure | None:
+    def again(some: Sequence[Any], before: Sequence[Any]) -> Failure | None:
         names = [(session, one.name) for session, one in some]
         if not {(0, "insert C"), (0, "commit"), (1, "set x of A")} <= set(names):
             return None
@@ -379,7 +379,7 @@ def test_a_failure_is_made_small() -> None:
             "text", VARIANTS[0], (), tuple(some), (None,) * len(some), Violation("lost")
         )  # fmt: skip
 
-    first = again(steps)
+    first = again(steps, ())
     assert first is not None
     small = shrunk(first, again)
     assert [one.name for _, one in small.steps] == ["insert C", "set x of A", "commit", "commit"]

@@ -12,7 +12,7 @@ from tests.interleaving.databases import Database, InMemory
 from tests.interleaving.families import Family, Group
 from tests.interleaving.kinds import Kind
 from tests.interleaving.report import cause
-from tests.interleaving.runner import Failure, Runner, Variant
+from tests.interleaving.runner import Failure, Runner, Step, Variant
 from tests.interleaving.shrink import rerun, shrunk
 
 # How many failures of one violation, kind and level are made small.
@@ -47,7 +47,6 @@ def run_family(
     share: float = 1.0,
     until: float | None = None,
     database: Callable[[Kind], Database] = InMemory,
-    sessions: int = 3,
     in_all: bool = False,
 ) -> Figures:
     """Run a family's histories over one kind.
@@ -59,7 +58,7 @@ def run_family(
     started = time.monotonic()
     groups = _drawn(list(family.groups(kind)), share)
     made = database(kind)
-    runners = [Runner(made, variant, sessions) for variant in variants]
+    runners = [Runner(made, variant, family.sessions) for variant in variants]
     jobs = [
         (group, runner)
         for place, group in enumerate(groups)
@@ -75,7 +74,7 @@ def run_family(
             failure = runner.run(steps)
             figures.histories[kind.name, runner.variant.level] += 1
             if failure is not None:
-                _note(figures, failure, lambda: database(kind), sessions)
+                _note(figures, failure, lambda: database(kind), family.sessions)
     figures.statements = sum(runner.steps for runner in runners)
     for runner in runners:
         runner.close()
@@ -99,8 +98,8 @@ def _note(
     if figures.violations[key] > _SHRUNK:
         return
 
-    def again(steps: Sequence[tuple[int, object]]) -> Failure | None:
-        return rerun(database, failure.variant, sessions, steps)  # type: ignore[arg-type]
+    def again(steps: Sequence[Step], before: Sequence[Step]) -> Failure | None:
+        return rerun(database, failure.variant, sessions, steps, before)
 
     small = shrunk(failure, again)
     known = figures.failures.get(cause(small))

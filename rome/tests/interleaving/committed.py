@@ -27,8 +27,8 @@ as a user of READ COMMITTED databases would:
 8.  "A row that the transaction has written it sees as it was when the transaction last read it, in
     all columns that it hasn't set": each statement may or may not have read it anew.
 9.  An UPDATE relies, in each row that it writes, on the columns that its WHERE and expressions
-    use, unless the transaction had set them before; on all, where it changes the primary key.
-    One that isn't compiled may rely on all.  An upsert relies on the columns of its key and may
+    use, unless the transaction had set them before.  One that isn't compiled, or changes an
+    INTEGER PRIMARY KEY, may rely on all.  An upsert relies on the columns of its key and may
     rely on all.
 10. A commit fails with ConflictError only if the transaction relied on something that was
     changed, and its statements, run again, answer differently.  It never fails with another
@@ -49,9 +49,12 @@ as a user of READ COMMITTED databases would:
     commit may fail because the upsert would insert now where it has updated, or the other way.
 16. That a statement is refused for its text (no such column) is no answer about rows: it may, but
     need not be, what another answer is when the statements are run again.
-17. A transaction that has written may fail at any statement, with ConflictError, after another
-    session has changed the schema, or has tried to.
-18. A transaction that only reads commits at READ COMMITTED whatever others did.
+17. "A transaction that has written when somebody else changes the schema is run again over the new
+    one, at its next statement or its commit": so it is also where somebody has only tried to
+    change the schema.  Then its rows are those of the second time.
+18. Limit "a change that is older": "a transaction that has only inserted rows, which asks nothing,
+    may hear only at its commit of a change that is older than it", of another process.
+19. A transaction that only reads commits at READ COMMITTED whatever others did.
 """
 
 from __future__ import annotations
@@ -157,9 +160,8 @@ class Model:
         found: set[World] = set()
         expected: set[Answer] = set()
         for world in self.worlds:
-            session = world.sessions[number_of]
             for moment in self._moments(world, number_of, statement):
-                for reader, view in self._seen(world.moments[moment], session, told):
+                for reader, view in self._seen(world, moment, number_of, told):
                     outcome = self.oracle.apply(view, statement, _chosen(told))
                     expected.add(outcome.answer)
                     if outcome.answer == answer:
@@ -175,7 +177,7 @@ class Model:
     def _moments(self, world: World, number: int, statement: Statement) -> set[int]:
         seen, now = world.sessions[number].seen, len(world.moments) - 1
         if seen < 0:
-            return {now}
+            return {now, *self._before_changes(world, statement)}
         asks = not self.rules.foresight or self.rules.one_process
         if asks and statement.kind == "select":
             return {now}
@@ -190,9 +192,30 @@ class Model:
             return {now}
         return {seen, now}
 
-    def _seen(self, state: State, session: Session, told: Told) -> Iterator[tuple[Session, State]]:
-        """What a session may see of a state, and the session as it is then."""
-        readers = {session, refreshed(session, state)} if session.own else {session}
+    def _before_changes(self, world: World, statement: Statement) -> set[int]:
+        """Moments before changes of the schema that another process may not have heard of."""
+        if statement.kind != "insert" or self.rules.one_process:
+            return set()
+        return {
+            change - 1
+            for change in world.changes
+            for schema in (world.moments[change - 1].schema,)
+            if statement.table in schema.places
+            if not schema.tables[schema.places[statement.table]].unique
+        }
+
+    def _seen(
+        self, world: World, moment: int, number: int, told: Told
+    ) -> Iterator[tuple[Session, State]]:
+        """What a session may see of a moment, and the session as it is then."""
+        state, session = world.moments[moment], world.sessions[number]
+        readers = {session}
+        if session.own:
+            readers.add(refreshed(session, state))
+            if moment == len(world.moments) - 1 and world.changed_since(session.begun):
+                again = self._again(state, number, session.inserted, self.told[number])
+                if again is not None:
+                    readers.add(again._replace(begun=moment, past=session.past + session.own))
         for reader in readers:
             for view in views(state, reader):
                 if told.statement.numbered and told.number is not None:
@@ -307,11 +330,9 @@ class Model:
         self.told[number] = []
 
     def _overlapped(self, world: World, number: int) -> bool:
-        session = world.sessions[number]
-        if not -1 < session.begun < len(world.moments) - 1:
-            return False
-        changed = world.changed_since(session.begun)
-        return self.rules.serializable or (changed and bool(session.own))
+        """Whether somebody has committed beside a transaction at SERIALIZABLE."""
+        begun = world.sessions[number].begun
+        return self.rules.serializable and -1 < begun < len(world.moments) - 1
 
     def _end(self, number: int) -> None:
         self.worlds = {world.put(number, ended(world.sessions[number])) for world in self.worlds}
@@ -321,6 +342,11 @@ class Model:
         self, state: State, number: int, count: int, told: Sequence[Told]
     ) -> State | None:
         """The state if all statements ran now; None if one answers differently."""
+        session = self._again(state, number, count, told)
+        return None if session is None else next(views(state, session))
+
+    def _again(self, state: State, number: int, count: int, told: Sequence[Told]) -> Session | None:
+        """The session if all statements ran now; None if one answers differently."""
         session = Session(seen=0, schema=state.schema, inserted=count)
         for one in told:
             if one.answer == REFUSED:
@@ -335,7 +361,7 @@ class Model:
             session = after_statement(
                 session, view, outcome, one.statement, 0, number, self.rules.as_text
             )
-        return next(views(state, session))
+        return session
 
     def _merged(self, state: State, session: Session) -> State | None:
         """The state with what the transaction wrote; None if a check fails."""
@@ -353,8 +379,7 @@ class Model:
             if identity is None:
                 return None
             current = state.by_identity[place][identity]
-            moved = own.now is not None and own.sets & set(table.primary)
-            if differ(table, current, own.base) & (set(table.columns) if moved else own.relied):
+            if differ(table, current, own.base) & own.relied:
                 return None
             if own.now is None:
                 tables[place].pop(identity, None)
@@ -389,7 +414,7 @@ class Model:
             for index in table.indexed:
                 if own.now is None or index & own.sets:
                     may |= index
-            moved = bool(own.sets & set(table.primary))
+            moved = table.numbered and bool(own.sets & set(table.primary))
             if changed and (own.loose or moved or changed & may):
                 return True
         return False

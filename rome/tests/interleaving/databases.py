@@ -134,12 +134,16 @@ class InRedis:
         self._prefix = f"{{{name}}}".encode()
         self._client = client(name)
         _fill(self._url, kind)
-        self._saved = {key: self._client.dump(key) for key in self._keys() if b":t:" not in key}
+        self._saved = {key: self._client.dump(key) for key in self._keys()}
         self._schema = self._schema_now()
 
     def _keys(self) -> list[bytes]:
+        """The keys that stay: tokens of commits and the like go by themselves."""
         found: Any = self._client.keys(self._prefix + b"*")
-        return list(found)
+        pipe = self._client.pipeline(transaction=False)
+        for key in found:
+            pipe.pttl(key)
+        return [key for key, left in zip(found, pipe.execute(), strict=True) if left < 0]
 
     def _schema_now(self) -> list[Any]:
         keys = sorted(key for key in self._saved if key.endswith((b"meta", b"schema")))

@@ -44,13 +44,18 @@ class Family:
     name: str
     groups: Groups
     variants: tuple[Variant, ...] = VARIANTS
+    sessions: int = 2
 
 
-def pairs(later: int, first: int, rank: int) -> Family:
-    """Build histories of two transactions of so many statements, in every order."""
+def pairs(later: int, first: int, rank: int, first_rank: int | None = None) -> Family:
+    """Build histories of two transactions of so many statements, in every order.
+
+    `rank`, `first_rank`: of their statements; the second one, of that which commits first, is
+    the same if it isn't given.
+    """
 
     def groups(kind: Kind) -> Iterator[Group]:
-        mine, others = Alphabet(kind, 0).upto(rank), Alphabet(kind, 1).upto(rank)
+        mine, others = Alphabet(kind, 0).upto(rank), Alphabet(kind, 1).upto(first_rank or rank)
         committing = list(writers(others, first))
         begin = 0 if later == first == 1 else 1
         for program in programs(mine, later):
@@ -59,7 +64,7 @@ def pairs(later: int, first: int, rank: int) -> Family:
                 [order for other in committing for order in orders(program, other, begin=begin)],
             )
 
-    return Family(f"{later} + {first} statements", groups)
+    return Family(f"{later} + {first} statements, to rank {rank}", groups)
 
 
 def _begin(later: Program, first: Program) -> int:
@@ -169,7 +174,7 @@ def three_sessions(rank: int = 1) -> Family:
                 ],
             )
 
-    return Family("2 + 1 + 1 statements", groups)
+    return Family("2 + 1 + 1 statements", groups, sessions=3)
 
 
 FAMILIES = {

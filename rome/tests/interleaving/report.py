@@ -24,6 +24,10 @@ def shown(failure: Failure) -> str:
         )
     if failure.warming:
         lines.append("  after three runs of: " + "; ".join(s.name for s in failure.warming))
+    if failure.before:
+        lines.append("  after this, on the same connections, was done and then undone by others:")
+        lines += [f"  T{session + 1}: {statement}" for session, statement in failure.before]
+        lines.append("  now:")
     lines += [
         f"  T{session + 1}: {statement}  ->  {_answer(answer)}"
         for (session, statement), answer in zip(failure.steps, failure.answers, strict=False)

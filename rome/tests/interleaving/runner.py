@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 from rome.rows import NULL, split, unpack_value
 from rome.shared import Shared
@@ -15,7 +16,7 @@ from sqlalchemy import Connection
 from rome import errors, row_locks
 from tests.fuzzing.pairs import wrong_index
 from tests.interleaving.committed import CONFLICT, DONE, Model, Rules, Violation
-from tests.interleaving.databases import Database
+from tests.interleaving.databases import Database, InMemory
 from tests.interleaving.oracle import Answer, Values
 from tests.interleaving.serial import Transaction, serial_order
 from tests.interleaving.sessions import Told
@@ -67,6 +68,11 @@ class Failure:
     answers: tuple[Answer | None, ...]  # None: not run, its transaction had failed
     violation: Violation
     store: str = "memory"
+    before: tuple[Step, ...] = ()  # the history that ran before on the same connections
+
+
+def _pass(_seconds: SupportsIndex | float) -> None:
+    """Sleep no time."""
 
 
 class _Thread:
@@ -119,7 +125,9 @@ class Runner:
         self._seen: dict[Any, dict[str, list[Values]]] = {}
         self._shared: list[Shared] = []
         self._connections: list[Any] = []
+        self._alone = isinstance(database, InMemory)  # no server that may need time
         self.steps = 0
+        self._before: tuple[Step, ...] = ()
         self._open()
 
     def _open(self) -> None:
@@ -127,6 +135,7 @@ class Runner:
         for connection in self._connections:
             connection.close()
         count = self.sessions if self.variant.place == "processes" else 1
+        self._before = ()
         self._shared = [Shared() for _ in range(count)]
         on = self.variant.reuse != "off"
         self._connections = [
@@ -189,15 +198,22 @@ class Runner:
     def run(self, steps: Sequence[Step]) -> Failure | None:
         """Run a history and judge it."""
         course = self.begin()
+        before, self._before = self._before, tuple(steps)
         try:
             for session, statement in steps:
                 self.step(course, session, statement)
             self.end(course)
         except Violation as violation:
-            return self.failure(course, steps, violation)
+            return self.failure(course, steps, violation, before)
         return None
 
-    def failure(self, course: Course, steps: Sequence[Step], violation: Violation) -> Failure:
+    def failure(
+        self,
+        course: Course,
+        steps: Sequence[Step],
+        violation: Violation,
+        before: tuple[Step, ...] = (),
+    ) -> Failure:
         """Put together what is known of a failed history."""
         return Failure(
             self.kind.name,
@@ -207,6 +223,7 @@ class Runner:
             tuple(course.answers),
             violation,
             type(self.database).__name__,
+            before,
         )
 
     def step(self, course: Course, session: int, statement: Statement) -> None:
@@ -258,7 +275,11 @@ class Runner:
 
     def _execute(self, session: int, statement: Statement) -> tuple[Answer, int | None]:
         connection = self._connections[session]
+        # Nobody else goes on while this one waits: for a row, or before it runs again.
         waited, row_locks.WAIT = row_locks.WAIT, 0.0
+        slept = time.sleep
+        if self._alone:
+            time.sleep = _pass
         try:
             return self._executed(connection, statement)
         except errors.ConflictError:
@@ -278,6 +299,7 @@ class Runner:
             return ("crash", type(error).__name__, str(error)), None
         finally:
             row_locks.WAIT = waited
+            time.sleep = slept
 
     def _executed(self, connection: Any, statement: Statement) -> tuple[Answer, int | None]:
         if statement.kind == "commit":

@@ -10,39 +10,60 @@ from tests.interleaving.runner import Failure, Runner, Step, Variant
 _ENDS = ("commit", "rollback")
 
 
-def shrunk(failure: Failure, again: Callable[[Sequence[Step]], Failure | None]) -> Failure:
-    """The smallest history found by leaving out steps; `again` runs one from the beginning.
+# Runs a history after another one (which may be empty), from the beginning.
+Again = Callable[[Sequence[Step], Sequence[Step]], Failure | None]
 
-    Steps behind the one that fails go first, then whole transactions, then single steps.
+
+def shrunk(failure: Failure, again: Again) -> Failure:
+    """The smallest history found by leaving out steps.
+
+    Steps behind the one that fails go first, then whole transactions, then single steps.  Where
+    it fails only after the history before it, that one is made small as well.
     """
+    before: Sequence[Step] = ()
+    if not _same(again(failure.steps, before), failure):
+        before = failure.before
+        if not _same(again(failure.steps, before), failure):
+            return failure  # it takes more than one history before it
+    small = _smallest(failure, failure.steps[: len(failure.answers)], lambda s: again(s, before))
+    if before:
+        steps = small.steps
+        small = _smallest(small, before, lambda earlier: again(steps, earlier))
+    return small
+
+
+def _smallest(
+    failure: Failure, steps: Sequence[Step], run: Callable[[Sequence[Step]], Failure | None]
+) -> Failure:
     smallest = failure
-    ran = len(failure.answers)
-    candidate = again(failure.steps[:ran])
-    if _same(candidate, failure):
-        assert candidate is not None
-        smallest = candidate
-    improved = True
-    while improved:
-        improved = False
-        for steps in _smaller(smallest.steps):
-            candidate = again(steps)
-            if _same(candidate, failure):
-                assert candidate is not None
-                smallest = candidate
-                improved = True
+    candidates: list[Sequence[Step]] = [steps]
+    while candidates:
+        for candidate in candidates:
+            found = run(candidate)
+            if found is not None and _same(found, failure):
+                smallest, steps = found, candidate
                 break
+        else:
+            break
+        candidates = [*_smaller(steps)]
     return smallest
 
 
 def rerun(
-    database: Callable[[], Database], variant: Variant, sessions: int, steps: Sequence[Step]
+    database: Callable[[], Database],
+    variant: Variant,
+    sessions: int,
+    steps: Sequence[Step],
+    before: Sequence[Step] = (),
 ) -> Failure | None:
     """Run a history in a new database by new processes, which know its first program if the
-    variant says so."""
+    variant says so, and have run another history before."""
     made = database()
     runner = Runner(made, variant, sessions)
     try:
         runner.warm(statement for session, statement in steps if session == 0)
+        if before:
+            runner.run(before)
         return runner.run(steps)
     finally:
         runner.close()
