@@ -32,11 +32,13 @@ from tests.histories.model import (
 )
 from tests.histories.tables import fill, read_everything
 from tests.processes import new_processes
-from tests.servers import CannotStart, wait_until
+from tests.servers import CannotStart
 
 _numbers = itertools.count(1)
 # Wait so long (s) for a client to end by itself: longer than its patience.
 _JOIN_S = 90.0
+# Clients that end no transaction for so long (s) never will.
+_IDLE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,14 +282,17 @@ class _Stage:
     def _wait_for(self, transactions: int) -> None:
         """Wait until each thread has begun, and so many transactions are in the files."""
         threads = self.run.processes * self.run.threads
-
-        def are_there() -> bool:
+        done, last = -1, time.monotonic()
+        while True:
             texts = [file.read_bytes() for file in self.folder.glob("*.jsonl")]
-            done = sum(text.count(b'"outcome"') for text in texts)
-            return sum(map(bool, texts)) >= threads and done >= transactions
-
-        if not wait_until(are_there):
-            raise CannotStart("the clients do nothing")
+            now = sum(text.count(b'"outcome"') for text in texts)
+            if sum(map(bool, texts)) >= threads and now >= transactions:
+                return
+            if now > done:
+                done, last = now, time.monotonic()
+            elif time.monotonic() - last > _IDLE_S:
+                raise CannotStart("the clients do nothing")
+            time.sleep(0.05)
 
     def _kill_client(self) -> None:
         client, process = self.clients.pop(0)
