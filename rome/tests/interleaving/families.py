@@ -11,6 +11,7 @@ from tests.interleaving.kinds import Kind
 from tests.interleaving.runner import Step, Variant
 from tests.interleaving.schedules import (
     Program,
+    by_effect,
     committed,
     orders,
     orders_of_three,
@@ -56,7 +57,7 @@ def pairs(later: int, first: int, rank: int, first_rank: int | None = None) -> F
 
     def groups(kind: Kind) -> Iterator[Group]:
         mine, others = Alphabet(kind, 0).upto(rank), Alphabet(kind, 1).upto(first_rank or rank)
-        committing = list(writers(others, first))
+        committing = list(by_effect(kind, writers(others, first)))
         begin = 0 if later == first == 1 else 1
         for program in programs(mine, later):
             yield (

@@ -13,8 +13,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
-from tests.interleaving.alphabet import Alphabet
+from tests.interleaving.alphabet import FIRST_NUMBER, Alphabet
+from tests.interleaving.kinds import Kind
+from tests.interleaving.oracle import State
 from tests.interleaving.runner import Step
+from tests.interleaving.sessions import Session, after_statement, views
 from tests.interleaving.statements import COMMIT, Statement, release, rollback_to, savepoint
 
 Program = tuple[Statement, ...]
@@ -34,6 +37,25 @@ def programs(letters: Sequence[Statement], length: int) -> Iterator[Program]:
 def writers(letters: Sequence[Statement], length: int) -> Iterator[Program]:
     """Every transaction of so many statements that each write."""
     return programs([one for one in letters if not one.reads_only], length)
+
+
+def by_effect(kind: Kind, programs_: Iterable[Program]) -> Iterator[Program]:
+    """One of the programs for each state that they lead to, run alone.
+
+    That is all that a transaction sees of another one which commits before it does.  A row that
+    was deleted and inserted again counts as another state than one that was updated.
+    """
+    known: set[State] = set()
+    for program in programs_:
+        session = Session(schema=kind.start.schema)
+        for statement in program[:-1]:
+            view = next(views(kind.start, session))
+            outcome = kind.oracle.apply(view, statement, FIRST_NUMBER)
+            session = after_statement(session, view, outcome, statement, 0, 1, False)
+        state = next(views(kind.start, session))
+        if state not in known:
+            known.add(state)
+            yield program
 
 
 def orders(
