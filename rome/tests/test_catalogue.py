@@ -481,6 +481,7 @@ def test_alembic(operations: Operations, engine: Engine) -> None:
         batch.drop_index("by_a")
     operations.rename_table("t", "u")
     operations.drop_table("u")
+    operations.get_bind().commit()
     assert inspect(engine).get_table_names() == []
 
 
@@ -516,6 +517,7 @@ def test_alembic_constraint_that_rows_refuse(operations: Operations, engine: Eng
         operations.batch_alter_table("t") as batch,
     ):
         batch.alter_column("a", nullable=False)
+    operations.get_bind().rollback()
     with engine.connect() as connection:
         assert rows(connection, "SELECT * FROM t ORDER BY id") == [(1, 1), (2, 1), (3, None)]
         assert inspect(connection).get_table_names() == ["t"]

@@ -553,6 +553,7 @@ def test_dump_and_load(run: Run, url: str, server: RedisServer, engine: Engine) 
 
 def test_dump_is_fit_for_sqlite(run: Run, url: str, engine: Engine) -> None:
     with engine.begin() as connection:
+        connection.execute(text("PRAGMA foreign_keys = OFF"))
         connection.execute(text("DROP TABLE owners"))  # its decimals need ROME's collation
     _, lines = run("dump", url)
     database = sqlite3.connect(":memory:")
@@ -589,7 +590,7 @@ def test_load_refuses_a_database_that_isnt_empty(run: Run, url: str, engine: Eng
         ("CREATE TABLE t (a", "can't be run: incomplete input"),
         ("SELEC 1;", 'can\'t be run: near "SELEC": syntax error'),
         ("BEGIN; CREATE TABLE t (a);", "is it cut off?"),
-        ("ATTACH '/tmp/rome-test.db' AS x;", "not authorized"),
+        ("ATTACH '/tmp/rome-test.db' AS x;", "ATTACH"),
         (
             "CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (a REFERENCES a (id));"
             "INSERT INTO b VALUES (1);",

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from msgpack import unpackb
 from rome.rows import NULL, pack_value
 from rome.sort_bytes import AFTER, entry, sort_bytes
-from rome.stores.base import Changed, Commit, Duplicate, NotEmpty, Request, SchemaChanged, Store
+from rome.stores.base import (
+    Changed,
+    Commit,
+    Dropped,
+    Duplicate,
+    NotEmpty,
+    Request,
+    SchemaChanged,
+    Store,
+)
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_link import Server
 from rome.stores.redis_store import RedisStore
@@ -554,12 +563,18 @@ def test_index_of_many_rows(database: Database) -> None:
     database.store.build_index(U, 6, [1], True, [])
     assert database.entries(5, False, U) == {(key(n % 7, n), n) for n in range(MANY)}
     assert database.entries(6, True, U) == {(key(f"n{n}"), n) for n in range(MANY)}
-    database.store.drop_index(U, 5, [2, 3], False, [])
-    database.store.drop_index(U, 6, [1], True, [])
+    database.store.build_ordered(U, 7, [0], 0, [])
+    assert len(list(database.store.members(U, 7))) == MANY
+    indexes = Dropped(U, [[5, [2, 3]]], [6], [7], [], whole=False)
+    with pytest.raises(SchemaChanged):
+        database.store.remove("another", [indexes])
+    assert len(database.entries(5, False, U)) == MANY
+    database.store.remove(database.version, [indexes])
+    assert not list(database.store.members(U, 7))
     assert not database.entries(5, False, U)
     assert not database.entries(6, True, U)
     assert dict(database.store.scan(U)).keys() == set(range(MANY))
-    database.store.drop_rows(U)
+    database.store.remove(database.version, [Dropped(U, [], [], [], [], whole=True)])
     assert database.store.count(U) == 0
     assert list(database.store.scan(U)) == []
 
@@ -823,7 +838,7 @@ def test_build_and_drop_orders(placed_rows: Database) -> None:
         store.build_ordered(T, index, slots, 0, [])  # again, as after a crash
         known = ROW_ORDER if index == 8 else VALUE_ORDER
         assert sorted(store.members(T, index)) == sorted(store.members(T, known))
-        store.drop_ordered(T, index)
+        store.remove(placed_rows.version, [Dropped(T, [], [], [index], [], whole=False)])
         assert list(store.members(T, index)) == []
     store.build_ordered(T, 10, [WIDTH], 0, [[WIDTH, key("new")]])
     assert entry(["new"], 5) in set(store.members(T, 10))

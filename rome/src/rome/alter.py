@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 
 from rome.errors import NotSupportedError, OperationalError
+from rome.schema import fold
+from rome.statements import bare
 
 _NAME = r"(\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|\w+)"
 _ALTER = re.compile(rf"\s*ALTER\s+TABLE\s+(?:main\s*\.\s*)?{_NAME}\s+(.*?)\s*;?\s*\Z", re.I | re.S)
@@ -44,6 +46,12 @@ def altered_table(sql: str) -> str | None:
     return None
 
 
+def alteration(sql: str) -> str | None:
+    """Return what an ALTER TABLE says behind the table's name; None: it is no such statement."""
+    match = _ALTER.match(sql)
+    return match[2] if match else None
+
+
 def is_so_already(sql: str) -> bool:
     """Whether a statement, as MySQL has it, asks for the character set and the collation that
     all text has here: Unicode, compared byte by byte.  Raises NotSupportedError for others.
@@ -67,27 +75,31 @@ def altered(table_sql: str, sql: str) -> str:
         items.append(found[1])
         if key := _PRIMARY.search(found[1]):
             # As elsewhere, though not in SQLite: no column of a primary key may be NULL.
-            names = [plain(name.strip()).lower() for name in key[1].split(",")]
+            names = [fold(plain(name.strip())) for name in key[1].split(",")]
             items = [
                 _changed_column(item, "SET NOT NULL") if _column_name(item) in names else item
                 for item in items
             ]
     elif found := _DROP.match(action):
-        name = plain(found[1]).lower()
+        name = fold(plain(found[1]))
         kept = [item for item in items if _constraint_name(item) != name]
         if len(kept) == len(items):
             raise OperationalError(f"no such constraint: {name}")
         items = kept
     elif found := _COLUMN.match(action):
-        name = plain(found[1]).lower()
+        name = fold(plain(found[1]))
         places = [n for n, item in enumerate(items) if _column_name(item) == name]
         if not places:
             raise OperationalError(f"no such column: {name}")
         items[places[0]] = _changed_column(items[places[0]], found[2])
+    # A comment up to the end of its line must not swallow what follows.
+    items = [item + "\n" if "--" in item else item for item in items]
     return f"{head}({', '.join(items)}){tail}"
 
 
 def _changed_column(item: str, change: str) -> str:
+    if "--" in item:
+        item += "\n"
     words = change.upper().split()
     if words[:3] == ["SET", "NOT", "NULL"]:
         return item if _NOT_NULL.search(item) else item + " NOT NULL"
@@ -104,6 +116,11 @@ def _changed_column(item: str, change: str) -> str:
     raise OperationalError(f"ALTER COLUMN can't do this: {change}")
 
 
+_OPAQUE = re.compile(
+    r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/", re.S
+)
+
+
 def _parts(sql: str) -> tuple[str, list[str], str]:
     """What stands before the parentheses, the items in them, and what stands behind."""
     start = depth = 0
@@ -111,10 +128,11 @@ def _parts(sql: str) -> tuple[str, list[str], str]:
     place = 0
     begin = -1
     while place < len(sql):
+        if opaque := _OPAQUE.match(sql, place):
+            place = opaque.end()
+            continue
         char = sql[place]
-        if char in "'\"`":
-            place = sql.index(char, place + 1)
-        elif char == "(":
+        if char == "(":
             depth += 1
             if depth == 1:
                 begin = place
@@ -132,17 +150,17 @@ def _parts(sql: str) -> tuple[str, list[str], str]:
 
 
 def _first_word(item: str) -> str:
-    match = re.match(r"\s*(\w+)", item)
+    match = re.match(r"\s*(\w+)", bare(item))
     return match[1].upper() if match else ""
 
 
 def _constraint_name(item: str) -> str | None:
-    match = re.match(rf"\s*CONSTRAINT\s+{_NAME}", item, re.I)
-    return plain(match[1]).lower() if match else None
+    match = re.match(rf"\s*CONSTRAINT\s+{_NAME}", bare(item), re.I)
+    return fold(plain(match[1])) if match else None
 
 
 def _column_name(item: str) -> str | None:
-    match = re.match(rf"\s*{_NAME}", item)
+    match = re.match(rf"\s*{_NAME}", bare(item))
     if match is None or (match[1][:1] not in '"`[' and _first_word(item) in _CONSTRAINT_WORDS):
         return None
-    return plain(match[1]).lower()
+    return fold(plain(match[1]))

@@ -20,6 +20,7 @@ from sqlalchemy.sql.selectable import (
 )
 
 from rome.plan import Aggregate, Bind, Condition, Constant, Direct, Plan, Top
+from rome.schema import fold
 
 _COMPARISONS = {
     operators.lt: ("<", ">"),
@@ -91,7 +92,7 @@ class Analysis:
             occurrences=tuple(self._names),
             conditions=tuple(self._conditions),
             tops=tuple(self._tops),
-            target=None if target is None else str(target.name).lower(),
+            target=None if target is None else fold(str(target.name)),
             relied=relied,
             locks=locks,
             aggregate=self._found_aggregate,
@@ -113,7 +114,7 @@ class Analysis:
             table = element if _is_table(element) else element.element
             if table.schema is None if hasattr(table, "schema") else True:
                 place = len(self._names)
-                self._names.append(str(table.name).lower())
+                self._names.append(fold(str(table.name)))
                 scope.occurrences[hash(element)] = place
                 if nullable:
                     scope.nullable.add(place)

@@ -13,7 +13,7 @@ from rome.conditions import Condition, Constant, Layout, StatementPlan, plain_va
 from rome.inserts import PlainInsert
 from rome.predicates import COMPARISONS, Predicate, bind_condition, same_bytes
 from rome.projection import Projection
-from rome.schema import Table
+from rome.schema import Table, fold
 from rome.stores.base import Step
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class BoundPlan:
             if name in schema.tables and not schema.tables[name].is_view
         ]
         covered = {
-            table.name for _, table in occurrences if table.name.lower() not in plan.partly_known
+            table.name for _, table in occurrences if fold(table.name) not in plan.partly_known
         }
         if plan.text_inside or any(table.is_view for table in read):
             covered = set()
@@ -82,7 +82,7 @@ class BoundPlan:
         self.parts: dict[int, tuple[int, ...]] = {}
         if reads_only and not plan.locks:
             for table in read:
-                part = _part(table, names[table.name.lower()])
+                part = _part(table, names[fold(table.name)])
                 if part:
                     self.parts[table.number] = part
         self._whole = [
@@ -105,7 +105,7 @@ class BoundPlan:
     @staticmethod
     def _target(plan: StatementPlan, sql: str, kind: str, read: list[Table]) -> Table | None:
         if plan.target is not None:
-            return next((t for t in read if t.name.lower() == plan.target), None)
+            return next((t for t in read if fold(t.name) == plan.target), None)
         match = re.match(
             r"\s*(?:WITH\b.*?\)\s*)?(?:INSERT|REPLACE|UPDATE|DELETE)\b\s*(?:OR\s+\w+\s+)?"
             r"(?:INTO\s+|FROM\s+)?(?:main\s*\.\s*)?(\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|\w+)",
@@ -114,8 +114,8 @@ class BoundPlan:
         )
         if match is None:
             return None
-        name = plain(match[1]).lower()
-        return next((t for t in read if t.name.lower() == name), None)
+        name = fold(plain(match[1]))
+        return next((t for t in read if fold(t.name) == name), None)
 
     @staticmethod
     def _chosen_key(sql: str, target: Table | None) -> bool:
@@ -125,8 +125,8 @@ class BoundPlan:
         match = _COLUMNS.match(sql)
         if match is None:
             return not re.search(r"\bDEFAULT\s+VALUES\b", sql, re.I)
-        names = [name.strip().strip('"`[]').lower() for name in match[1].split(",")]
-        return (target.slots[target.key] or "").lower() in names
+        names = [fold(name.strip().strip('"`[]')) for name in match[1].split(",")]
+        return fold(target.slots[target.key] or "") in names
 
     def _in_order(
         self, plan: StatementPlan, occurrences: list[tuple[int, Table]]

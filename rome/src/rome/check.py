@@ -2,26 +2,35 @@
 
 Index entries, constraints, the counter of row numbers, and keys that belong to nothing.
 Pages of rows or entries are looked at by a script each, so that writers may go on; what
-can be repaired from the rows is repaired within the same script.
+can be repaired from the rows is repaired within the same script.  Scripts of several tables
+are sent together.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
 from rome import rows
 from rome.catalogue import Catalogue, Schema
 from rome.errors import IntegrityError
-from rome.schema import ForeignKey, Index, OrderedIndex, Table
+from rome.schema import ForeignKey, Index, OrderedIndex, Table, fold
+from rome.schema_change import complete, finish
 from rome.stores.redis_store import RedisStore
 
-_SETS_AT_ONCE = 200
+# One script looks at so many sets, and at so many members of each.
+_SETS_AT_ONCE = 20
+# Scripts that are sent in one round trip: so many if all have a whole page of rows to look at,
+# more of tables that have few.
+_SCRIPTS_AT_ONCE = 40
+_PAGE = 500
+_LEAST = 50  # what a script costs that looks at nothing, in rows
 _REPAIRABLE = ("missing", "gone", "other")
 _KEY = re.compile(
     rb"(?:(meta|schema|ids|writes|lease)|t:[0-9a-f]+|([ruio])(\d+)(?:\.(\d+)(:)?)?)", re.S
@@ -42,16 +51,28 @@ class Finding:
     repaired: bool = False
 
 
+# A script (check.lua, ordered.lua), and what it is asked.
+_Request = tuple[str, dict[str, Any]]
+# Yields requests, gets what each answers.
+_Task = Generator[_Request, list[Any], None]
+
+
+class _Job(NamedTuple):
+    """A task, where its findings go, and about how many rows each of its scripts looks at."""
+
+    findings: list[Finding]
+    task: _Task
+    rows: int
+
+
 def check(store: RedisStore, catalogue: Catalogue, repair: bool = False) -> Iterator[Finding]:
-    """All findings.  Raises SchemaChanged when the schema is changed meanwhile."""
+    """Yield all findings.  Raises SchemaChanged when the schema is changed meanwhile."""
     catalogue.load(store)
     yield from _lacking(store, catalogue, repair)
     yield from _unready(store, catalogue, repair)
     schema = catalogue.schema
     checker = _Checker(store, catalogue, schema, repair)
-    for table in schema.tables.values():
-        if not table.is_view:
-            yield from checker.table(table)
+    yield from checker.tables([t for t in schema.tables.values() if not t.is_view])
     yield from checker.keys()
 
 
@@ -59,8 +80,7 @@ def _lacking(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[
     """Ordered indexes that an older version hasn't made."""
     lacking = [f"{table.name}: its key has no ordered index" for table in catalogue.incomplete()]
     if lacking and repair:
-        catalogue.complete(store)
-        catalogue.finish(store)
+        finish(store, catalogue, complete(store, catalogue))
     for text in lacking:
         yield Finding(text, repaired=repair)
 
@@ -76,7 +96,7 @@ def _unready(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[
     problem = ""
     if waiting and repair:
         try:
-            catalogue.finish(store)
+            finish(store, catalogue)
         except IntegrityError as error:
             problem = f": {error}"
     for text in waiting:
@@ -93,22 +113,85 @@ class _Checker:
         self._repair = repair
         self._token = uuid.uuid4().hex
         self._seen: set[tuple[Any, ...]] = set()
+        # Of the store: the highest row numbers handed out, and tables that have a last commit.
+        self._counters: dict[str, int] = {}
+        self._written: set[str] = set()
+        self._counts: Counter[int] = Counter()  # rows of tables
 
-    def _examine(self, mode: str, **more: Any) -> list[Any]:
-        request = {"mode": mode, "version": self._schema.version, "repair": self._repair}
-        return self._store.examine({**request, "token": self._token, **more})
+    def _run(self, jobs: Sequence[_Job]) -> Iterator[Finding]:
+        """Run tasks beside each other; yield what they find, in their order."""
+        waiting = [(job, request) for job in jobs if (request := next(job.task, None))]
+        while waiting:
+            room = _SCRIPTS_AT_ONCE * _PAGE
+            now = []
+            for job, request in waiting:
+                room -= min(max(job.rows, _LEAST), _PAGE)
+                if room < 0:
+                    break
+                now.append((job, request))
+            later = waiting[len(now) :]
+            answers = self._examine([request for _, request in now])
+            going_on = []
+            for (job, _), answer in zip(now, answers, strict=True):
+                try:
+                    going_on.append((job, job.task.send(answer)))
+                except StopIteration:
+                    continue
+            waiting = going_on + later
+        for job in jobs:
+            yield from job.findings
+
+    def _examine(self, requests: Sequence[_Request]) -> list[list[Any]]:
+        every = {
+            "version": self._schema.version,
+            "repair": self._repair,
+            "token": self._token,
+        }
+        return self._store.examine([(name, {**every, **request}) for name, request in requests])
 
     # ------------------------------------------------------------ rows
 
-    def table(self, table: Table) -> Iterator[Finding]:
-        """Rows against entries, unique entries against rows, the counter of numbers."""
-        yield from self._values(table)
+    def tables(self, tables: Sequence[Table]) -> Iterator[Finding]:
+        """Rows against entries, unique and ordered entries against rows, numbers' counters."""
+        unreadable = self._values(tables)
+        counts = self._counts
+        tasks: list[_Job] = []
+        highest: dict[int, int] = {}
+        for table in tables:
+            findings: list[Finding] = unreadable.get(table.number, [])
+            task = self._rows(table, findings, highest)
+            tasks.append(_Job(findings, task, counts[table.number]))
+        rows = list(self._run(tasks))
+        counters, self._written = self._store.counters()
+        self._counters = counters
+        found: list[Finding] = []
+        for table in tables:
+            found += self._counter(table, highest.get(table.number, 0))
+        entries = []
+        for table in tables:
+            for index in table.indexes:
+                if index.unique and index.ready:
+                    findings = []
+                    task = self._unique(table, index, findings)
+                    entries.append(_Job(findings, task, counts[table.number]))
+            for order in table.ordered:
+                for mode in ("rows", "entries") if order.ready else ():
+                    findings = []
+                    task = self._ordered(table, order, mode, findings)
+                    entries.append(_Job(findings, task, counts[table.number]))
+        yield from rows
+        yield from found
+        yield from self._run(entries)
+
+    def _rows(self, table: Table, findings: list[Finding], highest: dict[int, int]) -> _Task:
         parents = [self._parent(table, foreign) for foreign in table.foreign_keys]
         for foreign, parent in zip(table.foreign_keys, parents, strict=True):
             if parent is None:
-                yield Finding(f"{table.name}: foreign key to {foreign.parent}: it has no such key")
+                text = f"{table.name}: foreign key to {foreign.parent}: it has no such key"
+                findings.append(Finding(text))
         checked = [(place, parent) for place, parent in enumerate(parents) if parent is not None]
         request = {
+            "mode": "rows",
             "t": table.number,
             "fills": table.packed_fills,
             "key": False if table.key is None else table.key,
@@ -116,48 +199,39 @@ class _Checker:
             "indexes": [[i.number, list(i.slots), i.unique] for i in table.indexes if i.ready],
             "parents": [parent for _, parent in checked],
         }
-        highest = 0
         cursor = b"0"
         while True:
-            found, cursor, last, _ = self._examine("rows", cursor=cursor, **request)
-            highest = max(highest, int(last))
+            found, cursor, last, _ = yield "check", {**request, "cursor": cursor}
+            highest[table.number] = max(highest.get(table.number, 0), int(last))
             for kind, number, place, row, data in found:
                 if kind == b"orphan":
                     place = checked[place][0]
-                yield from self._told(kind, number, place, row, data)
-            if cursor == b"0":
-                break
-        yield from self._counter(table, highest)
-        for index in table.indexes:
-            if index.unique and index.ready:
-                yield from self._unique(table, index)
-        for order in table.ordered:
-            if order.ready:
-                for mode in ("rows", "entries"):
-                    yield from self._ordered(table, order, mode)
-
-    def _unique(self, table: Table, index: Index) -> Iterator[Finding]:
-        cursor = b"0"
-        while True:
-            found, cursor = self._examine(
-                "unique",
-                t=table.number,
-                index=index.number,
-                slots=list(index.slots),
-                fills=table.packed_fills,
-                cursor=cursor,
-            )
-            for finding in found:
-                yield from self._told(*finding)
+                findings += self._told(kind, number, place, row, data)
             if cursor == b"0":
                 return
 
-    def _ordered(self, table: Table, order: OrderedIndex, mode: str) -> Iterator[Finding]:
+    def _unique(self, table: Table, index: Index, findings: list[Finding]) -> _Task:
+        cursor = b"0"
+        while True:
+            request = {
+                "mode": "unique",
+                "t": table.number,
+                "index": index.number,
+                "slots": list(index.slots),
+                "fills": table.packed_fills,
+                "cursor": cursor,
+            }
+            found, cursor = yield "check", request
+            for finding in found:
+                findings += self._told(*finding)
+            if cursor == b"0":
+                return
+
+    def _ordered(
+        self, table: Table, order: OrderedIndex, mode: str, findings: list[Finding]
+    ) -> _Task:
         """Rows against the entries of an ordered index, or entries against rows."""
         request = {
-            "version": self._schema.version,
-            "token": self._token,
-            "repair": self._repair,
             "mode": mode,
             "t": table.number,
             "index": order.number,
@@ -167,27 +241,34 @@ class _Checker:
         }
         cursor = b"0"
         while True:
-            found, cursor = self._store.examine({**request, "cursor": cursor}, "ordered")
+            found, cursor = yield "ordered", {**request, "cursor": cursor}
             for finding in found:
-                yield from self._told(*finding)
+                findings += self._told(*finding)
             if cursor == b"0":
                 return
 
-    def _values(self, table: Table) -> Iterator[Finding]:
+    def _values(self, tables: Sequence[Table]) -> dict[int, list[Finding]]:
         """Values that can't be read, or have other bytes than index entries rely on."""
-        for number, row in self._store.scan(table.number):
-            try:
-                parts = rows.split(row)
-                good = len(parts) <= table.full_width and all(
-                    rows.pack_value(rows.unpack_value(part)) == part for part in parts
-                )
-            except Exception:  # whatever the bytes may be
-                good = False
-            if not good:
-                yield from self._told(b"unreadable", table.number, 0, str(number).encode(), b"")
+        findings: dict[int, list[Finding]] = {}
+        by_number = {table.number: table for table in tables}
+        for number, page in self._store.scan_all(list(by_number)):
+            width = by_number[number].full_width
+            self._counts[number] += len(page)
+            for n, row in page:
+                try:
+                    parts = rows.split(row)
+                    good = len(parts) <= width and all(
+                        rows.pack_value(rows.unpack_value(part)) == part for part in parts
+                    )
+                except Exception:  # whatever the bytes may be
+                    good = False
+                if not good:
+                    told = self._told(b"unreadable", number, 0, str(n).encode(), b"")
+                    findings.setdefault(number, []).extend(told)
+        return findings
 
     def _counter(self, table: Table, highest: int) -> Iterator[Finding]:
-        given = self._store.highest(table.number)
+        given = self._counters.get(str(table.number), 0)
         if given < highest:
             if self._repair:
                 self._amend(highest=[[str(table.number), str(highest)]])
@@ -204,27 +285,25 @@ class _Checker:
 
     def _parent(self, table: Table, foreign: ForeignKey) -> list[Any] | None:
         """How the script finds a row's parent: slots, kind, table, index."""
-        parent = self._schema.tables.get(foreign.parent.lower())
-        if parent is None:
-            return None
-        names = foreign.parent_columns
-        slots: tuple[int, ...]
-        if names[0]:
-            columns = [parent.column(name) for name in names]
-            slots = tuple(column.slot for column in columns if column is not None)
-        elif parent.key is not None:
-            slots = (parent.key,)
-        else:
-            slots = next((index.slots for index in parent.indexes if index.unique), ())
-        if len(slots) != len(foreign.slots):
+        parent = self._schema.tables.get(fold(foreign.parent))
+        slots = self._catalogue.key_of(parent, foreign) if parent is not None else None
+        if parent is None or slots is None:
             return None
         if slots == (parent.key,):
             return [list(foreign.slots), "row", parent.number, 0]
-        index = parent.find_index(slots, unique=True) or parent.find_index(slots)
+        own = list(foreign.slots)
+        index = parent.find_index(slots, unique=True)
+        if index is None:
+            # The same columns in another order.
+            index = next(
+                (i for i in parent.indexes if i.unique and sorted(i.slots) == sorted(slots)), None
+            )
+            if index is not None:
+                own = [own[slots.index(slot)] for slot in index.slots]
         if index is None or not index.ready:
             return None
         kind = "unique" if index.unique else "set"
-        return [list(foreign.slots), kind, parent.number, index.number]
+        return [own, kind, parent.number, index.number]
 
     # ------------------------------------------------------------ keys
 
@@ -250,12 +329,20 @@ class _Checker:
                 slots = list(index.slots)
                 data = name[match.end() :]
                 sets.append([table.number, index.number, slots, table.packed_fills, data, b"0"])
-                if len(sets) >= _SETS_AT_ONCE:
-                    yield from self._sets(sets)
+                if len(sets) >= _SETS_AT_ONCE * _SCRIPTS_AT_ONCE:
+                    yield from self._all_sets(sets)
                     sets = []
-        yield from self._sets(sets)
+        yield from self._all_sets(sets)
         yield from self._left(left)
         yield from self._fields(tables)
+
+    def _all_sets(self, sets: list[list[Any]]) -> Iterator[Finding]:
+        tasks = []
+        for start in range(0, len(sets), _SETS_AT_ONCE):
+            findings: list[Finding] = []
+            task = self._sets(sets[start : start + _SETS_AT_ONCE], findings)
+            tasks.append(_Job(findings, task, _PAGE))
+        yield from self._run(tasks)
 
     @staticmethod
     def _index(table: Table | None, match: re.Match[bytes]) -> Index | OrderedIndex | None:
@@ -268,11 +355,11 @@ class _Checker:
             (i for i in table.indexes if i.number == int(match[4]) and i.unique == unique), None
         )
 
-    def _sets(self, sets: list[list[Any]]) -> Iterator[Finding]:
+    def _sets(self, sets: list[list[Any]], findings: list[Finding]) -> _Task:
         while sets:
-            found, cursors = self._examine("sets", sets=sets)
+            found, cursors = yield "check", {"mode": "sets", "sets": sets}
             for finding in found:
-                yield from self._told(*finding)
+                findings += self._told(*finding)
             for entry, cursor in zip(sets, cursors, strict=True):
                 entry[5] = cursor
             sets = [entry for entry in sets if entry[5] != b"0"]
@@ -286,8 +373,8 @@ class _Checker:
 
     def _fields(self, tables: dict[int, Table]) -> Iterator[Finding]:
         known = {str(number) for number in tables} | {"tables"}
-        for name in ("ids", "writes"):
-            lost = sorted(set(self._store.fields(name)) - known)
+        for name, fields in (("ids", set(self._counters)), ("writes", self._written)):
+            lost = sorted(fields - known)
             if lost and self._repair:
                 self._amend(fields=[[name, field] for field in lost])
             for field in lost:
@@ -299,7 +386,8 @@ class _Checker:
         keys: Iterable[bytes] = (),
         fields: Iterable[list[str]] = (),
     ) -> None:
-        self._examine("amend", highest=list(highest), keys=list(keys), fields=list(fields))
+        request = {"highest": list(highest), "keys": list(keys), "fields": list(fields)}
+        self._examine([("check", {"mode": "amend", **request})])
 
     # ------------------------------------------------------------ words
 

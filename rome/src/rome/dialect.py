@@ -29,6 +29,7 @@ from rome import driver
 from rome.analysis import Analysis, Scope, relied_columns
 from rome.decimals import RomeNumeric, storing_processor
 from rome.plan import Layout, Plan
+from rome.schema import fold
 from rome.shared import shared
 from rome.stores.memory import MemoryStore
 from rome.stores.redis_link import Server
@@ -88,7 +89,7 @@ class RomeCompiler(SQLiteCompiler):
 
     def visit_table(self, table: Any, *args: Any, **kwargs: Any) -> str:
         if kwargs.get("asfrom"):
-            self.rome_tables.append(str(table.name).lower())
+            self.rome_tables.append(fold(str(table.name)))
         text: str = super().visit_table(table, *args, **kwargs)
         return text
 
@@ -363,6 +364,7 @@ class RomeDialect(SQLiteDialect):
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         plan, layout = context.rome_plan() if context is not None else (None, {})
+        cursor.gathers_ddl = context is not None and context.isddl
         cursor.execute(statement, parameters, plan, layout)
 
     def do_executemany(

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import apsw
 
+from rome.ddl import PendingDDL
 from rome.errors import (
     ConflictError,
     DatabaseError,
@@ -28,8 +29,10 @@ from rome.errors import (
     Warning,  # noqa: A004 - the name is PEP 249's
 )
 from rome.plan import Layout, Plan, TextPlan
+from rome.questions import Pragma, about_schema, speaks_of_schema
 from rome.shared import Options, Shared
 from rome.state import Result
+from rome.statements import bare, first_word, single, split_script
 from rome.stores.base import Store
 from rome.transaction import Transaction
 
@@ -95,13 +98,12 @@ STRING, BINARY, NUMBER, DATETIME, ROWID = str, bytes, float, str, int
 observers: list[Callable[[str, int, int, int, int, float], None]] = []
 
 
-_COMMENTS = re.compile(r"\A(?:\s|--[^\n]*\n|/\*.*?\*/)*", re.S)
 _SAVEPOINT = re.compile(
     r"(SAVEPOINT|RELEASE(?:\s+SAVEPOINT)?|ROLLBACK(?:\s+TRANSACTION)?\s+TO(?:\s+SAVEPOINT)?)"
     r"\s+\"?([^\s\";]+)\"?\s*;?\s*\Z",
     re.I,
 )
-_SCHEMA_TABLES = re.compile(r"\bsqlite_(?:temp_)?(?:master|schema)\b", re.I)
+_NOTHING = Result([], None, -1, None)
 _KINDS = {"SELECT": "SELECT", "WITH": "SELECT", "VALUES": "SELECT", "REPLACE": "INSERT"}
 
 
@@ -150,6 +152,7 @@ class Connection:
         self.shared = shared
         self.catalogue = shared.catalogue
         self.transaction = Transaction(store, shared, options)
+        self.ddl = PendingDDL(store, shared.catalogue)
 
     def cursor(self) -> Cursor:
         """A new cursor."""
@@ -163,23 +166,42 @@ class Connection:
     def commit(self) -> None:
         """Make the transaction's writes durable, all or none."""
         self._check()
+        self.flush_ddl()
         if self.transaction.changes or self.transaction.locked or self.transaction.serializable:
             self._observed("COMMIT", 1, self.transaction.commit)
         else:
             self.transaction.commit()  # nothing to say to the store
 
     def rollback(self) -> None:
-        """Forget the transaction's writes; asks the store nothing."""
+        """Forget the transaction's writes; asks the store nothing, but to make DDL that waits:
+        none is undone."""
         if not self.closed:
             self.transaction.rollback()
+            self.flush_ddl()
 
     def close(self) -> None:
-        """End the connection; what isn't committed is forgotten."""
+        """End the connection; what isn't committed is forgotten, but for DDL."""
         if not self.closed:
-            self.transaction.rollback()
-            self.transaction.work.close()
-            self.store.close()
-            self.closed = True
+            try:
+                self.rollback()
+            finally:
+                self.transaction.work.close()
+                self.store.close()
+                self.closed = True
+
+    def flush_ddl(self) -> None:
+        """Make DDL that waits for other such statements (ddl.py); a transaction's questions
+        about the schema are then asked anew."""
+        if self.ddl.waiting:
+            flush = self.ddl.flush
+            self._observed("OTHER", 0, lambda: flush(self.transaction.check_foreign_keys))
+        else:
+            self.ddl.forget_answers()
+
+    def change_schema(self, sql: str) -> None:
+        """Run a statement of DDL; as in MySQL, what was written before is committed."""
+        self.transaction.commit()
+        self.ddl.run(sql, self.transaction.check_foreign_keys)
 
     def _observed(self, kind: str, statements: int, action: Callable[[], Any]) -> Any:
         if not observers:
@@ -220,26 +242,19 @@ class Connection:
         """Several statements, after a commit."""
         cursor = self.cursor()
         self.commit()
-        creating: list[str] = []  # made as one change of the schema
         for statement in split_script(script):
-            if first_word(statement) == "CREATE":
-                creating.append(statement)
-                continue
-            self._create(creating)
-            cursor.execute(statement)
-        self._create(creating)
+            if first_word(statement) in ("CREATE", "DROP", "ALTER"):
+                self.change_schema(bare(statement))
+            elif bare(statement):
+                cursor.execute(statement)
+        self.flush_ddl()
         return cursor
-
-    def _create(self, statements: list[str]) -> None:
-        if statements:
-            self.transaction.commit()
-            self.catalogue.change(self.store, *statements)
-            statements.clear()
 
     def iterdump(self) -> Iterator[str]:
         """The database as SQL, in the form of sqlite3's iterdump."""
         from rome.dump import statements
 
+        self.flush_ddl()
         yield "BEGIN TRANSACTION;"
         yield from statements(self.store, self.catalogue.load(self.store))
         yield "COMMIT;"
@@ -257,6 +272,8 @@ class Cursor:
         self.lastrowid: int | None = None
         self._rows: Iterator[Any] = iter(())
         self._closed = False
+        # Whether DDL may wait for more of it (ddl.py); else it is made at once.
+        self.gathers_ddl = False
 
     def execute(
         self,
@@ -314,39 +331,51 @@ class Cursor:
         plan: Plan | None,
         layout: Layout,
     ) -> Result:
+        if ";" in sql or not sql[:1].isalpha():
+            sql = single(sql)
         if plan is None:
             return self._text(sql, sets, many)
-        return self.connection.transaction.execute(sql, sets, many, plan, layout)
+        connection = self.connection
+        if connection.ddl.waiting:
+            connection.flush_ddl()
+        return connection.transaction.execute(sql, sets, many, plan, layout)
 
     def _text(self, sql: str, sets: Sequence[Sequence[Any]], many: bool) -> Result:
-        """A statement that is only known as text."""
+        """A statement that is only known as text, without comments before it."""
         connection = self.connection
-        transaction = connection.transaction
         word = first_word(sql)
-        nothing = Result([], None, -1, None)
-        if word in ("", "BEGIN", "ANALYZE", "VACUUM"):
-            return nothing
-        if word == "REINDEX":
-            # The store's indexes are always right, but the name must be one of the schema.
-            return self._about_schema(word, sql, ())
+        if word in ("CREATE", "DROP", "ALTER"):
+            connection.change_schema(sql)
+            if not self.gathers_ddl:
+                connection.flush_ddl()
+            return _NOTHING
+        if word == "PRAGMA":
+            return self._pragma(sql, tuple(sets[0]) if sets else ())
+        if speaks_of_schema(sql):
+            found = about_schema(connection.ddl, sql, tuple(sets[0]) if sets else ())
+            if found is not None:
+                return _asked(found)
+        if connection.ddl.waiting:
+            connection.flush_ddl()
+        transaction = connection.transaction
+        if word in ("ANALYZE", "REINDEX", "VACUUM"):
+            if re.match(r"VACUUM\b.*\bINTO\b", sql, re.I | re.S):
+                raise NotSupportedError("VACUUM INTO")
+            connection.ddl.parse(sql)
+            return _NOTHING
+        if word in ("", "BEGIN"):
+            return _NOTHING
         if match := _SAVEPOINT.match(sql.strip()):
             what = match[1].upper().split()[0]
             transaction.savepoint("ROLLBACK TO" if what == "ROLLBACK" else what, match[2])
-            return nothing
+            return _NOTHING
         if word in ("COMMIT", "END"):
             transaction.commit()
-            return nothing
+            return _NOTHING
         if word == "ROLLBACK":
             transaction.rollback()
-            return nothing
-        if word in ("CREATE", "DROP", "ALTER"):
-            # As in MySQL: what was written before is committed, and DDL takes effect at once.
-            transaction.commit()
-            connection.catalogue.change(connection.store, sql)
-            return nothing
-        if word == "PRAGMA" or (word == "SELECT" and _SCHEMA_TABLES.search(sql)):
-            return self._about_schema(word, sql, tuple(sets[0]) if sets else ())
-        if word == "EXPLAIN" or word in ("ATTACH", "DETACH"):
+            return _NOTHING
+        if word in ("EXPLAIN", "ATTACH", "DETACH"):
             raise NotSupportedError(f"the statement {word}")
         texts = connection.shared.texts
         plan = texts.get(sql)
@@ -356,30 +385,21 @@ class Cursor:
             plan = texts[sql] = TextPlan()
         return transaction.execute(sql, sets, many, plan, {})
 
-    def _about_schema(self, word: str, sql: str, parameters: tuple[Any, ...]) -> Result:
-        transaction = self.connection.transaction
-        if word == "PRAGMA":
-            match = re.match(
-                r"PRAGMA\s+(?:\w+\.)?(\w+)\s*(?:=\s*(\w+)|\(\s*(\w+)\s*\))?", sql, re.I
-            )
-            name = match[1].lower() if match else ""
-            given = (match[2] or match[3] if name == "foreign_keys" else match[2]) if match else ""
-            if name == "foreign_keys":
-                if given:
-                    transaction.check_foreign_keys = given.lower() in ("1", "on", "true", "yes")
-                    return Result([], None, -1, None)
-                return Result(
-                    [(int(transaction.check_foreign_keys),)],
-                    (("foreign_keys", *[None] * 6),),
-                    -1,
-                    None,
-                )
-            if given and name not in ("legacy_alter_table",):
-                return Result([], None, -1, None)  # settings of files: none here
-        self.connection.catalogue.load(self.connection.store)
-        rows, description = self.connection.catalogue.query(sql, parameters)
-        columns = tuple((name, *[None] * 6) for name, *_ in description or ())
-        return Result(rows, columns or None, -1, None)
+    def _pragma(self, sql: str, parameters: tuple[Any, ...]) -> Result:
+        connection = self.connection
+        pragma = Pragma.of(sql)
+        if pragma.switch is None:
+            found = pragma.answer(connection.ddl, parameters)
+            return _NOTHING if found is None else _asked(found)
+        holder: Any = connection.transaction
+        name = "check_foreign_keys"
+        if pragma.name == "legacy_alter_table":
+            holder, name = connection.ddl, "legacy_alter"
+        if pragma.given:
+            connection.flush_ddl()
+            setattr(holder, name, pragma.switch)
+            return _NOTHING
+        return _asked(([(int(getattr(holder, name)),)], ((pragma.name,),)))
 
     def fetchone(self) -> Any:
         """The next row, or None."""
@@ -409,13 +429,6 @@ class Cursor:
         return self._rows
 
 
-def first_word(sql: str) -> str:
-    """The first keyword of a statement, in capitals."""
-    text = _COMMENTS.sub("", sql, count=1)
-    match = re.match(r"[A-Za-z]+", text)
-    return match[0].upper() if match else ""
-
-
 def _kind(sql: str, plan: Plan | None) -> str:
     """What observers are told of a statement."""
     if plan is not None and plan.kind:
@@ -424,20 +437,11 @@ def _kind(sql: str, plan: Plan | None) -> str:
     return _KINDS.get(word, word if word in ("INSERT", "UPDATE", "DELETE") else "OTHER")
 
 
-def split_script(script: str) -> Iterator[str]:
-    """The statements of a script, as SQLite tells where each ends."""
-    rest = script
-    while rest.strip():
-        stop = -1
-        while True:
-            stop = rest.find(";", stop + 1)
-            if stop < 0:
-                yield rest
-                return
-            if apsw.complete(rest[: stop + 1]):
-                break
-        yield rest[: stop + 1].strip().rstrip(";")
-        rest = rest[stop + 1 :]
+def _asked(answer: tuple[list[Any], tuple[Any, ...]]) -> Result:
+    """The answer to a question about the schema."""
+    rows, description = answer
+    columns = tuple((name, *[None] * 6) for name, *_ in description or ())
+    return Result(rows, columns or None, -1, None)
 
 
 _PLAIN = (int, float, str, bytes, type(None), bool)

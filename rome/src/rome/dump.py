@@ -6,39 +6,46 @@ from collections.abc import Iterator
 
 from rome.catalogue import Schema
 from rome.rows import Value, decode
-from rome.schema import Table, quote
+from rome.schema import Table, fold, quote
 from rome.stores.base import Store
 
 
 def ordered(schema: Schema) -> list[Table]:
-    """Tables, parents before their children where that can be; then views."""
+    """Return tables as they were made, but parents before their children where that can be; then
+    views by name."""
     done: dict[str, Table] = {}
-    waiting = [table for table in schema.tables.values() if not table.is_view]
+    everything = sorted(schema.tables.values(), key=lambda table: (table.number, table.name))
+    waiting = [table for table in everything if not table.is_view]
     while waiting:
         ready = [
             table
             for table in waiting
             if all(
-                foreign.parent.lower() in done or foreign.parent.lower() == table.name.lower()
+                fold(foreign.parent) in done or fold(foreign.parent) == fold(table.name)
                 for foreign in table.foreign_keys
             )
         ] or waiting[:1]
         for table in ready:
-            done[table.name.lower()] = table
-        waiting = [table for table in waiting if table.name.lower() not in done]
-    return [*done.values(), *(table for table in schema.tables.values() if table.is_view)]
+            done[fold(table.name)] = table
+        waiting = [table for table in waiting if fold(table.name) not in done]
+    return [*done.values(), *(table for table in everything if table.is_view)]
 
 
 def statements(store: Store, schema: Schema) -> Iterator[str]:
-    """Everything, a statement each."""
-    for table in ordered(schema):
+    """Yield everything, a statement each; small tables are read together."""
+    tables = ordered(schema)
+    pages = store.scan_all([table.number for table in tables if not table.is_view])
+    page = next(pages, None)
+    for table in tables:
         yield table.sql + ";"
-        if table.is_view:
-            continue
-        for row in sorted(store.scan(table.number)):
-            values = ",".join(map(literal, table.values(decode(row[1]))))
+        rows: dict[int, bytes] = {}
+        while page is not None and page[0] == table.number and not table.is_view:
+            rows.update(page[1])
+            page = next(pages, None)
+        for number in sorted(rows):
+            values = ",".join(map(literal, table.values(decode(rows[number]))))
             yield f"INSERT INTO {quote(table.name)} VALUES({values});"
-    for table in ordered(schema):
+    for table in tables:
         for sql in table.index_sql.values():
             yield sql + ";"
 

@@ -13,7 +13,7 @@ from rome.catalogue import Schema
 from rome.changes import Change, Key, Row
 from rome.errors import IntegrityError, NotSupportedError, ProgrammingError
 from rome.rows import pack_value
-from rome.schema import ForeignKey, Table, quote
+from rome.schema import ForeignKey, Table, fold, quote
 from rome.stores.base import Step
 from rome.values import UNKNOWN, canonical
 from rome.workspace import Touch, Workspace
@@ -79,7 +79,7 @@ class ForeignKeys:
 
     @staticmethod
     def _find_parent(schema: Schema, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
-        parent = schema.tables.get(foreign.parent.lower())
+        parent = schema.tables.get(fold(foreign.parent))
         if parent is None:
             raise ProgrammingError(f"no such table: {foreign.parent}")
         names = foreign.parent_columns
@@ -260,7 +260,7 @@ class ForeignKeys:
         schema = self._transaction.schema
         found: list[list[Any]] = []
         for change in changes:
-            children = schema.children.get(change.table.name.lower(), ())
+            children = schema.children.get(fold(change.table.name), ())
             if change.base is None or not children:
                 continue
             before = change.values_before
@@ -344,7 +344,7 @@ class ForeignKeys:
         for touch in touches:
             if touch.old is None:
                 continue
-            children = schema.children.get(touch.table.lower(), ())
+            children = schema.children.get(fold(touch.table), ())
             for name, place in children:
                 child = schema.tables[name]
                 foreign = child.foreign_keys[place]

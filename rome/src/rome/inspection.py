@@ -41,10 +41,11 @@ class Usage:
 def inspect(store: RedisStore, catalogue: Catalogue) -> Usage:
     """What is there now; writers may go on."""
     schema = catalogue.load(store)
+    found = [table for table in schema.tables.values() if not table.is_view]
+    heads = store.heads([table.number for table in found])
     by_number = {
-        table.number: TableUsage(table.name, store.count(table.number))
-        for table in schema.tables.values()
-        if not table.is_view
+        table.number: TableUsage(table.name, head.rows)
+        for table, head in zip(found, heads, strict=True)
     }
     other = total = 0
     for key, size in store.memory():

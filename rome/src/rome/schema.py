@@ -10,7 +10,7 @@ the store.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,16 +85,33 @@ class Table:
         return [*self.indexes, *self.ordered]
 
     @property
+    def is_ready(self) -> bool:
+        """Whether all rows are in each of its indexes."""
+        return all(index.ready for index in self.all_indexes)
+
+    def with_ready(self, numbers: Container[int] | None = None) -> Table:
+        """Return the table with its indexes, or those of these numbers, noted as ready."""
+
+        def is_one(index: Index | OrderedIndex) -> bool:
+            return numbers is None or index.number in numbers
+
+        return replace(
+            self,
+            indexes=tuple(replace(i, ready=True) if is_one(i) else i for i in self.indexes),
+            ordered=tuple(replace(i, ready=True) if is_one(i) else i for i in self.ordered),
+        )
+
+    @property
     def is_view(self) -> bool:
         """Whether it has no rows of its own."""
         return self.number == 0
 
     def column(self, name: str) -> Column | None:
         """By name, as SQL compares names."""
-        return self._by_name.get(name.lower())
+        return self._by_name.get(fold(name))
 
     def __post_init__(self) -> None:
-        by_name = {column.name.lower(): column for column in self.columns}
+        by_name = {fold(column.name): column for column in self.columns}
         object.__setattr__(self, "_by_name", by_name)
         object.__setattr__(self, "column_slots", tuple(column.slot for column in self.columns))
         fills = [[slot, pack_value(value)] for slot, value in self.fills.items()]
@@ -141,6 +158,15 @@ class Table:
             if index.slots == slots and unique in (None, index.unique):
                 return index
         return None
+
+
+_ASCII = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+
+
+def fold(name: str) -> str:
+    """Return a name in the form under which SQLite compares it: ASCII letters in lower case,
+    all others as they are."""
+    return name.lower() if name.isascii() else name.translate(_ASCII)
 
 
 def quote(name: str) -> str:
@@ -255,16 +281,35 @@ def _foreign_keys(
     by_id: dict[int, list[tuple[Any, ...]]] = {}
     for row in database.execute(f"PRAGMA foreign_key_list({quote(name)})"):
         by_id.setdefault(row[0], []).append(row)
-    lower = [slot.lower() if slot else None for slot in slots]
+    folded = [fold(slot) if slot else None for slot in slots]
     for parts in by_id.values():
         parts.sort(key=lambda row: row[1])
         yield ForeignKey(
-            slots=tuple(lower.index(row[3].lower()) for row in parts),
+            slots=tuple(folded.index(fold(row[3])) for row in parts),
             parent=parts[0][2],
             parent_columns=tuple(row[4] or "" for row in parts),
             on_update=parts[0][5],
             on_delete=parts[0][6],
         )
+
+
+def parent_key(
+    database: apsw.Connection, parent: Table, foreign: ForeignKey
+) -> tuple[int, ...] | None:
+    """Return the slots of the columns that a foreign key refers to; None: they are no key of
+    the parent, which SQLite calls a mismatch.  The parent is in `database`."""
+    names: list[str] = [name for name in foreign.parent_columns if name]
+    if not names:
+        rows = database.execute(f"PRAGMA table_info({quote(parent.name)})")
+        names = [row[1] for row in sorted(rows, key=lambda row: row[5]) if row[5]]
+    columns = [parent.column(name) for name in names]
+    slots = tuple(column.slot for column in columns if column is not None)
+    if len(slots) != len(foreign.slots) or parent.is_view:
+        return None
+    keys = [index.slots for index in parent.indexes if index.unique]
+    if slots == (parent.key,) or any(sorted(key) == sorted(slots) for key in keys):
+        return slots
+    return None
 
 
 def wanted_indexes(database: apsw.Connection, table: Table) -> list[tuple[tuple[int, ...], bool]]:
@@ -316,6 +361,20 @@ def wanted_ordered(database: apsw.Connection, table: Table) -> list[tuple[int, .
     if not columns or not all(column and column.binary for column in columns):
         return []
     return [tuple(column.slot for column in columns if column)]
+
+
+def with_ordered(database: apsw.Connection, table: Table) -> Table:
+    """Return a table with the ordered indexes that it should have; new ones aren't ready."""
+    known = {index.slots: index for index in table.ordered}
+    number = table.top
+    ordered = []
+    for slots in wanted_ordered(database, table):
+        index = known.get(slots)
+        if index is None:
+            number += 1
+            index = OrderedIndex(number, slots, ready=False)
+        ordered.append(index)
+    return replace(table, ordered=tuple(ordered), top=number)
 
 
 # ---------------------------------------------------------------- work areas

@@ -15,8 +15,10 @@ import apsw.ext
 
 from rome import functions, variables
 from rome.catalogue import Schema
+from rome.confine import confine
+from rome.errors import NotSupportedError
 from rome.rows import decode, unpack_value
-from rome.schema import Table, create_in, quote
+from rome.schema import Table, create_in, fold, quote
 
 Row = tuple[Any, ...]
 _LONG = 100_000  # characters: statements of so many aren't remembered
@@ -59,6 +61,7 @@ class Workspace:
         # Without it SQLite compiles a statement anew whenever its parameters change.
         self.database.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         functions.register(self.database)
+        confine(self.database)
 
     # ------------------------------------------------------------ tables
 
@@ -80,14 +83,14 @@ class Workspace:
     def ensure(self, tables: Iterable[Table], clean: bool) -> None:
         """Make the tables that aren't here; `clean`: the transaction has no rows here."""
         made = self._made
-        missing = {t.name.lower(): t for t in tables if t.name.lower() not in made}
+        missing = {fold(t.name): t for t in tables if fold(t.name) not in made}
         if not missing:
             return
         if clean:
             self.end()
         for table in missing.values():
             if self.open:
-                self._made_inside.append(table.name.lower())
+                self._made_inside.append(fold(table.name))
             self._make(table)
 
     def ensure_all(self, clean: bool) -> None:
@@ -103,7 +106,7 @@ class Workspace:
             self.database.execute(
                 "INSERT INTO sqlite_sequence (name, seq) VALUES (?, 0)", (table.name,)
             )
-        self._made[table.name.lower()] = table
+        self._made[fold(table.name)] = table
 
     def close(self) -> None:
         """End it."""
@@ -134,7 +137,7 @@ class Workspace:
         if not self._made_inside:
             return
         inside, self._made_inside = self._made_inside, []
-        names = {row[0].lower() for row in self.database.execute("SELECT name FROM sqlite_master")}
+        names = {fold(row[0]) for row in self.database.execute("SELECT name FROM sqlite_master")}
         for name in inside:
             if name in names:
                 self._made_inside.append(name)
@@ -241,7 +244,7 @@ class Workspace:
 
     def keep_only(self, table: Table, numbers: Sequence[int]) -> None:
         """Take all rows out but these."""
-        if table.name.lower() not in self._made:
+        if fold(table.name) not in self._made:
             return
         kept = ", ".join(map(str, numbers))
         self.database.execute(
@@ -346,11 +349,15 @@ class Workspace:
         assigned: set[str] = set()
         for action in info.actions or ():
             if action.action == _UPDATE and action.column_name:
-                assigned.add(action.column_name.lower())
+                assigned.add(fold(action.column_name))
             if action.action in (_READ, _INSERT, _UPDATE, _DELETE) and action.table_name:
-                columns = names.setdefault(action.table_name.lower(), set())
+                columns = names.setdefault(fold(action.table_name), set())
                 if action.action == _READ and action.column_name:
-                    columns.add(action.column_name.lower())
+                    columns.add(fold(action.column_name))
+        hidden = [name for name in names if name.startswith(("sqlite_", "pragma_"))]
+        if hidden:
+            # What the work area's own would say is not what the database has.
+            raise NotSupportedError(f"{hidden[0]} in a statement other than a SELECT given as text")
         return names, assigned, info.is_readonly
 
 

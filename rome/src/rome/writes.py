@@ -19,7 +19,7 @@ from rome.errors import (
 from rome.foreign_keys import FAILED
 from rome.inserts import PlainInsert
 from rome.plan import BoundPlan
-from rome.schema import Table
+from rome.schema import Table, fold
 from rome.state import NUMBER_TAKEN, Call, Result, State, Torn
 from rome.stores.base import Request, Step
 from rome.workspace import Touch
@@ -225,7 +225,7 @@ class Writes:
         target = bound.target
         if not bound.by_number or len(steps) != 1 or state.serializable or target is None:
             return False
-        if state.partial and target.name.lower() in state.schema.children:
+        if state.partial and fold(target.name) in state.schema.children:
             return False  # children may be here in part, and follow
         table, lookups = steps[0][0], steps[0][1]
         if table in state.partial:
@@ -319,7 +319,7 @@ class Writes:
         # a row that is gone from here, or that only the store has.
         unnumbered: dict[int, tuple[Table, dict[int, Row | None]]] = {}
         for touch in touches:
-            table = tables.get(touch.table.lower())
+            table = tables.get(fold(touch.table))
             if table is None:
                 continue  # SQLite's own
             new = unnumbered.setdefault(table.number, (table, {}))[1] if table.key is None else {}

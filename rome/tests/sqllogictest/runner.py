@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-from rome.driver import NotSupportedError, split_script
+from rome.errors import NotSupportedError
+from rome.statements import split_script
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 

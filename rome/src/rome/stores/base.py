@@ -114,6 +114,36 @@ class NotEmpty(Exception):
     """A table that should be empty has rows."""
 
 
+class Written(Exception):
+    """A table that a change of the schema has looked at was written since."""
+
+
+class Unbuilt(Exception):
+    """The connection was lost since an index was built: a failover may have lost entries."""
+
+
+class Head(NamedTuple):
+    """How many rows a table has, and the token of its last commit (0: none wrote it)."""
+
+    rows: int
+    write: str
+
+
+class Dropped(NamedTuple):
+    """A table, or indexes of it, that the schema no longer has.
+
+    sets: `[index, slots]` of set indexes, as the rows tell their keys; unique, ordered: numbers
+    of these indexes; fills: as in a step; whole: whether rows and counters go as well.
+    """
+
+    table: int
+    sets: Sequence[list[Any]]
+    unique: Sequence[int]
+    ordered: Sequence[int]
+    fills: Sequence[list[Any]]
+    whole: bool
+
+
 @dataclass(slots=True)
 class Commit:
     """A transaction's checks and writes, for one atomic step.
@@ -147,16 +177,24 @@ class Store(Protocol):
     def schema(self) -> tuple[str, Mapping[str, bytes]]:
         """Version and entries."""
 
+    def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
+        """Version and entries, or None if the version is still this one."""
+
     def change_schema(
         self,
         version: str,
         puts: Mapping[str, bytes],
         drops: Sequence[str],
         empty: Sequence[int],
+        unwritten: Sequence[tuple[int, str]] = (),
+        complete: Sequence[tuple[str, int, int, int]] = (),
     ) -> str:
-        """Change entries if the version is still this and the tables `empty` have no rows.
+        """Change entries if the version is still this, the tables `empty` have no rows, the
+        last commits of the tables `unwritten` are still these, and each of `complete` (`row`,
+        `unique` or `order`; table; index, 0 for rows; count) has so many rows or entries.
 
-        Returns the new version; raises SchemaChanged, NotEmpty.
+        Sent again after a lost answer it is done once.  Returns the new version; raises
+        SchemaChanged, NotEmpty, Written, Unbuilt, OutcomeUnknown.
         """
 
     def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
@@ -179,11 +217,6 @@ class Store(Protocol):
     ) -> None:
         """Enter all rows of a table; writers keep the index meanwhile.  Raises Duplicate."""
 
-    def drop_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
-    ) -> None:
-        """Remove all entries of an index that the schema no longer has."""
-
     def build_ordered(
         self,
         table: int,
@@ -197,11 +230,21 @@ class Store(Protocol):
         key: the slot of the column that is the row number.
         """
 
-    def drop_ordered(self, table: int, index: int) -> None:
-        """Remove an ordered index that the schema no longer has."""
+    def remove(self, version: str, dropped: Sequence[Dropped]) -> None:
+        """Remove what a change of the schema has taken out of it: rows, index entries, counters.
 
-    def drop_rows(self, table: int) -> None:
-        """Remove all rows of a table that the schema no longer has."""
+        Raises SchemaChanged if the version is another one: a failover may have lost that
+        change.  Then some of it may be removed.
+        """
+
+    def heads(self, tables: Sequence[int]) -> list[Head]:
+        """How many rows each table has, and its last commit, in one round trip."""
+
+    def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        """All rows of several tables, in pages `(table, [(row number, row), ...])`; a table's
+        pages follow each other, in the order of `tables`.  As with `scan`, rows changed
+        meanwhile may be old or new, and a row may come twice.  Small tables come together in one
+        round trip."""
 
     def scan(self, table: int) -> Iterator[tuple[int, bytes]]:
         """All rows, in no order; rows changed meanwhile may be old or new."""

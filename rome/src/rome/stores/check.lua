@@ -82,7 +82,7 @@ end
 
 local function rows()
   local t, fills = c.t, fills_of(c.fills)
-  local page = redis.call('HSCAN', P .. 'r' .. t, c.cursor, 'COUNT', 200)
+  local page = redis.call('HSCAN', P .. 'r' .. t, c.cursor, 'COUNT', 500)
   local highest, count = '0', 0
   for at = 1, #page[2], 2 do
     local n, row = page[2][at], page[2][at + 1]
@@ -141,7 +141,7 @@ end
 local function unique()
   local t, fills = c.t, fills_of(c.fills)
   local key = unique_key(t, c.index)
-  local page = redis.call('HSCAN', key, c.cursor, 'COUNT', 500)
+  local page = redis.call('HSCAN', key, c.cursor, 'COUNT', 1000)
   for at = 1, #page[2], 2 do
     local data, n = page[2][at], page[2][at + 1]
     local now = key_now(t, c.slots, fills, n)
@@ -154,11 +154,12 @@ local function unique()
 end
 
 local function sets()
-  local cursors = {}
+  -- The fewer sets are left, the more of each.
+  local cursors, count = {}, math.max(100, math.floor(2000 / #c.sets))
   for place, entry in ipairs(c.sets) do
     local t, index, slots, fill_list, data, cursor = unpack(entry)
     local fills, key = fills_of(fill_list), set_key(t, index, data)
-    local page = redis.call('SSCAN', key, cursor, 'COUNT', 1000)
+    local page = redis.call('SSCAN', key, cursor, 'COUNT', count)
     for _, n in ipairs(page[2]) do
       local now = key_now(t, slots, fills, n)
       if now ~= data then

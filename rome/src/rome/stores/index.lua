@@ -1,7 +1,7 @@
 #!lua
--- One page of a table's rows: their entries in an index are made, or taken away.
+-- One page of a table's rows: their entries in an index are made.
 local P = KEYS[1]
-local mode, t, index, slots, unique, fill_list, cursor = unpack(cmsgpack.unpack(ARGV[1]))
+local t, index, slots, unique, fill_list, cursor = unpack(cmsgpack.unpack(ARGV[1]))
 local byte, sub = string.byte, string.sub
 local fills = {}
 for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
@@ -18,7 +18,7 @@ local function slice(row, slot)
   return sub(row, base + first + 1, base + last)
 end
 
-local page = redis.call('HSCAN', P .. 'r' .. t, cursor, 'COUNT', 500)
+local page = redis.call('HSCAN', P .. 'r' .. t, cursor, 'COUNT', 1500)
 for i = 1, #page[2], 2 do
   local n, row = page[2][i], page[2][i + 1]
   local data, whole = '', true
@@ -29,14 +29,13 @@ for i = 1, #page[2], 2 do
   end
   if unique then
     local key = P .. 'u' .. t .. '.' .. index
-    if mode == 'build' and whole then
+    if whole then
       local holder = redis.call('HGET', key, data)
       if holder and holder ~= n then return {'duplicate', holder} end
       redis.call('HSET', key, data, n)
     end
   else
-    local key = P .. 'i' .. t .. '.' .. index .. ':' .. data
-    if mode == 'build' then redis.call('SADD', key, n) else redis.call('UNLINK', key) end
+    redis.call('SADD', P .. 'i' .. t .. '.' .. index .. ':' .. data, n)
   end
 end
 return {'page', page[1]}

@@ -13,13 +13,16 @@ from rome.stores.base import (
     Answer,
     Changed,
     Commit,
+    Dropped,
     Duplicate,
+    Head,
     NotEmpty,
     Request,
     Rows,
     SchemaChanged,
     Step,
     Traffic,
+    Written,
 )
 from rome.stores.memory_order import Order
 from rome.stores.steps import Fills, Found, column, joined, part
@@ -90,6 +93,15 @@ class MemoryStore:
     def _trip(self) -> None:
         self.traffic.round_trips += 1
 
+    def _entries(self, kind: str, table: int, index: int) -> int:
+        """How many rows a table has, or entries an index (`complete` of base.py)."""
+        base = self.database
+        if kind == "row":
+            return len(base.rows.get(table, {}))
+        if kind == "unique":
+            return len(base.unique.get((table, index), {}))
+        return len(base.ordered.get((table, index), Order()).members())
+
     def _check(self, version: str) -> None:
         if str(self.database.version) != version:
             raise SchemaChanged
@@ -99,12 +111,18 @@ class MemoryStore:
         with self.database.lock:
             return str(self.database.version), dict(self.database.schema)
 
+    def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
+        now, entries = self.schema()
+        return None if now == version else (now, entries)
+
     def change_schema(
         self,
         version: str,
         puts: Mapping[str, bytes],
         drops: Sequence[str],
         empty: Sequence[int],
+        unwritten: Sequence[tuple[int, str]] = (),
+        complete: Sequence[tuple[str, int, int, int]] = (),
     ) -> str:
         self._trip()
         base = self.database
@@ -112,6 +130,11 @@ class MemoryStore:
             self._check(version)
             if any(base.rows.get(table) for table in empty):
                 raise NotEmpty
+            if any(base.writes.get(table, "0") != write for table, write in unwritten):
+                raise Written
+            for kind, table, index, count in complete:
+                if self._entries(kind, table, index) != count:
+                    raise Written
             for name in drops:
                 base.schema.pop(name, None)
             base.schema.update(puts)
@@ -337,14 +360,6 @@ class MemoryStore:
                     if entries.setdefault(data, number) != number:
                         raise Duplicate(table, index, entries[data])
 
-    def drop_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
-    ) -> None:
-        self._trip()
-        with self.database.lock:
-            self.database.unique.pop((table, index), None)
-            self.database.sets.pop((table, index), None)
-
     def build_ordered(
         self,
         table: int,
@@ -364,16 +379,34 @@ class MemoryStore:
                 values = [rows.unpack_value(column(row, slot, filling)) for slot in slots]
                 order.add(b"0", sort_bytes.entry(values, int(number)))
 
-    def drop_ordered(self, table: int, index: int) -> None:
+    def remove(self, version: str, dropped: Sequence[Dropped]) -> None:
         self._trip()
-        with self.database.lock:
-            self.database.ordered.pop((table, index), None)
+        base = self.database
+        with base.lock:
+            self._check(version)
+            for table, sets, unique, ordered, _, whole in dropped:
+                for index, _ in sets:
+                    base.sets.pop((table, index), None)
+                for index in unique:
+                    base.unique.pop((table, index), None)
+                for index in ordered:
+                    base.ordered.pop((table, index), None)
+                if whole:
+                    base.rows.pop(table, None)
+                    base.ids.pop(str(table), None)
 
-    def drop_rows(self, table: int) -> None:
+    def heads(self, tables: Sequence[int]) -> list[Head]:
         self._trip()
-        with self.database.lock:
-            self.database.rows.pop(table, None)
-            self.database.ids.pop(str(table), None)
+        base = self.database
+        with base.lock:
+            return [
+                Head(len(base.rows.get(table, {})), base.writes.get(table, "0")) for table in tables
+            ]
+
+    def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        for table in tables:
+            if rows_there := list(self.scan(table)):
+                yield table, rows_there
 
     def scan(self, table: int) -> Iterator[tuple[int, bytes]]:
         self._trip()

@@ -28,18 +28,22 @@ from typing import Any
 import hiredis
 import msgpack
 
-from rome.errors import OperationalError, OutcomeUnknown
+from rome.errors import InternalError, OperationalError, OutcomeUnknown
 from rome.stores.base import (
     Answer,
     Changed,
     Commit,
+    Dropped,
     Duplicate,
+    Head,
     NotEmpty,
     Request,
     Rows,
     SchemaChanged,
     Step,
     Traffic,
+    Unbuilt,
+    Written,
 )
 from rome.stores.pages import read_in_pages
 from rome.stores.redis_commit import by_key
@@ -55,6 +59,12 @@ _IN_TIME = 0.3
 _LONG_S = 60
 # Milliseconds that replicas get to confirm a commit.
 _WAIT_MS = 2000
+
+_ROWS_IN_A_SCRIPT = 2000  # that one script removes, with the entries of one set index each
+# Rows, and bytes, of tables that are scanned with one round trip.
+_PAGE_ROWS = 5000
+_PAGE_BYTES = 2**22
+_KEYS_LOOKED_AT = 10000  # of all databases in the server, by one SCAN: some milliseconds
 
 
 @functools.cache
@@ -116,7 +126,7 @@ class RedisStore:
     ) -> list[Any]:
         """The answers of a script of `_FENCED`, and with `replicas` of a WAIT for them.
 
-        Raises OperationalError if it wasn't done, OutcomeUnknown if that is not known.
+        Raises OperationalError or Unbuilt if it wasn't done, OutcomeUnknown if that is not known.
         """
         text, digest = _script(name, frees)
         after: list[tuple[Any, ...]] = [("WAIT", replicas, _WAIT_MS)] if replicas else []
@@ -129,10 +139,8 @@ class RedisStore:
 
         def with_lease(node: Node) -> tuple[Any, ...]:
             if self._built_on not in (None, self._wire.connections) and name == "schema":
-                raise OperationalError(
-                    "the connection was lost while an index was built, of which a failover may"
-                    " have lost entries: the next change of the schema builds it anew"
-                )
+                self._built_on = None
+                raise Unbuilt
             more: tuple[Any, ...] = ()
             if timeout := self._node_timeout_ms(node):
                 more = (node.id, timeout)
@@ -144,12 +152,11 @@ class RedisStore:
             answers = self._wire.pipeline(by_name, stop=b"replicas")
             if isinstance(answers[0], hiredis.ReplyError):  # NOSCRIPT
                 answers = self._wire.pipeline(by_text, stop=b"replicas")
-        except OperationalError as error:
+        except (OperationalError, Unbuilt) as error:
             if self._wire.in_doubt:
                 kind = "change of the schema" if name == "schema" else "commit"
-                raise OutcomeUnknown(
-                    f"{error}; whether the {kind} was done is not known"
-                ) from error
+                why = str(error) or "the connection was lost while the index was built"
+                raise OutcomeUnknown(f"{why}; whether the {kind} was done is not known") from error
             raise
         return answers
 
@@ -174,9 +181,18 @@ class RedisStore:
     # ------------------------------------------------------------ schema
 
     def schema(self) -> tuple[str, Mapping[str, bytes]]:
-        version, flat = self._run("schema_read")[0]
+        found = self.schema_unless("")
+        if found is None:
+            raise InternalError("the version of the schema is empty")
+        return found
+
+    def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
+        now, *entries = self._run("schema_read", version.encode())[0]
+        if not entries:
+            return None
+        flat = entries[0]
         names = [name.decode() for name in flat[::2]]
-        return version.decode(), dict(zip(names, flat[1::2], strict=True))
+        return now.decode(), dict(zip(names, flat[1::2], strict=True))
 
     def change_schema(
         self,
@@ -184,22 +200,27 @@ class RedisStore:
         puts: Mapping[str, bytes],
         drops: Sequence[str],
         empty: Sequence[int],
+        unwritten: Sequence[tuple[int, str]] = (),
+        complete: Sequence[tuple[str, int, int, int]] = (),
     ) -> str:
         token = uuid.uuid4().hex
-        entries = [list(put) for put in puts.items()]
-        request = [version, entries, list(drops), list(empty), token, self._remember]
+        request = [
+            *(version, [list(put) for put in puts.items()], list(drops), list(empty)),
+            *(list(unwritten), list(complete), token, self._remember),
+        ]
         self._wire.in_doubt = False
-        try:
-            while True:
-                answer = self._run_on_master("schema", _pack(request), frees=not puts)[0]
-                if answer[0] != b"done" or self._in_time() or self._is_there(token):
-                    break
-        finally:
+        while True:
+            answer = self._run_on_master("schema", _pack(request), frees=not puts)[0]
+            if answer[0] != b"done" or self._in_time() or self._is_there(token):
+                break
+        if answer[0] == b"done":
             self._built_on = None
         if answer[0] == b"schema":
             raise SchemaChanged
         if answer[0] == b"filled":
             raise NotEmpty
+        if answer[0] == b"written":
+            raise Written
         changed: bytes = answer[1]
         return changed.decode()
 
@@ -330,30 +351,11 @@ class RedisStore:
     def build_index(
         self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
     ) -> None:
-        self._pages("build", table, index, slots, unique, fills)
-
-    def drop_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
-    ) -> None:
-        if unique:
-            self._wire.call("UNLINK", f"{self.prefix}u{table}.{index}")
-        else:
-            self._pages("drop", table, index, slots, unique, fills)
-
-    def _pages(
-        self,
-        mode: str,
-        table: int,
-        index: int,
-        slots: Sequence[int],
-        unique: bool,
-        fills: list[list[Any]],
-    ) -> None:
         cursor = b"0"
         first = 0
         while True:
-            request = [mode, table, index, list(slots), unique, fills, cursor]
-            word, rest = self._run("index", _pack(request), frees=mode == "drop")[0]
+            request = [table, index, list(slots), unique, fills, cursor]
+            word, rest = self._run("index", _pack(request))[0]
             if word == b"duplicate":
                 self._built_on = None
                 raise Duplicate(table, index, rest)
@@ -363,7 +365,7 @@ class RedisStore:
             first, cursor = self._wire.connections, rest
             if cursor == b"0":
                 break
-        if mode == "build" and self._built_on is None:
+        if self._built_on is None:
             self._built_on = first
 
     def build_ordered(
@@ -395,17 +397,70 @@ class RedisStore:
         if self._built_on is None:
             self._built_on = first
 
-    def drop_ordered(self, table: int, index: int) -> None:
-        self._wire.call("UNLINK", f"{self.prefix}o{table}.{index}")
+    def remove(self, version: str, dropped: Sequence[Dropped]) -> None:
+        waiting = [[*entry, b"0"] for entry in dropped]
+        first = 0
+        while waiting:
+            request = _pack([version, waiting, _ROWS_IN_A_SCRIPT])
+            word, *rest = self._run("drop", request)[0]
+            if word == b"schema":
+                raise SchemaChanged
+            if word == b"done":
+                return
+            del waiting[: rest[0]]
+            # Of another server the cursor means nothing.
+            same = first in (0, self._wire.connections)
+            first = self._wire.connections
+            waiting[0][-1] = rest[1] if same else b"0"
 
-    def drop_rows(self, table: int) -> None:
-        self._wire.pipeline(
-            [
-                ("UNLINK", f"{self.prefix}r{table}"),
-                ("HDEL", self.prefix + "ids", table),
-                ("HDEL", self.prefix + "writes", table),
-            ]
-        )
+    def heads(self, tables: Sequence[int]) -> list[Head]:
+        if not tables:
+            return []
+        commands: list[list[Any]] = [["HLEN", f"{self.prefix}r{table}"] for table in tables]
+        commands.append(["HMGET", self.prefix + "writes", *tables])
+        *counts, writes = self._wire.pipeline(commands)
+        return [
+            Head(rows, (write or b"0").decode()) for rows, write in zip(counts, writes, strict=True)
+        ]
+
+    def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        commands: list[list[Any]] = []
+        for table in tables:
+            key = f"{self.prefix}r{table}"
+            commands += (["HLEN", key], ["MEMORY", "USAGE", key])
+        sizes = self._wire.pipeline(commands) if commands else []
+        together: list[tuple[int, int]] = []  # tables, and how many rows a page of each has
+        rows = size = 0
+        for table, count, taken in zip(tables, sizes[::2], sizes[1::2], strict=True):
+            if not count:
+                continue
+            taken = taken or 0
+            if together and (rows + count > _PAGE_ROWS or size + taken > _PAGE_BYTES):
+                yield from self._together(together)
+                together, rows, size = [], 0, 0
+            fit = max(10, int(_PAGE_BYTES * count / max(taken, 1)))
+            together.append((table, min(count + 10, _PAGE_ROWS, fit)))
+            rows, size = rows + count, size + taken
+        if together:
+            yield from self._together(together)
+
+    def _together(
+        self, tables: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        """The rows of tables whose first pages are asked for in one round trip."""
+
+        def page(table: int, count: int, cursor: bytes) -> list[Any]:
+            return ["HSCAN", f"{self.prefix}r{table}", cursor, "COUNT", count]
+
+        answers = self._wire.pipeline([page(table, count, b"0") for table, count in tables])
+        first = self._wire.connections
+        for (table, count), (cursor, flat) in zip(tables, answers, strict=True):
+            while True:
+                yield table, [(int(n), row) for n, row in zip(flat[::2], flat[1::2], strict=True)]
+                if cursor == b"0":
+                    break
+                cursor, flat = self._wire.call(*page(table, count, cursor))
+                self._same_connection(first)
 
     def entries(self, table: int, index: int, unique: bool) -> Iterator[tuple[bytes, int]]:
         if unique:
@@ -428,34 +483,48 @@ class RedisStore:
 
     def _keys(self, start: bytes) -> Iterator[bytes]:
         """Keys of this database that begin so."""
+        for page in self._key_pages(start):
+            yield from page
+
+    def _key_pages(self, start: bytes) -> Iterator[list[bytes]]:
         # SCAN goes to any node: a command with a key finds the right one first.
         self._wire.call("EXISTS", self.prefix + "meta")
         pattern = b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^" else bytes([c]) for c in start)
         cursor = b"0"
         first: int | None = None
         while True:
-            cursor, keys = self._wire.call("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", 1000)
+            cursor, keys = self._wire.call(
+                *("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", _KEYS_LOOKED_AT)
+            )
             first = self._same_connection(first)
-            yield from keys
+            yield keys
             if cursor == b"0":
                 return
 
     # ------------------------------------------------------------ the whole
 
-    def examine(self, request: dict[str, Any], script: str = "check") -> list[Any]:
-        """One page of a check (check.lua, or ordered.lua).  Raises SchemaChanged."""
-        word, *rest = self._run(script, _pack(request), frees=True)[0]
-        if word == b"schema":
+    def examine(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[list[Any]]:
+        """Pages of a check, in one round trip; a request goes to the script of its name
+        (check.lua, ordered.lua).  Raises SchemaChanged."""
+        scripts = {name: _script(name, frees=True) for name, _ in requests}
+        commands: list[Sequence[Any]] = [("SCRIPT", "LOAD", text) for text, _ in scripts.values()]
+        for name, request in requests:
+            commands.append(("EVALSHA", scripts[name][1], 1, self.prefix, _pack(request)))
+        answers = self._wire.pipeline(commands)[len(scripts) :]
+        if any(answer[0] == b"schema" for answer in answers):
             raise SchemaChanged
-        return list(rest)
+        return [answer[1:] for answer in answers]
 
-    def highest(self, table: int) -> int:
-        """The highest row number that was handed out."""
-        return int(self._wire.call("HGET", self.prefix + "ids", table) or 0)
-
-    def fields(self, name: str) -> list[str]:
-        """The fields of one of the database's own hashes."""
-        return [field.decode() for field in self._wire.call("HKEYS", self.prefix + name)]
+    def counters(self) -> tuple[dict[str, int], set[str]]:
+        """The highest row numbers that were handed out, by table, and the tables that have a
+        last commit."""
+        flat, written = self._wire.pipeline(
+            [("HGETALL", self.prefix + "ids"), ("HKEYS", self.prefix + "writes")]
+        )
+        highest = {
+            name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)
+        }
+        return highest, {name.decode() for name in written}
 
     def key_names(self) -> Iterator[bytes]:
         """Every key of this database."""
@@ -464,14 +533,18 @@ class RedisStore:
     def memory(self) -> Iterator[tuple[bytes, int]]:
         """Every key of this database, with the bytes of memory that it takes."""
         found = self._keys(self.prefix.encode())
-        while page := list(itertools.islice(found, 500)):
+        while page := list(itertools.islice(found, 5000)):
             usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 0) for key in page])
             yield from ((key, size or 0) for key, size in zip(page, usage, strict=True))
 
     def drop(self) -> None:
-        """Remove the database."""
-        for key in self._keys(self.prefix.encode()):
-            self._wire.call("UNLINK", key)
+        """Remove the database: first its schema, so that nobody writes into what is left."""
+        self._wire.call("UNLINK", self.prefix + "meta", self.prefix + "schema")
+        for page in self._key_pages(self.prefix.encode()):
+            if page:
+                self._wire.pipeline(
+                    [("UNLINK", *page[n : n + 500]) for n in range(0, len(page), 500)]
+                )
 
     def close(self) -> None:
         self._wire.close()

@@ -1,14 +1,26 @@
 #!lua
--- A change of the schema.
+-- A change of the schema: its conditions first, then all of it.
 local P = KEYS[1]
 local version = redis.call('HGET', P .. 'meta', 'schema') or '0'
-local expected, puts, drops, empty, token, remember = unpack(cmsgpack.unpack(ARGV[1]))
+local expected, puts, drops, empty, unwritten, complete, token, remember =
+  unpack(cmsgpack.unpack(ARGV[1]))
 -- Sent again, as its answer was lost: it isn't done again.
 local done = redis.call('GET', P .. 't:' .. token)
 if done then return {'done', done} end
 if version ~= expected then return {'schema'} end
 for _, t in ipairs(empty) do
   if redis.call('HLEN', P .. 'r' .. t) > 0 then return {'filled'} end
+end
+for _, x in ipairs(unwritten) do
+  if (redis.call('HGET', P .. 'writes', x[1]) or '0') ~= x[2] then return {'written'} end
+end
+for _, x in ipairs(complete) do
+  local kind, t, index, count = unpack(x)
+  local there
+  if kind == 'row' then there = redis.call('HLEN', P .. 'r' .. t)
+  elseif kind == 'unique' then there = redis.call('HLEN', P .. 'u' .. t .. '.' .. index)
+  else there = redis.call('ZCARD', P .. 'o' .. t .. '.' .. index) end
+  if there ~= count then return {'written'} end
 end
 for _, name in ipairs(drops) do redis.call('HDEL', P .. 'schema', name) end
 for _, put in ipairs(puts) do redis.call('HSET', P .. 'schema', put[1], put[2]) end

@@ -1,0 +1,54 @@
+#!lua flags=allow-oom
+-- Remove tables and indexes that the schema no longer has, as many as `most` rows allow in one
+-- call.  Keys of set indexes are found by the rows, so these go last.
+local P = KEYS[1]
+local version, tables, most = unpack(cmsgpack.unpack(ARGV[1]))
+-- Under another version it may have them: a failover may have lost the change that dropped them.
+if (redis.call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
+local byte, sub = string.byte, string.sub
+
+local function slice(row, slot, fills)
+  local width, high, low = byte(row, 1, 3)
+  local count = high * 256 + low
+  if slot >= count then return fills[slot] or '\192' end
+  local form = width == 2 and '>H' or '>I4'
+  local first = 0
+  if slot > 0 then first = struct.unpack(form, row, 4 + width * (slot - 1)) end
+  local last = struct.unpack(form, row, 4 + width * slot)
+  local base = 3 + width * count + 3
+  return sub(row, base + first + 1, base + last)
+end
+
+local function unlink_sets(t, sets, fills, page)
+  for i = 2, #page, 2 do
+    for _, set in ipairs(sets) do
+      local data = ''
+      for _, slot in ipairs(set[2]) do data = data .. slice(page[i], slot, fills) end
+      redis.call('UNLINK', P .. 'i' .. t .. '.' .. set[1] .. ':' .. data)
+    end
+  end
+end
+
+local seen = 0
+for place, entry in ipairs(tables) do
+  local t, sets, unique, ordered, fill_list, whole, cursor = unpack(entry)
+  local fills = {}
+  for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
+  if #sets > 0 then
+    repeat
+      if seen >= most then return {'more', place - 1, cursor} end
+      local page = redis.call('HSCAN', P .. 'r' .. t, cursor, 'COUNT', 200)
+      cursor = page[1]
+      unlink_sets(t, sets, fills, page[2])
+      seen = seen + #page[2] / 2 * #sets + 1
+    until cursor == '0'
+  end
+  for _, index in ipairs(unique) do redis.call('UNLINK', P .. 'u' .. t .. '.' .. index) end
+  for _, index in ipairs(ordered) do redis.call('UNLINK', P .. 'o' .. t .. '.' .. index) end
+  if whole then
+    redis.call('UNLINK', P .. 'r' .. t)
+    redis.call('HDEL', P .. 'ids', t)
+    redis.call('HDEL', P .. 'writes', t)
+  end
+end
+return {'done'}
