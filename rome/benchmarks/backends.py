@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -117,14 +117,18 @@ class Backend:
 
 
 @contextlib.contextmanager
-def running(*, control: bool = False) -> Iterator[dict[str, Backend]]:
-    """Servers of their own, empty.  For a control, a second MariaDB stands in for ROME."""
+def running(*, sides: Sequence[str] = (MARIADB, ROME)) -> Iterator[dict[str, Backend]]:
+    """Start servers of their own, empty, by the names MARIADB and ROME.
+
+    `sides` says which of the two each is: for a control, a second MariaDB stands in for ROME; for
+    a comparison of ROME with another version of itself, a second Redis for MariaDB.
+    """
     # Whoever ends the program so wants the servers ended and their folders gone, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with contextlib.ExitStack() as stack:
         found = {}
-        for name in (MARIADB, ROME):
-            if name == MARIADB or control:
+        for name, side in zip((MARIADB, ROME), sides, strict=True):
+            if side == MARIADB:
                 server = stack.enter_context(servers.mariadb(DATABASES))
                 scheme = "mysql+pymysql://bench@127.0.0.1:{port}/{database}?charset=utf8"
             else:
@@ -140,8 +144,11 @@ def running(*, control: bool = False) -> Iterator[dict[str, Backend]]:
 
 
 @contextlib.contextmanager
-def environment(executable: str | None) -> Iterator[Python]:
-    """OpenStack of locks/rome-openstack.txt, and ROME as its source tree is now."""
+def environment(executable: str | None, checkout: Path | None = None) -> Iterator[Python]:
+    """Make OpenStack of locks/rome-openstack.txt, and ROME as its source tree is now.
+
+    checkout: where another source tree of this repository is.
+    """
     if executable is not None:
         yield Python(executable, {})
         return
@@ -150,7 +157,8 @@ def environment(executable: str | None) -> Iterator[Python]:
     with contextlib.ExitStack() as stack:
         try:
             python = builder.ensure_environment()
-            rome = stack.enter_context(builder.installed_rome(python))
+            source = [checkout / "rome"] if checkout else []
+            rome = stack.enter_context(builder.installed_rome(python, *source))
         except builder.Failed as error:
             raise Failed(str(error)) from None
         yield Python(str(python), {"PYTHONPATH": rome.path}, rome.commit)

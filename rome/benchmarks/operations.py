@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,21 +103,27 @@ def runs(delay: float, *, heavy: bool) -> tuple[int, int]:
 
 
 def measure(
-    running: dict[str, Backend], python: Python, delays: list[float], only: str, rounds: int | None
+    running: dict[str, Backend],
+    pythons: Mapping[str, Python],
+    delays: list[float],
+    only: str,
+    rounds: int | None,
+    *,
+    plain: bool = True,
 ) -> list[Row]:
-    """All that is to be measured."""
+    """Measure all; `pythons` by back end, `plain`: ROME with nothing reused as well."""
     rows: list[Row] = []
     filled = False
     for delay in delays:
-        workers = {name: _worker(it, python, delay) for name, it in running.items()}
+        workers = {name: _worker(it, pythons[name], delay) for name, it in running.items()}
         try:
             if not filled:
                 for name, worker in workers.items():
                     _fill(name, worker)
                 filled = True
-            if delay == 0 and running[ROME].scheme.startswith("rome"):
+            if plain and delay == 0 and running[ROME].scheme.startswith("rome"):
                 urls = running[ROME].urls(None, "?answers=off&foresight=off")
-                workers[PLAIN] = Worker(python, "worker", urls)
+                workers[PLAIN] = Worker(pythons[ROME], "worker", urls)
             for backend in running.values():
                 backend.proxy.delay(delay)
             chosen = [
@@ -255,10 +262,11 @@ def run(
     control: bool = False,
 ) -> list[Row]:
     """Measure, and write operations.md and operations.json."""
-    with backends.running(control=control) as running:
+    sides = (MARIADB, MARIADB) if control else BOTH
+    with backends.running(sides=sides) as running:
         described: dict[str, Any] = machine.describe(python)
         trips = proxy.round_trips(delays)
-        rows = measure(running, python, delays, only, rounds)
+        rows = measure(running, dict.fromkeys(BOTH, python), delays, only, rounds)
     title = "Control: MariaDB beside itself" if control else "Operations"
     text = (
         f"# {title}\n\n{machine.in_words(described)}\n\n"

@@ -32,6 +32,7 @@ class CuttingProxy:
         self.port: int = self._listener.getsockname()[1]
         self.commits = 0
         self._point: str | None = None
+        self._marks = _COMMIT
         self._requests_left = 0
         self._goes_on = False
         self._holds = False
@@ -45,16 +46,16 @@ class CuttingProxy:
         """Of a database behind the proxy."""
         return f"rome+redis://127.0.0.1:{self.port}/{database}{options}"
 
-    def cut_at(self, point: str) -> None:
-        """Break the next commit's connection there."""
-        self._point, self._holds = point, False
+    def cut_at(self, point: str, marks: tuple[bytes, ...] = _COMMIT) -> None:
+        """Break the connection of the next commit there, or of the next request with a mark."""
+        self._point, self._holds, self._marks = point, False, marks
         self.reached.clear()
 
     def hold_at(self, point: str) -> None:
         """Like cut_at, but wait for `release` before the connection is broken."""
         self.reached.clear()
         self.release.clear()
-        self._point, self._holds = point, True
+        self._point, self._holds, self._marks = point, True, _COMMIT
 
     def hold_request(self, number: int) -> None:
         """Like hold_at: before the server has this request, counted from 1."""
@@ -85,10 +86,10 @@ class CuttingProxy:
             while data := client.recv(1 << 20):
                 if any(mark in data for mark in _COMMIT):
                     self.commits += 1
-                    if self._point is not None:
-                        point, self._point = self._point, None
-                        self._stop(point, data, client, server)
-                        return
+                if self._point is not None and any(mark in data for mark in self._marks):
+                    point, self._point = self._point, None
+                    self._stop(point, data, client, server)
+                    return
                 if self._requests_left:
                     self._requests_left -= 1
                     if not self._requests_left and self._goes_on:

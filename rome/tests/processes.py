@@ -25,7 +25,7 @@ def new_processes() -> Any:
     """multiprocessing's context for processes that share nothing with this one."""
     context = multiprocessing.get_context("forkserver")
     # Imported once, for all of them.
-    context.set_forkserver_preload(["rome.dialect", "tests.test_faults", "tests.test_isolation"])
+    context.set_forkserver_preload(["rome.dialect", "tests.histories.clients"])
     return context
 
 

@@ -33,6 +33,8 @@ class RedisServer:
     def __init__(self, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rome-test-redis-"))
         self.port = free_port()
+        self.host = "127.0.0.1"
+        self.prefix: list[str] = []  # of the command that starts it
         self.settings = {name.replace("_", "-"): value for name, value in settings.items()}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -68,12 +70,12 @@ class RedisServer:
             ports = {"port": "0", "tls-port": str(self.port)}
         settings = {
             **ports,
-            "bind": "127.0.0.1",
+            "bind": self.host,
             "dir": str(self.folder),
             "save": "",
             **self.settings,
         }
-        command = [program("redis-server")]
+        command = [*self.prefix, program("redis-server")]
         for name, value in settings.items():
             command += [f"--{name}", value]
         with (self.folder / "log").open("ab") as log:
@@ -98,12 +100,15 @@ class RedisServer:
     def client(self) -> redis.Redis:
         """A client of its own for looking into it."""
         return redis.Redis(
-            host="127.0.0.1",
+            host=self.host,
             port=self.port,
             password=self.password,
             socket_timeout=30,
             ssl=self.tls,
             ssl_ca_certs=self.settings.get("tls-ca-cert-file"),
+            ssl_certfile=self.settings.get("tls-cert-file"),
+            ssl_keyfile=self.settings.get("tls-key-file"),
+            ssl_check_hostname=False,
         )
 
     def url(self, database: str = "test", **options: str | float) -> str:
@@ -111,7 +116,7 @@ class RedisServer:
         user = f":{self.password}@" if self.password else ""
         query = f"?{urlencode(options)}" if options else ""
         scheme = "rome+rediss" if self.tls else "rome+redis"
-        return f"{scheme}://{user}127.0.0.1:{self.port}/{database}{query}"
+        return f"{scheme}://{user}{self.host}:{self.port}/{database}{query}"
 
     def stop(self) -> None:
         """End it; what it keeps on disk stays."""
@@ -156,15 +161,15 @@ class RedisCluster:
         for node in self.nodes:
             node.start()
         command = [program("redis-cli"), "--cluster", "create"]
-        command += [f"127.0.0.1:{node.port}" for node in self.nodes]
+        command += [f"{node.host}:{node.port}" for node in self.nodes]
         command += ["--cluster-replicas", str(self._replicas), "--cluster-yes"]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
             raise CannotStart(f"redis-cli --cluster create: {(made.stdout + made.stderr)[-500:]}")
-        if not wait_until(lambda: all(self._serves(node) for node in self.nodes)):
+        if not wait_until(lambda: all(self.serves(node) for node in self.nodes)):
             raise CannotStart("the cluster doesn't come up")
 
-    def _serves(self, node: RedisServer) -> bool:
+    def serves(self, node: RedisServer) -> bool:
         with contextlib.closing(node.client()) as client:
             state = ask(client, "CLUSTER INFO")
             role = client.info("replication")
@@ -184,7 +189,7 @@ class RedisCluster:
 
     def url(self, database: str = "test", **options: str | float) -> str:
         """Of a database in it, with all nodes as seeds."""
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        hosts = ",".join(f"{node.host}:{node.port}" for node in self.nodes)
         query = f"?{urlencode(options)}" if options else ""
         return f"rome+redis://[{hosts}]/{database}{query}"
 

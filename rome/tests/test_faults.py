@@ -1059,23 +1059,81 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "-days", "2", "-subj", f"/CN=test {name}",
             "-addext", "keyUsage=critical,keyCertSign,cRLSign",
         )  # fmt: skip
-    openssl("req", *curve, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=redis")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    openssl(
-        "x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
-        "-CAcreateserial", "-out", "server.crt", "-days", "2", "-extfile", "names",
-    )  # fmt: skip
+    for name, alternative in (
+        ("server", "IP:127.0.0.1"),
+        ("elsewhere", "DNS:elsewhere.example"),
+        ("client", "DNS:nova"),
+    ):
+        openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=x")
+        (folder / "names").write_text(f"subjectAltName={alternative}\n")
+        openssl(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
+            "-CAcreateserial", "-out", f"{name}.crt", "-days", "2", "-extfile", "names",
+        )  # fmt: skip
+    openssl("ec", "-in", "client.key", "-aes128", "-passout", "pass:x", "-out", "locked.key")
     return folder
 
 
-def test_tls(certificates: Path) -> None:
-    with redis_server(
-        tls_cert_file=str(certificates / "server.crt"),
-        tls_key_file=str(certificates / "server.key"),
+def _tls_server(certificates: Path, name: str, **settings: str) -> Any:
+    return redis_server(
+        tls_cert_file=str(certificates / f"{name}.crt"),
+        tls_key_file=str(certificates / f"{name}.key"),
         tls_ca_cert_file=str(certificates / "ca.crt"),
-        tls_auth_clients="no",
-        requirepass="s3cret",
-    ) as server:
+        **settings,
+    )
+
+
+def test_tls_names_are_checked(certificates: Path) -> None:
+    """Whatever the libraries' defaults are; a switch of its own turns it off."""
+    ca = str(certificates / "ca.crt")
+    with _tls_server(certificates, "elsewhere", tls_auth_clients="no") as server:
+        named = create_engine(server.url(tls_ca=ca, patience=0.1))
+        refused = pytest.raises(OperationalError, match="IP address mismatch")
+        with named.connect() as connection, refused:
+            connection.execute(select(parents))
+        unnamed = database(server.url(tls_ca=ca, tls_check_hostname="off"))
+        assert done(unnamed) == 0
+        other = server.url(
+            tls_ca=str(certificates / "other.crt"), tls_check_hostname="off", patience=0.1
+        )
+        refused = pytest.raises(OperationalError, match="certificate verify failed")
+        with create_engine(other).connect() as connection, refused:
+            connection.execute(select(parents))
+        unnamed.dispose()
+
+
+def test_tls_with_client_certificates(certificates: Path) -> None:
+    """As Redis wants them unless it is told otherwise."""
+    ca = str(certificates / "ca.crt")
+    cert, key = str(certificates / "client.crt"), str(certificates / "client.key")
+    with _tls_server(certificates, "server") as server:
+        engine = database(server.url(tls_ca=ca, tls_cert=cert, tls_key=key))
+        assert done(engine) == 0
+        both = certificates / "both.pem"
+        both.write_text(Path(cert).read_text() + Path(key).read_text())
+        assert done(create_engine(server.url(tls_ca=ca, tls_cert=str(both)))) == 0
+        for options, told in (
+            ({}, "no answer"),
+            ({"tls_cert": cert, "tls_key": str(certificates / "ca.key")}, "tls_cert"),
+            ({"tls_cert": cert, "tls_key": str(certificates / "locked.key")}, "passphrase"),
+            ({"tls_cert": cert, "tls_key": "/none"}, "tls_key"),
+        ):
+            bad = create_engine(server.url(tls_ca=ca, patience=0.1, **options))
+            with bad.connect() as connection, pytest.raises(OperationalError, match=told):
+                connection.execute(select(parents))
+            bad.dispose()
+        engine.dispose()
+    for url, told in (
+        ("rome+rediss://h/x?tls_key=k", "tls_key without tls_cert"),
+        ("rome+redis://h/x?tls_ca=c", "options of TLS are for rome"),
+        ("rome+rediss://h/x?tls_check_hostname=maybe", "say on or off"),
+    ):
+        with pytest.raises(ArgumentError, match=told):
+            create_engine(url).connect()
+
+
+def test_tls(certificates: Path) -> None:
+    with _tls_server(certificates, "server", tls_auth_clients="no", requirepass="s3cret") as server:
         good = server.url(tls_ca=str(certificates / "ca.crt"))
         engine = database(good)
         with engine.begin() as connection:

@@ -21,12 +21,10 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    UniqueConstraint,
     create_engine,
     delete,
     func,
     insert,
-    literal,
     select,
     text,
     update,
@@ -35,7 +33,6 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from tests.cutting_proxy import CuttingProxy
-from tests.history import Append, Executed, Read, anomalies
 from tests.processes import at_once
 from tests.servers import RedisServer, redis_server
 
@@ -48,21 +45,6 @@ numbers = Table(
     Column("id", Integer, primary_key=True),
     Column("value", Integer, nullable=False),
     Column("other", Integer, nullable=False, default=0),
-)
-lists = Table(
-    "lists",
-    metadata,
-    Column("key", Integer, primary_key=True),
-    Column("items", String, nullable=False, default=""),
-)
-entries = Table(
-    "entries",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("key", Integer, nullable=False),
-    Column("place", Integer, nullable=False),
-    Column("value", Integer, nullable=False),
-    UniqueConstraint("key", "place"),
 )
 parents = Table("parents", metadata, Column("id", Integer, primary_key=True))
 children = Table(
@@ -980,138 +962,3 @@ def test_race_of_parents_deletion_and_childrens_birth(url: str, weak: Engine) ->
     assert len(used) == born
     assert len(left) == 100 - deleted
     assert deleted + born == 100  # of each pair just one could be
-
-
-# ---------------------------------------------------------------- histories
-
-
-def test_checker_finds_nothing_in_a_serial_history() -> None:
-    history = [
-        Executed((Append(1, 1), Append(2, 2))),
-        Executed((Read(1, (1,)), Append(1, 3), Read(1, (1, 3)))),
-        Executed((Read(2, (2,)), Read(1, (1, 3)))),
-        Executed((Append(1, 9),), committed=False),
-    ]
-    assert anomalies(history, {1: (1, 3), 2: (2,)}) == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "history", "final"),
-    [
-        (
-            "G0",
-            [(Append(1, 1), Append(2, 2)), (Append(1, 3), Append(2, 4))],
-            {1: [1, 3], 2: [4, 2]},
-        ),
-        ("G1b G-single", [(Append(1, 1), Append(1, 2)), (Read(1, (1,)),)], {1: [1, 2]}),
-        ("G1c", [(Append(1, 1), Read(2, (2,))), (Append(2, 2), Read(1, (1,)))], {1: [1], 2: [2]}),
-        (
-            "G-single",
-            [(Append(1, 1), Append(2, 2)), (Read(1, ()), Read(2, (2,)))],
-            {1: [1], 2: [2]},
-        ),
-        (
-            "G2",
-            [(Read(1, ()), Append(2, 2)), (Read(2, ()), Append(1, 1))],
-            {1: [1], 2: [2]},
-        ),
-        ("lost", [(Append(1, 1),), (Append(1, 2),)], {1: [2]}),
-        ("twice", [(Append(1, 1),)], {1: [1, 1]}),
-        ("order", [(Append(1, 1), Append(1, 2)), (Read(1, (2,)),)], {1: [1, 2]}),
-        ("own-writes", [(Append(1, 1), Read(1, ()))], {1: [1]}),
-    ],
-)
-def test_checker_finds(name: str, history: Any, final: Any) -> None:
-    assert set(anomalies([Executed(operations) for operations in history], final)) == set(
-        name.split()
-    )
-
-
-def test_checker_finds_reads_of_what_was_aborted() -> None:
-    history = [Executed((Append(1, 1),), committed=False), Executed((Read(1, (1,)),))]
-    assert set(anomalies(history, {1: []})) == {"G1a"}
-    assert set(anomalies(history[:1], {1: [1]})) == {"G1a"}
-
-
-def _append(connection: Connection, form: str, key: int, number: int) -> None:
-    if form == "text":
-        connection.execute(
-            update(lists).where(lists.c.key == key).values(items=lists.c["items"] + f"{number},")
-        )
-        return
-    place = (
-        select(func.coalesce(func.max(entries.c.place), 0) + 1)
-        .where(entries.c.key == key)
-        .scalar_subquery()
-    )
-    connection.execute(
-        insert(entries).from_select(
-            ["key", "place", "value"], select(literal(key), place, literal(number))
-        )
-    )
-
-
-def _read(connection: Connection, form: str, key: int) -> tuple[int, ...]:
-    if form == "text":
-        items = connection.scalars(select(lists.c["items"]).where(lists.c.key == key)).one()
-        return tuple(int(item) for item in items.split(",") if item)
-    rows = select(entries.c.value).where(entries.c.key == key).order_by(entries.c.place)
-    return tuple(connection.scalars(rows))
-
-
-def _history(url: str, level: str, form: str, seed: int, count: int) -> list[Executed]:
-    """Transactions of one process over four lists."""
-    chance = random.Random(seed)
-    engine = create_engine(url, isolation_level=level, poolclass=NullPool)
-    history = []
-    following = 1000000 * (seed + 1)
-    with engine.connect() as connection:
-        for _ in range(count):
-            operations: list[Append | Read] = []
-            committed = False
-            try:
-                for _ in range(chance.randint(1, 4)):
-                    key = chance.randrange(4)
-                    if chance.random() < 0.5:
-                        following += 1
-                        operations.append(Append(key, following))
-                        _append(connection, form, key, following)
-                    else:
-                        operations.append(Read(key, _read(connection, form, key)))
-                if chance.random() < 0.9:
-                    connection.commit()
-                    committed = True
-            except OperationalError as error:
-                assert isinstance(error.orig, ConflictError)
-            except IntegrityError:
-                # A place of the list was taken meanwhile.
-                assert form != "text"
-            connection.rollback()
-            history.append(Executed(tuple(operations), committed))
-    return history
-
-
-@pytest.mark.parametrize("form", ["text", "rows", "rows in pages"])
-@pytest.mark.parametrize("level", [WEAK, STRONG])
-def test_history_of_lists(
-    url: str, weak: Engine, level: str, form: str, record_property: Callable[[str, object], None]
-) -> None:
-    """READ COMMITTED: no G0, no G1 of any kind, nothing lost; SERIALIZABLE: no anomaly."""
-    with weak.begin() as connection:
-        connection.execute(insert(lists), [{"key": key, "items": ""} for key in range(4)])
-    if form == "rows in pages":
-        url += "?page=4"  # as tables that are too large for one script are read
-    parts = at_once(_history, [(url, level, form, seed, 90) for seed in range(4)])
-    with weak.connect() as connection:
-        final = {key: _read(connection, form, key) for key in range(4)}
-    history = [transaction for part in parts for transaction in part]
-    found = anomalies(history, final)
-    committed = sum(transaction.committed for transaction in history)
-    record_property("committed", committed)
-    record_property("anomalies", sorted(found))
-    counts = {name: len(what) for name, what in found.items()}
-    print(f"{level}, {form}: {committed} of {len(history)} committed, {counts}")  # noqa: T201
-    allowed = {"G-single", "G2"} if level == WEAK else set()
-    assert set(found) <= allowed, found
-    assert committed > len(history) / 5
-    assert sum(map(len, final.values())) > 50

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -164,6 +165,23 @@ def values_of_all_kinds_in_one_column(connection: Connection) -> Any:
     found = [connection.scalars(select(t.c.id).where(x).order_by(t.c.id)).all() for x in tests]
     extremes = select(func.min(n), func.max(n), func.max(r), func.min(s))
     return found, connection.execute(extremes).all()
+
+
+@case
+def equal_values_of_two_kinds(connection: Connection) -> Any:
+    columns = [Column("b", LargeBinary, index=True), Column("n", BigInteger, index=True)]
+    t = made(connection, Column("id", Integer, primary_key=True), *columns)
+    connection.execute(text("INSERT INTO t VALUES (1, 1, -9223372036854775808), (2, 1.0, -1e0)"))
+    connection.execute(text("INSERT INTO t VALUES (3, '1', -9223372036854775808.0)"))
+    connection.commit()
+    least = -(2**63)
+    return [
+        sorted(connection.scalars(select(func.count()).group_by(t.c.b).select_from(t))),
+        connection.scalars(select(t.c.id).where(t.c.n == least).order_by(t.c.id)).all(),
+        connection.scalars(select(t.c.id).where(t.c.n.in_([least, 5])).order_by(t.c.id)).all(),
+        connection.scalar(select(func.count()).where(t.c.n != least)),
+        connection.scalar(select(func.count()).where(t.c.n == literal(str(least), String))),
+    ]
 
 
 @case

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack import unpackb
 from rome.rows import NULL, pack_value
+from rome.sort_bytes import AFTER, entry, sort_bytes
 from rome.stores.base import (
     Changed,
     Commit,
@@ -720,3 +721,124 @@ def test_redis_writes_as_memory_does(redis_server: RedisServer, found: Any, chan
         answers.append((sorted(store.scan(U)), sorted(store.entries(U, 1, False))))
         store.close()
     assert answers[0] == answers[1]
+
+
+# ---------------------------------------------------------------- ordered indexes
+
+ROW_ORDER, VALUE_ORDER = 3, 4  # of T: row numbers, and slot 2 in the order of its values
+
+
+def placed(number: int, group: Any, value: Any = None) -> dict[str, Any]:
+    """A new row with its places in both orders."""
+    made = insert(number, number, None, group, value)
+    made["order_add"] = [
+        [ROW_ORDER, str(number), str(number)],
+        [VALUE_ORDER, "0", entry([group], number)],
+    ]
+    return made
+
+
+@pytest.fixture
+def placed_rows(database: Database) -> Database:
+    """Rows -2 to 8, group: number // 3, value: number % 2."""
+    database.commit(*(placed(number, number // 3, number % 2) for number in range(-2, 9)))
+    return database
+
+
+def between(low: str | bytes, high: str | bytes, walk: int = 0, *ties: int) -> list[Any]:
+    index = ROW_ORDER if isinstance(low, str) else VALUE_ORDER
+    return ["order", index, [low, high, int(isinstance(low, str)), walk, list(ties)]]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"),
+    [
+        ("-inf", "+inf", range(-2, 9)),
+        ("3", "5", [3, 4, 5]),
+        ("(3", "(5", [4]),
+        ("-inf", "(-1", [-2]),
+        ("7.5", "+inf", [8]),
+        ("5", "3", []),
+        (b"-", b"+", range(-2, 9)),
+        (b"[" + sort_bytes(1), b"(" + sort_bytes(2), [3, 4, 5]),
+        (b"(" + sort_bytes(1) + AFTER, b"+", [6, 7, 8]),
+        (b"-", b"(" + sort_bytes(-1), []),
+        (b"-", b"(" + sort_bytes(-1) + AFTER, [-2, -1]),
+    ],
+)
+def test_range(placed_rows: Database, low: Any, high: Any, found: Any) -> None:
+    assert placed_rows.numbers([between(low, high)]) == list(found)
+    odd = [(3, "in", [key(1)])]
+    assert placed_rows.numbers([between(low, high)], odd) == [n for n in found if n % 2]
+
+
+@pytest.mark.parametrize(
+    ("lookup", "order", "limit", "found"),
+    [
+        (between("-inf", "+inf", 1), [[0, False]], 2, {-2, -1}),
+        (between("-inf", "+inf", -1), [[0, True]], 2, {8, 7}),
+        (between("(0", "+inf", 1), [[0, False]], 2, {1, 2}),
+        (between("-inf", "(0", -1), [[0, True]], 1, {-1}),
+        # Those equal to the last in the tie slots come as well, unless more columns decide.
+        (between(b"-", b"+", 1, 2), [[2, False]], 4, {-2, -1, 0, 1, 2}),
+        (between(b"-", b"+", -1, 2), [[2, True]], 1, {6, 7, 8}),
+        (between(b"-", b"+", 1, 2), [[2, False], [0, True]], 3, {-2, -1, 2}),
+        (between(b"-", b"+", 1, 2), [[2, False]], 100, set(range(-2, 9))),
+    ],
+)
+def test_first_in_an_order(
+    placed_rows: Database, lookup: Any, order: Any, limit: int, found: set[int]
+) -> None:
+    # More rows than a walk is worth without; they come last or first, in another order.
+    many = [placed(n, 1000 if n > 0 else -1000, 7) for n in (*range(100, 400), *range(-400, -100))]
+    assert set(placed_rows.numbers([lookup], order=order, limit=limit)) == found
+    placed_rows.commit(*many)
+    few = [(3, "in", [key(0), key(1)])]
+    assert set(placed_rows.numbers([lookup], few, order=order, limit=limit)) == found
+
+
+def test_all_that_equal_the_last_come(placed_rows: Database) -> None:
+    placed_rows.commit(*(placed(number, 1000) for number in range(100, 400)))
+    walk = between(b"-", b"+", -1, 2)
+    assert placed_rows.numbers([walk], order=[[2, True]], limit=1) == list(range(100, 400))
+
+
+def test_a_walk_that_is_given_up_leaves_its_filters_to_the_look_up(database: Database) -> None:
+    values = {number: number // 20 for number in range(1, 501)}
+    database.commit(*(placed(number, int(number > 300), value) for number, value in values.items()))
+    # None of the first hundred in order is in the set of two hundred.
+    database.store.build_index(T, 7, [2], False, [])
+    by_set = ("set", 7, [key(1)])
+    up_to = ["order", ROW_ORDER, ["-inf", "400", 1, 1, []]]
+    asked = step([by_set, up_to], [(0, "<=", [key(400)]), (3, "in", [key(19), key(20)])])
+    asked[1][1][3] = [0]
+    asked[4:6] = [[[0, False]], 90]
+    assert sorted(database.read(asked)[0]) == list(range(380, 401))
+
+
+def test_places_go_with_rows_and_values(placed_rows: Database) -> None:
+    gone = write("delete", 3, checks=[[0, key(3)]])
+    gone["order_del"] = [[ROW_ORDER, "3"], [VALUE_ORDER, entry([1], 3)]]
+    moved = write("update", 4, checks=[[2, key(1)]], deltas=[[2, key("last")]])
+    moved["order_del"] = [[VALUE_ORDER, entry([1], 4)]]
+    moved["order_add"] = [[VALUE_ORDER, "0", entry(["last"], 4)]]
+    placed_rows.commit(gone, moved)
+    assert placed_rows.numbers([between("3", "5")]) == [4, 5]
+    assert placed_rows.numbers([between(b"[" + sort_bytes(1), b"(" + sort_bytes(2))]) == [5]
+    assert placed_rows.numbers([between(b"[" + sort_bytes(""), b"+")]) == [4]
+    with pytest.raises(Changed):  # nothing of a commit that fails
+        placed_rows.commit(moved, placed(50, 50))
+    assert b"50" not in set(placed_rows.store.members(T, ROW_ORDER))
+
+
+def test_build_and_drop_orders(placed_rows: Database) -> None:
+    store = placed_rows.store
+    for index, slots in ((8, [0]), (9, [2])):
+        store.build_ordered(T, index, slots, 0, [])
+        store.build_ordered(T, index, slots, 0, [])  # again, as after a crash
+        known = ROW_ORDER if index == 8 else VALUE_ORDER
+        assert sorted(store.members(T, index)) == sorted(store.members(T, known))
+        store.remove(placed_rows.version, [Dropped(T, [], [], [index], [], whole=False)])
+        assert list(store.members(T, index)) == []
+    store.build_ordered(T, 10, [WIDTH], 0, [[WIDTH, key("new")]])
+    assert entry(["new"], 5) in set(store.members(T, 10))

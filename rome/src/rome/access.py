@@ -8,7 +8,7 @@ from typing import Any
 
 from rome.conditions import Bind, Constant, Layout, plain_values
 from rome.predicates import Predicate, filter_of, is_tested, values_of
-from rome.ranges import Bound, Ranges, ordered_lookups
+from rome.ranges import Bound, Ranges, may_help, ordered_lookups
 from rome.rows import NULL, pack_value
 from rome.schema import Table
 from rome.stores.base import Step
@@ -35,12 +35,24 @@ class FirstRows:
 
 @dataclass
 class Occurrence:
-    """A table at one place of a statement, and what bounds its rows."""
+    """A table at one place of a statement, and what bounds its rows.
+
+    ranged: whether an ordered index may find them.
+    """
 
     table: Table
     predicates: list[Predicate] = field(default_factory=list)
     reductions: list[Reduction] = field(default_factory=list)
     first_rows: FirstRows | None = None
+    ranged: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limit_to(self.first_rows)
+
+    def limit_to(self, first_rows: FirstRows | None) -> None:
+        """Want no more than the first rows in an order."""
+        self.first_rows = first_rows
+        self.ranged = may_help(self.table, self.predicates, first_rows is not None)
 
 
 @dataclass
@@ -104,7 +116,7 @@ class _Step:
                 if key is not None:
                     self._lookups.append(["unique", index.number, [key], []])
         order, limit = self._limit()
-        if table.ordered:
+        if occurrence.ranged and not self._keyed():
             self._lookups += ordered_lookups(table, self._ranges, order, limit)
         part = parts.get(table.number, False)
         step: Step = [
@@ -128,7 +140,7 @@ class _Step:
         if op != "out" or data:  # NULL is not in an empty list either
             said = [len(self._filters)]
             self._filters.append(test)
-            if self._occurrence.table.ordered:
+            if self._occurrence.ranged:
                 self._ranges.note(predicate, self._values_of, said[0])
         if predicate.op == "any":
             return
@@ -145,6 +157,12 @@ class _Step:
             self._lookups.append([kind, number, keys, said])
         elif op == "null" and kind == "set":
             self._lookups.append(["set", number, [NULL], said])
+
+    def _keyed(self) -> bool:
+        """Tell whether a look-up names each row by a key of its own."""
+        return any(
+            lookup[0] in ("row", "unique") and lookup[2] is not False for lookup in self._lookups
+        )
 
     def _values_of(self, predicate: Predicate) -> list[Any] | None:
         return values_of(predicate, self._values.parameters, self._values.layout)

@@ -210,7 +210,8 @@ class BoundPlan:
         if used != len(wanted.conditions):
             return None
         groups = [table.column(name) for name in wanted.groups]
-        if not all(column and column.binary for column in groups):
+        # The store tells groups by bytes: 1 and 1.0, which are equal, may both be in a BLOB column.
+        if not all(column and column.binary and column.affinity != "BLOB" for column in groups):
             return None
         functions = []
         for function, name in wanted.columns:
@@ -239,12 +240,13 @@ class BoundPlan:
         if not any(index.ready and index.slots[0] == slot for index in table.ordered):
             return
         column = next(column for column in table.columns if column.slot == slot)
-        occurrence.first_rows = FirstRows(
+        first = FirstRows(
             ((slot, function == "max"),),
             occurrence.predicates,
             (Constant(1),),
             not_null=None if column.required or slot == table.key else slot,
         )
+        occurrence.limit_to(first)
 
     def _projection(self, plan: StatementPlan) -> Projection | None:
         """How the rows of a direct SELECT become its answer."""

@@ -204,7 +204,8 @@ class Catalogue:
         """Return tables that lack an ordered index, as an older version has made them: as they
         should be, with one that isn't ready."""
         with self.lock:
-            tables = [t for t in self.schema.tables.values() if not t.ordered and not t.is_view]
+            every = [table for _, table in sorted(self.schema.tables.items())]
+            tables = [table for table in every if not table.ordered and not table.is_view]
             return [t for t in (with_ordered(self._database, t) for t in tables) if t.ordered]
 
     def tables_of(self, sql: str) -> set[str]:

@@ -343,7 +343,7 @@ class RomeDialect(SQLiteDialect):
             tls_check_hostname=options.flag("tls_check_hostname", True),
             timeout=options.number("timeout", 30),
             connect_timeout=options.number("connect_timeout", 5),
-            patience=options.number("patience", 15),
+            patience=options.maybe_number("patience"),
             node_timeout=options.maybe_number("node_timeout"),
         )
         if server.tls_key and not server.tls_cert:

@@ -93,6 +93,22 @@ class Ranges:
                     found.high.append(Bound(value, False))
 
 
+def may_help(table: Table, predicates: Iterable[Predicate], limited: bool) -> bool:
+    """Tell whether a table's ordered indexes may find rows by these predicates.
+
+    limited: only the first rows in an order are wanted.
+    """
+    ready = [index for index in table.ordered if index.ready]
+    slots = {slot for index in ready for slot in index.slots}
+    fixed = {predicate.slot for predicate in predicates if predicate.op == "in"}
+    return bool(ready) and (
+        limited
+        or any(p.op == "any" or (p.op in COMPARISONS and p.slot in slots) for p in predicates)
+        # A part of a key's columns, that no other index has.
+        or any(1 < len(fixed.intersection(index.slots)) < len(index.slots) for index in ready)
+    )
+
+
 def ordered_lookups(table: Table, ranges: Ranges, order: Order, limit: int) -> list[list[Any]]:
     """Give a step's look-ups by ordered indexes (stores/base.py).
 

@@ -34,8 +34,9 @@ def canonical(value: Any, affinity: str) -> Any:
             return value
         return str(value) if kind is int else UNKNOWN
     if affinity in ("INTEGER", "NUMERIC"):
+        # -2^63 may be there as a double too, which SQLite doesn't make an integer of.
         if kind is int:
-            return value if _SMALLEST <= value <= _LARGEST else UNKNOWN
+            return value if _SMALLEST < value <= _LARGEST else UNKNOWN
         if kind is str:
             if _NUMBER.match(value) is None:
                 return value
@@ -43,7 +44,7 @@ def canonical(value: Any, affinity: str) -> Any:
                 whole = int(value)
             except ValueError:
                 return _whole(float(value))
-            return whole if _SMALLEST <= whole <= _LARGEST else UNKNOWN
+            return whole if _SMALLEST < whole <= _LARGEST else UNKNOWN
         return _whole(value) if kind is float else UNKNOWN
     if affinity == "REAL":
         if kind in (int, float) and abs(value) < 2**53 and value != 0:

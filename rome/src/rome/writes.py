@@ -204,6 +204,7 @@ class Writes:
             return False
         state.statement_loaded = []
         self._missing = []
+        self._fetches, self._covered = False, set()
         state.overlay.forget_marks()  # there is no savepoint
         self._mark = state.overlay.mark()
         state.overlay.put_all(changes)

@@ -44,9 +44,9 @@ class Installed:
     commit: str = ""
 
 
-def _source_commit() -> str:
-    """The commit of sqlalchemy-rome's source tree, with a plus if it was changed since."""
-    git = ("git", "-C", str(ROME))
+def _source_commit(rome: Path) -> str:
+    """Return the commit of sqlalchemy-rome's source tree, with a plus if it was changed since."""
+    git = ("git", "-C", str(rome))
     commit = _said(*git, "rev-parse", "--short=12", "HEAD")
     return commit + ("+" if commit and _said(*git, "status", "--porcelain", "src") else "")
 
@@ -67,19 +67,19 @@ def ensure_environment() -> Path:
 
 
 @contextlib.contextmanager
-def installed_rome(python: Path) -> Iterator[Installed]:
-    """sqlalchemy-rome as its source tree is now."""
-    if not (ROME / "pyproject.toml").exists():
-        raise Failed(f"{ROME} has no pyproject.toml: there is no sqlalchemy-rome to test")
+def installed_rome(python: Path, rome: Path = ROME) -> Iterator[Installed]:
+    """Install sqlalchemy-rome as its source tree, `rome`, is now."""
+    if not (rome / "pyproject.toml").exists():
+        raise Failed(f"{rome} has no pyproject.toml: there is no sqlalchemy-rome to test")
     with tempfile.TemporaryDirectory(prefix="rome-") as work:
         # Built from a copy: building leaves folders in a source tree.
         source = Path(work) / "source"
         source.mkdir()
-        commit = _source_commit()
-        for item in ROME.iterdir():
+        commit = _source_commit(rome)
+        for item in rome.iterdir():
             if item.is_file():
                 shutil.copy2(item, source)
-        shutil.copytree(ROME / "src", source / "src",
+        shutil.copytree(rome / "src", source / "src",
                         ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))  # fmt: skip
         target = Path(work) / "installed"
         _pip(python, "--no-deps", "--no-build-isolation", "--target", str(target), str(source))

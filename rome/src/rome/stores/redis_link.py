@@ -31,14 +31,16 @@ Address = tuple[str, int]
 _STAGGER_S = 0.2
 _AGAIN_S = 0.5
 _SLOTS = 16384
+_PATIENCE_S = 15.0
 
 
 @dataclass
 class Hints:
-    """What a process has learned about a server: its last known master, and all its nodes."""
+    """What a process has learned of a server: its last known master, all nodes, its timeout."""
 
     master: Address | None = None
     nodes: tuple[Address, ...] = ()
+    node_timeout_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Server:
     """Where Redis is, and who asks.
 
     `patience` is how many seconds a command may wait for a failover or a restart, from the
-    first trouble on; `timeout` how many for one answer.  `node_timeout` is the cluster's, in
+    first trouble on, None for as long as those of the cluster take; `timeout` how many for one
+    answer.  `node_timeout` is the cluster's, in
     seconds, 0 for commits without a lease, None to ask the node.  Its repr shows no password.
     """
 
@@ -60,9 +63,17 @@ class Server:
     tls_check_hostname: bool = True
     timeout: float = 30.0
     connect_timeout: float = 5.0
-    patience: float = 15.0
+    patience: float | None = None
     node_timeout: float | None = None
     hints: Hints = field(default_factory=Hints, compare=False, repr=False)
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds that a command may wait: where none are given, for a failover at its slowest,
+        in which the master's silence is noticed after one and a half node timeouts."""
+        if self.patience is not None:
+            return self.patience
+        return max(_PATIENCE_S, 2 * self.hints.node_timeout_ms / 1000)
 
     def candidates(self) -> list[Address]:
         """Every node that may have the database: the last known master, the given, the learned."""
@@ -367,6 +378,7 @@ def _node_of_cluster(
         if first <= slot <= last:
             owner = holders[0]
     server.hints.nodes = tuple(nodes)
+    server.hints.node_timeout_ms = timeout or 0
     if owner is None:
         raise _NotTheMaster("CLUSTERDOWN: nobody has the database's slot")
     known = isinstance(name, bytes)

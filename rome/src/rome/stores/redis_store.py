@@ -55,6 +55,8 @@ _FENCED = ("commit", "confirm", "schema")
 # An answer that took longer than this share of the cluster's node timeout may be of a node that
 # was halted after it had looked at its lease, and that is the master no more.
 _IN_TIME = 0.3
+# Seconds for which commits are remembered at least where no patience is given.
+_LONG_S = 60
 # Milliseconds that replicas get to confirm a commit.
 _WAIT_MS = 2000
 
@@ -105,7 +107,7 @@ class RedisStore:
         self._most = page
         self._built_on: int | None = None  # the connection on which indexes are being built
         # A commit is sent again for as long as `patience`, and each time for one answer.
-        self._remember = int(2 * (server.patience + server.timeout)) + 1
+        self._remember = int(2 * ((server.patience or _LONG_S) + server.timeout)) + 1
 
     def _run(
         self,
@@ -201,12 +203,16 @@ class RedisStore:
         unwritten: Sequence[tuple[int, str]] = (),
         complete: Sequence[tuple[str, int, int, int]] = (),
     ) -> str:
+        token = uuid.uuid4().hex
         request = [
             *(version, [list(put) for put in puts.items()], list(drops), list(empty)),
-            *(list(unwritten), list(complete), uuid.uuid4().hex, self._remember),
+            *(list(unwritten), list(complete), token, self._remember),
         ]
         self._wire.in_doubt = False
-        answer = self._run_on_master("schema", _pack(request), frees=not puts)[0]
+        while True:
+            answer = self._run_on_master("schema", _pack(request), frees=not puts)[0]
+            if answer[0] != b"done" or self._in_time() or self._is_there(token):
+                break
         if answer[0] == b"done":
             self._built_on = None
         if answer[0] == b"schema":
@@ -294,12 +300,13 @@ class RedisStore:
         return not timeout or self._wire.took * 1000 <= _IN_TIME * timeout
 
     def _is_there(self, token: str) -> bool:
-        """Whether the master has a commit that was acknowledged late; False: it was lost."""
-        deadline = time.monotonic() + self._wire.server.patience
+        """Whether the master has what was acknowledged late under this token; False: it is lost."""
+        deadline = time.monotonic() + self._wire.server.patience_s
         self._wire.in_doubt = True
         while True:
             word = self._run_on_master("confirm", token.encode())[0][0]
             if self._in_time():
+                self._wire.in_doubt = word == b"done"
                 return bool(word == b"done")
             if time.monotonic() > deadline:
                 raise OutcomeUnknown(

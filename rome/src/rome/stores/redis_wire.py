@@ -88,7 +88,7 @@ class Wire:
         attempt = 0
         while True:
             if attempt == 1:
-                deadline = time.monotonic() + self.server.patience
+                deadline = time.monotonic() + self.server.patience_s
             attempt += 1
             try:
                 answers = self._exchange(commands, stop)
@@ -122,7 +122,7 @@ class Wire:
     def _wait(self, deadline: float | None, attempt: int, why: str) -> None:
         if deadline is not None and time.monotonic() >= deadline:
             raise OperationalError(
-                f"no answer from Redis: {why} (waited {self.server.patience:g} s)"
+                f"no answer from Redis: {why} (waited {self.server.patience_s:g} s)"
             )
         time.sleep(min(0.5, 0.01 * 2 ** min(attempt, 10)) * (0.5 + random.random() / 2))
 
