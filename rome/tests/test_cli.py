@@ -411,6 +411,27 @@ def test_check_finds_null_against_not_null(run: Run, url: str, damage: Damage) -
     stays_wrong(run, url, f"things: row {number} has NULL in owner_id, against NOT NULL")
 
 
+def test_check_finds_rows_against_a_check(run: Run, url: str, server: RedisServer) -> None:
+    made = create_engine(url, poolclass=NullPool)
+    with made.begin() as connection:
+        connection.execute(text("CREATE TABLE owners (id INTEGER PRIMARY KEY, n INTEGER)"))
+        connection.execute(text("INSERT INTO owners VALUES (1, 1), (2, 2)"))
+        connection.execute(text("ALTER TABLE owners ADD CONSTRAINT low CHECK (n < 5)"))
+        connection.execute(text("CREATE TABLE strict (id INTEGER PRIMARY KEY, x TEXT) STRICT"))
+        connection.execute(text("INSERT INTO strict VALUES (1, 'x')"))
+    assert run("check", url) == (0, ["nothing is wrong"])
+    damage = Damage(server)
+    damage.set_row("owners", "2", "n", 7)
+    damage.set_row("strict", "1", "x", b"x")
+    damage.client.close()
+    stays_wrong(
+        run,
+        url,
+        "owners: row 2 is against it: CHECK constraint failed: low",
+        "strict: row 1 is against it: cannot store BLOB value in TEXT column strict.x",
+    )
+
+
 def test_check_finds_a_wrong_row_number(run: Run, url: str, damage: Damage) -> None:
     damage.set_row("owners", "2", "id", 3)
     stays_wrong(run, url, "owners: row 2 holds another number as its key")

@@ -23,6 +23,7 @@ from rome.errors import IntegrityError
 from rome.schema import ForeignKey, Index, OrderedIndex, Table, fold
 from rome.schema_change import complete, finish
 from rome.stores.redis_store import RedisStore
+from rome.verification import Definition
 
 # One script looks at so many sets, and at so many members of each.
 _SETS_AT_ONCE = 20
@@ -31,6 +32,7 @@ _SETS_AT_ONCE = 20
 _SCRIPTS_AT_ONCE = 40
 _PAGE = 500
 _LEAST = 50  # what a script costs that looks at nothing, in rows
+_STRICT = re.compile(r"\)[^)]*\bSTRICT\b[^)]*\Z", re.I)
 _REPAIRABLE = ("missing", "gone", "other")
 _KEY = re.compile(
     rb"(?:(meta|schema|ids|writes|lease)|t:[0-9a-f]+|([ruio])(\d+)(?:\.(\d+)(:)?)?)", re.S
@@ -72,7 +74,8 @@ def check(store: RedisStore, catalogue: Catalogue, repair: bool = False) -> Iter
     yield from _unready(store, catalogue, repair)
     schema = catalogue.schema
     checker = _Checker(store, catalogue, schema, repair)
-    yield from checker.tables([t for t in schema.tables.values() if not t.is_view])
+    tables = [table for table in schema.tables.values() if not table.is_view]
+    yield from checker.tables(sorted(tables, key=lambda table: table.number))
     yield from checker.keys()
 
 
@@ -251,9 +254,13 @@ class _Checker:
         """Values that can't be read, or have other bytes than index entries rely on."""
         findings: dict[int, list[Finding]] = {}
         by_number = {table.number: table for table in tables}
+        definitions = {
+            t.number: Definition(t) for t in tables if t.checked or _STRICT.search(t.sql)
+        }
         for number, page in self._store.scan_all(list(by_number)):
             width = by_number[number].full_width
             self._counts[number] += len(page)
+            sound: list[tuple[int, bytes]] = []
             for n, row in page:
                 try:
                     parts = rows.split(row)
@@ -265,6 +272,13 @@ class _Checker:
                 if not good:
                     told = self._told(b"unreadable", number, 0, str(n).encode(), b"")
                     findings.setdefault(number, []).extend(told)
+                elif number in definitions:
+                    sound.append((n, row))
+            for n, words in definitions[number].broken_by(sound) if sound else ():
+                if (b"check", number, 0, n, words) not in self._seen:
+                    self._seen.add((b"check", number, 0, n, words))
+                    text = f"{by_number[number].name}: row {n} is against it: {words}"
+                    findings.setdefault(number, []).append(Finding(text))
         return findings
 
     def _counter(self, table: Table, highest: int) -> Iterator[Finding]:

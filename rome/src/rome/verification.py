@@ -19,6 +19,31 @@ from rome.stores.base import Store
 Values = list[Any]
 
 
+class Definition:
+    """A table's definition, for rows that may be against its CHECKs and strict types."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._database = apsw.Connection(":memory:")
+        functions.register(self._database)
+        self._database.execute(table.sql)
+        names = ", ".join(quote(column.name) for column in table.columns)
+        marks = ", ".join("?" * len(table.columns))
+        self._insert = f"INSERT INTO {quote(table.name)} ({names}) VALUES ({marks})"
+
+    def broken_by(self, rows: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
+        """Yield the rows that SQLite refuses, with what it says; not those that lack a value, or
+        have the key of another."""
+        database = self._database
+        for number, row in rows:
+            try:
+                database.execute(self._insert, self._table.values(decode(row)))
+                database.execute(f"DELETE FROM {quote(self._table.name)}")
+            except apsw.ConstraintError as error:
+                if not str(error).startswith("NOT NULL"):
+                    yield number, str(error)
+
+
 class Verification:
     """The rows of one table of the store, under another definition.
 
