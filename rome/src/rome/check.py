@@ -83,7 +83,7 @@ def _lacking(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[
     """Ordered indexes that an older version hasn't made."""
     lacking = [f"{table.name}: its key has no ordered index" for table in catalogue.incomplete()]
     if lacking and repair:
-        finish(store, catalogue, complete(store, catalogue))
+        complete(store, catalogue)
     for text in lacking:
         yield Finding(text, repaired=repair)
 

@@ -153,8 +153,8 @@ class SchemaChange:
                 if table.name not in copied and (lost := _lost(old, table)):
                     dropped.append(_dropped(old, lost))
             _remove(store, self._catalogue, dropped)
-            names = {table.name for table in new.values()} | complete(store, self._catalogue)
-            finish(store, self._catalogue, names)
+            complete(store, self._catalogue)
+            finish(store, self._catalogue, {table.name for table in new.values()})
 
     def _number(self, new: dict[str, Table]) -> None:
         """Give new tables their numbers; they have no rows, so their indexes are ready."""
@@ -316,27 +316,41 @@ def finish(store: Store, catalogue: Catalogue, names: set[str] | None = None) ->
     raise ProgrammingError("the schema is changed by others all the time")
 
 
-def complete(store: Store, catalogue: Catalogue) -> set[str]:
-    """Enter the ordered indexes that an older version hasn't made, and return the names of
-    their tables; `finish` builds them."""
+def enter_orders(store: Store, catalogue: Catalogue) -> None:
+    """Enter the ordered indexes that an older version hasn't made; they aren't ready.
+
+    Raises SchemaChanged.
+    """
+    _put(store, catalogue, *catalogue.incomplete())
+
+
+def complete(store: Store, catalogue: Catalogue) -> None:
+    """Build the ordered indexes that aren't ready: those that an older version hasn't made, and
+    those whose builder has died."""
     for _ in range(100):
-        with contextlib.suppress(SchemaChanged):
-            tables = catalogue.incomplete()
-            _put(store, catalogue, *tables)
-            return {table.name for table in tables}
-        catalogue.load(store)
+        try:
+            enter_orders(store, catalogue)
+            tables = [t for t in catalogue.schema.tables.values() if not t.is_ready]
+            built = {table.number: _build_orders(store, table) for table in tables}
+            now = [t for t in catalogue.schema.tables.values() if built.get(t.number)]
+            _put(store, catalogue, *(table.with_ready(built[table.number]) for table in now))
+            return
+        except (SchemaChanged, Unbuilt):
+            catalogue.load(store)
     raise ProgrammingError("the schema is changed by others all the time")
+
+
+def _build_orders(store: Store, table: Table) -> set[int]:
+    """Build a table's ordered indexes that aren't ready; their numbers."""
+    orders = [order for order in table.ordered if not order.ready]
+    for order in orders:
+        store.build_ordered(table.number, order.number, order.slots, table.key, table.packed_fills)
+    return {order.number for order in orders}
 
 
 def _finish(store: Store, catalogue: Catalogue, table: Table) -> None:
     wanted = catalogue.wanted(table)
-    built = set()
-    for order in table.ordered:
-        if not order.ready:
-            store.build_ordered(
-                table.number, order.number, order.slots, table.key, table.packed_fills
-            )
-            built.add(order.number)
+    built = _build_orders(store, table)
     for index in table.indexes:
         if index.ready:
             continue
