@@ -19,7 +19,7 @@ import msgpack
 from rome import rows
 from rome.catalogue import Catalogue, Schema
 from rome.errors import IntegrityError
-from rome.schema import ForeignKey, Index, Table, fold
+from rome.schema import ForeignKey, Index, Table, fold, parent_key
 from rome.schema_change import finish
 from rome.stores.redis_store import RedisStore
 from rome.verification import Definition
@@ -230,7 +230,7 @@ class _Checker:
     def _parent(self, table: Table, foreign: ForeignKey) -> list[Any] | None:
         """How the script finds a row's parent: slots, kind, table, index."""
         parent = self._schema.tables.get(fold(foreign.parent))
-        slots = self._catalogue.key_of(parent, foreign) if parent is not None else None
+        slots = parent_key(parent, foreign) if parent is not None else None
         if parent is None or slots is None:
             return None
         if slots == (parent.key,):
