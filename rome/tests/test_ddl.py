@@ -528,6 +528,22 @@ def test_renaming_what_foreign_keys_and_views_speak_of(family: Connection) -> No
         run(family, "SELECT * FROM v")
 
 
+def test_a_foreign_key_that_names_no_columns_means_the_primary_key(
+    connection: Connection,
+) -> None:
+    run(connection, "CREATE TABLE p (k VARCHAR(9) PRIMARY KEY, x VARCHAR(9) UNIQUE)")
+    run(connection, "CREATE TABLE c (id INTEGER PRIMARY KEY, p VARCHAR(9) REFERENCES p)")
+    run(connection, "INSERT INTO p VALUES ('key', 'other')", "INSERT INTO c VALUES (1, 'key')")
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        run(connection, "INSERT INTO c VALUES (2, 'other')")
+    run(connection, "CREATE TABLE d (id INTEGER PRIMARY KEY, p VARCHAR(9))")
+    run(connection, "INSERT INTO d VALUES (1, 'key')")
+    run(connection, "ALTER TABLE d ADD FOREIGN KEY (p) REFERENCES p")
+    assert leftovers(connection) == []
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        run(connection, "DELETE FROM p")
+
+
 @pytest.mark.parametrize("names", [("É", "é"), ("straße_ÄÖ", "STRASSE_äö"), ("İ", "i̇")])
 def test_only_ascii_letters_are_folded(connection: Connection, names: tuple[str, str]) -> None:
     for place, name in enumerate(names):

@@ -14,12 +14,10 @@ from rome.confine import confine
 from rome.errors import Error
 from rome.ids import Ids
 from rome.schema import (
-    ForeignKey,
     Table,
     describe,
     fold,
     from_entry,
-    parent_key,
     quote,
     to_entry,
     wanted_indexes,
@@ -189,11 +187,6 @@ class Catalogue:
                 self._numbers = list(range(first, first + size))
             taken, self._numbers = self._numbers[:count], self._numbers[count:]
             return taken
-
-    def key_of(self, parent: Table, foreign: ForeignKey) -> tuple[int, ...] | None:
-        """Return the slots of a parent's columns that a foreign key refers to (schema.py)."""
-        with self.lock:
-            return parent_key(self._database, parent, foreign)
 
     def wanted(self, table: Table) -> list[tuple[tuple[int, ...], bool]]:
         """Return the indexes that a table of this schema should have (schema.py)."""

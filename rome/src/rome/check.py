@@ -20,7 +20,7 @@ import msgpack
 from rome import rows
 from rome.catalogue import Catalogue, Schema
 from rome.errors import IntegrityError
-from rome.schema import ForeignKey, Index, OrderedIndex, Table, fold
+from rome.schema import ForeignKey, Index, OrderedIndex, Table, fold, parent_key
 from rome.schema_change import complete, finish
 from rome.stores.redis_store import RedisStore
 from rome.verification import Definition
@@ -300,7 +300,7 @@ class _Checker:
     def _parent(self, table: Table, foreign: ForeignKey) -> list[Any] | None:
         """How the script finds a row's parent: slots, kind, table, index."""
         parent = self._schema.tables.get(fold(foreign.parent))
-        slots = self._catalogue.key_of(parent, foreign) if parent is not None else None
+        slots = parent_key(parent, foreign) if parent is not None else None
         if parent is None or slots is None:
             return None
         if slots == (parent.key,):

@@ -84,12 +84,9 @@ class ForeignKeys:
             raise ProgrammingError(f"no such table: {foreign.parent}")
         names = foreign.parent_columns
         if not names[0]:  # the parent's primary key
-            if parent.key is not None:
-                return parent, (parent.key,)
-            unique = [index for index in parent.indexes if index.unique]
-            if not unique:
+            if not parent.primary:
                 raise ProgrammingError(f"foreign key mismatch: {parent.name} has no primary key")
-            return parent, unique[0].slots
+            return parent, parent.primary
         columns = [parent.column(name) for name in names]
         if None in columns:
             raise ProgrammingError(f"foreign key mismatch: {parent.name} has no such column")

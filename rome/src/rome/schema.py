@@ -74,6 +74,7 @@ class Table:
     fills: Mapping[int, Value] = field(default_factory=dict)  # for rows older than a column
     columns: tuple[Column, ...] = ()
     key: int | None = None  # slot of the INTEGER PRIMARY KEY, which is the row number
+    primary: tuple[int, ...] = ()  # slots of the primary key, of whatever kind
     indexes: tuple[Index, ...] = ()
     ordered: tuple[OrderedIndex, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
@@ -263,6 +264,7 @@ def describe(database: apsw.Connection, table: Table) -> Table:
         columns.append(Column(name, affinity(declared), slots.index(name), binary, bool(required)))
     # With one column of declared type INTEGER as its key, that key is SQLite's row number.
     keys = [(name, declared) for _, name, declared, _, _, place, _ in info if place]
+    in_order = sorted((place, name) for _, name, _, _, _, place, _ in info if place)
     key = None
     if len(keys) == 1 and keys[0][1].upper() == "INTEGER":
         key = slots.index(keys[0][0])
@@ -271,6 +273,7 @@ def describe(database: apsw.Connection, table: Table) -> Table:
         slots=tuple(slots),
         columns=tuple(columns),
         key=key,
+        primary=tuple(slots.index(name) for _, name in in_order),
         foreign_keys=tuple(_foreign_keys(database, table.name, slots)),
     )
 
@@ -293,17 +296,13 @@ def _foreign_keys(
         )
 
 
-def parent_key(
-    database: apsw.Connection, parent: Table, foreign: ForeignKey
-) -> tuple[int, ...] | None:
-    """Return the slots of the columns that a foreign key refers to; None: they are no key of
-    the parent, which SQLite calls a mismatch.  The parent is in `database`."""
-    names: list[str] = [name for name in foreign.parent_columns if name]
-    if not names:
-        rows = database.execute(f"PRAGMA table_info({quote(parent.name)})")
-        names = [row[1] for row in sorted(rows, key=lambda row: row[5]) if row[5]]
-    columns = [parent.column(name) for name in names]
-    slots = tuple(column.slot for column in columns if column is not None)
+def parent_key(parent: Table, foreign: ForeignKey) -> tuple[int, ...] | None:
+    """Return the slots of the columns that a foreign key refers to, its primary key if it names
+    none; None: they are no key of the parent, which SQLite calls a mismatch."""
+    slots = parent.primary
+    if foreign.parent_columns[0]:
+        columns = [parent.column(name) for name in foreign.parent_columns]
+        slots = tuple(column.slot for column in columns if column is not None)
     if len(slots) != len(foreign.slots) or parent.is_view:
         return None
     keys = [index.slots for index in parent.indexes if index.unique]

@@ -145,7 +145,7 @@ class Verification:
         if parent is None or database is None:
             self._checks.append(f"SELECT 1 FROM {child} WHERE {whole} LIMIT 1")
             return
-        slots = parent_key(database, parent, foreign)
+        slots = parent_key(parent, foreign)
         if slots is None:
             raise OperationalError(
                 f'foreign key mismatch - "{self._new.name}" referencing "{foreign.parent}"'
