@@ -206,7 +206,8 @@ def main() -> None:
             "# Failovers\n\n"
             f"{options.clients} clients insert rows, one per transaction, into a Redis Cluster of"
             " three masters with a replica each (with wait=1 two), all on one machine of 2 cores,"
-            " which others used as well; `python -m benchmarks.failover` says what the columns mean.\n\n"
+            " which others used as well; `python -m benchmarks.failover` says what the columns"
+            " mean.\n\n"
             f"{table(outcomes)}\n"
         )
 
