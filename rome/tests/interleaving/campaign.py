@@ -70,7 +70,7 @@ def run_family(
             figures.complete[family.name] = False
             break
         runner.warm(program)
-        for steps in histories:
+        for steps in histories():
             failure = runner.run(steps)
             figures.histories[kind.name, runner.variant.level] += 1
             if failure is not None:
