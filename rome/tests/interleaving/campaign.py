@@ -34,7 +34,8 @@ class Figures:
         """Add what another run has counted."""
         self.histories += other.histories
         self.violations += other.violations
-        self.complete |= other.complete
+        for name, whole in other.complete.items():
+            self.complete[name] = whole and self.complete.get(name, True)
         self.failures |= other.failures
         self.statements += other.statements
         self.seconds += other.seconds
