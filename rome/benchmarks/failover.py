@@ -1,8 +1,8 @@
 """What clients get through when the master of a Redis Cluster is killed or frozen.
 
 Processes insert numbered rows, one in a transaction, into a cluster of three masters with a
-replica each, and note what they hear of each commit.  A fault hits the master; some seconds
-later the rows are compared with what was heard.
+replica each (with `wait` two), and note what they hear of each commit.  A fault hits the
+master; some seconds later the rows are compared with what was heard.
 
     python -m benchmarks.failover [--clients 4] [--node-timeout 1,5] [--wait 0,1] [--save]
 
@@ -91,7 +91,8 @@ def _replaced(
 
 def run(node_timeout_s: float, wait: int, freeze_s: float | None, clients: int) -> Outcome:
     """Hit the master of a new cluster: kill it, or freeze it for some seconds."""
-    with redis_cluster(replicas=1, node_timeout_ms=int(node_timeout_s * 1000)) as cluster:
+    # One replica more than is waited for: the one that takes over needs others.
+    with redis_cluster(replicas=1 + wait, node_timeout_ms=int(node_timeout_s * 1000)) as cluster:
         return _run(cluster, node_timeout_s, wait, freeze_s, clients)
 
 
@@ -204,8 +205,9 @@ def main() -> None:
         _RESULT.write_text(
             "# Failovers\n\n"
             f"{options.clients} clients insert rows, one per transaction, into a Redis Cluster of"
-            " three masters with a replica each, all on one machine of 2 cores, which others"
-            " used as well; `python -m benchmarks.failover` says what the columns mean.\n\n"
+            " three masters with a replica each (with wait=1 two), all on one machine of 2 cores,"
+            " which others used as well; `python -m benchmarks.failover` says what the columns"
+            " mean.\n\n"
             f"{table(outcomes)}\n"
         )
 

@@ -159,6 +159,15 @@ def test_candidates_that_hang_cost_a_moment_each() -> None:
         engine.dispose()
 
 
+def test_a_candidate_that_refuses_the_password_is_passed_over() -> None:
+    with redis_server(requirepass="other") as foreign, redis_server(requirepass="own") as server:
+        hosts = f"127.0.0.1:{foreign.port},127.0.0.1:{server.port}"
+        engine = database(f"rome+redis://:own@[{hosts}]/test")
+        add(engine, 1)
+        assert numbers(engine) == [1]
+        engine.dispose()
+
+
 # ---------------------------------------------------------------- what is known of a commit
 
 

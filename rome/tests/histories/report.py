@@ -23,8 +23,9 @@ one server with `appendonly yes`. "reuse" is the result cache and prefetching.
 - visible: rolled back, or said not to be done, but there. None may be.
 - not known: commits of whose outcome the client was told that it isn't known; those that were done.
 - other: anomalies that no stated limit explains. None may be.
-- standstill: the longest time in which a thread had no commit; failover: the longest time from
-  the fault until another master had the database, as the nodes say.
+- standstill: the longest time in which a thread had no commit, of reading transactions either;
+  failover: the longest time from the fault until another master had the database, as the nodes
+  say. With `wait=1` writes are refused besides, until a failed master is back as a replica.
 
 """
 _HEAD = (

@@ -120,13 +120,16 @@ def rows(turn: Turn) -> Iterator[Action | None]:
         name = chance.choice(NAMES)
         key = row_key(name)
         dice = chance.random()
-        if dice < 0.15:
+        if dice < 0.1:
             yield Read({}, read_rows(connection))
             continue
-        if dice < 0.3:
+        if dice < 0.2:
+            yield _range(turn, name)
+            continue
+        if dice < 0.33:
             yield from _insert(turn, name)  # whether one is there or not
             continue
-        if dice < 0.4:
+        if dice < 0.42:
             _regret(turn, name)
             yield None
             continue
@@ -162,6 +165,25 @@ def rows(turn: Turn) -> Iterator[Action | None]:
             yield Delete(key, version) if matched else Missed(key, version)
             if dice < 0.8 and matched:
                 yield from _insert(turn, name)
+
+
+def _range(turn: Turn, start: str) -> Read:
+    """Read the first rows from a key on, in the order of the keys or against it."""
+    limit = turn.chance.randint(1, 3)
+    ascending = turn.chance.random() < 0.5
+    found = turn.connection.execute(
+        select(named.c.name, named.c.version, named.c.detail)
+        .where(named.c.name >= start if ascending else named.c.name <= start)
+        .order_by(named.c.name if ascending else named.c.name.desc())
+        .limit(limit)
+    ).all()
+    seen = {name: (version, detail) for name, version, detail in found}
+    within = [name for name in NAMES if (name >= start if ascending else name <= start)]
+    if len(found) == limit:
+        # Of what comes behind the last one, nothing was said.
+        last = found[-1][0]
+        within = [name for name in within if (name <= last if ascending else name >= last)]
+    return Read({}, {row_key(name): seen.get(name) for name in {*within, *seen}})
 
 
 def _insert(turn: Turn, name: str) -> Iterator[Action | None]:

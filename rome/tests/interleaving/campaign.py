@@ -34,7 +34,8 @@ class Figures:
         """Add what another run has counted."""
         self.histories += other.histories
         self.violations += other.violations
-        self.complete |= other.complete
+        for name, whole in other.complete.items():
+            self.complete[name] = whole and self.complete.get(name, True)
         self.failures |= other.failures
         self.statements += other.statements
         self.seconds += other.seconds
@@ -70,7 +71,7 @@ def run_family(
             figures.complete[family.name] = False
             break
         runner.warm(program)
-        for steps in histories:
+        for steps in histories():
             failure = runner.run(steps)
             figures.histories[kind.name, runner.variant.level] += 1
             if failure is not None:

@@ -215,7 +215,7 @@ class Model:
             if moment == len(world.moments) - 1 and world.changed_since(session.begun):
                 again = self._again(state, number, session.inserted, self.told[number])
                 if again is not None:
-                    readers.add(again._replace(begun=moment, past=session.past + session.own))
+                    readers.add(again._replace(begun=moment))
         for reader in readers:
             for view in views(state, reader):
                 if told.statement.numbered and told.number is not None:

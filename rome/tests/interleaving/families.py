@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from tests.interleaving.alphabet import Alphabet
 from tests.interleaving.kinds import Kind
@@ -21,8 +22,9 @@ from tests.interleaving.schedules import (
 )
 from tests.interleaving.statements import COMMIT, savepoint
 
-# The first session's program, and histories in which it runs.
-Group = tuple[Program, list[list[Step]]]
+# The first session's program, and what makes the histories in which it runs: most groups are
+# only drawn from.
+Group = tuple[Program, Callable[[], list[list[Step]]]]
 Groups = Callable[[Kind], Iterator[Group]]
 
 LEVELS = ("READ COMMITTED", "SERIALIZABLE")
@@ -36,6 +38,9 @@ _WAYS = (
     ("plans", "warmed", "threads"),
 )
 VARIANTS = tuple(Variant(level, *way) for way in _WAYS for level in LEVELS)
+
+# A process for each history takes three times as long: only the short ones have it.
+_KNOWING = tuple(one for one in VARIANTS if one.reuse != "cold")
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,18 @@ def pairs(later: int, first: int, rank: int, first_rank: int | None = None) -> F
         committing = list(by_effect(kind, writers(others, first)))
         begin = 0 if later == first == 1 else 1
         for program in programs(mine, later):
-            yield (
-                program,
-                [order for other in committing for order in orders(program, other, begin=begin)],
-            )
+            yield program, partial(_orders, program, committing, begin)
 
-    return Family(f"{later} + {first} statements, to rank {rank}", groups)
+    variants = VARIANTS if later == first == 1 else _KNOWING
+    return Family(f"{later} + {first} statements, to rank {rank}", groups, variants)
 
 
-def _begin(later: Program, first: Program) -> int:
-    """Only the shortest are also run one after the other."""
-    return 0 if len(later) == len(first) == 2 and first[0].rank == 1 else 1
+def _orders(later: Program, committing: list[Program], begin: int = 1) -> list[list[Step]]:
+    return [order for other in committing for order in orders(later, other, begin=begin)]
+
+
+def _alone(program: Program) -> list[list[Step]]:
+    return [[(0, one) for one in program]]
 
 
 def read_again(rank: int = 2) -> Family:
@@ -83,7 +89,7 @@ def read_again(rank: int = 2) -> Family:
         committing = list(writers(others, 1))
         for before, write, after in itertools.product(reads, writes, reads):
             program = committed((before, write, after))
-            yield program, [o for other in committing for o in orders(program, other)]
+            yield program, partial(_orders, program, committing)
 
     variants = tuple(one for one in VARIANTS if one.reuse == "warmed" and one.form == "plans")
     return Family("read, write, read + 1 statement", groups, variants)
@@ -100,7 +106,7 @@ def alone(length: int) -> Family:
             if not _in_turn([one.name for one in statements]):
                 continue
             for program in with_savepoints(statements):
-                yield program, [[(0, one) for one in program]]
+                yield program, partial(_alone, program)
 
     variants = tuple(one for one in VARIANTS if one.reuse == "off")  # nobody has run it before
     return Family(f"a savepoint and {length} writes", groups, variants)
@@ -130,7 +136,7 @@ def sequences(rank: int = 2) -> Family:
             committing.append(committed([others["insert second number"]]))
         for one, two in itertools.product(letters, repeat=2):
             program = (one, COMMIT, two, COMMIT)
-            yield program, [order for other in committing for order in orders(program, other)]
+            yield program, partial(_orders, program, committing)
 
     return Family("1, 1 + 1 statements", groups)
 
@@ -151,10 +157,7 @@ def schema_changes() -> Family:
         changes.append((others["unique y"], others["insert C"], COMMIT))
         for first, second in itertools.product([savepoint(), *letters], letters):
             program = committed((first, second))
-            yield (
-                program,
-                [order for change in changes for order in orders(program, change, begin=0)],
-            )
+            yield program, partial(_orders, program, changes, 0)
 
     return Family("2 statements + DDL", groups)
 
@@ -164,18 +167,15 @@ def three_sessions(rank: int = 1) -> Family:
 
     def groups(kind: Kind) -> Iterator[Group]:
         mine, second, third = (Alphabet(kind, session).upto(rank) for session in range(3))
-        for program in programs(mine, 2):
-            yield (
-                program,
-                [
-                    order
-                    for one in writers(second, 1)
-                    for two in writers(third, 1)
-                    for order in orders_of_three(program, one, two)
-                ],
-            )
+        ones, twos = (list(by_effect(kind, writers(one, 1))) for one in (second, third))
 
-    return Family("2 + 1 + 1 statements", groups, sessions=3)
+        def histories(program: Program) -> list[list[Step]]:
+            return [o for one in ones for two in twos for o in orders_of_three(program, one, two)]
+
+        for program in programs(mine, 2):
+            yield program, partial(histories, program)
+
+    return Family("2 + 1 + 1 statements", groups, _KNOWING, sessions=3)
 
 
 FAMILIES = {

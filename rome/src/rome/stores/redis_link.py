@@ -160,6 +160,7 @@ class _Race:
         self._answered: list[Address] = []
         self._running: dict[Address, Generator[tuple[socket.socket, int], None, Link]] = {}
         self._problems: dict[Address, str] = {}
+        self._refused: OperationalError | None = None
         self._avoid, self._deadline = avoid, deadline
         self._selector = selectors.DefaultSelector()
 
@@ -195,6 +196,8 @@ class _Race:
                     return link
                 if len(self._waiting) > before or not self._running:
                     next_start = 0.0
+        if self._refused is not None:
+            raise self._refused
         raise Unreachable("; ".join(f"{h}:{p}: {why}" for (h, p), why in self._problems.items()))
 
     def _step(self, address: Address) -> Link | None:
@@ -215,6 +218,8 @@ class _Race:
                 # It is asked next, also if it has been asked before.
                 self._waiting = [master, *(a for a in self._waiting if a != master)]
                 self._answered = [a for a in self._answered if a != master]
+        except OperationalError as error:
+            self._refused = error  # unless another takes us: it may be no node of ours
         except (OSError, hiredis.ProtocolError) as error:
             self._problems[address] = str(error) or type(error).__name__
             self._answered.append(address)
