@@ -220,6 +220,22 @@ def test_what_is_not_known_and_was_read_is_lost_too() -> None:
     assert found(unknown, reader, lists={"x": ()}) == {"lost after being read"}
 
 
+def test_what_is_not_known_may_be_undone_after_it_was_read() -> None:
+    """Nobody could see that from the rows, as another deleted what it had changed."""
+
+    def undone(outcome: str) -> set[str]:
+        return found(
+            did("A", Insert("k", 1, 2), at=(0, 10)),
+            did("B", Detail("k", 2, 3), at=(20, 30), outcome=outcome),
+            did("C", saw(k=(1, 3)), at=(40, 50)),
+            did("D", saw(k=(1, 2)), Delete("k", 1), at=(60, 70)),
+            rows={"k": None},
+        )
+
+    assert undone(UNKNOWN) == {"lost after being read"}
+    assert undone(COMMITTED) == {"G-single"}
+
+
 @pytest.mark.parametrize("level", BOTH)
 def test_lost_update(level: str) -> None:
     """Two compare-and-sets of one generation were both acknowledged."""

@@ -163,7 +163,13 @@ class _Checker:
         self.graph.in_time(self.spans)
         for spans in self.within.values():
             self.graph.in_time(spans)
-        for name, text in self.graph.anomalies():
+        certain = self.versions.certain()
+        doubtful = {
+            node
+            for number, node in self.writing.items()
+            if self.history.transactions[number].outcome == UNKNOWN and number not in certain
+        }
+        for name, text in self.graph.anomalies(doubtful):
             self.versions.report(name, text)
 
     def _node(self, name: str, began: int, transaction: Transaction) -> int:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 Kind = str
 WW, WR, RW, TIME = "ww", "wr", "rw", "time"
+UNDONE = "lost after being read"
 _BASE = frozenset({WW, WR})
 # Cycles of one component that are looked at by their antidependencies.
 _MOST = 500
@@ -64,11 +65,22 @@ class Graph:
             if place:
                 self.edge(chain[place - 1], node, TIME)
 
-    def anomalies(self) -> Iterator[tuple[str, str]]:
-        """Yield the name and a cycle of each strongly connected component."""
-        for members in self._components():
+    def anomalies(self, doubtful: set[int]) -> Iterator[tuple[str, str]]:
+        """Yield the name and a cycle of each strongly connected component.
+
+        Doubtful nodes may have been undone after others saw them; a cycle that goes away
+        without them is named for that.
+        """
+        every = frozenset({WW, WR, RW, TIME})
+        nodes = set(range(len(self.names)))
+        sure = self._components_of(nodes - doubtful, every)
+        for members in sure:
             name, cycle = self._named(members)
             yield name, self._told(cycle)
+        for members in self._components_of(nodes, every) if doubtful else ():
+            if members & doubtful and not any(inner <= members for inner in sure):
+                _, cycle = self._named(members)
+                yield UNDONE, self._told(cycle)
 
     # ------------------------------------------------------------ cycles
 
@@ -150,10 +162,6 @@ class Graph:
         return text
 
     # ------------------------------------------------------------ components
-
-    def _components(self) -> list[set[int]]:
-        every = frozenset({WW, WR, RW, TIME})
-        return self._components_of(set(range(len(self.names))), every)
 
     def _components_of(self, members: set[int], kinds: frozenset[Kind]) -> list[set[int]]:
         """Return the strongly connected components of more than one node (Tarjan)."""
