@@ -419,3 +419,46 @@ def test_on_conflict_finds_rows_behind_a_collision_with_an_own_one(pair: Pair) -
     one.execute(compiled.on_conflict_do_update(index_elements=["k"], set_={"u": "d"}))
     one.commit()
     assert rows(one, t) == [(1, "d"), (3, "a")]
+
+
+def test_a_child_of_another_transaction_is_not_taken_for_an_own_one(pair: Pair) -> None:
+    """Its number is that of an own child, which has come and gone with the parent."""
+    one, two = pair
+    parents = Table("p", MetaData(), Column("k", String(9), primary_key=True))
+    children = Table("c", parents.metadata, Column("id", Integer, primary_key=True),
+                     Column("up", ForeignKey("p.k", ondelete="CASCADE")))  # fmt: skip
+    parents.metadata.create_all(one)
+    one.execute(parents.insert().values(k="a"))
+    one.commit()
+    one.execute(children.insert().values(id=2, up="a"))
+    one.execute(parents.delete().where(parents.c.k == "a"))
+    two.execute(children.insert().values(id=2, up="a"))
+    two.commit()
+    assert conflicts(one.commit)
+    assert rows(two, children) == [(2, "a")]
+    assert rows(two, parents) == [("a",)]
+
+
+def test_writes_that_could_not_be_run_again_are_not_forgotten(engine: Engine) -> None:
+    """A statement inside a savepoint meets a new schema, and an earlier answer is another one now:
+    the transaction is lost, and whoever goes on all the same hears of it."""
+    with engine.connect() as one, alone(engine).connect() as two:
+        t = text_keyed(one)
+        one.execute(t.insert().values(k="x", x=1))
+        one.commit()
+        assert one.execute(select(t.c.x)).scalars().all() == [1]
+        one.execute(t.insert().values(k="a", x=1))
+        with pytest.raises(exc.OperationalError) as raised, one.begin_nested():
+            two.execute(t.update().values(x=2))
+            two.execute(text("ALTER TABLE t ADD COLUMN z INTEGER"))
+            two.commit()
+            one.execute(
+                insert(t).from_select(["k", "x"], select(literal("b"), func.count()).select_from(t))
+            )
+        assert isinstance(raised.value.orig, ConflictError)
+        assert conflicts(lambda: one.execute(t.insert().values(k="c", x=1)))
+        assert conflicts(one.commit)
+        one.rollback()
+        one.execute(t.insert().values(k="d", x=1))
+        one.commit()
+        assert [row[0] for row in rows(one, t)] == ["d", "x"]

@@ -167,8 +167,14 @@ class ForeignKeys:
         # SQLite finds them among all rows.
         return [table.number, [], [], table.packed_fills, [], 0, False]
 
-    def parent_steps(self, changed: Iterable[Change], require: Require) -> list[Step]:
-        """What to read, for the rows that a statement wrote: each step must find a row."""
+    def parent_steps(
+        self, changed: Iterable[Change], require: Require, read_now: bool
+    ) -> list[Step]:
+        """Return what to read, for the rows that a statement wrote: each step must find a row.
+
+        read_now: the rows of the store that are here are those of the statement's moment, not of
+        an earlier one.
+        """
         steps: list[Step] = []
         for change in changed:
             for foreign, values in self._needed(change):
@@ -177,6 +183,9 @@ class ForeignKeys:
                 parent, slots = self._parent(foreign)
                 step = self._step(parent, slots, values)
                 number = self._number_here(foreign, values)
+                key = (parent.number, number)
+                if not read_now and key not in self._transaction.changes:
+                    number = None
                 if not step[1]:
                     if number is None:
                         require([step])
@@ -273,7 +282,7 @@ class ForeignKeys:
                     own = [
                         str(c.number)
                         for c in self._transaction.changes.values()
-                        if c.table is child
+                        if c.table is child and c.base is not None
                     ]
                     found.append([lookup[0], child.number, lookup[1], own, lookup[2]])
         return found

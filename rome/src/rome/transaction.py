@@ -29,6 +29,7 @@ from rome.errors import (
 )
 from rome.plan import Layout, Plan, TextPlan
 from rome.selects import Selects
+from rome.schema import fold
 from rome.shared import Options, Shared
 from rome.state import NUMBER_TAKEN, Call, Digest, Result, State, Torn
 from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Store
@@ -48,6 +49,8 @@ class Transaction(State):
     def __init__(self, store: Store, shared: Shared, options: Options) -> None:
         super().__init__(store, shared, options)
         self.replays = 0
+        # Whether its writes are gone, as they couldn't be run again: only ROLLBACK is left.
+        self.doomed = False
         self._selects = Selects(self)
         self._writes = Writes(self)
 
@@ -60,6 +63,7 @@ class Transaction(State):
         layout: Layout,
     ) -> Result:
         """Run a statement and remember it."""
+        self._check()
         if plan.refused:
             raise NotSupportedError(plan.refused)
         call = Call(sql, parameters, many, plan, layout)
@@ -84,12 +88,15 @@ class Transaction(State):
 
     def savepoint(self, word: str, name: str) -> None:
         """SAVEPOINT, RELEASE or ROLLBACK TO (the word) a savepoint."""
+        if self.doomed and word == "ROLLBACK TO":
+            return  # or its error would hide the conflict that led to it
+        self._check()
         call = Call("", (), False, TextPlan(), {}, savepoint=(word, name))
         self._savepoint(word, name)
         self.calls.append(call)
 
     def _savepoint(self, word: str, name: str) -> None:
-        name = name.lower()
+        name = fold(name)
         names = [open_name for open_name, _ in self.savepoints]
         if word == "SAVEPOINT":
             self._begin()
@@ -152,7 +159,11 @@ class Transaction(State):
         """Go on with the schema as it is now; raises ConflictError if what the transaction has
         written and read so far would have been answered otherwise."""
         if self.changes:
-            self._replay(new_schema=True)
+            try:
+                self._replay(new_schema=True)
+            except Error:
+                self.doomed = True
+                raise
             return
         self.use(self.catalogue.load(self.store))
         if self.savepoints:
@@ -180,6 +191,7 @@ class Transaction(State):
             self.reads.learn(self.calls)
         self.work.end()
         self.forget()
+        self.doomed = False
         if self.holds_rows:
             self.row_locks.release(self)
             self.holds_rows = False
@@ -191,7 +203,12 @@ class Transaction(State):
         finally:
             self.rollback()
 
+    def _check(self) -> None:
+        if self.doomed:
+            raise ConflictError("the schema was changed during this transaction; try again")
+
     def _commit(self) -> None:
+        self._check()
         token = uuid.uuid4().hex
         for attempt in range(REPLAYS):
             commit = self._request(token)

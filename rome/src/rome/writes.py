@@ -46,8 +46,10 @@ class Writes:
         # collides with.
         self._mark = 0
         self._missing: list[tuple[int, list[bytes]]] = []
-        # Whether it reads rows of the store; and the look-ups that it turned out to need.
+        # Whether it reads rows of the store, and has done so by now; and the look-ups that it
+        # turned out to need.
         self._fetches = False
+        self._read_now = False
         self._covered: set[Any] = set()
 
     def write(self, call: Call, bound: BoundPlan) -> Result:
@@ -60,8 +62,7 @@ class Writes:
             return plainly
         state.settle()
         steps: list[Step] = []
-        self._fetches = bound.fetches
-        self._covered = set()
+        self._fetches, self._read_now, self._covered = bound.fetches, False, set()
         if bound.fetches:
             state.reading_calls += 1
             for parameters in sets:
@@ -74,6 +75,7 @@ class Writes:
                 if bound.compares_and_sets:
                     self._wait_for(steps)
                 state.fetch(steps, bound)
+                self._read_now = True
         else:
             state.unload()
             state.work.ensure(bound.tables, state.clean)
@@ -119,7 +121,7 @@ class Writes:
                     state.overlay.back_to(self._mark)
                 state.work.run("RELEASE rome_statement")
             if len(more) > needed or self._fetches:
-                self._fetches = True
+                self._fetches = self._read_now = True
                 state.reading_calls += 1
                 request = [*steps, *_merged(more)]
                 state.work.ensure([state.table_of(step[0]) for step in request], state.clean)
@@ -204,13 +206,15 @@ class Writes:
             return False
         state.statement_loaded = []
         self._missing = []
-        self._fetches, self._covered = False, set()
+        self._fetches, self._read_now, self._covered = False, False, set()
         state.overlay.forget_marks()  # there is no savepoint
         self._mark = state.overlay.mark()
         state.overlay.put_all(changes)
         done = False
         try:
             done = self._check_keys(dict.fromkeys(places, True), in_area=False)
+        except Needs:
+            pass  # the work area has to do it
         finally:
             if not done:
                 state.overlay.back_to(self._mark)
@@ -412,7 +416,7 @@ class Writes:
         steps = _merged(key_steps)
         parents: list[Step] = []
         if state.check_foreign_keys:
-            parents = state.foreign.parent_steps(changed, self._require)
+            parents = state.foreign.parent_steps(changed, self._require, self._read_now)
         if not steps and not parents:
             return True
         asked = [*steps, *parents]
