@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    func,
     select,
     text,
 )
@@ -212,3 +213,37 @@ def test_several_rows_are_numbered_in_their_order(engine: Engine) -> None:
     with engine.connect() as connection:
         found = connection.execute(select(things.c.id, things.c.name)).all()
     assert sorted(map(tuple, found)) == sorted(map(tuple, returned))
+
+
+def test_rows_that_bring_their_numbers_ask_for_none(engine: Engine) -> None:
+    table = Table("numbered", MetaData(), Column("id", Integer, primary_key=True), Column("x", Integer))
+    table.create(engine)
+    with engine.connect() as connection:
+        connection.execute(table.insert().values(id=1))
+        connection.commit()
+        driver: Any = connection.connection.dbapi_connection
+        before = driver.store.traffic.round_trips
+        connection.execute(table.insert(), [{"id": number} for number in range(1000, 2000)])
+        assert driver.store.traffic.round_trips == before + 1  # whether they are taken
+        connection.commit()
+        connection.execute(text("INSERT INTO numbered VALUES (5000, 1), (NULL, 2)"))
+        connection.commit()
+        assert connection.scalar(select(func.count()).select_from(table)) == 1003
+        assert connection.scalar(select(table.c.id).where(table.c.x == 2)) == 5001
+
+
+def test_text_inserts_do_not_read_their_table(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("CREATE TABLE plain (k VARCHAR PRIMARY KEY, x INTEGER)"))
+        for number in range(50):
+            connection.execute(text("INSERT INTO plain VALUES (:k, 1)"), {"k": f"key {number}"})
+            connection.commit()
+        driver: Any = connection.connection.dbapi_connection
+        before = driver.store.traffic.received
+        connection.execute(text("INSERT INTO plain VALUES ('another', 1)"))
+        assert driver.store.traffic.received - before < 200
+        # One that reads it does.
+        connection.execute(text("INSERT INTO plain SELECT 'all', count(*) FROM plain"))
+        assert connection.scalar(text("SELECT x FROM plain WHERE k = 'all'")) == 51
+        with pytest.raises(IntegrityError):
+            connection.execute(text("INSERT INTO plain VALUES ('key 7', 1)"))

@@ -18,7 +18,7 @@ from rome.stores.base import Step
 
 if TYPE_CHECKING:
     from rome.catalogue import Schema
-    from rome.workspace import Workspace
+    from rome.workspace import Footprint, Workspace
 
 _NUMERIC = ("INTEGER", "REAL", "NUMERIC")
 _COLUMNS = re.compile(
@@ -34,10 +34,9 @@ class BoundPlan:
         plan: StatementPlan,
         schema: Schema,
         sql: str,
-        names: Mapping[str, set[str]],
-        assigned: Iterable[str],
-        reads_only: bool,
+        footprint: Footprint,
     ) -> None:
+        names, reads_only = footprint.columns, footprint.reads_only
         self.schema = schema
         self.plan = plan
         self.reads_only = reads_only
@@ -54,7 +53,7 @@ class BoundPlan:
         self.repeatable = reads_only and not plan.locks and not changes_by_itself(sql)
         target = None if reads_only else self._target(plan, sql, kind, read)
         self.target = target
-        columns_set = [target.column(name) for name in assigned] if target else []
+        columns_set = [target.column(name) for name in footprint.assigned] if target else []
         self.assigned = {column.slot for column in columns_set if column}
         self.relied: set[int] | None = None
         if target is not None and plan.relied is not None:
@@ -74,8 +73,13 @@ class BoundPlan:
         }
         if plan.text_inside or any(table.is_view for table in read):
             covered = set()
-        if self.inserts and target is not None and not plan.text_only:
-            covered.add(target.name)  # rows that collide come when its keys are checked
+        if self.inserts and target is not None:
+            # Rows that collide come when its keys are checked; but it may be read as well, at a
+            # place that the plan doesn't know.
+            name = fold(target.name)
+            known = not (plan.text_only or plan.text_inside or name in plan.partly_known)
+            if known or name not in footprint.read:
+                covered.add(target.name)
         whole = [t for t in read if t.name not in covered and not t.is_view]
         self._occurrences = self._in_order(plan, occurrences)
         # The columns that come, of tables of which few are read; False: all.

@@ -47,13 +47,13 @@ class Plan(StatementPlan):
             known.append(schema.tables[self.target])
         work.ensure([table for table in known if not table.is_view], clean)
         try:
-            names, assigned, reads_only = work.tables_read(sql)
+            footprint = work.footprint(sql)
         except Exception:
             # Tables that the plan doesn't know, or that don't exist.
             work.ensure_all(clean)
-            names, assigned, reads_only = work.tables_read(sql)
+            footprint = work.footprint(sql)
         # Another thread may put its own there meanwhile.
-        bound = BoundPlan(self, schema, sql, names, assigned, reads_only)
+        bound = BoundPlan(self, schema, sql, footprint)
         bound.made_for = work
         if bound.inserts and bound.target is not None and self.relied == frozenset():
             bound.insert = plain_insert(sql, bound.target, work.database)

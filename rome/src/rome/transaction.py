@@ -28,8 +28,8 @@ from rome.errors import (
     OperationalError,
 )
 from rome.plan import Layout, Plan, TextPlan
-from rome.selects import Selects
 from rome.schema import fold
+from rome.selects import Selects
 from rome.shared import Options, Shared
 from rome.state import NUMBER_TAKEN, Call, Digest, Result, State, Torn
 from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Store

@@ -26,6 +26,10 @@ from rome.workspace import Touch
 
 # Row numbers go through doubles in the store's scripts.
 LARGEST_NUMBER = 2**53
+# SQLite numbers a row that brings no number of its own with one above this.
+_NOT_CHOSEN = 2**62
+# Hint of a plan: its INSERT names the key, and gives NULL for it.
+_LEAVES_OUT = "leaves out keys"
 
 
 class Needs(Exception):
@@ -255,19 +259,27 @@ class Writes:
         target = bound.target
         inserts = bound.inserts and target is not None
         lastrowid = None
+        numbered = target if inserts and target is not None and target.key is not None else None
+        # Rows that bring their numbers need none of ours, unless they leave one out.
+        unsteered = bound.chosen_key and not call.plan.hints.get(_LEAVES_OUT)
+        if numbered is not None and unsteered:
+            state.work.set_sequence(numbered, _NOT_CHOSEN)
         for parameters in sets:
             first = 0
             wanted = call.plan.hints.get(call.sql, 1)
-            if inserts and target is not None and target.key is not None:
-                first = self._steer(call, target, wanted)
+            if numbered is not None and not unsteered:
+                first = self._steer(call, numbered, wanted)
             more, description, changed, touches = state.work.write(call.sql, parameters)
-            if inserts and target is not None and target.key is not None:
-                new = [t.after for t in touches if t.op == "INSERT" and t.table == target.name]
+            if numbered is not None:
+                new = [t.after for t in touches if t.op == "INSERT" and t.table == numbered.name]
                 past = first + len(new)
+                if unsteered and any(number > _NOT_CHOSEN for number in new):
+                    call.plan.hints[_LEAVES_OUT] = 1
+                    return None
                 if new and not bound.chosen_key and past > first + wanted:
                     # More rows than numbers were taken for: again with enough.
                     call.plan.hints[call.sql] = len(new)
-                    state.ids.give_back(target.number, first, wanted)
+                    state.ids.give_back(numbered.number, first, wanted)
                     return None
                 lastrowid = new[-1] if new else lastrowid
             self._note(call, bound, touches, touched, first)
