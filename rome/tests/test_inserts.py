@@ -216,7 +216,9 @@ def test_several_rows_are_numbered_in_their_order(engine: Engine) -> None:
 
 
 def test_rows_that_bring_their_numbers_ask_for_none(engine: Engine) -> None:
-    table = Table("numbered", MetaData(), Column("id", Integer, primary_key=True), Column("x", Integer))
+    table = Table(
+        "numbered", MetaData(), Column("id", Integer, primary_key=True), Column("x", Integer)
+    )
     table.create(engine)
     with engine.connect() as connection:
         connection.execute(table.insert().values(id=1))
