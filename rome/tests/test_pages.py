@@ -25,6 +25,9 @@ from sqlalchemy import (
 
 from tests.servers import RedisServer, redis_server
 
+# Redis doesn't give small hashes and sets in parts.
+NOTHING_SMALL = {"hash_max_listpack_entries": "0", "set_max_intset_entries": "0"}
+
 metadata = MetaData()
 parents = Table(
     "parents",
@@ -33,6 +36,7 @@ parents = Table(
     Column("code", String(9), unique=True),
     Column("kind", Integer, index=True),
     Column("name", String(9)),
+    Column("flag", Integer, index=True),
     *[Column(f"more{i}", Integer) for i in range(8)],
 )
 children = Table(
@@ -42,6 +46,7 @@ children = Table(
     Column("code", String(9), ForeignKey("parents.code")),
     Column("n", Integer),
 )
+cousins = children.alias("cousins")
 
 QUESTIONS: dict[str, Any] = {
     "all": select(parents),
@@ -68,6 +73,35 @@ QUESTIONS: dict[str, Any] = {
         parents.c.name == "a",
         parents.c.code.in_(select(children.c.code).where(children.c.n > 2)),
     ),
+    "by a set": select(parents.c.id).where(parents.c.kind == 2),
+    "by two sets": select(parents).where(parents.c.kind == 2, parents.c.flag == 1),
+    "count by two sets": select(func.count())
+    .select_from(parents)
+    .where(parents.c.kind == 1, parents.c.flag == 1),
+    "count by several keys": select(func.count())
+    .select_from(parents)
+    .where(parents.c.kind.in_([1, 2])),
+    "sum": select(func.sum(parents.c.id), func.max(parents.c.code), func.count(parents.c.kind)),
+    "sum by a set": select(func.sum(parents.c.id)).where(parents.c.kind == 2),
+    "sum by two sets": select(func.sum(parents.c.id)).where(
+        parents.c.kind == 2, parents.c.flag == 1
+    ),
+    "groups of a set": select(func.count(), func.min(parents.c.id))
+    .where(parents.c.kind == 2)
+    .group_by(parents.c.flag, parents.c.name),
+    "sum of nothing": select(func.sum(parents.c.id), func.count()).where(parents.c.name == "z"),
+    "numbers": select(parents).where(parents.c.id.in_(range(10, 60))),
+    "unique keys": select(parents).where(parents.c.code.in_([f"c{i}" for i in range(10, 60)])),
+    "keys of sets": select(children).where(children.c.code.in_([f"c{i}" for i in range(40)])),
+    "first by a set": select(parents.c.id, parents.c.name)
+    .where(parents.c.kind == 2)
+    .order_by(parents.c.name.desc(), parents.c.id)
+    .limit(5),
+    "first with many equal": select(parents.c.name).order_by(parents.c.name).limit(30),
+    "three tables": select(parents.c.id, children.c.id, cousins.c.id)
+    .join(children, children.c.code == parents.c.code)
+    .join(cousins, cousins.c.code == children.c.code)
+    .where(cousins.c.n > 0),
     "not exists": select(parents.c.id).where(~exists().where(children.c.code == parents.c.code)),
 }
 
@@ -85,6 +119,7 @@ def fill(engine: Engine) -> None:
                     "code": f"c{i}",
                     "kind": some.choice([1, 1, 1, 2, None]),
                     "name": some.choice("abc"),
+                    "flag": i % 5 // 2,
                 }
                 for i in range(1, 101)
             ],
@@ -100,14 +135,14 @@ def fill(engine: Engine) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    with redis_server() as running:
+    with redis_server(**NOTHING_SMALL) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def small(server: RedisServer) -> Iterator[Engine]:
-    """A script looks at twenty rows only."""
-    engine = create_engine(server.url("small") + "?page=20")
+    """A script looks at eight rows only."""
+    engine = create_engine(server.url("small") + "?page=8")
     fill(engine)
     yield engine
     engine.dispose()

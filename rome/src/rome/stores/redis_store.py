@@ -10,6 +10,9 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
     P u<table>.<i>    hash    bytes of the columns -> row number     (unique index)
     P i<table>.<i>:<bytes of the columns>     set of row numbers     (set index)
     P t:<token>       string  a commit that was done, for two minutes
+    P scan<table>     string  somebody reads the table page by page       (these three expire)
+    P log<table>      list    numbers of rows that were changed since then
+    P s:<scan>        hash    how far one such read has come
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -32,19 +37,36 @@ from rome.stores.base import (
     Duplicate,
     NotEmpty,
     Request,
-    Rows,
     SchemaChanged,
-    Step,
     Traffic,
 )
-from rome.stores.pages import read_in_pages
+from rome.stores.pages import Lapsed, Send, read_in_pages
 from rome.stores.redis_commit import by_key
 from rome.stores.redis_wire import Server, Wire
+
+# Rows that one script may look at without pages: some milliseconds' work.
+MOST = 4000
+# Milliseconds that a table stays marked after a page of it was read: as long may a client take
+# between two pages.  commit.lua keeps what it notes for twice as long.
+LEASE_MS = 30000
+# Redis runs all commands that it has read from a client before it looks at other clients.  An
+# argument of 32 KiB (PROTO_MBULK_BIG_ARG) it reads by itself, to its last byte: a command that
+# ends with one stands alone, so others are served before the next, however many were sent.
+_ALONE = b" " * 32768
 
 
 @functools.cache
 def _script(name: str, frees: bool) -> tuple[str, str]:
     text = (files("rome.stores") / f"{name}.lua").read_text()
+    if name == "scan":
+        common = re.findall(
+            r"^-- <shared with scan.lua>\n(.*?)^-- </shared>$",
+            (files("rome.stores") / "read.lua").read_text(),
+            re.M | re.S,
+        )
+        head = "local P = KEYS[1]\nlocal call, byte, sub = redis.call, string.byte, string.sub\n"
+        flags, rest = text.split("\n", 1)
+        text = "\n".join([flags, head, *common, rest])
     if frees:
         # Redis runs it even when its memory is full.
         text = text.replace("#!lua\n", "#!lua flags=allow-oom\n", 1)
@@ -75,7 +97,7 @@ class RedisStore:
         own = "" if tag in (None, database) else database
         self.prefix = f"{{{tag or database}}}{own}:"
         self._replicas = replicas
-        self._most = page
+        self._page = page
         # A commit is sent again for as long as `patience`, and each time for one answer.
         self._remember = int(2 * (server.patience + server.timeout)) + 1
 
@@ -91,6 +113,16 @@ class RedisStore:
         answers = self._wire.pipeline(commands)
         if isinstance(answers[0], hiredis.ReplyError):  # NOSCRIPT
             commands[0] = ("EVAL", text, 1, self.prefix, *arguments)
+            answers = self._wire.pipeline(commands)
+        return answers
+
+    def _run_each(self, name: str, arguments: Sequence[Sequence[bytes]]) -> list[Any]:
+        """The answers of one script to several requests, in one round trip."""
+        text, digest = _script(name, False)
+        commands = [("EVALSHA", digest, 1, self.prefix, *each) for each in arguments]
+        answers = self._wire.pipeline(commands)
+        if any(isinstance(answer, hiredis.ReplyError) for answer in answers):  # NOSCRIPT
+            commands[0] = ("EVAL", text, 1, self.prefix, *arguments[0])
             answers = self._wire.pipeline(commands)
         return answers
 
@@ -120,42 +152,41 @@ class RedisStore:
     # ------------------------------------------------------------ rows
 
     def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
-        answers, _ = self._read(version, requests)
-        if answers is None:
-            return [self._in_pages(version, requests[0])]
-        return answers
-
-    def _read(
-        self, version: str, requests: Sequence[Request], cursor: bytes | bool = False
-    ) -> tuple[list[Answer] | None, bytes]:
-        """Answers, and the cursor of the next page; None: the script would have to look at
-        too many rows."""
-        word, *answer = self._run("read", _pack([version, requests, self._most, cursor]))[0]
+        most = min(self._page, MOST)
+        word, *answer = self._run("read", _pack([version, requests, most]))[0]
         if word == b"schema":
             raise SchemaChanged
         if word == b"large":
-            return None, b""
-        answers = [
+            return [read_in_pages(lambda: self._scan(version), requests[0], answer[0])]
+        return [
             Answer(rows, [(commit or b"0").decode() for commit in commits or ()])
             for rows, commits in answer[0]
         ]
-        return answers, answer[1]
 
-    def _in_pages(self, version: str, request: Request) -> Answer:
-        # The last commits as they are before the first page: whatever is written while the
-        # pages come is a later one.
-        commits: list[str] = []
-        if request.watched:
-            first, _ = self._read(version, [Request([], request.watched)])
-            commits = first[0].commits if first else []
+    def _scan(self, version: str) -> Send:
+        """A read in pages, as pages.py sends its parts."""
+        name = uuid.uuid4().hex
+        connection: int | None = None
 
-        def ask(step: Step, cursor: bytes | bool) -> tuple[Rows, bytes] | None:
-            answers, more = self._read(version, [Request([step])], cursor)
-            if answers is None or answers[0].rows is None:
-                return None
-            return answers[0].rows[0], more if cursor else b"0"
+        def send(commands: Sequence[tuple[int, Any]]) -> list[list[Any]]:
+            nonlocal connection
+            arguments = []
+            for number, task in commands:
+                if number == 0:
+                    task = [_pack(task[0]), *task[1:]]
+                request = _pack([version, name, number, self._page, LEASE_MS, task])
+                arguments.append((request, _ALONE) if len(commands) > 1 else (request,))
+            answers: list[list[Any]] = self._run_each("scan", arguments)
+            words = {answer[0] for answer in answers}
+            if b"schema" in words:
+                raise SchemaChanged
+            # On another connection perhaps another master answers, which may lack commits.
+            if connection not in (None, self._wire.connections) or b"lapsed" in words:
+                raise Lapsed
+            connection = self._wire.connections
+            return answers
 
-        return Answer(read_in_pages(ask, request.steps), commits)
+        return send
 
     def commit(self, commit: Commit) -> None:
         request = by_key(commit, max(commit.remember, self._remember))

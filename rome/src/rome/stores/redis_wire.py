@@ -63,6 +63,7 @@ class Wire:
         self._socket: socket.socket | None = None
         self._reader = hiredis.Reader()
         self._process = os.getpid()
+        self.connections = 0  # that were made so far
         # Whether something was sent, since this was set to False, that had no answer.
         self.in_doubt = False
 
@@ -197,6 +198,7 @@ class Wire:
         self._socket = connection._sock
         connection._sock.settimeout(server.timeout)
         self._address = address
+        self.connections += 1
         self._last_host = address[0]
 
     def close(self) -> None:
