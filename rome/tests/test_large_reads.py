@@ -491,3 +491,40 @@ def test_others_are_served_between_pages(server: RedisServer) -> None:
     text = "".join("P" if word == "PING" else "E" for word in seen)
     assert text.count("E") >= 8
     assert text[text.index("E") :].count("PE") >= 3
+
+
+def test_a_scan_does_not_go_on_at_another_server(both: Both, server: RedisServer) -> None:
+    """Where a cursor means another place: rows would be left out without a word."""
+    driver_connection: Any = both.other.connection.dbapi_connection
+    store: RedisStore = driver_connection.store
+    schema = driver_connection.catalogue.schema
+    table, index = schema.tables["parents"], schema.tables["parents"].indexes[0]
+    many: dict[Any, Any] = {f"{number}": b"" for number in range(1000, 3000)}
+    server.client().hset(f"{store.prefix}r{table.number}", mapping=many)
+    read: list[int] = []
+
+    def lose_connection() -> None:
+        me = server.client().client_list(_type="normal")
+        for client in me:
+            server.client().client_kill_filter(_id=client["id"])
+
+    with pytest.raises(driver.OperationalError, match="broke during a scan"):
+        for number, _ in store.scan(table.number):
+            if not read:
+                lose_connection()
+            read.append(number)
+    assert 0 < len(read) < 2000
+    server.client().hdel(f"{store.prefix}r{table.number}", *many)
+    cursors: list[bytes] = []
+    run = store._run
+
+    def running(name: str, *arguments: bytes, **more: Any) -> Any:
+        cursors.append(arguments[0])
+        answer = run(name, *arguments, **more)
+        if len(cursors) == 1:
+            store._wire.connections += 1  # as if it had been made anew
+        return answer
+
+    store._run = running  # type: ignore[method-assign]
+    store.build_index(table.number, index.number, index.slots, index.unique, [])
+    assert cursors[0] == cursors[1]

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, select
-
-from rome import answers
 from rome.rows import encode
 from rome.state import Result
 from rome.stores import memory
+from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, select
+
+from rome import answers
 
 BOUND = 4 * 2**20
 # What keeps a connection and its statements going, beside the answers.

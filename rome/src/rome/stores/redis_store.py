@@ -222,10 +222,23 @@ class RedisStore:
             yield int(number), row
 
     def _hash(self, key: str) -> Iterator[tuple[bytes, bytes]]:
-        cursor = b"0"
-        while True:
-            cursor, flat = self._wire.call("HSCAN", self.prefix + key, cursor, "COUNT", 500)
+        for flat in self._parts("HSCAN", self.prefix + key):
             yield from zip(flat[::2], flat[1::2], strict=True)
+
+    def _parts(self, command: str, *key: str | bytes, **more: Any) -> Iterator[list[bytes]]:
+        """What HSCAN, SSCAN or SCAN finds, part by part.  Raises OperationalError.
+
+        Another server has another order, in which a cursor would leave out what it doesn't
+        name: after a failover a scan can't go on.
+        """
+        cursor, connection = b"0", None
+        options = [part for option in more.items() for part in option]
+        while True:
+            cursor, found = self._wire.call(command, *key, cursor, *options, "COUNT", 500)
+            if connection not in (None, self._wire.connections):
+                raise OperationalError("the connection broke during a scan; begin it again")
+            connection = self._wire.connections
+            yield found
             if cursor == b"0":
                 return
 
@@ -257,13 +270,17 @@ class RedisStore:
         unique: bool,
         fills: list[list[Any]],
     ) -> None:
-        cursor = b"0"
+        cursor, connection = b"0", self._wire.connections
         while True:
             request = [mode, table, index, list(slots), unique, fills, cursor]
             word, rest = self._run("index", _pack(request), frees=mode == "drop")[0]
             if word == b"duplicate":
                 raise Duplicate(table, index, rest)
             cursor = rest
+            if connection != self._wire.connections:
+                # Perhaps another server, where this cursor would leave rows out.
+                cursor, connection = b"0", self._wire.connections
+                continue
             if cursor == b"0":
                 return
 
@@ -283,20 +300,17 @@ class RedisStore:
             return
         start = f"{self.prefix}i{table}.{index}:".encode()
         for key in self._keys(start):
-            for number in self._wire.call("SMEMBERS", key):
-                yield key[len(start) :], int(number)
+            for numbers in self._parts("SSCAN", key):
+                for number in numbers:
+                    yield key[len(start) :], int(number)
 
     def _keys(self, start: bytes) -> Iterator[bytes]:
         """Keys of this database that begin so."""
         # SCAN goes to any node: a command with a key finds the right one first.
         self._wire.call("EXISTS", self.prefix + "meta")
         pattern = b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^" else bytes([c]) for c in start)
-        cursor = b"0"
-        while True:
-            cursor, keys = self._wire.call("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", 1000)
+        for keys in self._parts("SCAN", MATCH=pattern + b"*"):
             yield from keys
-            if cursor == b"0":
-                return
 
     # ------------------------------------------------------------ the whole
 
@@ -323,7 +337,7 @@ class RedisStore:
         """Every key of this database, with the bytes of memory that it takes."""
         found = self._keys(self.prefix.encode())
         while page := list(itertools.islice(found, 500)):
-            usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 0) for key in page])
+            usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 1000) for key in page])
             yield from ((key, size or 0) for key, size in zip(page, usage, strict=True))
 
     def drop(self) -> None:
