@@ -265,7 +265,7 @@ def run(
 
 
 def table(samples: dict[str, dict[str, list[dict[str, float]]]], rows: int) -> str:
-    """In Markdown: medians of seconds, the largest of the waits."""
+    """In Markdown: medians of all runs."""
     names = [name for name in (BEFORE, NOW) if name in next(iter(samples.values()))]
     heads = [f"of {rows:,} rows"]
     for words in ("s", "round trips", "MB", "longest command, ms", "longest wait of another, ms"):
@@ -277,8 +277,8 @@ def table(samples: dict[str, dict[str, list[dict[str, float]]]], rows: int) -> s
             ("seconds", ".3f", statistics.median),
             ("trips", ".0f", statistics.median),
             ("received", ".2f", statistics.median),
-            ("longest", ".1f", max),
-            ("wait", ".1f", max),
+            ("longest", ".1f", statistics.median),
+            ("wait", ".1f", statistics.median),
         ):
             line += [format(middle([it[key] for it in by_name[name]]), form) for name in names]
         lines.append(line)

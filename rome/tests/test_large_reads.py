@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from rome.check import check
 from rome.stores import pages
 from rome.stores.redis_store import RedisStore
 from sqlalchemy import (
@@ -375,6 +376,9 @@ def test_a_client_that_dies_leaves_nothing_for_long(both: Both, server: RedisSer
     assert len(left) >= 3
     assert all(0 < client.pttl(key) <= 60000 for key in left)
     assert client.pttl("{meddled}:log1") > client.pttl("{meddled}:scan1")
+    opened: Any = both.other.connection.dbapi_connection
+    found = check(opened.store, opened.catalogue)  # foreign keys aren't enforced here
+    assert [finding.text for finding in found if "refers to" not in finding.text] == []
     # Whose mark has expired has no note any more either, when the next one begins.
     client.delete("{meddled}:scan1")
     client.rpush("{meddled}:log1", "old")

@@ -23,7 +23,10 @@ from rome.stores.redis_store import RedisStore
 
 _SETS_AT_ONCE = 200
 _REPAIRABLE = ("missing", "gone", "other")
-_KEY = re.compile(rb"(?:(meta|schema|ids|writes)|t:[0-9a-f]+|([rui])(\d+)(?:\.(\d+)(:)?)?)", re.S)
+_KEY = re.compile(
+    rb"(?:(meta|schema|ids|writes)|[ts]:[0-9a-f]+|(?:scan|log)\d+|([rui])(\d+)(?:\.(\d+)(:)?)?)",
+    re.S,
+)
 
 
 @dataclass(frozen=True)
