@@ -33,7 +33,9 @@ _PAGE = 500
 _LEAST = 50  # what a script costs that looks at nothing, in rows
 _REPAIRABLE = ("missing", "gone", "other")
 _KEY = re.compile(
-    rb"(?:(meta|schema|ids|writes|lease)|t:[0-9a-f]+|([ruio])(\d+)(?:\.(\d+)(:)?)?)", re.S
+    rb"(?:(meta|schema|ids|writes|lease)|[ts]:[0-9a-f]+|(?:scan|log)\d+"
+    rb"|([ruio])(\d+)(?:\.(\d+)(:)?)?)",
+    re.S,
 )
 
 _ORDER_WORDS = {
