@@ -309,7 +309,8 @@ def main() -> int:
         probe(options.probe)
         return 0
     samples = run(options.rows, options.rounds, options.before, options.priority)
-    text = table(samples, options.rows)
+    load = f"{os.getloadavg()[0]:.0f} processes wanted the {os.cpu_count()} cores at the end."
+    text = f"{table(samples, options.rows)}\nMedians of {options.rounds} runs; {load}\n"
     sys.stdout.write(text)
     if options.results:
         (options.results / "large_tables.md").write_text(text)
