@@ -35,7 +35,9 @@ _LEAST = 50  # what a script costs that looks at nothing, in rows
 _STRICT = re.compile(r"\)[^)]*\bSTRICT\b[^)]*\Z", re.I)
 _REPAIRABLE = ("missing", "gone", "other")
 _KEY = re.compile(
-    rb"(?:(meta|schema|ids|writes|lease)|t:[0-9a-f]+|([ruio])(\d+)(?:\.(\d+)(:)?)?)", re.S
+    rb"(?:(meta|schema|ids|writes|lease)|[ts]:[0-9a-f]+|(?:scan|log)\d+"
+    rb"|([ruio])(\d+)(?:\.(\d+)(:)?)?)",
+    re.S,
 )
 
 _ORDER_WORDS = {

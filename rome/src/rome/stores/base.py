@@ -12,8 +12,9 @@ A store keeps, for one database:
 - for each table the highest row number that was handed out, and the token of the last
   commit that wrote it (0: none did).
 
-`read` and `commit` are atomic, each one round trip.  Requests are plain lists and dicts of
-strings and numbers, so that a script in the store can take them as they are.
+`read` and `commit` are atomic.  Each is one round trip; but a store may take several for a read
+of many rows, whose answer is then as of the last of them (pages.py).  Requests are plain
+lists and dicts of strings and numbers, so that a script in the store can take them as they are.
 
 A step of `read` is `[table, lookups, filters, fills, order, limit, columns]`.  All of a step's
 lookups and filters hold for the rows that are wanted; a store picks the lookup that

@@ -12,6 +12,7 @@ local function mend(t, ...)
   if not c.repair then return end
   redis.call(...)
   redis.call('HSET', P .. 'writes', t, c.token)
+  redis.call('UNLINK', P .. 'scan' .. t)  -- who reads the table in pages begins anew
 end
 
 local function report(kind, table_no, index, number, data)

@@ -298,6 +298,33 @@ if #tables > 0 then
   for i, table_no in ipairs(tables) do list[2 * i - 1], list[2 * i] = table_no, token end
   call('HSET', P .. 'writes', unpack(list))
 end
+-- Who reads a table page by page is told which of its rows have changed (scan.lua).  The
+-- note outlives the mark that asks for it, and if there is too much to note, both go.
+local function note(table_no)
+  local key, log, numbers = 'r' .. table_no, P .. 'log' .. table_no, {}
+  for i = 1, #inserts, 2 do
+    local list = inserts[i] == key and inserts[i + 1] or {}
+    for j = 1, #list, 2 do numbers[#numbers + 1] = list[j] end
+  end
+  for i = 1, #changes, 2 do
+    local list = changes[i] == key and changes[i + 1] or {}
+    for j = 1, #list do numbers[#numbers + 1] = list[j][1] end
+  end
+  local length = call('LLEN', log)
+  if length + #numbers > 100000 then
+    call('UNLINK', log, P .. 'scan' .. table_no)
+    return
+  end
+  call_each('RPUSH', {'log' .. table_no, numbers})
+  if length == 0 then call('EXPIRE', log, 60) end
+end
+if #tables > 0 then
+  local marks = {}
+  for i, table_no in ipairs(tables) do marks[i] = P .. 'scan' .. table_no end
+  for i, mark in ipairs(call('MGET', unpack(marks))) do
+    if mark then note(tables[i]) end
+  end
+end
 for _, s in ipairs(used) do
   if tonumber(call('HGET', P .. 'ids', s[1]) or '0') < tonumber(s[2]) then
     call('HSET', P .. 'ids', s[1], s[2])

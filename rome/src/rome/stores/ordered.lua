@@ -94,6 +94,7 @@ local function report(kind, n, member, ...)
   if c.repair then
     call(...)
     call('HSET', P .. 'writes', c.t, c.token)
+    call('UNLINK', P .. 'scan' .. c.t)  -- who reads the table in pages begins anew
   end
 end
 

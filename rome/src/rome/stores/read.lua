@@ -1,6 +1,6 @@
 -- Rows for statements, in one call.  See base.py for the words of a request.
 local P = KEYS[1]
-local version, requests, most, cursor = unpack(cmsgpack.unpack(ARGV[1]))
+local version, requests, most = unpack(cmsgpack.unpack(ARGV[1]))
 local call, byte, sub = redis.call, string.byte, string.sub
 if (call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 -- The last commits of the tables that a request watches, and whether they are those that
@@ -15,6 +15,7 @@ local function watch(request)
   return commits, #known > 0
 end
 
+-- <shared with scan.lua>
 local NIL = '\192'
 
 -- The bytes of column `slot` (from 0) of any row; rows older than the column don't have it.
@@ -44,19 +45,20 @@ local function head_of(columns)
   local n = #columns
   return n < 16 and string.char(0x90 + n) or struct.pack('>BH', 0xdc, n)
 end
+-- </shared>
 
 -- The most usual request is for one row, by its number or a unique key.  It needs nothing of
 -- what stands below, and making so many functions would take longer than the rest.
 local steps = requests[1][1]
 local only = #requests == 1 and #steps == 1 and #steps[1][2] == 1 and steps[1]
-if only and not (cursor or only[8]) then
+if only and not only[8] then
   local table_no, filters, columns = only[1], only[3], only[7]
   local kind, index, keys = unpack(only[2][1], 1, 3)
   local simple = keys and #keys == 1 and kind ~= 'set'
   for i = 1, #filters do simple = simple and filters[i][2] == 'in' and #filters[i][3] == 1 end
   if simple then
     local commits, same = watch(requests[1])
-    if same then return {'rows', {{false, commits}}, '0'} end
+    if same then return {'rows', {{false, commits}}} end
     local number, row = keys[1]
     if kind == 'unique' then number = call('HGET', P .. 'u' .. table_no .. '.' .. index, number) end
     if number then row = call('HGET', P .. 'r' .. table_no, number) end
@@ -70,10 +72,11 @@ if only and not (cursor or only[8]) then
       for i = 1, #columns do pieces[i + 1] = slice(row, columns[i], fills) end
       row = table.concat(pieces)
     end
-    return {'rows', {{{row and {number, row} or {}}, commits}}, '0'}
+    return {'rows', {{{row and {number, row} or {}}, commits}}}
   end
 end
 
+-- <shared with scan.lua>
 -- Rows are kept as a list with fields `numbers`, `fills` and `bases`.  Much is done to them
 -- column by column: one loop over the rows for each column, so that what is the same for all
 -- rows is done once.  Calls are what costs, so these loops find a column's bytes in place.
@@ -422,8 +425,7 @@ end
 -- The first rows in an order.  Rows equal to the last one come as well: which of them count
 -- is the caller's to say; without any order, those with the lowest numbers come first.
 local function first(rows, order, limit)
-  local places, ranks, values, m = {}, {}, {}, #order
-  for i = 1, #rows do places[i] = i end
+  local ranks, values, m = {}, {}, #order
   if m == 0 then
     m = 1
     ranks[1], values[1] = {}, {}
@@ -452,12 +454,86 @@ local function first(rows, order, limit)
     end
     return 0
   end
-  table.sort(places, function(x, y) return compare(x, y) < 0 end)
-  local stop = limit
-  while stop < #places and compare(places[limit], places[stop + 1]) == 0 do stop = stop + 1 end
+  -- Sorting all would take long: what comes after the last of the best so far is left out.
+  local best, n, last, room = {}, 0, nil, 2 * limit + 100
+  local function cut()
+    table.sort(best, function(x, y) return compare(x, y) < 0 end)
+    local stop = math.min(limit, n)
+    while stop < n and compare(best[limit], best[stop + 1]) == 0 do stop = stop + 1 end
+    for i = n, stop + 1, -1 do best[i] = nil end
+    n, last, room = stop, best[limit], 2 * stop + 100
+  end
+  for i = 1, #rows do
+    if not last or compare(i, last) <= 0 then
+      n = n + 1
+      best[n] = i
+      if n >= room then cut() end
+    end
+  end
+  cut()
   local top, numbers = {fills = rows.fills, numbers = {}}, rows.numbers
-  for i = 1, stop do top[i], top.numbers[i] = rows[places[i]], numbers[places[i]] end
+  for i = 1, n do top[i], top.numbers[i] = rows[best[i]], numbers[best[i]] end
   return top
+end
+
+
+-- Rows from a list of numbers and rows by turns.
+local function paired(list)
+  local rows, numbers = {}, {}
+  for i = 1, #list, 2 do
+    local n = (i + 1) / 2
+    numbers[n], rows[n] = list[i], list[i + 1]
+  end
+  rows.numbers = numbers
+  return rows
+end
+
+-- The row numbers of so many entries of an ordered index, from one end or from behind the
+-- entry `after`, and the last entry; false: there are no more.
+local function stretch(table_no, lookup, after, count)
+  local low, high, by_number, walk = unpack(lookup[3], 1, 4)
+  local name = by_number == 1 and 'BYSCORE' or 'BYLEX'
+  local start, stop = low, high
+  if walk < 0 then name, start, stop = 'REVRANGE' .. name, high, low
+  else name = 'RANGE' .. name end
+  if after then start = '(' .. after end
+  local key = P .. 'o' .. table_no .. '.' .. lookup[2]
+  local members = call('Z' .. name, key, start, stop, 'LIMIT', 0, count)
+  local last = #members == count and members[count]
+  if by_number ~= 1 then
+    for i = 1, #members do members[i] = string.match(members[i], '%z(%-?%d+)$') end
+  end
+  return members, last
+end
+
+-- How many rows a look-up by an ordered index finds.
+local function span(table_no, lookup)
+  local ends = lookup[3]
+  local command = ends[3] == 1 and 'ZCOUNT' or 'ZLEXCOUNT'
+  return call(command, P .. 'o' .. table_no .. '.' .. lookup[2], ends[1], ends[2])
+end
+
+-- Seconds.  TIME may stand still while a script runs, as it does from Redis 7.2 on; newer ones have a
+-- clock instead.
+local os_library = rawget(_G, 'os')
+local function clock()
+  if os_library then return os_library.clock() end
+  local now = call('TIME')
+  return now[1] + now[2] / 1000000
+end
+-- </shared>
+
+-- No other client is served while this runs.  So it gives up when it has looked at so many
+-- rows or keys, or has taken so long; the client then asks page by page (scan.lua).
+local MOST_S, MOST_BYTES = 0.008, 2097152
+local looked, started = 0, nil
+local function too_large(more)
+  looked = looked + more
+  if looked > most then return true end
+  if looked < 300 then return false end
+  local now = clock()
+  started = started or now
+  return now - started > MOST_S
 end
 
 -- What each step found.
@@ -490,13 +566,6 @@ local function joined(source, slots, kind)
   return keys
 end
 
--- How many rows a look-up by an ordered index finds.
-local function span(table_no, lookup)
-  local ends = lookup[3]
-  local command = ends[3] == 1 and 'ZCOUNT' or 'ZLEXCOUNT'
-  return call(command, P .. 'o' .. table_no .. '.' .. lookup[2], ends[1], ends[2])
-end
-
 local function size(table_no, lookup)
   if lookup[1] == 'order' then return span(table_no, lookup) end
   if lookup[1] ~= 'set' then return #lookup.keys end
@@ -506,31 +575,17 @@ local function size(table_no, lookup)
   return total
 end
 
--- The row numbers of so many entries of an ordered index, from one end or from behind the
--- entry `after`, and the last entry; false: there are no more.
-local function stretch(table_no, lookup, after, count)
-  local low, high, by_number, walk = unpack(lookup[3], 1, 4)
-  local name = by_number == 1 and 'BYSCORE' or 'BYLEX'
-  local start, stop = low, high
-  if walk < 0 then name, start, stop = 'REVRANGE' .. name, high, low
-  else name = 'RANGE' .. name end
-  if after then start = '(' .. after end
-  local key = P .. 'o' .. table_no .. '.' .. lookup[2]
-  local members = call('Z' .. name, key, start, stop, 'LIMIT', 0, count)
-  local last = #members == count and members[count]
-  if by_number ~= 1 then
-    for i = 1, #members do members[i] = string.match(members[i], '%z(%-?%d+)$') end
-  end
-  return members, last
-end
-
--- Row numbers that a look-up finds, once each, and whether each key has found one.
+-- Row numbers that a look-up finds, once each, and whether each key has found one; nil: too
+-- many.
 local function members(table_no, kind, index, keys)
+  if kind == 'order' then return stretch(table_no, {kind, index, keys}, false, most), true end
+  if kind ~= 'row' and too_large(#keys) then return nil end
   if kind == 'set' and #keys == 1 then
-    local numbers = call('SMEMBERS', P .. 'i' .. table_no .. '.' .. index .. ':' .. keys[1])
+    local key = P .. 'i' .. table_no .. '.' .. index .. ':' .. keys[1]
+    if looked + call('SCARD', key) > most then return nil end
+    local numbers = call('SMEMBERS', key)
     return numbers, #numbers > 0
   end
-  if kind == 'order' then return stretch(table_no, {kind, index, keys}, false, most), true end
   if kind == 'row' and #keys < 2 then return keys, true end
   local numbers, have, count, all = {}, {}, 0, true
   local function add(list)
@@ -554,21 +609,28 @@ local function members(table_no, kind, index, keys)
     end
   else
     local key = P .. 'i' .. table_no .. '.' .. index .. ':'
-    for i = 1, #keys do add(call('SMEMBERS', key .. keys[i])) end
+    for i = 1, #keys do
+      local set = key .. keys[i]
+      if looked + count + call('SCARD', set) > most then return nil end
+      add(call('SMEMBERS', set))
+      if i % 100 == 0 and too_large(0) then return nil end
+    end
   end
   return numbers, all
 end
 
--- The rows with these numbers that there are.
+-- The rows with these numbers that there are; nil: too many.
 local function fetch(table_no, numbers)
   local key, count = P .. 'r' .. table_no, #numbers
+  if too_large(count) then return nil end
   local rows = {}
-  if count > 0 and count <= 2000 then rows = call('HMGET', key, unpack(numbers))
+  if count > 0 and count <= 500 then rows = call('HMGET', key, unpack(numbers))
   else
-    for start = 1, count, 2000 do
-      local stop = math.min(start + 1999, count)
+    for start = 1, count, 500 do
+      local stop = math.min(start + 499, count)
       local values = call('HMGET', key, unpack(numbers, start, stop))
       for i = 1, stop - start + 1 do rows[start + i - 1] = values[i] end
+      if too_large(0) then return nil end
     end
   end
   rows.numbers = numbers
@@ -588,26 +650,16 @@ local function fetch(table_no, numbers)
   return rows
 end
 
--- Rows from a list of numbers and rows by turns.
-local function paired(list)
-  local rows, numbers = {}, {}
-  for i = 1, #list, 2 do
-    local n = (i + 1) / 2
-    numbers[n], rows[n] = list[i], list[i + 1]
-  end
-  rows.numbers = numbers
-  return rows
-end
-
--- All rows of a table, or one page of one that is too large for one call; nil: too many.
+-- All rows of a table; nil: too many.
 local function whole_table(table_no)
   local key = P .. 'r' .. table_no
-  if cursor then
-    local page = call('HSCAN', key, cursor, 'COUNT', math.ceil(most / 4))
-    cursor = page[1]
-    return paired(page[2])
+  local count = call('HLEN', key)
+  if too_large(count) then return nil end
+  if count > 100 then
+    local size, some = 0, call('HRANDFIELD', key, 5, 'WITHVALUES')
+    for i = 2, #some, 2 do size = size + #some[i] end
+    if size / 5 * count > MOST_BYTES then return nil end
   end
-  if call('HLEN', key) > most then return nil end
   return paired(call('HGETALL', key))
 end
 
@@ -638,34 +690,40 @@ local function chosen(table_no, lookups)
   return best, best_size, sets
 end
 
--- The numbers that a chosen look-up finds.  Its kind, and the look-up itself if each key has
--- found a row.
+-- The numbers that a chosen look-up finds; nil: too many.  Its kind, and the look-up itself if
+-- each key has found a row.
 local function looked_up(table_no, best, best_size, sets, filters)
+  if best[1] == 'order' and looked + best_size > most then
+    looked = looked + best_size
+    return nil
+  end
   if #sets > 1 and best_size > 8 and best[1] == 'set' and #best.keys == 1 and best[3] then
     local keys = {}
     for i, lookup in ipairs(sets) do
       keys[i] = P .. 'i' .. table_no .. '.' .. lookup[2] .. ':' .. lookup.keys[1]
       done(lookup, filters, true)
     end
+    if too_large(best_size) then return nil end
     return call('SINTER', unpack(keys)), 'set'
   end
   done(best, filters, true)
   local numbers, all = members(table_no, best[1], best[2], best.keys)
+  if not numbers then return nil end
   return numbers, best[1], all and best
 end
 
 -- The rows that an ordered index leads to, in its order, and that pass the filters: the first
--- `limit` (0: all) and those equal to the last of them in the tie slots.  nil: there may be
--- more of them behind `budget` entries; then they come with the last entry, if `cursor` asks.
-local function walked(table_no, lookup, filters, fills, limit, budget, after)
+-- `limit` and those equal to the last of them in the tie slots.  nil: there may be more of them
+-- behind `budget` entries; with true: it would have to look at too many rows.
+local function walked(table_no, lookup, filters, fills, limit, budget)
   local ties = lookup[3][5]
   local kept = {fills = fills, numbers = {}}
-  local count, looked_at, n = limit > 0 and math.max(limit + 1, 16) or 1000, 0, 0
-  local columns = {}
+  local count, looked_at, n, after = math.max(limit + 1, 16), 0, 0, false
   done(lookup, filters, true)
   while true do
     local numbers, last = stretch(table_no, lookup, after, math.min(count, budget - looked_at))
     local rows = fetch(table_no, numbers)
+    if not rows then return nil, true end
     rows.fills = fills
     rows = passing(rows, filters)
     for i = 1, #rows do
@@ -673,20 +731,22 @@ local function walked(table_no, lookup, filters, fills, limit, budget, after)
       kept[n], kept.numbers[n] = rows[i], rows.numbers[i]
     end
     looked_at = looked_at + #numbers
-    if not last then return kept, '0' end
-    if limit > 0 and n >= limit then
+    if not last then return kept end
+    if n >= limit then
       local differ = #ties == 0
       for _, slot in ipairs(ties) do
         local r, v = decode(slice(kept[limit], slot, fills))
         local other_r, other_v = decode(slice(kept[n], slot, fills))
         differ = differ or r ~= other_r or v ~= other_v
       end
-      if differ then return kept, '0' end
+      if differ then return kept end
     end
     after = last
     if looked_at >= budget then
       done(lookup, filters, nil)
-      if cursor then return kept, '>' .. last end
+      -- Or the look-up that comes instead would count as too large.  It takes the time that
+      -- is left.
+      looked = looked - looked_at
       return nil
     end
     count = math.min(2 * count, 1000)
@@ -694,7 +754,8 @@ local function walked(table_no, lookup, filters, fills, limit, budget, after)
 end
 
 -- The first rows of a step by walking along an index that has them in order, if that promises
--- to look at fewer rows than the best look-up; nil: it doesn't.
+-- to look at fewer rows than the best look-up; nil: it doesn't, or with true: it would have to
+-- look at too many.
 local function walked_first(table_no, lookups, filters, fills, limit, best, best_size)
   local walk
   for i = 1, #lookups do
@@ -704,21 +765,52 @@ local function walked_first(table_no, lookups, filters, fills, limit, best, best
   local n = best_size
   if n <= 64 or n <= 2 * limit then return nil end
   -- Where it fails, the look-up comes after it: so it is worth half of that.
-  local budget = (best == walk or n > most) and most or math.ceil(n / 2)
-  return (walked(table_no, walk, filters, fills, limit, math.min(budget, most)))
+  local budget = (best == walk or n > most) and most - looked or math.ceil(n / 2)
+  budget = math.min(budget, most - looked)
+  if budget < 1 then return nil, true end
+  return walked(table_no, walk, filters, fills, limit, budget)
 end
 
--- The values of a step that asks only for numbers of rows, if no row needs to be looked at;
--- `count`: rows that it finds.
-local function counted(filters, count, sums)
+-- The values of a step that asks only for numbers of rows, if sets, an ordered index or the
+-- table's own length tell them; else nil.
+local function counted(table_no, lookups, filters, sums)
   if #sums[1] > 0 then return nil end
   for _, f in ipairs(sums[2]) do
     if f[1] ~= 'count' or f[2] >= 0 then return nil end
   end
-  for _, f in ipairs(filters) do
-    if not f.done then return nil end
+  local said, sets, smallest = {}, {}, most
+  for _, lookup in ipairs(lookups) do
+    if lookup[1] == 'order' and #lookup[4] == #filters then
+      local n, values = cmsgpack.pack(span(table_no, lookup)), {}
+      for i = 1, #sums[2] do values[i] = n end
+      return {values}
+    end
+    if lookup[1] == 'set' and lookup[3] and (#lookup[3] == 1 or #lookups == 1) then
+      for _, place in ipairs(lookup[4]) do said[place + 1] = true end
+      for _, data in ipairs(lookup[3]) do
+        sets[#sets + 1] = P .. 'i' .. table_no .. '.' .. lookup[2] .. ':' .. data
+      end
+    end
   end
-  local n = cmsgpack.pack(count)
+  for i = 1, #filters do
+    if not said[i] then return nil end
+  end
+  local n = 0
+  if #sets == 0 then
+    if #lookups > 0 then return nil end
+    n = call('HLEN', P .. 'r' .. table_no)
+  else
+    -- A row has one value in a column, so sets of one index have no rows in common.
+    for _, set in ipairs(sets) do
+      local size = call('SCARD', set)
+      n, smallest = n + size, math.min(smallest, size)
+    end
+    if #lookups > 1 and #sets > 1 then
+      if smallest >= most then return nil end
+      n = call('SINTERCARD', #sets, unpack(sets))
+    end
+  end
+  n = cmsgpack.pack(n)
   local values = {}
   for i = 1, #sums[2] do values[i] = n end
   return {values}
@@ -747,39 +839,25 @@ local function answered()
     local sums = step[8]
     local filling = {}
     for _, f in ipairs(fills) do filling[f[1]] = f[2] end
-    local best, best_size, sets = chosen(table_no, lookups)
-    local ranged = best and best[1] == 'order'
-    local rows, numbers, kind, lookup, values
-    if cursor and ranged then
-      rows, cursor = walked(
-        table_no, best, filters, filling, limit, math.ceil(most / 4),
-        cursor ~= '0' and sub(cursor, 2))
-    elseif best then
-      rows = walked_first(table_no, lookups, filters, filling, limit, best, best_size)
-      if not rows and ranged then
-        -- Rows are counted without being looked at.
-        done(best, filters, true)
-        values = sums and counted(filters, best_size, sums)
-        if not values and best_size > most then return nil end
-      end
-      if not rows and not values then
-        numbers, kind, lookup = looked_up(table_no, best, best_size, sets, filters)
-        values = sums and kind == 'set' and counted(filters, #numbers, sums)
-      end
-    elseif sums then
-      values = counted(filters, call('HLEN', P .. 'r' .. table_no), sums)
-    end
+    local values = sums and counted(table_no, lookups, filters, sums)
     if not values then
-      if numbers and #numbers > most then return nil end
-      if numbers then rows = fetch(table_no, numbers)
-      elseif not rows then rows = whole_table(table_no) end
-      if not rows then return nil end
+      local best, best_size, sets = chosen(table_no, lookups)
+      local rows, numbers, kind, lookup, large
+      if best then
+        rows, large = walked_first(table_no, lookups, filters, filling, limit, best, best_size)
+        if large then return nil end
+        if not rows then
+          numbers, kind, lookup = looked_up(table_no, best, best_size, sets, filters)
+          if not numbers then return nil end
+          rows = fetch(table_no, numbers)
+        end
+      else
+        rows = whole_table(table_no)
+      end
+      if not rows or too_large(0) then return nil end
       rows.fills = filling
       rows = passing(rows, filters)
-      -- Of a walk page by page the last page has the last rows that count.
-      if limit > 0 and #rows > limit and not (cursor and ranged) then
-        rows = first(rows, order, limit)
-      end
+      if limit > 0 and #rows > limit then rows = first(rows, order, limit) end
       rows.complete = numbers and #rows == #numbers and lookup
       found[number] = rows
       reduce(number)
@@ -818,9 +896,9 @@ for number, request in ipairs(requests) do
   steps, found = request[1], {}
   local rows = not same and answered()
   if rows == nil then
-    if number == 1 then return {'large'} end
+    if number == 1 then return {'large', looked} end
     break
   end
   answers[number] = {rows, commits}
 end
-return {'rows', answers, cursor or '0'}
+return {'rows', answers}

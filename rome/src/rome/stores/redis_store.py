@@ -12,6 +12,9 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
     P o<table>.<i>    sorted set   row numbers, or the columns in order with them (ordered index)
     P t:<token>       string  a commit or change of the schema that was done, for two minutes
     P lease           string  in a cluster: until when the master is sure to be it (lease.lua)
+    P scan<table>     string  somebody reads the table page by page       (these three expire)
+    P log<table>      list    numbers of rows that were changed since then
+    P s:<scan>        hash    how far one such read has come
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,14 +42,12 @@ from rome.stores.base import (
     Head,
     NotEmpty,
     Request,
-    Rows,
     SchemaChanged,
-    Step,
     Traffic,
     Unbuilt,
     Written,
 )
-from rome.stores.pages import read_in_pages
+from rome.stores.pages import Lapsed, Send, read_in_pages
 from rome.stores.redis_commit import by_key
 from rome.stores.redis_link import Node, Server, slot_of
 from rome.stores.redis_wire import Wire
@@ -66,14 +68,32 @@ _PAGE_ROWS = 5000
 _PAGE_BYTES = 2**22
 _KEYS_LOOKED_AT = 10000  # of all databases in the server, by one SCAN: some milliseconds
 
+# Rows that one script may look at without pages: some milliseconds' work.
+MOST = 4000
+# Milliseconds that a table stays marked after a page of it was read: as long may a client take
+# between two pages.  commit.lua keeps what it notes for twice as long.
+LEASE_MS = 30000
+# Redis runs all commands that it has read from a client before it looks at other clients.  An
+# argument of 32 KiB (PROTO_MBULK_BIG_ARG) it reads by itself, to its last byte: a command that
+# ends with one stands alone, so others are served before the next, however many were sent.
+_ALONE = b" " * 32768
+
 
 @functools.cache
 def _script(name: str, frees: bool) -> tuple[str, str]:
     folder = files("rome.stores")
     text = (folder / f"{name}.lua").read_text()
+    flags, _, rest = text.partition("\n")
     if name in _FENCED:
-        shebang, _, rest = text.partition("\n")
-        text = f"{shebang}\n{(folder / 'lease.lua').read_text()}{rest}"
+        text = f"{flags}\n{(folder / 'lease.lua').read_text()}{rest}"
+    if name == "scan":
+        common = re.findall(
+            r"^-- <shared with scan.lua>\n(.*?)^-- </shared>$",
+            (folder / "read.lua").read_text(),
+            re.M | re.S,
+        )
+        head = "local P = KEYS[1]\nlocal call, byte, sub = redis.call, string.byte, string.sub\n"
+        text = "\n".join([flags, head, *common, rest])
     if frees:
         # Redis runs it even when its memory is full.
         text = text.replace("#!lua\n", "#!lua flags=allow-oom\n", 1)
@@ -104,7 +124,7 @@ class RedisStore:
         own = "" if tag in (None, database) else database
         self.prefix = f"{{{tag or database}}}{own}:"
         self._replicas = replicas
-        self._most = page
+        self._page = page
         self._built_on: int | None = None  # the connection on which indexes are being built
         # A commit is sent again for as long as `patience`, and each time for one answer.
         self._remember = int(2 * ((server.patience or _LONG_S) + server.timeout)) + 1
@@ -178,6 +198,16 @@ class RedisStore:
             )
         return timeout
 
+    def _run_each(self, name: str, arguments: Sequence[Sequence[bytes]]) -> list[Any]:
+        """The answers of one script to several requests, in one round trip."""
+        text, digest = _script(name, False)
+        commands = [("EVALSHA", digest, 1, self.prefix, *each) for each in arguments]
+        answers = self._wire.pipeline(commands)
+        if any(isinstance(answer, hiredis.ReplyError) for answer in answers):  # NOSCRIPT
+            commands[0] = ("EVAL", text, 1, self.prefix, *arguments[0])
+            answers = self._wire.pipeline(commands)
+        return answers
+
     # ------------------------------------------------------------ schema
 
     def schema(self) -> tuple[str, Mapping[str, bytes]]:
@@ -227,42 +257,41 @@ class RedisStore:
     # ------------------------------------------------------------ rows
 
     def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
-        answers, _ = self._read(version, requests)
-        if answers is None:
-            return [self._in_pages(version, requests[0])]
-        return answers
-
-    def _read(
-        self, version: str, requests: Sequence[Request], cursor: bytes | bool = False
-    ) -> tuple[list[Answer] | None, bytes]:
-        """Answers, and the cursor of the next page; None: the script would have to look at
-        too many rows."""
-        word, *answer = self._run("read", _pack([version, requests, self._most, cursor]))[0]
+        most = min(self._page, MOST)
+        word, *answer = self._run("read", _pack([version, requests, most]))[0]
         if word == b"schema":
             raise SchemaChanged
         if word == b"large":
-            return None, b""
-        answers = [
+            return [read_in_pages(lambda: self._scan(version), requests[0], answer[0])]
+        return [
             Answer(rows, [(commit or b"0").decode() for commit in commits or ()])
             for rows, commits in answer[0]
         ]
-        return answers, answer[1]
 
-    def _in_pages(self, version: str, request: Request) -> Answer:
-        # The last commits as they are before the first page: whatever is written while the
-        # pages come is a later one.
-        commits: list[str] = []
-        if request.watched:
-            first, _ = self._read(version, [Request([], request.watched)])
-            commits = first[0].commits if first else []
+    def _scan(self, version: str) -> Send:
+        """A read in pages, as pages.py sends its parts."""
+        name = uuid.uuid4().hex
+        connection: int | None = None
 
-        def ask(step: Step, cursor: bytes | bool) -> tuple[Rows, bytes] | None:
-            answers, more = self._read(version, [Request([step])], cursor)
-            if answers is None or answers[0].rows is None:
-                return None
-            return answers[0].rows[0], more if cursor else b"0"
+        def send(commands: Sequence[tuple[int, Any]]) -> list[list[Any]]:
+            nonlocal connection
+            arguments = []
+            for number, task in commands:
+                if number == 0:
+                    task = [_pack(task[0]), *task[1:]]
+                request = _pack([version, name, number, self._page, LEASE_MS, task])
+                arguments.append((request, _ALONE) if len(commands) > 1 else (request,))
+            answers: list[list[Any]] = self._run_each("scan", arguments)
+            words = {answer[0] for answer in answers}
+            if b"schema" in words:
+                raise SchemaChanged
+            # On another connection perhaps another master answers, which may lack commits.
+            if connection not in (None, self._wire.connections) or b"lapsed" in words:
+                raise Lapsed
+            connection = self._wire.connections
+            return answers
 
-        return Answer(read_in_pages(ask, request.steps), commits)
+        return send
 
     def commit(self, commit: Commit) -> None:
         request = _pack(by_key(commit, max(commit.remember, self._remember)))
@@ -322,12 +351,22 @@ class RedisStore:
             yield int(number), row
 
     def _hash(self, key: str) -> Iterator[tuple[bytes, bytes]]:
+        for flat in self._parts("HSCAN", self.prefix + key):
+            yield from zip(flat[::2], flat[1::2], strict=True)
+
+    def _parts(
+        self, command: str, *key: str | bytes, count: int = 500, match: bytes | None = None
+    ) -> Iterator[list[bytes]]:
+        """What HSCAN, SSCAN, ZSCAN or SCAN finds, part by part.  Raises OperationalError."""
+        options: list[Any] = ["COUNT", count]
+        if match is not None:
+            options += ("MATCH", match)
         cursor = b"0"
         first: int | None = None
         while True:
-            cursor, flat = self._wire.call("HSCAN", self.prefix + key, cursor, "COUNT", 500)
+            cursor, found = self._wire.call(command, *key, cursor, *options)
             first = self._same_connection(first)
-            yield from zip(flat[::2], flat[1::2], strict=True)
+            yield found
             if cursor == b"0":
                 return
 
@@ -477,17 +516,13 @@ class RedisStore:
             return
         start = f"{self.prefix}i{table}.{index}:".encode()
         for key in self._keys(start):
-            for number in self._wire.call("SMEMBERS", key):
-                yield key[len(start) :], int(number)
+            for numbers in self._parts("SSCAN", key):
+                for number in numbers:
+                    yield key[len(start) :], int(number)
 
     def members(self, table: int, index: int) -> Iterator[bytes]:
-        cursor = b"0"
-        while True:
-            key = f"{self.prefix}o{table}.{index}"
-            cursor, flat = self._wire.call("ZSCAN", key, cursor, "COUNT", 500)
+        for flat in self._parts("ZSCAN", f"{self.prefix}o{table}.{index}"):
             yield from flat[::2]
-            if cursor == b"0":
-                return
 
     def _keys(self, start: bytes) -> Iterator[bytes]:
         """Keys of this database that begin so."""
@@ -498,16 +533,7 @@ class RedisStore:
         # SCAN goes to any node: a command with a key finds the right one first.
         self._wire.call("EXISTS", self.prefix + "meta")
         pattern = b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^" else bytes([c]) for c in start)
-        cursor = b"0"
-        first: int | None = None
-        while True:
-            cursor, keys = self._wire.call(
-                *("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", _KEYS_LOOKED_AT)
-            )
-            first = self._same_connection(first)
-            yield keys
-            if cursor == b"0":
-                return
+        return self._parts("SCAN", count=_KEYS_LOOKED_AT, match=pattern + b"*")
 
     # ------------------------------------------------------------ the whole
 
@@ -542,7 +568,7 @@ class RedisStore:
         """Every key of this database, with the bytes of memory that it takes."""
         found = self._keys(self.prefix.encode())
         while page := list(itertools.islice(found, 5000)):
-            usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 0) for key in page])
+            usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 1000) for key in page])
             yield from ((key, size or 0) for key, size in zip(page, usage, strict=True))
 
     def drop(self) -> None:
