@@ -185,11 +185,8 @@ class Reads:
 
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
         transaction = self._transaction
-        trips = transaction.store.traffic.round_trips
         answers = transaction.store.read(transaction.schema.version, requests)
         self._moments.heard(self._me)
-        if transaction.store.traffic.round_trips > trips + 1:
-            transaction.reading_calls += 1  # page by page, so not as of one moment
         return answers
 
     def _taken(self, sql: str, wanted: Wanted) -> Answer | None:
