@@ -203,7 +203,10 @@ def test_a_walk_goes_on_for_rows_that_have_gone(
     order = number.desc() if descending else number
     question = select(number, parents.c.name).where(number > 0).order_by(order).limit(24)
     near = number > 90 if descending else number < 11
-    came = [{"id": 101 if descending else -1, "name": "new"}, {"id": 50, "name": "new"}]
+    came: list[dict[str, Any]] = [
+        {"id": 101 if descending else -1, "name": "new"},
+        {"id": 50, "name": "new"},
+    ]
 
     def change() -> None:
         for connection in (both.other, both.sqlite.connect()):
