@@ -195,6 +195,42 @@ def test_an_answer_is_that_of_the_last_page(
     assert changes > 6
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_walk_goes_on_for_rows_that_have_gone(
+    both: Both, meddler: Meddler, descending: bool
+) -> None:
+    number = parents.c.id
+    order = number.desc() if descending else number
+    question = select(number, parents.c.name).where(number > 0).order_by(order).limit(24)
+    near = number > 90 if descending else number < 11
+    came: list[dict[str, Any]] = [
+        {"id": 101 if descending else -1, "name": "new"},
+        {"id": 50, "name": "new"},
+    ]
+
+    def change() -> None:
+        for connection in (both.other, both.sqlite.connect()):
+            connection.execute(parents.delete().where(near))
+            connection.execute(parents.delete().where(number == 50))
+            connection.execute(parents.insert(), came)
+            connection.commit()
+
+    # Before the last of these pages enough rows were nearly there.
+    for trip in (2, 3):
+        done = once(meddler, trip, change)
+        meddler.trips = 0
+        with both.rome.connect() as mine, both.sqlite.connect() as its:
+            expected = list(map(tuple, its.execute(question)))
+            got = list(map(tuple, mine.execute(question)))
+            assert done() == 1 and got != expected
+            assert got == list(map(tuple, its.execute(question)))
+        assert 4 <= meddler.trips <= 10  # of 14 for all rows, and more for the changes
+        for connection in (both.other, both.sqlite.connect()):
+            connection.execute(parents.delete())
+            connection.execute(parents.insert(), [{"id": i, "name": "old"} for i in range(1, 101)])
+            connection.commit()
+
+
 def test_writes_of_many_rows_are_serial(both: Both, meddler: Meddler) -> None:
     some = random.Random(5)
     update = parents.update().where(parents.c.name == "a").values(more1=parents.c.id + 1)
