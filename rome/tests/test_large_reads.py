@@ -583,3 +583,37 @@ def test_a_scan_does_not_go_on_at_another_server(both: Both, server: RedisServer
     store._run = running  # type: ignore[method-assign]
     store.build_index(table.number, 99, index.slots, False, [])
     assert cursors[0] == cursors[2] != cursors[1]
+
+
+@pytest.mark.parametrize("where", ["range", "set", "numbers", "walk", "whole"])
+def test_large_rows_count_by_their_bytes(redis_server: RedisServer, where: str) -> None:
+    """A script gives up before it has looked at them; then pages are read."""
+    engine = create_engine(redis_server.url(f"wide-{where}", answers="off", foresight="off"))
+    wide = Table(
+        "wide",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("kind", Integer, index=True),
+        Column("text", String),
+    )
+    wide.create(engine)
+    with engine.begin() as connection:
+        values = [{"id": n, "kind": n % 2, "text": str(n) * 40000} for n in range(100, 180)]
+        connection.execute(wide.insert(), values)
+    question: Any = {
+        "range": select(wide).where(wide.c.id.between(110, 149)),
+        "set": select(wide).where(wide.c.kind == 1),
+        "numbers": select(wide).where(wide.c.id.in_(range(100, 140))),
+        "walk": select(wide).order_by(wide.c.id).limit(40),
+        "whole": select(wide),
+    }[where]
+    with engine.connect() as connection:
+        driver_connection: Any = connection.connection.dbapi_connection
+        connection.execute(select(wide.c.id).where(wide.c.id == 1)).all()
+        traffic = driver_connection.store.traffic
+        before = traffic.round_trips
+        found = connection.execute(question).all()
+        assert traffic.round_trips - before > 1
+    assert len(found) in (40, 80)
+    assert all(row.text == str(row.id) * 40000 for row in found)
+    engine.dispose()

@@ -525,7 +525,7 @@ end
 
 -- No other client is served while this runs.  So it gives up when it has looked at so many
 -- rows or keys, or has taken so long; the client then asks page by page (scan.lua).
-local MOST_S, MOST_BYTES = 0.008, 2097152
+local MOST_S, MOST_BYTES, FEW = 0.008, 2097152, 32
 local looked, started = 0, nil
 local function too_large(more)
   looked = looked + more
@@ -619,18 +619,35 @@ local function members(table_no, kind, index, keys)
   return numbers, all
 end
 
+-- Bytes of the rows that were fetched, of each table how many these were, and theirs.
+local fetched, fetched_of = 0, {}
+
 -- The rows with these numbers that there are; nil: too many.
 local function fetch(table_no, numbers)
   local key, count = P .. 'r' .. table_no, #numbers
   if too_large(count) then return nil end
   local rows = {}
-  if count > 0 and count <= 500 then rows = call('HMGET', key, unpack(numbers))
-  else
-    for start = 1, count, 500 do
-      local stop = math.min(start + 499, count)
-      local values = call('HMGET', key, unpack(numbers, start, stop))
-      for i = 1, stop - start + 1 do rows[start + i - 1] = values[i] end
+  if count > 0 and count <= FEW then rows = call('HMGET', key, unpack(numbers))
+  elseif count > 0 then
+    local known = fetched_of[table_no] or {0, 0}
+    fetched_of[table_no] = known
+    local start = 1
+    while start <= count do
+      -- The first ones tell how large the others may be.
+      local stop = math.min(start + FEW - 1, count)
+      if known[1] > 0 then
+        if known[2] / known[1] * (count - start + 1) > MOST_BYTES - fetched then return nil end
+        stop = math.min(start + 499, count)
+      end
+      local values, size = call('HMGET', key, unpack(numbers, start, stop)), 0
+      for i = 1, stop - start + 1 do
+        local row = values[i]
+        rows[start + i - 1] = row
+        if row then size = size + #row end
+      end
+      known[1], known[2], fetched = known[1] + stop - start + 1, known[2] + size, fetched + size
       if too_large(0) then return nil end
+      start = stop + 1
     end
   end
   rows.numbers = numbers
@@ -655,10 +672,10 @@ local function whole_table(table_no)
   local key = P .. 'r' .. table_no
   local count = call('HLEN', key)
   if too_large(count) then return nil end
-  if count > 100 then
-    local size, some = 0, call('HRANDFIELD', key, 5, 'WITHVALUES')
+  if count > FEW then
+    local size, some = 0, call('HRANDFIELD', key, 4, 'WITHVALUES')
     for i = 2, #some, 2 do size = size + #some[i] end
-    if size / 5 * count > MOST_BYTES then return nil end
+    if size / 4 * count > MOST_BYTES then return nil end
   end
   return paired(call('HGETALL', key))
 end
