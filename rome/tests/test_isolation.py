@@ -570,10 +570,10 @@ def test_a_missing_parent_is_something_read(strong: Engine, opened: Opened) -> N
 
 
 @pytest.mark.parametrize("level", [WEAK, STRONG])
-def test_a_table_read_page_by_page_is_seen_at_several_moments(
+def test_a_table_read_page_by_page_is_seen_at_one_moment(
     url: str, server: RedisServer, weak: Engine, level: str
 ) -> None:
-    """READ COMMITTED lets that happen, SERIALIZABLE finds it at the commit."""
+    """Also if others write it between two pages."""
     with weak.begin() as connection:
         connection.execute(delete(numbers))
         connection.execute(insert(numbers), [{"id": n, "value": 0} for n in range(1000)])
@@ -594,8 +594,8 @@ def test_a_table_read_page_by_page_is_seen_at_several_moments(
         proxy.release.set()
         reader.join()
         assert len(seen) == 1000
-        assert 0 < sum(seen) < 1000
-        assert conflicts(connection.commit) == (level == STRONG)
+        assert sum(seen) in (0, 1000)
+        connection.commit()
     paging.dispose()
     proxy.close()
 

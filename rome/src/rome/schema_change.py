@@ -43,6 +43,8 @@ _LOOKING_S = 5.0
 # Of a table that is copied: rows, and bytes, in one commit.
 _COPIED_ROWS = 2000
 _COPIED_BYTES = 2**20
+# Times that an index is built whose connection is lost meanwhile.
+_BUILDS = 5
 # How Alembic's batches begin the name of a table that will take another's place.
 _ALEMBIC = "_alembic_tmp_"
 
@@ -305,13 +307,22 @@ def finish(store: Store, catalogue: Catalogue, names: set[str] | None = None) ->
 
     Raises IntegrityError if rows are against one.
     """
+    lost = 0
     for _ in range(100):
         try:
             for table in list(catalogue.schema.tables.values()):
                 if (names is None or table.name in names) and not table.is_ready:
                     _finish(store, catalogue, table)
             return
-        except (SchemaChanged, Unbuilt):
+        except SchemaChanged:
+            catalogue.load(store)
+        except Unbuilt:
+            lost += 1
+            if lost == _BUILDS:
+                raise OperationalError(
+                    "the connection was lost while an index was built, each time; it isn't ready:"
+                    " another change of the schema builds it anew"
+                ) from None
             catalogue.load(store)
     raise ProgrammingError("the schema is changed by others all the time")
 

@@ -155,7 +155,8 @@ class State:
         return not self.changes and not self.savepoints
 
     def use(self, schema: Schema) -> None:
-        """Another version of the schema."""
+        """Take another version of the schema, where nothing is written."""
+        self.used.clear()  # a table's number may be another one now
         self.work.use(schema)
         self.nothing_loaded()
 

@@ -23,8 +23,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from tests.interleaving.kinds import Kind
 from tests.interleaving.statements import NUMBER, Statement
 
-# Rows that the store numbers get these on from the first one: the rows that a kind begins with
-# took a block of 100 numbers.
+# Rows that the store numbers get these on from the first one, as databases.py makes it.
 FIRST_NUMBER = 101
 SECOND_NUMBER = FIRST_NUMBER + 1
 
