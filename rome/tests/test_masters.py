@@ -264,10 +264,12 @@ def test_an_index_whose_build_crossed_a_lost_connection(monkeypatch: pytest.Monk
         by_n = select(things.c.n).where(things.c.n == 1)
         with engine.connect() as connection:
             assert connection.scalars(by_n).all() == [1]
-            connection.execute(text("CREATE TABLE later (id INTEGER PRIMARY KEY)"))
+        store = store_of(server.url())
+        assert [
+            "isn't ready" in found.text for found in check(store, Catalogue(), repair=True)
+        ] == [True]
         with create_engine(server.url(patience=14)).connect() as connection:
             assert connection.scalars(by_n).all() == [1]
-        store = store_of(server.url())
         assert [finding.text for finding in check(store, Catalogue())] == []
         store.close()
         engine.dispose()

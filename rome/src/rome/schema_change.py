@@ -321,7 +321,7 @@ def finish(store: Store, catalogue: Catalogue, names: set[str] | None = None) ->
             if lost == _BUILDS:
                 raise OperationalError(
                     "the connection was lost while an index was built, each time; it isn't ready:"
-                    " another change of the schema builds it anew"
+                    " 'rome check --repair' builds it anew"
                 ) from None
             catalogue.load(store)
     raise ProgrammingError("the schema is changed by others all the time")
