@@ -92,37 +92,37 @@ def test_two_statements_beside_one(name: str) -> None:
 
 @every_kind
 def test_two_statements_beside_two(name: str) -> None:
-    assert judge(pairs(2, 2, 1), name, 120) > 50
+    assert judge(pairs(2, 2, 1), name, 80) > 50
 
 
 @every_kind
 def test_any_two_statements_beside_any_other(name: str) -> None:
-    assert judge(pairs(2, 1, 3), name, 120) > 50
+    assert judge(pairs(2, 1, 3), name, 80) > 50
 
 
 @every_kind
 def test_reads_around_a_write(name: str) -> None:
-    assert judge(read_again(), name, 120) > 50
+    assert judge(read_again(), name, 80) > 50
 
 
 @every_kind
 def test_savepoints(name: str) -> None:
-    assert judge(alone(4), name, 120) > 50
+    assert judge(alone(4), name, 80) > 50
 
 
 @every_kind
 def test_one_transaction_after_the_other(name: str) -> None:
-    assert judge(sequences(), name, 120) > 50
+    assert judge(sequences(), name, 80) > 50
 
 
 @pytest.mark.parametrize("name", [n for n, kind in KINDS.items() if kind.family != "family"])
 def test_changes_of_the_schema_by_another_session(name: str) -> None:
-    assert judge(schema_changes(), name, 120) > 50
+    assert judge(schema_changes(), name, 80) > 50
 
 
 @every_kind
 def test_three_sessions(name: str) -> None:
-    assert judge(three_sessions(), name, 120) > 50
+    assert judge(three_sessions(), name, 80) > 50
 
 
 # ------------------------------------------------------------ on servers
