@@ -42,18 +42,6 @@ local function sound(row)
   return base + last == #row
 end
 
-local function slice(row, slot, fills)
-  local width, high, low = byte(row, 1, 3)
-  local count = high * 256 + low
-  if slot >= count then return fills[slot] or '\192' end
-  local form = width == 2 and '>H' or '>I4'
-  local first = 0
-  if slot > 0 then first = struct.unpack(form, row, 4 + width * (slot - 1)) end
-  local last = struct.unpack(form, row, 4 + width * slot)
-  local base = 3 + width * count + 3
-  return sub(row, base + first + 1, base + last)
-end
-
 -- The bytes of an index's columns, and whether none is NULL.
 local function key_of(row, slots, fills)
   local data, whole = '', true

@@ -7,18 +7,6 @@ local version, tables, most = unpack(cmsgpack.unpack(ARGV[1]))
 if (redis.call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 local byte, sub = string.byte, string.sub
 
-local function slice(row, slot, fills)
-  local width, high, low = byte(row, 1, 3)
-  local count = high * 256 + low
-  if slot >= count then return fills[slot] or '\192' end
-  local form = width == 2 and '>H' or '>I4'
-  local first = 0
-  if slot > 0 then first = struct.unpack(form, row, 4 + width * (slot - 1)) end
-  local last = struct.unpack(form, row, 4 + width * slot)
-  local base = 3 + width * count + 3
-  return sub(row, base + first + 1, base + last)
-end
-
 local function unlink_sets(t, sets, fills, page)
   for i = 2, #page, 2 do
     for _, set in ipairs(sets) do

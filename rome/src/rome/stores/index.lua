@@ -6,24 +6,12 @@ local byte, sub = string.byte, string.sub
 local fills = {}
 for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
 
-local function slice(row, slot)
-  local width, high, low = byte(row, 1, 3)
-  local count = high * 256 + low
-  if slot >= count then return fills[slot] or '\192' end
-  local form = width == 2 and '>H' or '>I4'
-  local first = 0
-  if slot > 0 then first = struct.unpack(form, row, 4 + width * (slot - 1)) end
-  local last = struct.unpack(form, row, 4 + width * slot)
-  local base = 3 + width * count + 3
-  return sub(row, base + first + 1, base + last)
-end
-
 local page = redis.call('HSCAN', P .. 'r' .. t, cursor, 'COUNT', 1500)
 for i = 1, #page[2], 2 do
   local n, row = page[2][i], page[2][i + 1]
   local data, whole = '', true
   for _, slot in ipairs(slots) do
-    local part = slice(row, slot)
+    local part = slice(row, slot, fills)
     if part == '\192' then whole = false end
     data = data .. part
   end

@@ -26,18 +26,6 @@ local function sound(row)
   return base + last == #row
 end
 
-local function slice(row, slot)
-  local width, high, low = byte(row, 1, 3)
-  local count = high * 256 + low
-  if slot >= count then return fills[slot] or '\192' end
-  local form = width == 2 and '>H' or '>I4'
-  local first = 0
-  if slot > 0 then first = struct.unpack(form, row, 4 + width * (slot - 1)) end
-  local last = struct.unpack(form, row, 4 + width * slot)
-  local base = 3 + width * count + 3
-  return sub(row, base + first + 1, base + last)
-end
-
 -- A number by its value next to a double, and what is left: sort_bytes.py has the words.
 local function number_bytes(near, rest)
   local data = struct.pack('>d', near + 0)
@@ -83,7 +71,7 @@ local by_number = #c.slots == 1 and c.slots[1] == c.key
 local function place_of(n, row)
   if by_number then return n, n end
   local data = {}
-  for i, slot in ipairs(c.slots) do data[i] = sort_bytes(slice(row, slot)) end
+  for i, slot in ipairs(c.slots) do data[i] = sort_bytes(slice(row, slot, fills)) end
   return '0', table.concat(data) .. '\0' .. n
 end
 

@@ -54,6 +54,8 @@ from rome.stores.redis_wire import Wire
 
 # Scripts that a node runs only while it is sure to be the master.
 _FENCED = ("commit", "confirm", "schema")
+# What stands at the head of several scripts.
+_PARTS = {"lease.lua": _FENCED, "slice.lua": ("check", "drop", "index", "ordered")}
 # An answer that took longer than this share of the cluster's node timeout may be of a node that
 # was halted after it had looked at its lease, and that is the master no more.
 _IN_TIME = 0.3
@@ -84,8 +86,9 @@ def _script(name: str, frees: bool) -> tuple[str, str]:
     folder = files("rome.stores")
     text = (folder / f"{name}.lua").read_text()
     flags, _, rest = text.partition("\n")
-    if name in _FENCED:
-        text = f"{flags}\n{(folder / 'lease.lua').read_text()}{rest}"
+    for part, users in _PARTS.items():
+        if name in users:
+            text = f"{flags}\n{(folder / part).read_text()}{rest}"
     if name == "scan":
         common = re.findall(
             r"^-- <shared with scan.lua>\n(.*?)^-- </shared>$",
