@@ -3,6 +3,7 @@ looked up in the store."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from rome.workspace import Touch
 LARGEST_NUMBER = 2**53
 # SQLite numbers a row that brings no number of its own with one above this.
 _NOT_CHOSEN = 2**62
+# Of an INSERT that says what becomes of rows that collide.
+_RESOLVES = re.compile(r"\bON\s+CONFLICT\b|\A\s*INSERT\s+OR\b|\A\s*REPLACE\b", re.I)
 # Hint of a plan: its INSERT names the key, and gives NULL for it.
 _LEAVES_OUT = "leaves out keys"
 
@@ -112,7 +115,7 @@ class Writes:
                 # Where a row of the transaction's own collides, SQLite doesn't get to rows that
                 # are not here, about which ON CONFLICT may have something else to say.
                 step = [bound.target.number, [], [], bound.target.packed_fills, [], 0, False]
-                if not bound.inserts or bound.relied is not None or self._uncovered([step]) == []:
+                if not _RESOLVES.search(call.sql) or not self._uncovered([step]):
                     raise
                 more.append(step)
                 self._covered.add(_look_up_of(step))
