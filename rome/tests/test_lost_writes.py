@@ -462,3 +462,27 @@ def test_writes_that_could_not_be_run_again_are_not_forgotten(engine: Engine) ->
         one.execute(t.insert().values(k="d", x=1))
         one.commit()
         assert [row[0] for row in rows(one, t)] == ["d", "x"]
+
+
+@pytest.mark.parametrize("how", ["deleted", "undone"])
+def test_a_key_that_was_free_is_an_answer_also_if_its_row_goes_again(
+    engine: Engine, how: str
+) -> None:
+    """SERIALIZABLE: the INSERT was before the other transaction, the SELECT would be after it."""
+    with engine.connect() as first, alone(engine).connect() as two:
+        one = first.execution_options(isolation_level="SERIALIZABLE")
+        t = text_keyed(two)
+
+        def go_on() -> None:
+            savepoint = one.begin_nested()
+            one.execute(t.insert().values(k="a", x=1))
+            two.execute(t.insert().values(k="a", x=2))
+            two.commit()
+            if how == "deleted":
+                savepoint.commit()
+                assert one.execute(t.delete().where(t.c.x == 1)).rowcount == 1
+            else:
+                savepoint.rollback()
+            one.execute(select(func.count()).select_from(t)).scalar_one()
+
+        assert conflicts(go_on, one.commit)

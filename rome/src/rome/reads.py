@@ -99,11 +99,13 @@ class Reads:
         self._ahead: dict[str, list[_Ahead]] = {}
         self._foresaw: dict[str, list[int]] = {}  # how many, and how many were used
         self._running: Calling | None = None  # the statement, until it has read
+        self._statements: set[tuple[str, tuple[Any, ...]]] = set()  # that have read
 
     def forget(self) -> None:
         """The transaction is over, or is run again."""
         self._ahead.clear()
         self._foresaw.clear()
+        self._statements.clear()
         self._running = None
 
     def discard(self) -> None:
@@ -145,9 +147,13 @@ class Reads:
         others: list[tuple[str, Wanted]] = []
         if call is not None and self._foresight is not None and not call.replaying:
             call.read = True
-            ahead = self._taken(call.sql, wanted)
-            if ahead is not None:
-                return ahead
+            # Who reads the same again wants to see what has changed.
+            statement = call.sql, tuple(call.parameters[0] if call.parameters else ())
+            if statement not in self._statements:
+                self._statements.add(statement)
+                ahead = self._taken(call.sql, wanted)
+                if ahead is not None:
+                    return ahead
             call.asked = True
             self.discard()
             if not call.many:

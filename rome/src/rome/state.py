@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import marshal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -135,6 +135,8 @@ class State:
         self.relied: dict[int, set[int] | None] = {}  # None: on every column
         self.assigned: dict[int, set[int]] = {}
         self.seen_writes: dict[int, str] = {}
+        # Of a serializable transaction: the last commits of tables whose keys were free then.
+        self.free_then: dict[int, str] = {}
         self.reads.forget()
         self.reading_calls = 0
 
@@ -287,6 +289,14 @@ class State:
         if self.serializable:
             for step, commit in zip(steps, commits, strict=True):
                 self.saw(step[0], commit)
+
+    def keys_given_back(self, tables: Iterable[int]) -> None:
+        """Take for read what said that keys of new rows were free: the commit checks that only for
+        rows that it inserts."""
+        for table in tables:
+            if table in self.free_then:
+                self.reading_calls += 1
+                self.saw(table, self.free_then[table])
 
     def saw(self, table: int, commit: str) -> None:
         """A serializable transaction has read a table as this commit had left it."""

@@ -117,6 +117,7 @@ class Transaction(State):
         self.work.forget_tables_made_inside()
         del self.savepoints[place + 1 :]
         self.overlay.back_to(self.savepoints[place][1])
+        self.keys_given_back(self.free_then)
         # Rows that came in meanwhile are gone, older ones are back: all are fetched anew.
         for number in self.ever_loaded:
             kept = [key for table, key in self.changes if table == number]
@@ -205,7 +206,7 @@ class Transaction(State):
 
     def _check(self) -> None:
         if self.doomed:
-            raise ConflictError("the schema was changed during this transaction; try again")
+            raise ConflictError("what this transaction relied on was changed by others; try again")
 
     def _commit(self) -> None:
         self._check()

@@ -401,6 +401,8 @@ class Writes:
         state.reworked.add(table.number)
         change = state.changes.get(key)
         if change is not None:
+            if change.base is None:
+                state.keys_given_back([table.number])
             state.overlay.put(change.followed_by(row, moved))
         else:
             base = None if new else state.loaded.get(table.number, {}).get(number)
@@ -444,6 +446,8 @@ class Writes:
             if bool(answer[place]) == (place < len(steps)):
                 state.reading_calls += 1
                 state.saw(watched[place], commit)
+            elif place < len(steps):
+                state.free_then.setdefault(watched[place], commit)
         for step, rows in zip(steps, answer, strict=False):
             fresh: list[bytes] = []
             here = state.loaded.get(step[0], {}) if in_area else {}

@@ -9,8 +9,9 @@ as a user of READ COMMITTED databases would:
     another one with its key makes a new row.  Another transaction that has written the old one
     may take either for "the row that it has written", as their keys are equal.  Where the key is
     the row's number (docs/layout.md), it may take a row whose key was changed for another one.
-2.  "A row of another transaction that has a key of a row that this one has inserted, or moved to
-    that key, can't be shown beside it: the statement that meets it fails with ConflictError."
+2.  "A row of another transaction that has a key of a row that this one has written (has inserted,
+    moved to that key, or changed while the other one put a new row in its place) can't be shown
+    beside it: the statement that meets it fails with ConflictError."
     Which statements meet it is left open: one that doesn't fail answers without that row.
 3.  Other than that, a statement fails with ConflictError only where the commit would fail at that
     moment.
@@ -73,6 +74,7 @@ from tests.interleaving.sessions import (
     differ,
     ended,
     refreshed,
+    replaced,
     same_row,
     saved,
     views,
@@ -323,6 +325,7 @@ class Model:
             for world in self.worlds
             if any(outcome == CONFLICT for outcome, _ in self._outcomes(world, number))
             or self._overlapped(world, number)
+            or replaced(world, number)
         }
         if not found:
             raise Violation("needless conflict of a statement", [])

@@ -101,6 +101,22 @@ def same_row(rows: dict[Identity, Values], table: SchemaTable, own: Own) -> Iden
     return next((i for i, v in rows.items() if _part(table, v, table.primary) == key), None)
 
 
+def replaced(world: World, number: int) -> bool:
+    """Whether another row has the key of one that a transaction has written."""
+    now = world.moments[-1]
+    for own in world.sessions[number].own:
+        place = now.schema.places.get(own.table)
+        if own.now is None or place is None:
+            continue
+        table, rows = now.schema.tables[place], now.by_identity[place]
+        if table.primary and len(own.now) == len(table.columns):
+            key = _part(table, own.now, table.primary)
+            others = (values for identity, values in rows.items() if identity != own.identity)
+            if any(_part(table, values, table.primary) == key for values in others):
+                return True
+    return False
+
+
 def _part(table: SchemaTable, values: Values, columns: Sequence[str]) -> Values:
     return tuple(values[table.columns.index(column)] for column in columns)
 
