@@ -15,6 +15,7 @@ from rome.stores import memory
 from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, select
 
 from rome import answers
+from tests.servers import RedisServer
 
 BOUND = 4 * 2**20
 # What keeps a connection and its statements going, beside the answers.
@@ -112,3 +113,31 @@ def test_the_process_has_one_bound() -> None:
     databases[0].put(key, *rows(1, 1), ["x"])
     assert databases[0].get(key) is not None
     assert databases[1].get(key) is None
+
+
+def test_a_transaction_keeps_no_more_rows_than_it_must(redis_server: RedisServer) -> None:
+    """Of large answers, which it may have to compare with later ones, it keeps a digest."""
+    engine = create_engine(redis_server.url("kept", answers="off", foresight="off"))
+    table = Table(
+        "t", MetaData(), Column("id", Integer, primary_key=True), Column("name", String(40))
+    )
+    table.create(engine)
+    with engine.connect() as connection:
+        values = [{"name": f"the name of row {number}"} for number in range(3000)]
+        connection.execute(table.insert(), values)
+        connection.commit()
+
+        def read() -> None:
+            assert len(connection.execute(select(table)).all()) == 3000
+
+        read()
+        gc.collect()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(30):
+            read()
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert taken < 2**20  # the rows of one answer take about half of that
+    engine.dispose()
