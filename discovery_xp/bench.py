@@ -39,6 +39,7 @@ from discovery_xp.remote import answering_of, run_each
 from discovery_xp.scenario import Scenario, read_scenario
 from discovery_xp.store import Run, RunRecord
 from discovery_xp.testbed import Testbed, now
+from discovery_xp.text import short
 
 # After services were started they are busy for a while with each other.
 SETTLE_S = 15.0
@@ -81,7 +82,7 @@ def choose_probes(text: str) -> tuple[str, ...]:
     unknown = [word for word in named if word not in store.PROBES]
     if unknown:
         raise Refused(
-            f"--probes: no probe '{unknown[0]}'",
+            f"--probes: no probe '{short(unknown[0])}'",
             f"write 'all', 'none' or some of {', '.join(store.PROBES)}",
         )
     return tuple(probe for probe in store.PROBES if probe in named)

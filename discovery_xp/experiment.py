@@ -35,6 +35,7 @@ from discovery_xp import deploy, network, providers
 from discovery_xp.deploy import Boot, Deployment, ServiceStatus
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch
+from discovery_xp.names import TestbedName
 from discovery_xp.network import PairRtt
 from discovery_xp.plan import Plan, PlannedLink
 from discovery_xp.play import log_file
@@ -336,7 +337,7 @@ def known_testbeds() -> list[str]:
     """
     found = set(testbeds())
     if os.geteuid() == 0:
-        found |= local.leftovers()
+        found |= set(TestbedName.among(local.leftovers()))
 
     def is_local(name: str) -> bool:
         state = _state_or_none(Testbed(name))

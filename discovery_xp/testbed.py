@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery_xp.errors import Refused
+from discovery_xp.errors import InvalidInput, Refused
+from discovery_xp.names import TestbedName
 from discovery_xp.plan import Plan, PlannedLink, links_from_json, plan_from_json
 from discovery_xp.topology import SshHost
 
@@ -93,8 +94,9 @@ class Testbed:
     __test__ = False  # a name that pytest would take for a test
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.folder = home() / "testbeds" / name
+        """Raises BadName for what isn't a name: no path can be made of it."""
+        self.name = TestbedName(name)
+        self.folder = home() / "testbeds" / self.name
 
     @property
     def state_file(self) -> Path:
@@ -176,10 +178,14 @@ class Testbed:
                 "use the version that wrote it, or destroy the testbed",
             )
         try:
-            return _state_from_json(data)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            state = _state_from_json(data)
+            if state.plan.name != self.name:
+                raise ValueError(f"it is the state of '{state.plan.name}'")
+            return state
+        except (AttributeError, KeyError, TypeError, ValueError, InvalidInput) as error:
+            words = " ".join(str(error).split())[:200]
             raise Refused(
-                f"{self.state_file}: the state is damaged ({type(error).__name__}: {error})",
+                f"{self.state_file}: the state is damaged ({type(error).__name__}: {words})",
                 f"run 'discovery-xp destroy --testbed {self.name}'",
             ) from None
 
@@ -274,17 +280,26 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 def testbeds() -> list[str]:
-    """Names of the testbeds that have a folder, sorted."""
+    """Names of the testbeds that have a folder, sorted; a folder of another name is none."""
     folder = home() / "testbeds"
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(TestbedName.among(each.name for each in folder.iterdir() if each.is_dir()))
 
 
 def choose(name: str | None) -> Testbed:
     """The testbed called `name`, or the only one there is; raises Refused otherwise."""
     if name is not None:
-        return Testbed(name)
+        testbed = Testbed(name)
+        try:
+            there = testbed.exists()
+        except PermissionError:  # `load` says so
+            there = True
+        if not there:  # nothing is locked for it, nothing made
+            raise Refused(
+                f"no testbed '{name}'", "make one with 'discovery-xp up', or name another"
+            )
+        return testbed
     found = testbeds()
     if len(found) == 1:
         return Testbed(found[0])
