@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import cloud, deploy, experiment, load, network, probes, software, store
+from discovery_xp import cloud, deploy, ending, experiment, load, network, probes, software, store
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, Progress, Stopwatch
 from discovery_xp.load.ledger import Pace, Row
@@ -111,7 +111,7 @@ def _require_walltime(plan: Plan, wanted: Wanted) -> None:
 
 def _require_time_left(testbed: Testbed, wanted: Wanted) -> None:
     """Nodes that were kept from an earlier run stay long enough for this one."""
-    left_s = experiment.time_left_s(testbed)
+    left_s = ending.time_left_s(testbed)
     needed_s = 600 + 1.5 * _load_s(wanted)
     if left_s is not None and 0 < left_s < needed_s:
         raise Refused(
@@ -180,8 +180,8 @@ def run(
         # A testbed that it was refused isn't its own to destroy.
         if not wanted.keep and testbed.exists() and not (was_there and refused):
             progress("destroying", 0, 0)
-            experiment.tear_down(testbed)
-            experiment.sweep()
+            ending.tear_down(testbed)
+            ending.sweep()
 
 
 def _measure(
@@ -217,7 +217,7 @@ def _measure(
             reason = "interrupted"
             raise
         except UserError as error:
-            error = experiment.explained(testbed, error)
+            error = ending.explained(testbed, error)
             reason = str(error).splitlines()[0]
             raise error from None
         except OSError as error:

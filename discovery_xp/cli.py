@@ -21,6 +21,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from discovery_xp import files
 from discovery_xp import testbed as testbeds
 from discovery_xp.cli_common import F, NameOption, console, echo, testbed_option
 from discovery_xp.cli_guard import run
@@ -46,7 +47,7 @@ from discovery_xp.yamlfile import read_yaml
 
 if TYPE_CHECKING:
     from discovery_xp.deploy import ServiceStatus
-    from discovery_xp.experiment import Deployed
+    from discovery_xp.experiment import Deployed, Inspection
     from discovery_xp.network import PairRtt
 
 # EnOSlib and Ansible are loaded by the commands that touch hosts, not by a plan.
@@ -60,6 +61,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; every expected error is one line, without a traceback."""
+    files.narrow_umask()
     sys.exit(run(cli))
 
 
@@ -316,22 +318,31 @@ def status(name: TestbedName | None, as_json: bool) -> None:
             f"provider {state.plan.provider}, links by {state.wan or 'nothing yet'}"
         )
         table = Table(show_edge=False)
-        for column in ("site", "hosts", "running", "ssh answers", "memory", "down"):
+        for column in ("site", "hosts", "running", "ssh answers", "memory", "disk", "processes",
+                       "down"):  # fmt: skip
             table.add_column(column, overflow="fold")
         for site in state.plan.sites:
             own = [report.hosts[host.name] for host in state.plan.hosts_of(site.name)]
             memory = [host.memory_bytes for host in own if host.memory_bytes is not None]
+            used = {
+                quota: [usage.used for host in own for usage in host.usage if usage.quota == quota]
+                for quota in ("disk", "processes")
+            }
             table.add_row(
                 site.name,
                 str(len(own)),
                 str(sum(host.is_running for host in own)),
                 str(sum(host.answers for host in own)),
                 format_bytes(sum(memory)) if memory else "",
+                format_bytes(sum(used["disk"])) if used["disk"] else "",
+                str(sum(used["processes"])) if used["processes"] else "",
                 ", ".join(host.name for host in own if not host.answers),
             )
         out.print(table)
         for remark in report.remarks:
             out.print(remark, soft_wrap=True)
+        for line in _at_quota(report):
+            out.print(line, soft_wrap=True)
         for pair in report.broken_links:
             out.print(f"the link {pair} is down")
         if report.services is not None:
@@ -343,6 +354,25 @@ def status(name: TestbedName | None, as_json: bool) -> None:
             _print_forgotten()
     if not report.is_healthy:
         sys.exit(1)
+
+
+def _at_quota(report: Inspection) -> list[str]:
+    """A line for each quota that a host has reached, or was kept from going beyond."""
+    lines = []
+    for host in report.hosts.values():
+        for usage in host.usage:
+            is_count = usage.quota == "processes"
+            used = str(usage.used) if is_count else format_bytes(usage.used)
+            limit = str(usage.limit) if is_count else format_bytes(usage.limit)
+            remedy = f"raise '{usage.quota}' in provider.limits"
+            if usage.is_at_limit:
+                lines.append(f"{host.name} is at its quota of {usage.quota}, {limit}; {remedy}")
+            elif usage.refusals:
+                lines.append(
+                    f"{host.name} was at its quota of {usage.quota}, {limit}, {usage.refusals} "
+                    f"times; now it uses {used}; {remedy}"
+                )
+    return lines
 
 
 def _print_services(out: Console, plan: Plan, services: Sequence[ServiceStatus]) -> None:
@@ -387,10 +417,10 @@ def _print_forgotten() -> None:
     login = Path(os.environ.get("HOME", "/")) / ".python-grid5000.yaml"
     if not login.exists() and not socket.getfqdn().endswith("grid5000.fr"):
         return
-    from discovery_xp import experiment
+    from discovery_xp import ending
 
     try:
-        for line in experiment.forgotten():
+        for line in ending.forgotten():
             echo(f"without a testbed here: {line}")
     except Refused as error:
         echo(f"what is borrowed without a testbed here can't be told: {error}")
@@ -568,55 +598,58 @@ def inventory(name: TestbedName | None, as_path: bool) -> None:
 @cli.command()
 @testbed_option
 @click.option("--all", "everything", is_flag=True, help="All testbeds, and traces of lost ones.")
-@click.option("--forget", is_flag=True, help="Even if its hosts can't be reached any more.")
+@click.option("--forget", is_flag=True, help="Even if its hosts can't be reached any more; with "
+              "--all, those of other homes on this machine, too.")  # fmt: skip
 @click.option("--cloud-only", is_flag=True, help="Only the cloud: its hosts and links stay.")
 def destroy(name: TestbedName | None, everything: bool, forget: bool, cloud_only: bool) -> None:
     """Remove a testbed and every trace of it."""
-    from discovery_xp import experiment
-
     if cloud_only:
         if everything or forget:
             raise Refused("--cloud-only is for one testbed", "leave --all and --forget out")
         chosen = testbeds.choose(name)
         chosen.load()
+        from discovery_xp import experiment
+
         follower = Follower()
         experiment.remove_cloud(chosen, follower)
         follower.end(f"'{chosen.name}' has no cloud; its hosts stay")
         return
+    from discovery_xp import ending
+
+    elsewhere = ending.others() if everything else {}
     if everything:
-        names = experiment.known_testbeds()
+        chosen_ones = [Testbed(each) for each in ending.known_testbeds()]
+        if forget:
+            chosen_ones += [Testbed(each, place) for each, place in elsewhere.items()]
     else:
         # One that is named may have lost its state; one that isn't has to be of this home.
-        names = [_only_testbed() if name is None else name]
+        chosen_ones = [Testbed(_only_testbed() if name is None else name)]
     failures = []
-    for each in names:
+    for each in chosen_ones:
         try:
-            experiment.tear_down(Testbed(each), forget)
-            echo(f"'{each}' is gone")
-        except Refused as error:  # the others go all the same
+            ending.tear_down(each, forget)
+            echo(f"'{each.name}' is gone")
+        except (Refused, OSError) as error:  # the others go all the same
             failures.append(error)
-            if len(names) > 1:
-                echo(f"'{each}' stays: {error}", err=True)
+            if len(chosen_ones) > 1:
+                echo(f"'{each.name}' stays: {error}", err=True)
     if everything:
-        experiment.sweep()
+        ending.sweep()
+        if not forget:
+            for stays, place in elsewhere.items():
+                echo(f"'{stays}' stays: it belongs to another home, {place}")
     if failures:
         raise failures[0]
-    if not names:
+    if not chosen_ones and (forget or not elsewhere):
         echo("there is no testbed")
 
 
 def _only_testbed() -> str:
-    """The one testbed of this home; of another home's this one knows only traces."""
-    from discovery_xp import experiment
+    """The one testbed of this home, or the one whose traces alone are left of it."""
+    from discovery_xp import ending
 
-    others = [] if testbeds.testbeds() else experiment.known_testbeds()
-    if others:
-        raise Refused(
-            f"there is no testbed in {testbeds.home()}, but traces of {', '.join(others)} on "
-            "this machine",
-            "name one with --testbed NAME, if it is yours",
-        )
-    return testbeds.choose(None).name
+    known = ending.known_testbeds()
+    return known[0] if len(known) == 1 else testbeds.choose(None).name
 
 
 cli.add_command(network)

@@ -19,6 +19,7 @@ from typing import TextIO
 
 import click
 
+from discovery_xp import files
 from discovery_xp.errors import Failed, UserError
 from discovery_xp.text import printable
 
@@ -117,6 +118,10 @@ def _misused(error: click.ClickException) -> int:
 
 def _unexpected(error: Exception) -> int:
     """One line on what nobody thought of; a file has the rest."""
+    full = files.no_room(error)
+    if full is not None:
+        _say(str(full))
+        return full.exit_code
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         _say(f"{place}{error.strerror}; mend that, then run it again")

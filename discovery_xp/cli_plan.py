@@ -135,6 +135,10 @@ def _hosts_table(made: Plan) -> Table:
                 bounds.append(f"{limit.cpus:g} cpus")
             if limit.memory_bytes is not None:
                 bounds.append(format_bytes(limit.memory_bytes))
+            if limit.disk_bytes is not None:
+                bounds.append(f"{format_bytes(limit.disk_bytes)} of disk")
+            if limit.processes is not None:
+                bounds.append(f"{limit.processes} processes")
             table.add_row(
                 site.name,
                 site.network or "",

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import enoslib as en
+from typing import TYPE_CHECKING, Any, Protocol
 
 from discovery_xp.plan import Plan, PlannedHost, PlannedLink
 from discovery_xp.topology import Link, SshHost
+
+if TYPE_CHECKING:  # it loads Ansible, which wants space on the disk: `destroy` goes without
+    import enoslib as en
 
 # (what is being done, how many are done, out of how many; 0 where it isn't countable)
 Progress = Callable[[str, int, int], None]
@@ -58,13 +59,32 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a host uses of a quota, by name: 'disk' and 'memory' in bytes, 'processes'.
+
+    `refusals` counts how often the host wanted more, where the kernel counts it.
+    """
+
+    quota: str
+    used: int
+    limit: int
+    refusals: int = 0
+
+    @property
+    def is_at_limit(self) -> bool:
+        """True where the host has 98 % of it: nothing much can be done there any more."""
+        return self.used >= 0.98 * self.limit
+
+
+@dataclass(frozen=True)
 class HostStatus:
-    """How a host is: `memory_bytes` is None where it isn't counted."""
+    """How a host is: `memory_bytes` is None where it isn't counted; `usage` is of its quotas."""
 
     name: str
     is_running: bool
     answers: bool
     memory_bytes: int | None
+    usage: tuple[Usage, ...] = ()
 
 
 class Wan(Protocol):
@@ -120,6 +140,8 @@ def to_roles_and_networks(
 
     `ssh` tells how to reach each host of the plan, `ssh_config` holds the rest.
     """
+    import enoslib as en
+
     extra = {
         "ansible_python_interpreter": "/usr/bin/python3",
         "ansible_ssh_common_args": f"-F {shlex.quote(str(ssh_config))}",

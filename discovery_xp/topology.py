@@ -73,10 +73,12 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Limit:
-    """What one emulated host may use; None is no limit."""
+    """What one emulated host may use; None leaves it to the provider."""
 
     cpus: float | None = None
     memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    processes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ class LocalProvider:
         return Limit(
             own.cpus if own.cpus is not None else default.cpus,
             own.memory_bytes if own.memory_bytes is not None else default.memory_bytes,
+            own.disk_bytes if own.disk_bytes is not None else default.disk_bytes,
+            own.processes if own.processes is not None else default.processes,
         )
 
 
@@ -403,7 +407,10 @@ def _resolve_provider(shape: TopologyFile, sites: Sequence[Site]) -> Provider:
     return LocalProvider(
         network=provider.network,
         wan=provider.wan,
-        limits={role: Limit(own.cpus, own.memory) for role, own in provider.limits.items()},
+        limits={
+            role: Limit(own.cpus, own.memory, own.disk, own.processes)
+            for role, own in provider.limits.items()
+        },
     )
 
 

@@ -85,6 +85,10 @@ class LimitEntry(Entry):
 
     cpus: float | None = Field(None, gt=0, le=1024, strict=False, description="in cores, e.g. 0.5")
     memory: Size | None = None
+    disk: Size | None = Field(None, description="what it may write, e.g. 20GiB; at least 64MiB")
+    processes: int | None = Field(
+        None, ge=64, le=4_000_000, description="with their threads, e.g. 4096"
+    )
 
 
 class LocalEntry(Entry):

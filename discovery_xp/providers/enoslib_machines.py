@@ -35,6 +35,7 @@ from discovery_xp.platforms import (
     VagrantProvider,
     VMonG5kProvider,
 )
+from discovery_xp.providers import MACHINES_RECORD
 from discovery_xp.remote import answering, plainly
 from discovery_xp.testbed import Testbed, write_atomically
 from discovery_xp.topology import SshHost
@@ -62,7 +63,7 @@ _MACHINES = TypeAdapter(Machines)
 
 
 def _path(testbed: Testbed) -> Path:
-    return testbed.folder / "machines.json"
+    return testbed.folder / MACHINES_RECORD
 
 
 def _load(testbed: Testbed) -> Machines:
@@ -323,11 +324,6 @@ def why_over(testbed: Testbed) -> str | None:
 def time_left_s(testbed: Testbed) -> float | None:
     """Not known here."""
     return None
-
-
-def record_file(testbed: Testbed) -> Path:
-    """Where the machines are noted."""
-    return _path(testbed)
 
 
 def release(plan: Plan | None, testbed: Testbed) -> None:

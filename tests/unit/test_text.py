@@ -21,7 +21,7 @@ from discovery_xp.text import printable, shortened
         ("\u2066\u2069\u200b\ufeff", r"\u2066\u2069\u200b\ufeff"),
         ("a\u2028b\u2029", r"a\u2028b\u2029"),
         ("a\xa0b", r"a\xa0b"),
-        ("\udc80", r"\udc80"),
+        ("\udc80", r"\x80"),
         ("\U000e0041\U0010fffd", r"\U000e0041\U0010fffd"),
         ("\0\x7f", r"\x00\x7f"),
     ],

@@ -124,7 +124,7 @@ def write_ssh_config(testbed: Testbed, provider: G5kProvider, jump: str | None) 
     if jump:  # the way there may be described in the user's own; what is said here comes first
         lines.append("Host *\n  Include ~/.ssh/config")
     path = testbed.folder / "nodes_ssh_config"
-    testbed.folder.mkdir(parents=True, exist_ok=True)
+    testbed.make_folder()
     write_atomically(path, "\n".join(lines) + "\n")
     return path
 
