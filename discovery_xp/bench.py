@@ -57,6 +57,7 @@ class Wanted:
     probes: Sequence[str]
     keep: bool
     settle_s: float = SETTLE_S
+    expose: bool = False
 
 
 def choose_scenario(path: Path | None, vms: int | None, small: bool) -> Scenario:
@@ -171,7 +172,7 @@ def run(
     _require_time_left(testbed, wanted)
     was_there, refused = testbed.exists(), False
     try:
-        deployed = experiment.deploy_cloud(plan, progress, wanted.keep)
+        deployed = experiment.deploy_cloud(plan, progress, wanted.keep, wanted.expose)
         return _measure(deployed, wanted, stopwatch, opened, on_pace)
     except Refused as error:
         refused = error.exit_code == Refused.exit_code

@@ -229,22 +229,31 @@ def _keep_option(command: F) -> F:
     )(command)
 
 
+def _expose_option(command: F) -> F:
+    return click.option(
+        "--expose", is_flag=True, help="Let others than the testbed's hosts and root of this "
+        "machine reach the hosts, too; see docs/ports.md."
+    )(command)  # fmt: skip
+
+
 @cli.command()
 @_topology_options
 @_keep_option
+@_expose_option
 def up(
     topology: Path | None,
     sites: int | None,
     latency: str | None,
     name: TestbedName | None,
     keep: bool,
+    expose: bool,
 ) -> None:
     """Make the hosts of a topology, or repair them; impose and measure its links."""
     made = _plan(topology, sites, latency, name)
     from discovery_xp import experiment
 
     follower = Follower()
-    brought = experiment.bring_up(made, follower, keep)
+    brought = experiment.bring_up(made, follower, keep, expose)
     follower.end(f"'{made.name}' is up: {len(made.hosts)} hosts at {len(made.sites)} sites")
     if brought.pairs:
         echo(_worst_pair(brought.pairs, brought.state.wan or ""))
@@ -256,6 +265,7 @@ def up(
 @_topology_options
 @_backend_option
 @_keep_option
+@_expose_option
 def deploy(
     topology: Path | None,
     sites: int | None,
@@ -263,13 +273,14 @@ def deploy(
     name: TestbedName | None,
     backend: str | None,
     keep: bool,
+    expose: bool,
 ) -> None:
     """Make a topology's hosts and an OpenStack on them, or repair them; boot a VM at each site."""
     made = _plan(topology, sites, latency, name, True, backend)
     from discovery_xp import experiment
 
     follower = Follower()
-    deployed = experiment.deploy_cloud(made, follower, keep)
+    deployed = experiment.deploy_cloud(made, follower, keep, expose)
     follower.end(f"'{made.name}' boots VMs at each of {len(deployed.boots)} sites")
     out = console()
     out.print(_boots_table(deployed))
@@ -339,6 +350,8 @@ def status(name: TestbedName | None, as_json: bool) -> None:
                 ", ".join(host.name for host in own if not host.answers),
             )
         out.print(table)
+        if state.exposed:
+            out.print("exposed: others than the testbed's own hosts reach them; see docs/ports.md")
         for remark in report.remarks:
             out.print(remark, soft_wrap=True)
         for line in _at_quota(report):
@@ -453,6 +466,7 @@ def ssh(name: TestbedName | None, host: str, command: tuple[str, ...]) -> None:
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"),
               show_default=True, help="Where the run's folder goes.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Leave the testbed up.")
+@_expose_option
 def bench(
     topology: Path | None,
     sites: int | None,
@@ -465,6 +479,7 @@ def bench(
     probes: str,
     results: Path,
     keep: bool,
+    expose: bool,
 ) -> None:
     """Deploy, load, measure, store, report, destroy: one experiment from end to end.
 
@@ -490,6 +505,7 @@ def bench(
         results=results,
         probes=benches.choose_probes(probes),
         keep=keep,
+        expose=expose,
     )
     benches.check(made, wanted)
     out = console()

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from discovery_xp import cloud, databases, passwords, software
+from discovery_xp import cloud, databases, passwords, ports, software
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, Progress
 from discovery_xp.plan import Plan, key_value_store
@@ -157,6 +157,7 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
         "redis": _redis(store, address, secrets),
         "rome": _rome() if store else {},
         "prepared": plan.provider == "local",
+        "firewall": _firewall(plan, testbed, address),
         "api_threads": API_THREADS,
         "user": USER,
         "flavor": FLAVOR,
@@ -245,6 +246,16 @@ def _redis(
     }
 
 
+def _firewall(plan: Plan, testbed: Testbed, address: Mapping[str, str]) -> dict[str, Any]:
+    """Who may reach which ports of hosts that somebody lends; empty where all may.
+
+    Emulated hosts need none: this machine's routing keeps others away.
+    """
+    if plan.provider == "local" or (testbed.exists() and testbed.load().exposed):
+        return {}
+    return {"hosts": sorted(address.values()), "ports": list(ports.CLOUD_PORTS)}
+
+
 def _rome() -> dict[str, str]:
     """The wheel that hosts with clients of a database get; it is built by `install`."""
     return {"digest": software.ROME.digest, "wheel": str(software.ROME.wheel)}
@@ -259,7 +270,7 @@ def _debian_packages(plan: Plan) -> dict[str, list[str]]:
     master = cloud.master(plan).name
     return {
         host.name: [
-            *(shared if host.name == master else [software.EVERYWHERE]),
+            *(shared if host.name == master else software.EVERYWHERE),
             *(name for component, name in servers.items() if (host.name, component) in runs),
         ]
         for host in plan.hosts

@@ -50,14 +50,15 @@ class Brought:
     pairs: list[PairRtt]
 
 
-def bring_up(plan: Plan, progress: Progress, keep: bool = False) -> Brought:
+def bring_up(plan: Plan, progress: Progress, keep: bool = False, expose: bool = False) -> Brought:
     """Make or repair the testbed of `plan`; see the module's docstring for the steps.
 
-    Where it fails, nodes that it borrowed are given back, unless `keep`.
+    Where it fails, nodes that it borrowed are given back, unless `keep`.  With `expose`,
+    others than root of this machine reach the hosts, too.
     """
     testbed = Testbed(plan.name)
     with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
-        hosts = _make_hosts(plan, testbed, progress)
+        hosts = _make_hosts(plan, testbed, progress, expose)
         progress("imposing links", 0, 0)
         network.impose(hosts, plan.links)
         pairs = _measure_within_tolerance(hosts, testbed, progress)
@@ -75,16 +76,19 @@ class Deployed:
     boots: list[Boot]
 
 
-def deploy_cloud(plan: Plan, progress: Progress, keep: bool = False) -> Deployed:
+def deploy_cloud(
+    plan: Plan, progress: Progress, keep: bool = False, expose: bool = False
+) -> Deployed:
     """Make or repair the hosts and the cloud of `plan`; see the module's docstring.
 
     Raises Failed when a VM doesn't get ACTIVE at some site.  Where it fails, nodes that it
-    borrowed are given back, unless `keep`.
+    borrowed are given back, unless `keep`.  With `expose`, others than root of this machine
+    and the hosts themselves reach them, too.
     """
     testbed = Testbed(plan.name)
     progress = stopwatch = Stopwatch(progress)
     with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
-        hosts = _make_hosts(plan, testbed, progress)
+        hosts = _make_hosts(plan, testbed, progress, expose)
         if testbed.load().deployed is None and testbed.load().observed:
             # The hosts were up before: set-up over slow links would take its time.
             network.wan_of(hosts).reset()
@@ -139,7 +143,7 @@ def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) ->
         raise told from None
 
 
-def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress, expose: bool) -> Hosts:
     """Steps 1 to 4."""
     lender = providers.lender(plan.provider)
     if ending.is_over(testbed):
@@ -150,9 +154,9 @@ def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
         before = testbed.load().plan
         if plan.cloud is None:  # `up` repairs hosts; what runs on them stays
             plan = dataclasses.replace(plan, cloud=before.cloud)
-        testbed.update(phase="acquiring", plan=plan, changed_links=None)
+        testbed.update(phase="acquiring", plan=plan, changed_links=None, exposed=expose)
     else:
-        testbed.save(State(plan=plan, phase="acquiring", created=now()))
+        testbed.save(State(plan=plan, phase="acquiring", created=now(), exposed=expose))
     try:
         hosts = _acquire(plan, testbed, progress)
     except Refused as error:

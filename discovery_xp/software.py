@@ -25,8 +25,8 @@ from discovery_xp import files
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.testbed import cache
 
-# The Debian package that all hosts of a cloud need.
-EVERYWHERE = "python3-venv"
+# The Debian packages that all hosts of a cloud need.
+EVERYWHERE = ("python3-venv", "nftables")
 
 # Written last into an environment: the lock file's digest.
 STAMP = ".lock"

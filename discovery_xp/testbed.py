@@ -59,7 +59,8 @@ class State:
     `wan` is how its links are imposed ('netem', 'vde'), None before that was chosen;
     `image` the key of the hosts' root tree; `observed` the last measurement, one
     mapping for each pair of sites; `changed_links` the links set since, None where the
-    plan's own hold.
+    plan's own hold; `exposed` is whether others than root of this machine and the hosts
+    themselves may reach them.
     """
 
     plan: Plan
@@ -70,6 +71,7 @@ class State:
     observed: tuple[Mapping[str, Any], ...] = ()
     changed_links: tuple[PlannedLink, ...] | None = None
     deployed: str | None = None
+    exposed: bool = False
 
     @property
     def links(self) -> tuple[PlannedLink, ...]:
@@ -89,6 +91,7 @@ class State:
             if self.changed_links is None
             else [dataclasses.asdict(link) for link in self.changed_links],
             "deployed": self.deployed,
+            "exposed": self.exposed,
             "plan": self.plan.to_json(),
         }
 
@@ -348,6 +351,7 @@ def _state_from_json(data: Mapping[str, Any]) -> State:
         observed=tuple(data["observed"]),
         changed_links=None if changed is None else links_from_json(changed),
         deployed=data.get("deployed"),
+        exposed=data.get("exposed") is True,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import network
+from tests.real import listening
 from tests.real.conftest import HOME, Cli
-from tests.real.traces import inside, traces
+from tests.real.traces import inside, rules, traces
 
 pytestmark = pytest.mark.real
 
@@ -131,6 +133,100 @@ def test_round_trips_are_those_asked_for(cli: Cli, small: str) -> None:
 def address(cli: Cli, host: str) -> str:
     plan = json.loads((HOME / "testbeds/small/state.json").read_text())["plan"]
     return next(str(each["address"]) for each in plan["hosts"] if each["name"] == host)
+
+
+# ---------------------------------------------------------------- who reaches whom
+
+
+def greeting(at: str, *before: str) -> str:
+    """What a host's ssh port says first to a process of ours; empty when it can't be reached."""
+    ask = (
+        "import socket, sys\n"
+        "with socket.create_connection((sys.argv[1], 22), 5) as connection:\n"
+        "    print(connection.recv(100).decode())\n"
+    )
+    done = subprocess.run(
+        [*before, "/usr/bin/python3", "-c", ask, at], capture_output=True, text=True, check=False,
+        timeout=60, cwd="/",
+    )  # fmt: skip
+    if done.returncode:
+        assert "PermissionError" in done.stderr or "Errno 13" in done.stderr, done.stderr
+    return done.stdout.strip()
+
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+def test_hosts_listen_where_the_table_says(cli: Cli, small: str) -> None:
+    assert listening.differences(cli, "small") == []
+
+
+def test_other_users_of_the_machine_reach_no_host_unless_it_is_exposed(
+    cli: Cli, small: str
+) -> None:
+    hosts = [address(cli, host) for host in ("north-compute-1", "west-compute-1")]
+    for host in hosts:
+        assert greeting(host).startswith("SSH-2.0")
+        assert greeting(host, *NOBODY) == ""
+    closed = rules()
+    cli.run("up", small, "--expose")
+    assert rules() == []
+    for host in hosts:
+        assert greeting(host, *NOBODY).startswith("SSH-2.0")
+    cli.run("up", small)
+    assert rules() == closed
+    assert greeting(hosts[0], *NOBODY) == ""
+
+
+def test_a_rule_that_is_lost_comes_back_with_up(cli: Cli, small: str) -> None:
+    whole = rules()
+    priority = whole[-1].partition(":")[0]
+    subprocess.run(["ip", "rule", "del", "priority", priority, "protocol", "222"], check=True)
+    cli.run("up", small)
+    assert rules() == whole
+
+
+def test_what_other_namespaces_of_the_machine_send_reaches_no_host(cli: Cli, small: str) -> None:
+    """As a container's packets, which the machine forwards."""
+    host = address(cli, "north-compute-1")
+    name = "other-container"
+    add = (
+        f"ip netns add {name} && ip link add other0 type veth peer name eth0 netns {name} && "
+        "ip addr add 198.18.7.1/30 dev other0 && ip link set other0 up && "
+        f"ip -n {name} addr add 198.18.7.2/30 dev eth0 && ip -n {name} link set eth0 up && "
+        f"ip -n {name} route add default via 198.18.7.1"
+    )
+    forward = Path("/proc/sys/net/ipv4/ip_forward")
+    before = forward.read_text()
+    subprocess.run(["sh", "-ec", add], check=True)
+    try:
+        forward.write_text("1")
+        route = ["ip", "route", "get", host, "from", "198.18.7.2", "iif", "other0"]
+        done = subprocess.run(route, capture_output=True, text=True, check=False)
+        assert "Permission denied" in done.stderr or "prohibit" in done.stdout, done
+        assert inside(name, "ping", "-c", "1", "-W", "2", host).count("1 received") == 0
+    finally:
+        forward.write_text(before)
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def test_hosts_do_not_reach_the_machines_services(cli: Cli, small: str) -> None:
+    machine = json.loads((HOME / "testbeds/small/state.json").read_text())["plan"]["machine"]
+    connect = (
+        f"timeout 3 bash -c 'exec 3<>/dev/tcp/{machine}/%d && head -c 5 <&3' || echo unreached"
+    )
+    with socket.socket() as low, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        low.bind(("", 7))  # of the ports that a client never gets
+        low.listen()
+        datagrams.bind(("", 0))
+        datagrams.settimeout(2)
+        port = datagrams.getsockname()[1]
+        assert cli.run("ssh", "south-compute-1", connect % 7).stdout == "unreached\n"
+        send = f"bash -c 'echo hello >/dev/udp/{machine}/{port}; true'"
+        cli.run("ssh", "south-compute-1", send)
+        with pytest.raises(TimeoutError):
+            datagrams.recv(100)
+    assert "1 received" in cli.run("ssh", "south-compute-1", f"ping -c 1 -W 2 {machine}").stdout
 
 
 def test_links_can_be_changed_and_reset_any_number_of_times(cli: Cli, small: str) -> None:

@@ -77,6 +77,7 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
         progress("network namespaces", 0, 0)
         cgroups.kill(testbed.name)  # whatever runs stands on a network that goes away
         fabric.build(plan)
+    fabric.guard(plan, state.exposed)
     _write_ssh_files(plan, testbed)
     _boot_missing(plan, testbed, progress)
     testbed.update(wan=wan)
