@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import enoslib as en
+import yaml
+from ansible.parsing.yaml.dumper import AnsibleDumper
+from enoslib.enos_inventory import EnosInventory
 
+from discovery_xp import ansible_runs
 from discovery_xp.plan import Plan, PlannedHost, PlannedLink
 from discovery_xp.topology import Link, SshHost
 
@@ -129,21 +133,32 @@ def to_roles_and_networks(
         reach = ssh[host.name]
         settings: dict[str, Any] = {
             "address": reach.address,
-            "alias": host.name,
             "user": reach.user,
             "port": reach.port,
             "extra": {**extra, "site": host.site},
-            "roles": _roles_of(host),
         }
         if reach.key:
             settings["keyfile"] = reach.key
-        conf.add_machine(**settings)
+        conf.add_machine(alias=host.name, roles=_roles_of(host), **ansible_runs.literal(settings))
     for site in plan.sites:
         cidr = site.network or _common_network(plan.hosts_of(site.name))
         gateway = site.gateway or str(ipaddress.IPv4Network(cidr)[-1])
         conf.add_network(roles=[site.name], cidr=cidr, gateway=gateway, dns=gateway)
     roles, networks = en.Static(conf.finalize()).init()
     return roles, networks
+
+
+def inventory(roles: en.Roles) -> str:
+    """Ansible's inventory of these hosts, as YAML; no value in it is a template."""
+    groups: dict[str, Any] = {}
+    known: dict[str, Any] = {}
+    for host in EnosInventory(roles=roles).get_hosts():
+        hidden = ("inventory_file", "inventory_dir")
+        values = {key: value for key, value in host.vars.items() if key not in hidden}
+        known[str(host.name)] = ansible_runs.literal(values)
+    for role, group in roles.items():
+        groups[str(role)] = {"hosts": {str(host.alias): {} for host in group}}
+    return str(yaml.dump({"all": {"hosts": known, "children": groups}}, Dumper=AnsibleDumper))
 
 
 def _roles_of(host: PlannedHost) -> list[str]:

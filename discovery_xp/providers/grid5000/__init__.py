@@ -40,6 +40,7 @@ SILENT_S = 60
 def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     """See the module's docstring; raises Refused before a job is submitted, Failed after."""
     provider = _provider(plan)
+    nodes.require_plain(plan, provider)
     api.require_login()
     nodes.public_key(provider)
     jump = api.jump_host(provider.access.jump_host)
