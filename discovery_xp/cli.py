@@ -46,9 +46,9 @@ from discovery_xp.units import format_bytes
 from discovery_xp.yamlfile import read_yaml
 
 if TYPE_CHECKING:
-    from discovery_xp.deploy import ServiceStatus
     from discovery_xp.experiment import Deployed, Inspection
     from discovery_xp.network import PairRtt
+    from discovery_xp.service_status import ServiceStatus
 
 # EnOSlib and Ansible are loaded by the commands that touch hosts, not by a plan.
 

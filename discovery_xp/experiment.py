@@ -27,16 +27,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import enoslib as en
-
-from discovery_xp import deploy, ending, files, network, providers
-from discovery_xp.deploy import Boot, Deployment, ServiceStatus
+from discovery_xp import (
+    ansible_runs,  # noqa: F401 (it comes before EnOSlib)
+    deploy,
+    ending,
+    files,
+    network,
+    providers,
+    service_status,
+)
+from discovery_xp.deploy import Boot, Deployment
 from discovery_xp.errors import Failed, Refused, UserError
-from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch
+from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch, inventory
 from discovery_xp.network import PairRtt
 from discovery_xp.plan import Plan, PlannedLink
 from discovery_xp.play import log_file
 from discovery_xp.providers import local
+from discovery_xp.service_status import ServiceStatus
 from discovery_xp.testbed import State, Testbed, now
 from discovery_xp.topology import Link
 
@@ -244,7 +251,7 @@ def inspect(testbed: Testbed) -> Inspection:
     services = None
     if deploy.deployment_file(testbed).exists():
         answering = {host.name for host in looked if host.answers}
-        services = deploy.inspect(hosts_of(testbed), answering)
+        services = service_status.inspect(hosts_of(testbed), answering)
     found = {host.name: host for host in looked}
     remarks = lender.remarks(testbed) if lender else []
     return Inspection(testbed.name, state.phase, found, broken, services, remarks)
@@ -252,7 +259,7 @@ def inspect(testbed: Testbed) -> Inspection:
 
 def write_inventory(hosts: Hosts, testbed: Testbed) -> None:
     """Ansible's inventory of the testbed, with roles and sites as groups."""
-    files.write_atomically(testbed.inventory, en.api._generate_inventory(hosts.roles))
+    files.write_atomically(testbed.inventory, inventory(hosts.roles))
 
 
 # ---------------------------------------------------------------- links of a running testbed

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import files
+from discovery_xp import files, writers
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.files import write_atomically as write_atomically  # for who writes beside it
 from discovery_xp.names import TestbedName
@@ -123,7 +123,7 @@ class Testbed:
     @property
     def inventory(self) -> Path:
         """Ansible's inventory."""
-        return self.folder / "inventory.ini"
+        return self.folder / "inventory.yaml"
 
     @property
     def known_hosts(self) -> Path:
@@ -135,27 +135,37 @@ class Testbed:
 
         Each host can be named by its name or by its address.
         """
-        lines = []
-        for jump, key in {host.jump: host.key for host in hosts.values() if host.jump}.items():
-            if key:
-                lines.append(f'Host {jump.rpartition("@")[2]}\n  IdentityFile "{key}"')
-        for name, host in hosts.items():
-            lines.append(f"Host {name} {host.address}\n  HostName {host.address}")
-            lines.append(f"  User {host.user}\n  Port {host.port}")
-            if host.key:
-                lines.append(f'  IdentityFile "{host.key}"\n  IdentitiesOnly yes')
-            if host.jump:
-                lines.append(f"  ProxyJump {host.jump}")
-        lines.append(
-            f'Host *\n  UserKnownHostsFile "{self.known_hosts}"\n'
-            "  GlobalKnownHostsFile /dev/null\n"
-            # A machine that goes away is noticed within two minutes.
-            "  ServerAliveInterval 15\n  ServerAliveCountMax 8\n"
-            f"  StrictHostKeyChecking {check_keys}\n  LogLevel ERROR"
-        )
-        if any(host.jump for host in hosts.values()):  # the way to it may be described there
-            lines.append("Host *\n  Include ~/.ssh/config")
-        write_atomically(self.ssh_config, "\n".join(lines) + "\n")
+        blocks: list[tuple[str, list[tuple[str, str]]]] = []
+        subject = f"'{self.name}'"
+        try:
+            for jump, key in {host.jump: host.key for host in hosts.values() if host.jump}.items():
+                subject = f"jump host {jump!a}"
+                if key:
+                    place = writers.ssh_jump(jump).rpartition("@")[2].partition(":")[0]
+                    blocks.append((f"Host {place}", [("IdentityFile", writers.ssh_path(key))]))
+            for name, host in hosts.items():
+                subject = f"host {name!a}"
+                blocks.append(_ssh_block(name, host))
+            subject = "the testbed's folder"
+            options = [
+                ("UserKnownHostsFile", writers.ssh_path(str(self.known_hosts))),
+                ("GlobalKnownHostsFile", "/dev/null"),
+                # A machine that goes away is noticed within two minutes.
+                ("ServerAliveInterval", "15"),
+                ("ServerAliveCountMax", "8"),
+                ("StrictHostKeyChecking", writers.ssh_check_keys(check_keys)),
+                ("LogLevel", "ERROR"),
+            ]
+            blocks.append(("Host *", options))
+            if any(host.jump for host in hosts.values()):  # the way to it may be described there
+                blocks.append(("Host *", [("Include", "~/.ssh/config")]))
+            text = writers.ssh_config(blocks)
+        except writers.Unwritable as error:
+            raise Refused(
+                f"ssh can't be told of {subject}: {error}",
+                "correct the topology's 'address', 'user', 'key' or 'jump_host'",
+            ) from None
+        write_atomically(self.ssh_config, text)
 
     def exists(self) -> bool:
         """True once a state was written."""
@@ -331,6 +341,21 @@ def _holder(descriptor: int) -> str:
             if fields[1:2] == ["FLOCK"] and fields[5].rpartition(":")[2] == str(inode):
                 return fields[4]
     return "unknown"
+
+
+def _ssh_block(name: str, host: SshHost) -> tuple[str, list[tuple[str, str]]]:
+    """A host's part of ssh_config; raises Unwritable where ssh would take more out of it."""
+    address = writers.ssh_host(host.address)
+    options = [
+        ("HostName", address),
+        ("User", writers.ssh_user(host.user)),
+        ("Port", str(writers.ssh_port(host.port))),
+    ]
+    if host.key:
+        options += [("IdentityFile", writers.ssh_path(host.key)), ("IdentitiesOnly", "yes")]
+    if host.jump:
+        options.append(("ProxyJump", writers.ssh_jump(host.jump)))
+    return f"Host {writers.ssh_host(name)} {address}", options
 
 
 def _state_from_json(data: Mapping[str, Any]) -> State:

@@ -43,6 +43,7 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     from discovery_xp.providers.grid5000 import nodes
 
     provider = _provider(plan)
+    nodes.require_plain(plan, provider)
     api.require_login()
     nodes.public_key(provider)
     jump = api.jump_host(provider.access.jump_host)
