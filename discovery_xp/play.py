@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import enoslib as en
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
+from discovery_xp import files
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, Progress
 from discovery_xp.remote import last_words, quietly, some
@@ -133,8 +134,7 @@ def run_playbook(
     global _listener
     path = checkout() / f"playbooks/{name}.yml"
     log = log_file(hosts.plan.name)
-    with log.open("a") as opened:
-        log.chmod(0o600)
+    with files.open_to_append(log) as opened:
         _listener = following = Listener(hosts, opened, progress)
         try:
             with quietly(hosts.plan.name, output="follow_plays", forks=FORKS):

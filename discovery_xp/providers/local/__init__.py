@@ -107,10 +107,13 @@ def _boot_missing(plan: Plan, testbed: Testbed, progress: Progress) -> None:
         return
     label = "booting hosts"
     progress(label, 0, len(missing))
-    for host in missing:
+
+    def prepare(host: PlannedHost) -> None:
         if cgroups.exists(testbed.name, containers.group(host.name)):
             containers.stop(testbed, host)
         containers.prepare(testbed, plan, host)
+
+    fabric.in_parallel(prepare, missing)
     image_key = testbed.load().image
     if image_key is None:
         raise Failed("the root tree is unknown", "run 'up' again")
