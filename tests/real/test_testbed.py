@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import stat
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import network
-from discovery_xp.providers.local.containers import CONSOLE_BYTES
+from discovery_xp.errors import Failed
+from discovery_xp.providers.local import disks
 from discovery_xp.testbed import cache
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import inside, traces
@@ -35,7 +37,7 @@ network:
 provider:
   type: local
   limits:
-    data: {memory: 64MiB, cpus: 0.5, disk: 256MiB, processes: 200}
+    data: {memory: 128MiB, cpus: 0.5, disk: 256MiB, processes: 80}
 """
 
 HOSTS = {
@@ -136,10 +138,17 @@ def test_a_host_fills_its_own_disk_only(cli: Cli, small: str) -> None:
     assert done.stdout.split() == ["1", "100%"]
     assert disk_blocks("north-data-1") < 260 * 2**20, "the machine's disk went on"
     cli.run("ssh", "north-compute-1", "head -c 50m /dev/zero >/root/f && sync && rm /root/f")
-    assert "north-data-1 is at its quota of disk, 256.0 MiB" in cli.run("status").stdout
+    assert re.search(r"north-data-1 is at its quota of disk, 2\d\d MiB", cli.run("status").stdout)
     cli.run("ssh", "north-data-1", "rm /root/big; sync")
     assert disk_blocks("north-data-1") < before + 32 * 2**20, "what is deleted isn't given back"
     assert "quota of disk" not in cli.run("status").stdout
+
+
+def test_no_disk_is_mounted_twice(cli: Cli, small: str) -> None:
+    """Two kernels' views of one ext4 destroy it: a killed host's device lives a moment longer."""
+    image = HOME / "testbeds/small/hosts/south-compute-1/disk.img"
+    with pytest.raises(Failed, match="is in use still"):
+        disks.attach(image, wait_s=0.2)
 
 
 def test_a_fork_bomb_ends_at_its_own_quota(cli: Cli, small: str) -> None:
@@ -150,20 +159,13 @@ def test_a_fork_bomb_ends_at_its_own_quota(cli: Cli, small: str) -> None:
     assert cli.run("ssh", "north-compute-1", "echo well").stdout == "well\n"
     report = json.loads(cli.run("status", "--json", code=None).stdout)
     usage = {each["quota"]: each for each in report["hosts"]["north-data-1"]["usage"]}
-    assert usage["processes"]["limit"] == 200
-    assert usage["processes"]["used"] <= 200
+    assert usage["processes"]["limit"] == 80
+    assert usage["processes"]["used"] <= 80
     assert usage["processes"]["refusals"] > 0
     said = cli.run("status", code=None).stdout
-    assert "north-data-1 is at its quota of processes, 200; raise 'processes'" in said
+    assert "north-data-1 is at its quota of processes, 80; raise 'processes'" in said
     cli.run("up", small)  # sshd has no process left: it is started anew
     assert all(host["answers"] for host in status(cli).values())
-
-
-def test_the_console_does_not_fill_the_machines_disk(cli: Cli, small: str) -> None:
-    cli.run("ssh", "south-compute-1", "head -c 3m /dev/zero | tr '\\0' x >/proc/1/fd/1")
-    log = HOME / "testbeds/small/hosts/south-compute-1/console.log"
-    assert log.stat().st_size == CONSOLE_BYTES
-    assert cli.run("ssh", "south-compute-1", "echo well").stdout == "well\n"
 
 
 TRY_ALL = """
@@ -195,7 +197,7 @@ def test_an_ordinary_user_can_not_touch_a_testbed(cli: Cli, small: str) -> None:
     for top in (HOME / "testbeds", Path("/run/discovery-xp"), cache() / "images"):
         paths += [str(path) for path in [*top.glob("*"), *top.glob("*/*"), *top.glob("*/*/*")]]
         paths += [str(path) for path in top.glob("small/hosts/*/*")]
-    assert len(paths) > 100
+    assert len(paths) > 60
     done = subprocess.run(
         ["runuser", "-u", "nobody", "--", "/usr/bin/python3", "-c", TRY_ALL],
         input="\n".join(paths), capture_output=True, text=True, check=True,

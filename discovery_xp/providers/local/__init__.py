@@ -167,9 +167,8 @@ def _answering(hosts: Sequence[PlannedHost]) -> set[str]:
 def _usage(testbed: Testbed, host: PlannedHost, is_running: bool) -> tuple[Usage, ...]:
     """What a host uses of its disk; of its memory and processes while it runs."""
     init = containers.init_of(testbed, host) if is_running else None
-    disk = containers.disk(testbed, host.name)
-    used, size = disks.used_bytes(disk, init), disks.limit_bytes(disk)
-    found = [] if used is None or size is None else [Usage("disk", used, size)]
+    disk = disks.usage_bytes(containers.disk(testbed, host.name), init)
+    found = [] if disk is None else [Usage("disk", *disk)]
     group = containers.group(host.name)
     bounds = cgroups.bounds(testbed.name, group)
     if not is_running or bounds is None:
