@@ -16,6 +16,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from discovery_xp.errors import Failed, Refused
 
@@ -85,6 +86,14 @@ def write_atomically(path: Path, text: str, mode: int = PRIVATE_FILE) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def open_to_append(path: Path) -> TextIO:
+    """Open a private file to write at its end; made if need be, never through a link."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, PRIVATE_FILE)
+    os.fchmod(descriptor, PRIVATE_FILE)  # an earlier version's
+    return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 def write_public(path: Path, text: str) -> None:

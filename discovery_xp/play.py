@@ -17,7 +17,7 @@ import enoslib as en
 from ansible.errors import AnsibleError
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
-from discovery_xp import ansible_runs
+from discovery_xp import ansible_runs, files
 from discovery_xp.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, Progress
@@ -155,8 +155,7 @@ def run_playbook(
     global _listener
     path = checkout() / f"playbooks/{name}.yml"
     log = log_file(hosts.plan.name)
-    with log.open("a") as opened:
-        log.chmod(0o600)
+    with files.open_to_append(log) as opened:
         _listener = following = Listener(hosts, opened, progress)
         failure: Failed | None = None
         try:

@@ -71,6 +71,11 @@ def _load(testbed: Testbed) -> Machines:
         return _MACHINES.validate_json(_path(testbed).read_text())
     except FileNotFoundError:
         return Machines(asked=False)
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"{_path(testbed)}: the record is damaged ({type(error).__name__})",
+            f"run 'discovery-xp destroy --testbed {testbed.name}'",
+        ) from None
 
 
 def _save(testbed: Testbed, machines: Machines) -> None:
@@ -373,8 +378,11 @@ def remarks(testbed: Testbed) -> list[str]:
 
 
 def is_lent(testbed: Testbed) -> bool:
-    """True once the provider was asked."""
-    return _load(testbed).asked
+    """True once the provider was asked, as far as the record knows."""
+    try:
+        return _load(testbed).asked
+    except Refused:  # it is damaged: who knows
+        return True
 
 
 def why_over(testbed: Testbed) -> str | None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from discovery_xp import cli, ending, files
-from discovery_xp.errors import Refused
+from discovery_xp.errors import Failed, Refused
 from discovery_xp.plan import make_plan
 from discovery_xp.providers.local import cgroups, claims, fabric, machine
 from discovery_xp.testbed import State, Testbed, home
@@ -177,6 +178,75 @@ def test_a_folder_that_can_not_be_removed_is_told_of_in_one_line(
     monkeypatch.setattr("shutil.rmtree", read_only)
     with pytest.raises(Refused, match=r"can't be removed: Read-only file system; all else"):
         testbed.remove()
+
+
+STEPS = (
+    "fcntl.flock", "open", "os.chmod", "os.kill", "os.listdir", "os.mkdir", "os.remove",
+    "os.rename", "os.rmdir", "os.scandir", "shutil.rmtree",
+)  # fmt: skip
+
+
+def end_in_a_process(testbed: Testbed, killed_at: int | None) -> int:
+    """Destroy in a process of its own on a full disk; returns its status as `waitpid` has it.
+
+    The process kills itself before its step number `killed_at`: a step is what the interpreter
+    tells of that touches a file or a process.
+    """
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    step = 0
+
+    def on_step(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal step
+        if event in STEPS:
+            step += 1
+            if step == killed_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            makes = event == "os.mkdir" or (
+                event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT
+            )
+            if makes:
+                full()
+
+    try:
+        sys.addaudithook(on_step)
+        ending.tear_down(testbed)
+        os._exit(0)
+    finally:  # whatever it is, it must not come back into the tests
+        os._exit(1)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_destroy_that_is_killed_at_any_step_on_a_full_disk_is_ended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_such_namespace(*_command: object) -> NoReturn:
+        raise Failed("ip: no such namespace", "-")
+
+    monkeypatch.setattr(fabric, "run", no_such_namespace)
+    kills = 0
+    while True:
+        testbed = make(home())
+        for name in ("hosts/a/files/upper/etc", "hosts/b/mount"):
+            (testbed.folder / name).mkdir(parents=True)
+        for name in ("passwords.json", "hosts/a/disk.img", "hosts/a/files/upper/etc/hosts"):
+            (testbed.folder / name).touch()
+        fabric._NAMESPACES.mkdir(exist_ok=True)
+        (fabric._NAMESPACES / "dxp.mine.backbone").touch()
+        status = end_in_a_process(testbed, killed_at=kills + 1)
+        if not os.WIFSIGNALED(status):
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        kills += 1
+        if ending.known_testbeds():  # else it was killed after all was done
+            assert end_in_a_process(testbed, killed_at=None) == 0, f"after {kills} steps"
+        left = [path for path in tmp_path.rglob("*") if "mine" in path.name]
+        assert left == [], f"after {kills} steps"
+        assert not home().exists() or not list(home().iterdir())
+    assert status == 0
+    assert kills > 50
 
 
 # ---------------------------------------------------------------- homes

@@ -85,6 +85,17 @@ def test_a_planted_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "new"
 
 
+def test_a_log_is_private_from_its_first_moment_and_no_link(tmp_path: Path, umask: int) -> None:
+    for line in ("one\n", "two\n"):
+        with files.open_to_append(tmp_path / "log") as log:
+            assert mode(tmp_path / "log") == 0o600
+            log.write(line)
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+    (tmp_path / "link").symlink_to("log")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.open_to_append(tmp_path / "link")
+
+
 def test_no_temporary_name_can_be_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda _: names.extend(p.name for p in tmp_path.glob(".f.*")))

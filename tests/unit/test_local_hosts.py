@@ -103,6 +103,19 @@ def test_what_a_host_is_given_is_private_outside_and_readable_inside(
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_a_console_is_kept_up_to_its_bound_and_stops_nobody(tmp_path: Path) -> None:
+    """A host may put a program of its own in place of init, which writes without end."""
+    log = tmp_path / "console.log"
+    reader, writer = os.pipe()
+    process = containers.keep_console(log, reader, [])
+    os.close(reader)
+    with os.fdopen(writer, "wb") as console:
+        console.write(b"x" * (4 * containers.CONSOLE_BYTES))
+    assert process.wait(20) == 0
+    assert log.stat().st_size == containers.CONSOLE_BYTES
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
 # ---------------------------------------------------------------- quotas
 
 

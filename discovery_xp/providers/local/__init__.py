@@ -108,10 +108,13 @@ def _boot_missing(plan: Plan, testbed: Testbed, progress: Progress) -> None:
         return
     label = "booting hosts"
     progress(label, 0, len(missing))
-    for host in missing:
+
+    def prepare(host: PlannedHost) -> None:
         if cgroups.exists(testbed.name, containers.group(host.name)):
             containers.stop(testbed, host)
         containers.prepare(testbed, plan, host)
+
+    fabric.in_parallel(prepare, missing)
     image_key = testbed.load().image
     if image_key is None:
         raise Failed("the root tree is unknown", "run 'up' again")
@@ -165,9 +168,8 @@ def _answering(hosts: Sequence[PlannedHost]) -> set[str]:
 def _usage(testbed: Testbed, host: PlannedHost, is_running: bool) -> tuple[Usage, ...]:
     """What a host uses of its disk; of its memory and processes while it runs."""
     init = containers.init_of(testbed, host) if is_running else None
-    disk = containers.disk(testbed, host.name)
-    used, size = disks.used_bytes(disk, init), disks.limit_bytes(disk)
-    found = [] if used is None or size is None else [Usage("disk", used, size)]
+    disk = disks.usage_bytes(containers.disk(testbed, host.name), init)
+    found = [] if disk is None else [Usage("disk", *disk)]
     group = containers.group(host.name)
     bounds = cgroups.bounds(testbed.name, group)
     if not is_running or bounds is None:

@@ -170,7 +170,7 @@ def _start(
     ]  # fmt: skip
     reader, writer = os.pipe()
     try:
-        _keep_console(own / "console.log", reader, groups)
+        keep_console(own / "console.log", reader, groups)
         subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *nspawn],
             stdin=device,  # open until it is mounted
@@ -186,8 +186,8 @@ def _start(
         os.close(writer)
 
 
-def _keep_console(log: Path, reader: int, groups: Sequence[Path]) -> None:
-    """Write the first of what comes from `reader` to `log`, and drop the rest."""
+def keep_console(log: Path, reader: int, groups: Sequence[Path]) -> subprocess.Popen[bytes]:
+    """Have a process write the first of what comes from `reader` to `log`, and drop the rest."""
     script = "; ".join(
         [
             *(f"echo $$ >{folder_}/cgroup.procs" for folder_ in groups),
@@ -199,7 +199,7 @@ def _keep_console(log: Path, reader: int, groups: Sequence[Path]) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(log, flags, files.PRIVATE_FILE)
     try:
-        subprocess.Popen(
+        return subprocess.Popen(
             ["sh", "-c", script],
             stdin=reader,
             stdout=descriptor,

@@ -16,6 +16,7 @@ import fcntl
 import os
 import shutil
 import struct
+import time
 from pathlib import Path
 
 from discovery_xp import files
@@ -77,14 +78,17 @@ def make(image: Path, size: int) -> None:
     unfinished.rename(image)
 
 
-def attach(image: Path) -> tuple[int, Path]:
+def attach(image: Path, wait_s: float = 20.0) -> tuple[int, Path]:
     """Give an image a loop device; returns an open descriptor of it, and its path.
 
-    The device is freed once it is neither open nor mounted.
+    The device is freed once it is neither open nor mounted.  A killed host's is freed a moment
+    after its last process: mounted twice, a disk would be destroyed.  Raises Failed when
+    another device has the image after `wait_s`.
     """
     # util-linux' mount can't have the device skip the page cache: it would hold all twice.
     backing = os.open(image, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        _hold(backing, image, time.monotonic() + wait_s)
         with _LOOP_CONTROL.open("rb+", buffering=0) as control:
             for _ in range(_BUSY_TRIES):
                 number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
@@ -105,6 +109,18 @@ def attach(image: Path) -> tuple[int, Path]:
     raise Failed("no loop device is free", "try again")
 
 
+def _hold(backing: int, image: Path, deadline: float) -> None:
+    """Lock an open image: the device keeps the file open, and so the lock, as long as it is."""
+    while True:
+        try:
+            fcntl.flock(backing, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Failed(f"{image} is in use still", "see 'losetup', then try again") from None
+            time.sleep(0.02)
+
+
 def _configuration(backing: int, image: Path) -> bytes:
     """The kernel's `struct loop_config` (linux/loop.h)."""
     name = os.fsencode(image)[-63:]
@@ -113,19 +129,18 @@ def _configuration(backing: int, image: Path) -> bytes:
     return struct.pack("=2I", backing, 0) + info + bytes(64)
 
 
-def used_bytes(image: Path, init: int | None) -> int | None:
-    """What a host has written to its disk: by its file system while its `init` runs."""
+def usage_bytes(image: Path, init: int | None) -> tuple[int, int] | None:
+    """What a host has written to its disk, and what it may, without the file system's own tables.
+
+    By the file system while the host's first process, `init`, runs; by the image otherwise.
+    None where it has no disk.
+    """
     if init is not None:
         with contextlib.suppress(OSError):
             found = os.statvfs(f"/proc/{init}/root")
-            return (found.f_blocks - found.f_bfree) * found.f_frsize
+            unit = found.f_frsize
+            return (found.f_blocks - found.f_bfree) * unit, found.f_blocks * unit
     with contextlib.suppress(OSError):
-        return image.stat().st_blocks * 512
-    return None
-
-
-def limit_bytes(image: Path) -> int | None:
-    """The size of a host's disk, None where it has none."""
-    with contextlib.suppress(OSError):
-        return image.stat().st_size
+        described = image.stat()
+        return described.st_blocks * 512, described.st_size
     return None

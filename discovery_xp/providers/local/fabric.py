@@ -12,9 +12,10 @@ import contextlib
 import hashlib
 import ipaddress
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from discovery_xp.errors import Failed
 from discovery_xp.plan import Plan, PlannedSite
@@ -22,6 +23,7 @@ from discovery_xp.providers.local import access
 from discovery_xp.providers.local.run import run
 
 _NAMESPACES = Path("/run/netns")
+T = TypeVar("T")
 
 
 def host_namespace(testbed: str, host: str) -> str:
@@ -70,9 +72,13 @@ def build(plan: Plan) -> None:
     names = [backbone_namespace(plan.name)]
     names += [site_namespace(plan.name, site.name) for site in plan.sites]
     names += [host_namespace(plan.name, host.name) for host in plan.hosts]
-    _in_parallel(lambda name: run(["ip", "netns", "add", name]), names)
+
+    def add(name: str) -> None:
+        run(["ip", "netns", "add", name])
+
+    in_parallel(add, names)
     _build_backbone(plan)
-    _in_parallel(lambda site: _build_site(plan, site), plan.sites)
+    in_parallel(lambda site: _build_site(plan, site), plan.sites)
 
 
 def guard(plan: Plan, exposed: bool) -> None:
@@ -88,12 +94,13 @@ def guard(plan: Plan, exposed: bool) -> None:
         if not exposed:
             batch(namespace, [f"rule add {rule}"])
 
-    _in_parallel(set_rule, plan.sites)
+    in_parallel(set_rule, plan.sites)
 
 
-def _in_parallel(work: object, items: Iterable[object]) -> None:
+def in_parallel(work: Callable[[T], None], items: Iterable[T]) -> None:
+    """Do `work` on all items, some at once; raises the first error."""
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-        list(pool.map(work, items))  # type: ignore[arg-type]
+        list(pool.map(work, items))
 
 
 def batch(namespace: str, lines: Iterable[str]) -> None:
