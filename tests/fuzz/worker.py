@@ -210,6 +210,9 @@ def run_case(case: Case, root: Path, limits: Limits) -> list[dict[str, Any]]:
     for step in case.steps or ((),):
         before = snapshot(root)
         outcome = run_step(case, step, root, limits)
+        for file in sorted((root / "tmp").glob("*.traceback")):  # where a defect is told of
+            outcome["error"] = outcome["error"] or file.read_text(errors="replace")
+            file.unlink()
         after = snapshot(root)
         outcome["made"] = sorted(after.keys() - before.keys())[:20]
         outcome["changed"] = sorted(
@@ -305,8 +308,6 @@ def child(
     WATCH.is_on = True
     try:
         outcome["code"] = run(case)
-    except MemoryError:
-        outcome["error"] = "MemoryError\n" + shortened(traceback.format_exc())
     except BaseException:
         outcome["error"] = shortened(traceback.format_exc())
     end()
