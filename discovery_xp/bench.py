@@ -29,16 +29,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import cloud, deploy, experiment, load, network, probes, software, store
+from discovery_xp import (
+    answers,
+    cloud,
+    deploy,
+    ending,
+    experiment,
+    load,
+    network,
+    probes,
+    service_status,
+    software,
+    store,
+)
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, Progress, Stopwatch
 from discovery_xp.load.ledger import Pace, Row
 from discovery_xp.load.shares import shares
 from discovery_xp.plan import Plan, needed_s
-from discovery_xp.remote import answering_of, run_each
+from discovery_xp.remote import Output, answering_of, run_each
 from discovery_xp.scenario import Scenario, read_scenario
 from discovery_xp.store import Run, RunRecord
 from discovery_xp.testbed import Testbed, now
+from discovery_xp.text import short
 
 # After services were started they are busy for a while with each other.
 SETTLE_S = 15.0
@@ -56,6 +69,7 @@ class Wanted:
     probes: Sequence[str]
     keep: bool
     settle_s: float = SETTLE_S
+    expose: bool = False
 
 
 def choose_scenario(path: Path | None, vms: int | None, small: bool) -> Scenario:
@@ -81,7 +95,7 @@ def choose_probes(text: str) -> tuple[str, ...]:
     unknown = [word for word in named if word not in store.PROBES]
     if unknown:
         raise Refused(
-            f"--probes: no probe '{unknown[0]}'",
+            f"--probes: no probe '{short(unknown[0])}'",
             f"write 'all', 'none' or some of {', '.join(store.PROBES)}",
         )
     return tuple(probe for probe in store.PROBES if probe in named)
@@ -110,7 +124,7 @@ def _require_walltime(plan: Plan, wanted: Wanted) -> None:
 
 def _require_time_left(testbed: Testbed, wanted: Wanted) -> None:
     """Nodes that were kept from an earlier run stay long enough for this one."""
-    left_s = experiment.time_left_s(testbed)
+    left_s = ending.time_left_s(testbed)
     needed_s = 600 + 1.5 * _load_s(wanted)
     if left_s is not None and 0 < left_s < needed_s:
         raise Refused(
@@ -170,7 +184,7 @@ def run(
     _require_time_left(testbed, wanted)
     was_there, refused = testbed.exists(), False
     try:
-        deployed = experiment.deploy_cloud(plan, progress, wanted.keep)
+        deployed = experiment.deploy_cloud(plan, progress, wanted.keep, wanted.expose)
         return _measure(deployed, wanted, stopwatch, opened, on_pace)
     except Refused as error:
         refused = error.exit_code == Refused.exit_code
@@ -179,8 +193,8 @@ def run(
         # A testbed that it was refused isn't its own to destroy.
         if not wanted.keep and testbed.exists() and not (was_there and refused):
             progress("destroying", 0, 0)
-            experiment.tear_down(testbed)
-            experiment.sweep()
+            ending.tear_down(testbed)
+            ending.sweep()
 
 
 def _measure(
@@ -216,7 +230,7 @@ def _measure(
             reason = "interrupted"
             raise
         except UserError as error:
-            error = experiment.explained(testbed, error)
+            error = ending.explained(testbed, error)
             reason = str(error).splitlines()[0]
             raise error from None
         except OSError as error:
@@ -300,7 +314,7 @@ def _wait_for_services(hosts: Hosts) -> list[str]:
     """
     latest = time.monotonic() + SERVICES_UP_WITHIN_S
     while True:
-        found = deploy.inspect(hosts, answering_of(hosts))
+        found = service_status.inspect(hosts, answering_of(hosts))
         down = [each for each in found if not each.is_up]
         if not down or time.monotonic() > latest:
             return [f"{each.unit} on {each.host}: {each.complaint}" for each in down]
@@ -329,9 +343,16 @@ def _keep_logs(hosts: Hosts, testbed: Testbed, stored: Run, progress: Progress) 
     """Journals, configurations and database dumps of all hosts, in one compressed archive."""
     with tempfile.TemporaryDirectory(dir=testbed.folder) as folder:
         gathered = Path(folder) / "records"
-        deploy.backup(hosts, testbed, gathered, progress)
-        with tarfile.open(stored.path("logs/records.tar.xz"), "w:xz") as archive:
-            archive.add(gathered, arcname="records")
+        failure: Failed | None = None
+        try:
+            deploy.backup(hosts, testbed, gathered, progress)
+        except Failed as error:  # a host's part is missing: the others' are kept
+            failure = error
+        if gathered.is_dir():
+            with tarfile.open(stored.path("logs/records.tar.xz"), "w:xz") as archive:
+                archive.add(gathered, arcname="records")
+        if failure is not None:
+            raise failure
 
 
 def _close(stored: Run, reason: str | None, stages_s: Mapping[str, float]) -> None:
@@ -403,20 +424,31 @@ def _look_at_master(hosts: Hosts) -> tuple[store.Machine, dict[str, str]]:
             "{packages}", " ".join(packages)
         )
     outputs = run_each(hosts, looks)
-    lines = [line.strip() for line in outputs[master].stdout.splitlines() if line.strip()]
-    machine = store.Machine(
-        cpus=int(lines[0]),
-        cpu_model=lines[1],
-        memory_bytes=int(lines[2].split()[1]) * 1024,
-        kernel=lines[3],
-        provider=hosts.plan.provider,
-    )
+    lines = _lines(outputs[master])
+    try:
+        machine = store.Machine(
+            cpus=answers.whole_of(lines[0]),
+            cpu_model=lines[1],
+            memory_bytes=answers.whole_of(lines[2].split()[1]) * 1024,
+            kernel=lines[3],
+            provider=hosts.plan.provider,
+        )
+    except (IndexError, answers.Unfit):
+        raise Failed(
+            f"{master} doesn't say what machine it is", f"see 'discovery-xp ssh {master} nproc'"
+        ) from None
     versions: dict[str, str] = {}
     for output in outputs.values():
-        told = [line.strip() for line in output.stdout.splitlines() if line.strip()]
-        versions |= dict(line.split(" ", 1) for line in told[4:] if " " in line)
+        versions |= dict(line.split(" ", 1) for line in _lines(output)[4:] if " " in line)
     own = importlib.metadata.version("discovery-xp")
     return machine, {"discovery-xp": own, **versions, "kernel": lines[3]}
+
+
+def _lines(output: Output) -> list[str]:
+    """What a look at a host printed, as much of it as it may be."""
+    text = output.stdout[:20_000]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [answers.printable(line[:200]) for line in lines[:50]]
 
 
 def _commit() -> str | None:

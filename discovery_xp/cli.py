@@ -1,7 +1,7 @@
 """The command line: one subcommand for each stage.
 
 Sole owner of printing, progress and exit codes: 0 done, 1 started but not
-finished, 2 refused (nothing was started), 130 interrupted.
+finished, 2 refused (nothing was started), 70 a defect, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,39 +11,44 @@ import dataclasses
 import json
 import os
 import shlex
-import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from discovery_xp import files
 from discovery_xp import testbed as testbeds
-from discovery_xp.cli_common import F, console, testbed_option
+from discovery_xp.cli_common import F, NameOption, console, echo, testbed_option
+from discovery_xp.cli_guard import run
 from discovery_xp.cli_network import network
 from discovery_xp.cli_plan import print_plan
 from discovery_xp.cli_progress import Follower
 from discovery_xp.cli_report import report, write_page
 from discovery_xp.errors import Failed, InvalidInput, Problem, Refused, UserError
-from discovery_xp.plan import Plan, make_plan
+from discovery_xp.names import TestbedName
+from discovery_xp.plan import Plan, make_plan, require_free_network
+from discovery_xp.scenario import MAX_VMS
 from discovery_xp.testbed import Testbed
+from discovery_xp.text import printable_lines
 from discovery_xp.topology import (
     Topology,
     derive_topology,
     read_topology,
+    topology_of,
 )
 from discovery_xp.topology_file import topology_schema
 from discovery_xp.units import format_bytes
+from discovery_xp.yamlfile import read_yaml
 
 if TYPE_CHECKING:
-    from discovery_xp.deploy import ServiceStatus
-    from discovery_xp.experiment import Deployed
+    from discovery_xp.experiment import Deployed, Inspection
     from discovery_xp.network import PairRtt
+    from discovery_xp.service_status import ServiceStatus
 
 # EnOSlib and Ansible are loaded by the commands that touch hosts, not by a plan.
 
@@ -56,40 +61,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; every expected error is one line, without a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-        # A login that is closed: nothing may stay reserved.
-        signal.signal(signal.SIGHUP, _interrupt)
-    try:
-        code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _interrupted()
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = _interrupted()
-    except UserError as error:
-        click.echo(str(error), err=True)
-        code = error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _interrupted() -> int:
-    hints = {
-        "up": "; the same command goes on from here, 'destroy' removes all",
-        "deploy": "; the same command goes on from here, 'destroy' removes all",
-        "bench": "; the same command starts another run",
-    }
-    click.echo(f"interrupted{hints.get(''.join(sys.argv[1:2]), '')}", err=True)
-    return 130
+    files.narrow_umask()
+    sys.exit(run(cli))
 
 
 # ---------------------------------------------------------------- topology and plan
@@ -100,7 +73,9 @@ def _topology_options(command: F) -> F:
         click.argument("topology", required=False, type=click.Path(path_type=Path)),
         click.option("--sites", type=int, help="Without a file: so many sites as in the paper."),
         click.option("--latency", help="One-way delay between any two sites, e.g. 50ms."),
-        click.option("--name", help="Name of the testbed (default: the topology's)."),
+        click.option(
+            "--name", type=NameOption(), help="Name of the testbed (default: the topology's)."
+        ),
     ):
         command = option(command)
     return command
@@ -116,65 +91,58 @@ def _backend_option(command: F) -> F:
     )(command)  # fmt: skip
 
 
-def _topology(path: Path | None, sites: int | None, latency: str | None) -> Topology:
+def _topology(
+    path: Path | None, sites: int | None, latency: str | None
+) -> tuple[Topology, str | None]:
+    """The topology that was asked for, and its file's text, None without a file."""
     if path is not None:
         if sites is not None or latency is not None:
             raise Refused(
                 f"{path} and --sites or --latency both describe the topology",
                 "give a file or the options",
             )
-        return read_topology(path)
+        parsed = read_yaml(path)  # once: a second look may find something else
+        return topology_of(parsed), parsed.text
     if sites is None:
         raise Refused(
             "no topology was given", "name a file, such as topologies/two-sites.yaml, or --sites N"
         )
-    return derive_topology(sites, latency)
+    return derive_topology(sites, latency), None
 
 
 def _plan(
     path: Path | None,
     sites: int | None,
     latency: str | None,
-    name: str | None,
+    name: TestbedName | None,
     cloud: bool = False,
     backend: str | None = None,
 ) -> Plan:
-    topology = _topology(path, sites, latency)
+    topology, _text = _topology(path, sites, latency)
     if backend is not None:
         chosen = dataclasses.replace(topology.openstack, backend=backend)
         topology = dataclasses.replace(topology, openstack=chosen)
-    if name is not None:
-        _check_testbed_name(name)
     return make_plan(topology, name, cloud)
-
-
-def _check_testbed_name(name: str) -> None:
-    from discovery_xp.topology import is_name
-
-    if not is_name(name):
-        raise InvalidInput(
-            [Problem("--name", 0, "", f"'{name}' is not a name",
-                     "write 1 to 30 of a-z, 0-9 and '-', a letter first, no '-' last")]
-        )  # fmt: skip
 
 
 @cli.command()
 @click.argument("topology", nargs=-1, required=True, type=click.Path(path_type=Path))
-def validate(topology: tuple[Path, ...]) -> None:
-    """Check topology files, all problems at once."""
+@click.option("--hosts-only", is_flag=True, help="For 'up', without a cloud on the hosts.")
+def validate(topology: tuple[Path, ...], hosts_only: bool) -> None:
+    """Check topology files, all problems at once: what passes can be planned and deployed."""
     problems: list[Problem] = []
     for path in topology:
         try:
             read = read_topology(path)
-            make_plan(read)
+            made = make_plan(read, cloud=not hosts_only)
+            require_free_network(made)
         except InvalidInput as error:
             problems += error.problems
             continue
         except Refused as error:
             problems.append(Problem(str(path), 0, "", error.message, error.remedy))
             continue
-        servers = sum(site.servers for site in read.sites) + (read.master is not None)
-        click.echo(f"{path}: {len(read.sites)} sites, {servers} hosts")
+        echo(f"{path}: {len(read.sites)} sites, {len(made.hosts)} hosts")
     if problems:
         raise InvalidInput(problems)
 
@@ -194,7 +162,7 @@ def plan(
     topology: Path | None,
     sites: int | None,
     latency: str | None,
-    name: str | None,
+    name: TestbedName | None,
     backend: str | None,
     hosts_only: bool,
     as_json: bool,
@@ -217,7 +185,7 @@ def slots(
     topology: Path | None,
     sites: int | None,
     latency: str | None,
-    name: str | None,
+    name: TestbedName | None,
     most: int,
     night: bool,
     as_json: bool,
@@ -238,7 +206,7 @@ def slots(
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(slot) for slot in found], indent=1))
     elif not found:
-        click.echo("there is none within four weeks")
+        echo("there is none within four weeks")
     else:
         table = Table(title=f"Starts of {made.platform.job.walltime}, dates of Paris",
                       title_justify="left", show_edge=False)  # fmt: skip
@@ -261,48 +229,63 @@ def _keep_option(command: F) -> F:
     )(command)
 
 
+def _expose_option(command: F) -> F:
+    return click.option(
+        "--expose", is_flag=True, help="Let others than the testbed's hosts and root of this "
+        "machine reach the hosts, too; see docs/ports.md."
+    )(command)  # fmt: skip
+
+
 @cli.command()
 @_topology_options
 @_keep_option
+@_expose_option
 def up(
-    topology: Path | None, sites: int | None, latency: str | None, name: str | None, keep: bool
+    topology: Path | None,
+    sites: int | None,
+    latency: str | None,
+    name: TestbedName | None,
+    keep: bool,
+    expose: bool,
 ) -> None:
     """Make the hosts of a topology, or repair them; impose and measure its links."""
     made = _plan(topology, sites, latency, name)
     from discovery_xp import experiment
 
     follower = Follower()
-    brought = experiment.bring_up(made, follower, keep)
+    brought = experiment.bring_up(made, follower, keep, expose)
     follower.end(f"'{made.name}' is up: {len(made.hosts)} hosts at {len(made.sites)} sites")
     if brought.pairs:
-        click.echo(_worst_pair(brought.pairs, brought.state.wan or ""))
-    click.echo(f"inventory: {brought.testbed.inventory}")
-    click.echo(f"ssh:       ssh -F {brought.testbed.ssh_config} {made.hosts[0].name}")
+        echo(_worst_pair(brought.pairs, brought.state.wan or ""))
+    echo(f"inventory: {brought.testbed.inventory}")
+    echo(f"ssh:       ssh -F {brought.testbed.ssh_config} {made.hosts[0].name}")
 
 
 @cli.command()
 @_topology_options
 @_backend_option
 @_keep_option
+@_expose_option
 def deploy(
     topology: Path | None,
     sites: int | None,
     latency: str | None,
-    name: str | None,
+    name: TestbedName | None,
     backend: str | None,
     keep: bool,
+    expose: bool,
 ) -> None:
     """Make a topology's hosts and an OpenStack on them, or repair them; boot a VM at each site."""
     made = _plan(topology, sites, latency, name, True, backend)
     from discovery_xp import experiment
 
     follower = Follower()
-    deployed = experiment.deploy_cloud(made, follower, keep)
+    deployed = experiment.deploy_cloud(made, follower, keep, expose)
     follower.end(f"'{made.name}' boots VMs at each of {len(deployed.boots)} sites")
     out = console()
     out.print(_boots_table(deployed))
     if deployed.pairs:
-        click.echo(_worst_pair(deployed.pairs, deployed.state.wan or ""))
+        echo(_worst_pair(deployed.pairs, deployed.state.wan or ""))
 
 
 def _boots_table(deployed: Deployed) -> Table:
@@ -327,7 +310,7 @@ def _worst_pair(pairs: Sequence[PairRtt], wan: str) -> str:
 @cli.command()
 @testbed_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def status(name: str | None, as_json: bool) -> None:
+def status(name: TestbedName | None, as_json: bool) -> None:
     """Say what is up and what is not; exit code 1 when something is down."""
     if name is None and len(testbeds.testbeds()) != 1:
         _print_testbeds(as_json)
@@ -342,26 +325,37 @@ def status(name: str | None, as_json: bool) -> None:
     else:
         out = console()
         out.print(
-            f"[bold]{chosen.name}[/]: {state.phase}, since {state.created}, "
+            f"{chosen.name}: {state.phase}, since {state.created}, "
             f"provider {state.plan.provider}, links by {state.wan or 'nothing yet'}"
         )
         table = Table(show_edge=False)
-        for column in ("site", "hosts", "running", "ssh answers", "memory", "down"):
+        for column in ("site", "hosts", "running", "ssh answers", "memory", "disk", "processes",
+                       "down"):  # fmt: skip
             table.add_column(column, overflow="fold")
         for site in state.plan.sites:
             own = [report.hosts[host.name] for host in state.plan.hosts_of(site.name)]
             memory = [host.memory_bytes for host in own if host.memory_bytes is not None]
+            used = {
+                quota: [usage.used for host in own for usage in host.usage if usage.quota == quota]
+                for quota in ("disk", "processes")
+            }
             table.add_row(
                 site.name,
                 str(len(own)),
                 str(sum(host.is_running for host in own)),
                 str(sum(host.answers for host in own)),
                 format_bytes(sum(memory)) if memory else "",
+                format_bytes(sum(used["disk"])) if used["disk"] else "",
+                str(sum(used["processes"])) if used["processes"] else "",
                 ", ".join(host.name for host in own if not host.answers),
             )
         out.print(table)
+        if state.exposed:
+            out.print("exposed: others than the testbed's own hosts reach them; see docs/ports.md")
         for remark in report.remarks:
-            out.print(remark, markup=False, soft_wrap=True)
+            out.print(remark, soft_wrap=True)
+        for line in _at_quota(report):
+            out.print(line, soft_wrap=True)
         for pair in report.broken_links:
             out.print(f"the link {pair} is down")
         if report.services is not None:
@@ -373,6 +367,25 @@ def status(name: str | None, as_json: bool) -> None:
             _print_forgotten()
     if not report.is_healthy:
         sys.exit(1)
+
+
+def _at_quota(report: Inspection) -> list[str]:
+    """A line for each quota that a host has reached, or was kept from going beyond."""
+    lines = []
+    for host in report.hosts.values():
+        for usage in host.usage:
+            is_count = usage.quota == "processes"
+            used = str(usage.used) if is_count else format_bytes(usage.used)
+            limit = str(usage.limit) if is_count else format_bytes(usage.limit)
+            remedy = f"raise '{usage.quota}' in provider.limits"
+            if usage.is_at_limit:
+                lines.append(f"{host.name} is at its quota of {usage.quota}, {limit}; {remedy}")
+            elif usage.refusals:
+                lines.append(
+                    f"{host.name} was at its quota of {usage.quota}, {limit}, {usage.refusals} "
+                    f"times; now it uses {used}; {remedy}"
+                )
+    return lines
 
 
 def _print_services(out: Console, plan: Plan, services: Sequence[ServiceStatus]) -> None:
@@ -390,7 +403,7 @@ def _print_services(out: Console, plan: Plan, services: Sequence[ServiceStatus])
     out.print(table)
     down = [service for service in services if not service.is_up]
     for service in down[:20]:
-        out.print(f"{service.unit} on {service.host}: {service.complaint}", markup=False)
+        out.print(f"{service.unit} on {service.host}: {service.complaint}")
     if len(down) > 20:
         out.print(f"and {len(down) - 20} more; see all with --json")
 
@@ -401,14 +414,14 @@ def _print_testbeds(as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     if not found:
-        click.echo("there is no testbed; make one with 'discovery-xp up TOPOLOGY'")
+        echo("there is no testbed; make one with 'discovery-xp up TOPOLOGY'")
     for name in found:
         try:
             state = Testbed(name).load()
         except Refused as error:  # the others are well all the same
-            click.echo(f"{name}: {error}")
+            echo(f"{name}: {error}")
             continue
-        click.echo(f"{name}: {state.phase}, {len(state.plan.hosts)} hosts, since {state.created}")
+        echo(f"{name}: {state.phase}, {len(state.plan.hosts)} hosts, since {state.created}")
     _print_forgotten()
 
 
@@ -417,20 +430,20 @@ def _print_forgotten() -> None:
     login = Path(os.environ.get("HOME", "/")) / ".python-grid5000.yaml"
     if not login.exists() and not socket.getfqdn().endswith("grid5000.fr"):
         return
-    from discovery_xp import experiment
+    from discovery_xp import ending
 
     try:
-        for line in experiment.forgotten():
-            click.echo(f"without a testbed here: {line}")
+        for line in ending.forgotten():
+            echo(f"without a testbed here: {line}")
     except Refused as error:
-        click.echo(f"what is borrowed without a testbed here can't be told: {error}")
+        echo(f"what is borrowed without a testbed here can't be told: {error}")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @testbed_option
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def ssh(name: str | None, host: str, command: tuple[str, ...]) -> None:
+def ssh(name: TestbedName | None, host: str, command: tuple[str, ...]) -> None:
     """Log in to a host, or run a command on it."""
     chosen = testbeds.choose(name)
     chosen.load().plan.host(host)
@@ -446,18 +459,19 @@ def ssh(name: str | None, host: str, command: tuple[str, ...]) -> None:
 @click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
               help="One pool of computes, or a zone for each site.")  # fmt: skip
 @click.option("--scenario", type=click.Path(path_type=Path), help="What is asked of the cloud.")
-@click.option("--vms", type=click.IntRange(1), help="How many, instead of the scenario's.")
+@click.option("--vms", type=click.IntRange(1, MAX_VMS), help="How many, instead of the scenario's.")
 @click.option("--probes", default="all", show_default=True,
               help="'all', 'none', or some of calls, requests, statements, traffic, messages, "
               "usage, with commas.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"),
               show_default=True, help="Where the run's folder goes.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Leave the testbed up.")
+@_expose_option
 def bench(
     topology: Path | None,
     sites: int | None,
     latency: str | None,
-    name: str | None,
+    name: TestbedName | None,
     backend: str | None,
     placement: str | None,
     scenario: Path | None,
@@ -465,6 +479,7 @@ def bench(
     probes: str,
     results: Path,
     keep: bool,
+    expose: bool,
 ) -> None:
     """Deploy, load, measure, store, report, destroy: one experiment from end to end.
 
@@ -477,26 +492,25 @@ def bench(
     if topology is None:
         sites = 2 if sites is None else sites
         latency = "10ms" if small else latency
-    chosen = _topology(topology, sites, latency)
+    chosen, text = _topology(topology, sites, latency)
     cloud = chosen.openstack
     if backend is not None:
         cloud = dataclasses.replace(cloud, backend=backend)
     if placement is not None:
         cloud = dataclasses.replace(cloud, placement=placement)
-    if name is not None:
-        _check_testbed_name(name)
     made = make_plan(dataclasses.replace(chosen, openstack=cloud), name, cloud=True)
     wanted = benches.Wanted(
         scenario=benches.choose_scenario(scenario, vms, small),
-        topology_text=_as_file(topology, sites, latency, backend, placement),
+        topology_text=_as_file(text, sites, latency, backend, placement),
         results=results,
         probes=benches.choose_probes(probes),
         keep=keep,
+        expose=expose,
     )
     benches.check(made, wanted)
     out = console()
     for line in benches.foretell(made, wanted):
-        out.print(line, markup=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
     follower = Follower(benches.expected_s(made, wanted))
     opened: list[Path] = []
     try:
@@ -509,7 +523,7 @@ def bench(
             told = [f"what was measured is in {opened[0]}, as a partial run"]
             with contextlib.suppress(UserError, OSError):
                 told.append(f"its report is {write_page(opened[0])}")
-            click.echo("; ".join(told), err=True)
+            echo("; ".join(told), err=True)
         raise
     stays = f"; '{made.name}' stays up until 'discovery-xp destroy'" if keep else ""
     follower.end(f"the run is in {run.folder}{stays}")
@@ -523,10 +537,11 @@ def bench(
         )
 
 
-def _as_file(path: Path | None, sites: int | None, latency: str | None, *asked: str | None) -> str:
+def _as_file(text: str | None, sites: int | None, latency: str | None, *asked: str | None) -> str:
     """The topology as it was written, or a file that says what the command line did.
 
-    `asked` are the values of --backend and --placement, None where they weren't given.
+    `text` is the file's, None without a file; `asked` are the values of --backend and
+    --placement, None where they weren't given.
     """
     openstack = {
         key: value
@@ -534,9 +549,9 @@ def _as_file(path: Path | None, sites: int | None, latency: str | None, *asked: 
         if value is not None
     }
     options = ", ".join(f"{key}: {value}" for key, value in openstack.items())
-    if path is not None:
+    if text is not None:
         more = f"# On the command line: {options}\n" if options else ""
-        return path.read_text(encoding="utf-8") + more
+        return text + ("" if text.endswith("\n") else "\n") + more
     delay = f"network: {{delay: {latency}}}\n" if latency else ""
     return (
         f"name: sites-{sites}\n"
@@ -550,12 +565,13 @@ def _as_file(path: Path | None, sites: int | None, latency: str | None, *asked: 
 @click.option(
     "--cloud",
     "user",
+    type=click.Choice(["admin", "discovery"]),
     default="admin",
     show_default=True,
     help="Who asks: 'admin', or 'discovery', the user of experiments.",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def openstack(name: str | None, user: str, arguments: tuple[str, ...]) -> None:
+def openstack(name: TestbedName | None, user: str, arguments: tuple[str, ...]) -> None:
     """Run OpenStack's client on the master, e.g. 'openstack --os-region-name site2 server list'."""
     from discovery_xp import cloud, deploy
     from discovery_xp.software import ENVIRONMENT
@@ -571,7 +587,7 @@ def openstack(name: str | None, user: str, arguments: tuple[str, ...]) -> None:
 @cli.command()
 @testbed_option
 @click.option("--to", "target", type=click.Path(path_type=Path), help="A folder that isn't there.")
-def backup(name: str | None, target: Path | None) -> None:
+def backup(name: TestbedName | None, target: Path | None) -> None:
     """Fetch configurations, journals, database dumps and versions of a cloud, without secrets."""
     chosen = testbeds.choose(name)
     from discovery_xp import experiment
@@ -585,53 +601,71 @@ def backup(name: str | None, target: Path | None) -> None:
 @cli.command()
 @testbed_option
 @click.option("--path", "as_path", is_flag=True, help="The file's path instead of its text.")
-def inventory(name: str | None, as_path: bool) -> None:
+def inventory(name: TestbedName | None, as_path: bool) -> None:
     """Print Ansible's inventory of a testbed."""
     chosen = testbeds.choose(name)
     chosen.load()
     if not chosen.inventory.exists():
         raise Refused(f"'{chosen.name}' has no hosts yet", "run 'discovery-xp up' again")
-    click.echo(str(chosen.inventory) if as_path else chosen.inventory.read_text().rstrip())
+    text = str(chosen.inventory) if as_path else chosen.inventory.read_text()
+    click.echo(printable_lines(text.rstrip()))
 
 
 @cli.command()
 @testbed_option
 @click.option("--all", "everything", is_flag=True, help="All testbeds, and traces of lost ones.")
-@click.option("--forget", is_flag=True, help="Even if its hosts can't be reached any more.")
+@click.option("--forget", is_flag=True, help="Even if its hosts can't be reached any more; with "
+              "--all, those of other homes on this machine, too.")  # fmt: skip
 @click.option("--cloud-only", is_flag=True, help="Only the cloud: its hosts and links stay.")
-def destroy(name: str | None, everything: bool, forget: bool, cloud_only: bool) -> None:
+def destroy(name: TestbedName | None, everything: bool, forget: bool, cloud_only: bool) -> None:
     """Remove a testbed and every trace of it."""
-    from discovery_xp import experiment
-
     if cloud_only:
         if everything or forget:
             raise Refused("--cloud-only is for one testbed", "leave --all and --forget out")
         chosen = testbeds.choose(name)
         chosen.load()
+        from discovery_xp import experiment
+
         follower = Follower()
         experiment.remove_cloud(chosen, follower)
         follower.end(f"'{chosen.name}' has no cloud; its hosts stay")
         return
+    from discovery_xp import ending
+
+    elsewhere = ending.others() if everything else {}
     if everything:
-        names = experiment.known_testbeds()
+        chosen_ones = [Testbed(each) for each in ending.known_testbeds()]
+        if forget:
+            chosen_ones += [Testbed(each, place) for each, place in elsewhere.items()]
     else:
-        known = experiment.known_testbeds()
-        names = known if name is None and len(known) == 1 else [testbeds.choose(name).name]
+        # One that is named may have lost its state; one that isn't has to be of this home.
+        chosen_ones = [Testbed(_only_testbed() if name is None else name)]
     failures = []
-    for each in names:
+    for each in chosen_ones:
         try:
-            experiment.tear_down(Testbed(each), forget)
-            click.echo(f"'{each}' is gone")
-        except Refused as error:  # the others go all the same
+            ending.tear_down(each, forget)
+            echo(f"'{each.name}' is gone")
+        except (Refused, OSError) as error:  # the others go all the same
             failures.append(error)
-            if len(names) > 1:
-                click.echo(f"'{each}' stays: {error}", err=True)
+            if len(chosen_ones) > 1:
+                echo(f"'{each.name}' stays: {error}", err=True)
     if everything:
-        experiment.sweep()
+        ending.sweep()
+        if not forget:
+            for stays, place in elsewhere.items():
+                echo(f"'{stays}' stays: it belongs to another home, {place}")
     if failures:
         raise failures[0]
-    if not names:
-        click.echo("there is no testbed")
+    if not chosen_ones and (forget or not elsewhere):
+        echo("there is no testbed")
+
+
+def _only_testbed() -> str:
+    """The one testbed of this home, or the one whose traces alone are left of it."""
+    from discovery_xp import ending
+
+    known = ending.known_testbeds()
+    return known[0] if len(known) == 1 else testbeds.choose(None).name
 
 
 cli.add_command(network)

@@ -13,9 +13,10 @@ import click
 from rich.table import Table
 
 from discovery_xp import testbed as testbeds
-from discovery_xp.cli_common import console, testbed_option
+from discovery_xp.cli_common import console, echo, testbed_option
 from discovery_xp.cli_plan import links_table
 from discovery_xp.errors import InvalidInput, Problem, Refused
+from discovery_xp.names import TestbedName
 from discovery_xp.plan import Plan, PlannedLink
 from discovery_xp.topology import Link, read_topology
 
@@ -33,7 +34,7 @@ def network() -> None:
 @network.command("show")
 @testbed_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def network_show(name: str | None, as_json: bool) -> None:
+def network_show(name: TestbedName | None, as_json: bool) -> None:
     """Print the links asked for beside what is read back; exit code 1 when they differ."""
     from discovery_xp import experiment
     from discovery_xp.network import disagreements
@@ -62,7 +63,7 @@ def network_show(name: str | None, as_json: bool) -> None:
             f"imposed by {state.wan}; {len(readings)} directions read back, {len(wrong)} differ"
         )
         for words in wrong:
-            out.print(f"  {words}", markup=False)
+            out.print(f"  {words}")
     if wrong:
         sys.exit(1)
 
@@ -78,7 +79,7 @@ def network_show(name: str | None, as_json: bool) -> None:
 @click.option("--between", nargs=2, help="Only this pair of sites.")
 @click.option("--from", "source", help="Only the direction from this site ...")
 @click.option("--to", "target", help="... to this one.")
-def network_set(name: str | None, topology: Path | None, **values: Any) -> None:
+def network_set(name: TestbedName | None, topology: Path | None, **values: Any) -> None:
     """Change the links of a running testbed, read them back and measure them."""
     from discovery_xp import experiment
     from discovery_xp.network import require_within_tolerance
@@ -147,19 +148,19 @@ def change_links(running: Plan, links: Sequence[PlannedLink], **values: Any) -> 
 
 @network.command("reset")
 @testbed_option
-def network_reset(name: str | None) -> None:
+def network_reset(name: TestbedName | None) -> None:
     """Remove everything imposed between the sites."""
     from discovery_xp import experiment
 
     chosen = testbeds.choose(name)
     experiment.reset_links(chosen)
-    click.echo(f"nothing is imposed on the links of '{chosen.name}'")
+    echo(f"nothing is imposed on the links of '{chosen.name}'")
 
 
 @network.command("measure")
 @testbed_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def network_measure(name: str | None, as_json: bool) -> None:
+def network_measure(name: TestbedName | None, as_json: bool) -> None:
     """Measure the round trip of every pair of sites; exit code 1 outside the tolerance."""
     from discovery_xp import experiment
 
@@ -170,7 +171,7 @@ def network_measure(name: str | None, as_json: bool) -> None:
     elif pairs:
         console().print(_pairs_table(pairs))
     else:
-        click.echo("there is one site: nothing to measure")
+        echo("there is one site: nothing to measure")
     if any(pair.is_off for pair in pairs):
         sys.exit(1)
 

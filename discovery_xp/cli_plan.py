@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import click
 from rich.table import Table
 
 from discovery_xp import units
-from discovery_xp.cli_common import console
+from discovery_xp.cli_common import console, echo
 from discovery_xp.plan import Plan, PlannedLink
 from discovery_xp.topology import Link
 from discovery_xp.units import format_bytes
@@ -19,19 +18,19 @@ from discovery_xp.units import format_bytes
 def print_plan(made: Plan) -> None:
     out = console()
     out.print(
-        f"[bold]{made.name}[/]: {len(made.hosts)} hosts at {len(made.sites)} sites, "
+        f"{made.name}: {len(made.hosts)} hosts at {len(made.sites)} sites, "
         f"provider {made.provider}, plan {made.digest}"
     )
     for line in _facts(made):
-        out.print(line, soft_wrap=True, markup=False)
+        out.print(line, soft_wrap=True)
     out.print(_hosts_table(made))
     if made.cloud is not None:
         out.print(_services_table(made))
     out.print(links_table(made.links))
     for request in made.requests:
-        click.echo(f"POST /sites/{request.site}/jobs {json.dumps(request.body)}")
+        echo(f"POST /sites/{request.site}/jobs {json.dumps(request.body)}")
     if len(made.requests) > 1 and "reservation" not in made.requests[0].body:
-        click.echo("each with the same 'reservation', the first slot that all sites have then")
+        echo("each with the same 'reservation', the first slot that all sites have then")
     out.print("Order of play:")
     for number, step in enumerate(made.steps, start=1):
         out.print(f"  {number}. {step}")
@@ -136,6 +135,10 @@ def _hosts_table(made: Plan) -> Table:
                 bounds.append(f"{limit.cpus:g} cpus")
             if limit.memory_bytes is not None:
                 bounds.append(format_bytes(limit.memory_bytes))
+            if limit.disk_bytes is not None:
+                bounds.append(f"{format_bytes(limit.disk_bytes)} of disk")
+            if limit.processes is not None:
+                bounds.append(f"{limit.processes} processes")
             table.add_row(
                 site.name,
                 site.network or "",

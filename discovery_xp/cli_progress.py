@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from discovery_xp.cli_common import PlainConsole
 
 if TYPE_CHECKING:
     from discovery_xp.load.ledger import Pace
@@ -19,7 +19,7 @@ class Follower:
 
     def __init__(self, expected_s: float | None = None) -> None:
         """`expected_s` is how long all of it should take, in seconds."""
-        self.console = Console(stderr=True, highlight=False)
+        self.console = PlainConsole(stderr=True)
         self.expected_s = expected_s
         self.started = self.stage_started = self.said = time.monotonic()
         self.stage = ""
@@ -60,8 +60,8 @@ class Follower:
 
     def _print(self, words: str) -> None:
         elapsed = time.monotonic() - self.started
-        self.console.print(f"[dim]{elapsed:6.1f} s[/]  ", end="")
-        self.console.print(words, markup=False, soft_wrap=True)
+        self.console.print(f"{elapsed:6.1f} s  ", style="dim", end="")
+        self.console.print(words, soft_wrap=True)
 
     def _left(self, now: float) -> str:
         """Of all that is to be done, as far as it was foretold."""

@@ -1,29 +1,35 @@
 """Hosts and playbooks to a `Deployment`: a cloud that boots VMs at every site.
 
 `install` runs the playbooks on hosts that answer over ssh, `verify` boots a VM at each
-site, `inspect` says what is up, `backup` fetches what a reader of results may want to see,
-and `remove` takes the cloud off its hosts.
+site, `backup` fetches what a reader of results may want to see, and `remove` takes the cloud
+off its hosts.
 """
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import dataclasses
 import hashlib
-import io
 import json
-import shlex
+import re
 import shutil
-import tarfile
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from discovery_xp import cloud, databases, passwords, software
+from discovery_xp import (
+    ansible_runs,  # noqa: F401 (it comes before EnOSlib)
+    answers,
+    archives,
+    cloud,
+    databases,
+    passwords,
+    ports,
+    software,
+    writers,
+)
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, Progress
 from discovery_xp.plan import Plan, key_value_store
@@ -38,6 +44,12 @@ FLAVOR = "m1.tiny"
 IMAGE = "discovery"
 API_THREADS = 16
 COMPUTE_API_VERSION = "2.90"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# What `backup` makes folders of.
+COMPONENTS = frozenset(
+    ("mariadb", "rome", "rabbitmq", "memcached", "keystone", "glance", "placement", "neutron",
+     "redis", "nova")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -157,6 +169,7 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
         "redis": _redis(store, address, secrets),
         "rome": _rome() if store else {},
         "prepared": plan.provider == "local",
+        "firewall": _firewall(plan, testbed, address),
         "api_threads": API_THREADS,
         "user": USER,
         "flavor": FLAVOR,
@@ -245,6 +258,16 @@ def _redis(
     }
 
 
+def _firewall(plan: Plan, testbed: Testbed, address: Mapping[str, str]) -> dict[str, Any]:
+    """Who may reach which ports of hosts that somebody lends; empty where all may.
+
+    Emulated hosts need none: this machine's routing keeps others away.
+    """
+    if plan.provider == "local" or (testbed.exists() and testbed.load().exposed):
+        return {}
+    return {"hosts": sorted(address.values()), "ports": list(ports.CLOUD_PORTS)}
+
+
 def _rome() -> dict[str, str]:
     """The wheel that hosts with clients of a database get; it is built by `install`."""
     return {"digest": software.ROME.digest, "wheel": str(software.ROME.wheel)}
@@ -259,7 +282,7 @@ def _debian_packages(plan: Plan) -> dict[str, list[str]]:
     master = cloud.master(plan).name
     return {
         host.name: [
-            *(shared if host.name == master else [software.EVERYWHERE]),
+            *(shared if host.name == master else software.EVERYWHERE),
             *(name for component, name in servers.items() if (host.name, component) in runs),
         ]
         for host in plan.hosts
@@ -269,6 +292,14 @@ def _debian_packages(plan: Plan) -> dict[str, list[str]]:
 def _options(plan: Plan) -> OpenStack:
     if plan.cloud is None:
         raise Refused(f"'{plan.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'")
+    for service, settings in plan.cloud.config.items():
+        for section, options in settings.items():
+            for option, value in options.items():
+                problem = writers.ini_problem(section, option, value)
+                if problem is not None:
+                    raise Refused(
+                        f"openstack.config.{service}: {problem}", "correct it in the topology"
+                    )
     return plan.cloud
 
 
@@ -317,8 +348,19 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
 
 
 def _identities(testbed: Testbed) -> dict[str, str]:
+    """What was kept; anything but a UUID, which a host may have made of its own, is left out."""
     file = identities_file(testbed)
-    return dict(json.loads(file.read_text())) if file.exists() else {}
+    if not file.exists():
+        return {}
+    try:
+        kept = answers.mapping(answers.from_json(file.read_text()))
+    except answers.Unfit as error:
+        raise Refused(f"{file} is damaged: {error}", "remove it, and deploy again") from None
+    return {host: identity for host, identity in kept.items() if _is_uuid(identity)}
+
+
+def _is_uuid(value: object) -> bool:
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 def _keep_identities(hosts: Hosts, testbed: Testbed) -> None:
@@ -329,7 +371,7 @@ def _keep_identities(hosts: Hosts, testbed: Testbed) -> None:
         return
     told = run_each(hosts, dict.fromkeys(names, "cat /var/lib/nova/compute_id"))
     found = {name: output.stdout.strip() for name, output in told.items()}
-    known |= {name: identity for name, identity in found.items() if identity}
+    known |= {name: identity for name, identity in found.items() if _is_uuid(identity)}
     write_atomically(identities_file(testbed), json.dumps(known, indent=1) + "\n")
 
 
@@ -458,7 +500,7 @@ def _openrc(auth_url: str, regions: Sequence[str], secrets: Mapping[str, str]) -
         "OS_COMPUTE_API_VERSION": COMPUTE_API_VERSION,
         "OS_REGION_NAME": regions[0],
     }
-    return "".join(f"export {name}='{value}'\n" for name, value in shell.items())
+    return writers.shell_exports(shell)
 
 
 # ---------------------------------------------------------------- verifying
@@ -467,7 +509,42 @@ def _openrc(auth_url: str, regions: Sequence[str], secrets: Mapping[str, str]) -
 def verify(hosts: Hosts, testbed: Testbed, progress: Progress) -> list[Boot]:
     """Boot a VM at each site through the API that serves it; the caller judges."""
     run = run_playbook(hosts, "smoke", variables(hosts, testbed), progress)
-    return [Boot(**boot) for boot in run.result("a VM at each site")["boots"]]
+    try:
+        said = answers.listed(run.result("a VM at each site").get("boots"))
+        return _boots(
+            said, {site: region.name for site, region in cloud.asked_for(hosts.plan).items()}
+        )
+    except (KeyError, answers.Unfit) as error:
+        raise Failed(
+            f"{cloud.master(hosts.plan).name} doesn't say what came of the VMs: {error}",
+            f"see {log_file(testbed.name)}",
+        ) from None
+
+
+def _boots(said: Sequence[object], regions: Mapping[str, str]) -> list[Boot]:
+    """What the master said of each site's VM; raises Unfit unless it is that.
+
+    `regions` is each asked site's.
+    """
+    boots = {}
+    for entry in said:
+        values = answers.mapping(entry)
+        site = values.get("site")
+        if not isinstance(site, str) or site not in regions:
+            raise answers.Unfit(f"{answers.shown(site)} is no site that was asked")
+        duration = values.get("boot_duration_s")
+        boots[site] = Boot(
+            site=site,
+            region=regions[site],
+            status=answers.text(values.get("status"), 100),
+            host=answers.text(values.get("host"), 300),
+            boot_duration_s=None if duration is None else answers.number(duration),
+            message=answers.text(values.get("message")),
+        )
+    missing = [site for site in regions if site not in boots]
+    if missing:
+        raise answers.Unfit(f"nothing of {missing[0]}")
+    return [boots[site] for site in regions]
 
 
 def require_active(boots: list[Boot]) -> None:
@@ -491,40 +568,35 @@ def backup(hosts: Hosts, testbed: Testbed, target: Path, progress: Progress) -> 
     """Write every component's records to TARGET/HOST/COMPONENT; returns the number of files.
 
     Configurations, journals, database dumps and versions; secrets are replaced by their
-    names.  Raises Refused when `target` exists, Failed when a host can't be asked.
+    names.  Raises Refused when `target` exists, Failed when a host can't be asked, or when
+    what it sent is no archive of a component's files: those of the others are written then.
     """
     if target.exists():
         raise Refused(f"{target} exists", "name a folder that doesn't")
     known = variables(hosts, testbed)
-    run = run_playbook(hosts, "backup", known, progress)
-    count = 0
-    target.mkdir(parents=True)
+    run = run_playbook(hosts, "backup", known, progress, is_partial=True)
+    names = set(hosts.by_name())
+    count, problems = 0, [] if run.failure is None else [run.failure.message]
+    target.mkdir(archives.FOLDER_MODE, parents=True)
     for outcome in run.outcomes:
-        archive = outcome.result.get("archive")
-        if archive is None:
+        if "archive" not in outcome.result:
             continue
         # 'keystone : keystone's records'
-        folder = target / outcome.host / outcome.task.split(" ")[0]
-        count += _unpack(base64.b64decode(archive), folder)
+        component = outcome.task.split(" ")[0]
+        if outcome.host not in names or component not in COMPONENTS:
+            continue
+        (target / outcome.host).mkdir(archives.FOLDER_MODE, exist_ok=True)
+        try:
+            data = archives.decode(outcome.result["archive"])
+            count += archives.unpack(data, target / outcome.host / component)
+        except (archives.Hostile, FileExistsError) as error:
+            problems.append(f"{outcome.host}'s records of {component} can't be used: {error}")
     for file in (deployment_file(testbed), testbed.state_file, log_file(testbed.name),
                  *(each.lock_file for each in software.ENVIRONMENTS)):  # fmt: skip
         shutil.copy(file, target / file.name)
         count += 1
-    return count
-
-
-def _unpack(archive: bytes, folder: Path) -> int:
-    """Write the files of a gzipped tar below `folder`; returns their number."""
-    count = 0
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-        for entry in tar.getmembers():
-            data = tar.extractfile(entry)
-            path = folder / entry.name
-            if data is None or ".." in path.parts:
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data.read())
-            count += 1
+    if problems:
+        raise Failed("; ".join(problems[:4]), f"the others' records are in {target}")
     return count
 
 
@@ -536,131 +608,3 @@ def remove(hosts: Hosts, testbed: Testbed, progress: Progress) -> None:
                  openrc_file(testbed)):  # fmt: skip
         file.unlink(missing_ok=True)
     passwords.forget(testbed)
-
-
-# ---------------------------------------------------------------- looking
-
-
-@dataclass(frozen=True)
-class ServiceStatus:
-    """How a service is: `state` is systemd's ('active', 'failed', ...) or 'unknown'.
-
-    `answers` is what its port says over HTTP, None where it has none; `nova` what Nova
-    itself calls it ('up', 'down'), None where Nova doesn't know it or wasn't asked; `listens`
-    says whether it reads its queue of the message bus, None where it has none or RabbitMQ
-    wasn't asked.
-    """
-
-    unit: str
-    host: str
-    site: str
-    state: str
-    restarts: int
-    answers: bool | None
-    nova: str | None
-    listens: bool | None
-
-    @property
-    def is_up(self) -> bool:
-        """True when nothing speaks against it."""
-        return self.complaint == ""
-
-    @property
-    def complaint(self) -> str:
-        """What is wrong with it, in a few words; empty when it is up."""
-        if self.state != "active":
-            return "its host doesn't answer" if self.state == "unknown" else self.state
-        if self.answers is False:
-            return "active, but its port doesn't answer"
-        if self.nova == "down":
-            return "active, but Nova calls it down"
-        return "active, but not on the message bus" if self.listens is False else ""
-
-
-_NOVA_LIST = (
-    f"{software.OPENSTACK.place}/bin/openstack --os-cloud admin compute service list -f json"
-)
-
-
-_QUEUES_LIST = "rabbitmqctl --quiet --formatter json list_queues name consumers"
-
-
-def _look_command(services: Sequence[cloud.Service], is_master: bool) -> str:
-    """A line of bash that says how a host's services are, a line for each thing it says."""
-    units = " ".join(service.unit for service in services)
-    parts = [
-        f"for unit in {units}; do echo unit $unit $(systemctl show "
-        "--property=ActiveState,NRestarts $unit); done"
-    ]
-    for service in services:
-        if service.port is not None:
-            request = f"exec 3<>/dev/tcp/127.0.0.1/{service.port}; "
-            request += "printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3"
-            parts.append(
-                f"echo port {service.unit} $(timeout 10 bash -c {shlex.quote(request)} 2>&1)"
-            )
-    if is_master:
-        parts.append(f"echo nova $(timeout 60 {_NOVA_LIST} 2>/dev/null)")
-        parts.append(f"echo queues $(timeout 60 {_QUEUES_LIST} 2>/dev/null)")
-    return f"bash -c {shlex.quote('; '.join(parts))}"
-
-
-def inspect(hosts: Hosts, answering: Set[str]) -> list[ServiceStatus]:
-    """How every service of the plan's cloud is; only hosts in `answering` are asked."""
-    by_host: dict[str, list[cloud.Service]] = {}
-    for service in cloud.services(hosts.plan):
-        by_host.setdefault(service.host, []).append(service)
-    master = cloud.master(hosts.plan).name
-    outputs = run_each(
-        hosts,
-        {
-            host: _look_command(services, is_master=host == master)
-            for host, services in by_host.items()
-            if host in answering
-        },
-    )
-    return read_status(by_host, {host: output.stdout for host, output in outputs.items()})
-
-
-def read_status(
-    by_host: Mapping[str, Sequence[cloud.Service]], said: Mapping[str, str]
-) -> list[ServiceStatus]:
-    """What `_look_command` printed on each host, as values."""
-    states: dict[tuple[str, str], dict[str, str]] = {}
-    answers: dict[tuple[str, str], bool] = {}
-    nova: dict[tuple[str, str], str] = {}
-    queues: dict[str, bool] | None = None
-    for host, text in said.items():
-        for line in text.splitlines():
-            kind, _, rest = line.partition(" ")
-            unit, _, value = rest.partition(" ")
-            if kind == "unit":
-                words = (word.split("=", 1) for word in value.split() if "=" in word)
-                states[unit, host] = {word[0]: word[1] for word in words}
-            elif kind == "port":
-                answers[unit, host] = value.startswith("HTTP/")
-            elif kind == "nova":
-                with contextlib.suppress(ValueError):  # the client had nothing to say
-                    for entry in json.loads(rest):
-                        nova[entry["Binary"], entry["Host"]] = entry["State"]
-            elif kind == "queues":
-                with contextlib.suppress(ValueError):  # RabbitMQ doesn't run
-                    queues = {each["name"]: each["consumers"] > 0 for each in json.loads(rest)}
-    return [
-        ServiceStatus(
-            service.unit,
-            host,
-            service.site,
-            states.get((service.unit, host), {}).get("ActiveState", "unknown"),
-            int(states.get((service.unit, host), {}).get("NRestarts", 0)),
-            answers.get((service.unit, host), False if host in said else None)
-            if service.port
-            else None,
-            nova.get((service.unit, host)),
-            queues.get(service.queue, False)
-            if queues is not None and service.queue is not None
-            else None,
-        )
-        for host, services in by_host.items()
-        for service in services
-    ]

@@ -1,13 +1,16 @@
 """The tree of errors that a user can cause or cure.
 
 Every one of them prints as one line that names the place, the value and the
-remedy.  Anything else that escapes is a defect of ours and keeps its traceback.
+remedy; a character that isn't printed as it is stands there as an escape.  Anything
+else is a defect of ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from discovery_xp.text import printable
 
 
 @dataclass(frozen=True, order=True)
@@ -23,7 +26,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         subject = f"{self.key}: " if self.key else ""
-        return f"{place}: {subject}{self.message}; {self.remedy}"
+        return printable(f"{place}: {subject}{self.message}; {self.remedy}")
 
 
 class UserError(Exception):
@@ -46,7 +49,7 @@ class Refused(UserError):
     def __init__(self, message: str, remedy: str) -> None:
         self.message = message
         self.remedy = remedy
-        super().__init__(f"{message}; {remedy}")
+        super().__init__(printable(f"{message}; {remedy}"))
 
 
 class Failed(Refused):

@@ -13,8 +13,8 @@ a killed run can be resumed or destroyed:
 8. `deploy_cloud`: boot a VM at each site, through the API that serves it;
 9. save the state as 'up'.
 
-What was borrowed is given back when a step fails, unless it is to be kept.  `tear_down`
-removes all of it from whatever state it is in.
+What was borrowed is given back when a step fails, unless it is to be kept.  How a testbed
+ends is in `ending`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import enoslib as en
-
-from discovery_xp import deploy, network, providers
-from discovery_xp.deploy import Boot, Deployment, ServiceStatus
+from discovery_xp import (
+    ansible_runs,  # noqa: F401 (it comes before EnOSlib)
+    deploy,
+    ending,
+    files,
+    network,
+    providers,
+    service_status,
+)
+from discovery_xp.deploy import Boot, Deployment
 from discovery_xp.errors import Failed, Refused, UserError
-from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch
+from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch, inventory
 from discovery_xp.network import PairRtt
 from discovery_xp.plan import Plan, PlannedLink
 from discovery_xp.play import log_file
 from discovery_xp.providers import local
-from discovery_xp.testbed import State, Testbed, now, testbeds, write_atomically
+from discovery_xp.service_status import ServiceStatus
+from discovery_xp.testbed import State, Testbed, now
 from discovery_xp.topology import Link
 
 
@@ -52,14 +57,15 @@ class Brought:
     pairs: list[PairRtt]
 
 
-def bring_up(plan: Plan, progress: Progress, keep: bool = False) -> Brought:
+def bring_up(plan: Plan, progress: Progress, keep: bool = False, expose: bool = False) -> Brought:
     """Make or repair the testbed of `plan`; see the module's docstring for the steps.
 
-    Where it fails, nodes that it borrowed are given back, unless `keep`.
+    Where it fails, nodes that it borrowed are given back, unless `keep`.  With `expose`,
+    others than root of this machine reach the hosts, too.
     """
     testbed = Testbed(plan.name)
-    with testbed.locked(), _given_back(plan, testbed, keep, progress):
-        hosts = _make_hosts(plan, testbed, progress)
+    with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
+        hosts = _make_hosts(plan, testbed, progress, expose)
         progress("imposing links", 0, 0)
         network.impose(hosts, plan.links)
         pairs = _measure_within_tolerance(hosts, testbed, progress)
@@ -77,16 +83,19 @@ class Deployed:
     boots: list[Boot]
 
 
-def deploy_cloud(plan: Plan, progress: Progress, keep: bool = False) -> Deployed:
+def deploy_cloud(
+    plan: Plan, progress: Progress, keep: bool = False, expose: bool = False
+) -> Deployed:
     """Make or repair the hosts and the cloud of `plan`; see the module's docstring.
 
     Raises Failed when a VM doesn't get ACTIVE at some site.  Where it fails, nodes that it
-    borrowed are given back, unless `keep`.
+    borrowed are given back, unless `keep`.  With `expose`, others than root of this machine
+    and the hosts themselves reach them, too.
     """
     testbed = Testbed(plan.name)
     progress = stopwatch = Stopwatch(progress)
-    with testbed.locked(), _given_back(plan, testbed, keep, progress):
-        hosts = _make_hosts(plan, testbed, progress)
+    with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
+        hosts = _make_hosts(plan, testbed, progress, expose)
         if testbed.load().deployed is None and testbed.load().observed:
             # The hosts were up before: set-up over slow links would take its time.
             network.wan_of(hosts).reset()
@@ -115,63 +124,53 @@ def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) ->
     if lender is None:
         yield
         return
-    had_it = lender.is_lent(testbed) and not _is_over(testbed)
+    had_it = lender.is_lent(testbed) and not ending.is_over(testbed)
     process = os.getpid()
     try:
         yield
     except BaseException as error:
         if os.getpid() != process:  # a library's forked helper, which ends when we have
             raise
-        told = explained(testbed, error) if isinstance(error, UserError) else error
+        told = ending.explained(testbed, error) if isinstance(error, UserError) else error
         if testbed.exists() and not keep and not had_it:
             with contextlib.suppress(OSError):  # nothing of this is worth a job that runs on
                 log = log_file(plan.name)
-                if log.exists():
-                    shutil.copy(log, f"{plan.name}-ansible.log")
+                if log.exists():  # in a folder that others may write in: no link is followed
+                    text = log.read_text(errors="replace")
+                    files.write_atomically(Path(f"{plan.name}-ansible.log").absolute(), text)
                 progress("giving the nodes back", 0, 0)
-            _release(testbed)
+            try:
+                ending.release(testbed)
+            except Refused as second:
+                if not isinstance(told, UserError):
+                    raise
+                raise Failed(
+                    f"{str(told).splitlines()[0]}; and then: {second.message}", second.remedy
+                ) from None
         raise told from None
 
 
-def _is_over(testbed: Testbed) -> bool:
-    """True when some of its hosts were taken back: nothing of it is true any more."""
-    state = _state_or_none(testbed)
-    lender = providers.lender(state.plan.provider) if state else None
-    return lender is not None and lender.why_over(testbed) is not None
-
-
-def explained(testbed: Testbed, error: UserError) -> UserError:
-    """The error, or a better one where the hosts' lender took them away."""
-    state = _state_or_none(testbed)
-    lender = providers.lender(state.plan.provider) if state else None
-    why = lender.why_over(testbed) if lender else None
-    if why is None:
-        return error
-    return Failed(f"{why}: {str(error).splitlines()[0]}", "the same command starts anew")
-
-
-def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress, expose: bool) -> Hosts:
     """Steps 1 to 4."""
     lender = providers.lender(plan.provider)
-    if _is_over(testbed):
+    if ending.is_over(testbed):
         progress("what is left of lost nodes", 0, 0)
-        _release(testbed)
+        ending.release(testbed)
     _require_same_hosts(plan, testbed)
     if testbed.exists():
         before = testbed.load().plan
         if plan.cloud is None:  # `up` repairs hosts; what runs on them stays
             plan = dataclasses.replace(plan, cloud=before.cloud)
-        testbed.update(phase="acquiring", plan=plan, changed_links=None)
+        testbed.update(phase="acquiring", plan=plan, changed_links=None, exposed=expose)
     else:
-        testbed.save(State(plan=plan, phase="acquiring", created=now()))
+        testbed.save(State(plan=plan, phase="acquiring", created=now(), exposed=expose))
     try:
         hosts = _acquire(plan, testbed, progress)
     except Refused as error:
         # Nothing was started: a refusal leaves no testbed behind that wasn't there.
         is_refusal = error.exit_code == Refused.exit_code
         if is_refusal and testbed.load().image is None and not (lender and lender.is_lent(testbed)):
-            testbed.remove()
-            sweep()
+            ending.discard(testbed)
         raise
     write_inventory(hosts, testbed)
     return hosts
@@ -252,7 +251,7 @@ def inspect(testbed: Testbed) -> Inspection:
     services = None
     if deploy.deployment_file(testbed).exists():
         answering = {host.name for host in looked if host.answers}
-        services = deploy.inspect(hosts_of(testbed), answering)
+        services = service_status.inspect(hosts_of(testbed), answering)
     found = {host.name: host for host in looked}
     remarks = lender.remarks(testbed) if lender else []
     return Inspection(testbed.name, state.phase, found, broken, services, remarks)
@@ -260,7 +259,7 @@ def inspect(testbed: Testbed) -> Inspection:
 
 def write_inventory(hosts: Hosts, testbed: Testbed) -> None:
     """Ansible's inventory of the testbed, with roles and sites as groups."""
-    write_atomically(testbed.inventory, en.api._generate_inventory(hosts.roles))
+    files.write_atomically(testbed.inventory, inventory(hosts.roles))
 
 
 # ---------------------------------------------------------------- links of a running testbed
@@ -324,154 +323,3 @@ def remove_cloud(testbed: Testbed, progress: Progress) -> None:
         testbed.update(deployed=None)
         deploy.remove(hosts, testbed, progress)
         testbed.update(plan=dataclasses.replace(state.plan, cloud=None))
-
-
-# ---------------------------------------------------------------- the end
-
-
-def known_testbeds() -> list[str]:
-    """Names of all testbeds that have a state, or left anything on this machine.
-
-    In the order in which they can be destroyed.
-    """
-    found = set(testbeds())
-    if os.geteuid() == 0:
-        found |= local.leftovers()
-
-    def is_local(name: str) -> bool:
-        state = _state_or_none(Testbed(name))
-        return state is None or state.plan.provider == "local"
-
-    # Others may stand on emulated hosts: they go first where all are destroyed.
-    return sorted(found, key=lambda name: (is_local(name), name))
-
-
-def sweep() -> None:
-    """After the last testbed of this machine: remove what belongs to none."""
-    if os.geteuid() == 0:
-        local.sweep()
-
-
-def tear_down(testbed: Testbed, forget: bool = False) -> None:
-    """Remove the testbed and all its traces, whatever state it is in.
-
-    Links on hosts that stay (static ones) are reset first; `forget` goes on when those
-    can't be reached, which raises Failed otherwise.
-    """
-    if testbed.name not in known_testbeds():
-        if end_forgotten(testbed.name):
-            return
-        known = ", ".join(known_testbeds()) or "none"
-        raise Refused(f"no testbed '{testbed.name}'", f"there is: {known}")
-    with testbed.locked():
-        _release(testbed, forget)
-
-
-def _release(testbed: Testbed, forget: bool = False) -> None:
-    state = _state_or_none(testbed)
-    kind = state.plan.provider if state else "local"
-    if state is None:
-        _give_back_unknown(testbed, forget)
-    else:
-        if kind == "static" and state.wan is not None:
-            _leave_static(state, testbed, forget)
-        if kind == "local" and os.geteuid() != 0:
-            if state.image is None:  # it was refused before anything was made
-                testbed.remove()
-                return
-            raise Refused("emulated hosts need root", "run it as root, e.g. with sudo")
-        testbed.save(dataclasses.replace(state, phase="releasing"))
-        if (lender := providers.lender(kind)) is not None:
-            _give_back(lender, state, testbed, forget)
-        if kind != "local":
-            testbed.remove()
-            return
-    local.release(testbed)
-
-
-def _leave_static(state: State, testbed: Testbed, forget: bool) -> None:
-    """Hosts that stay: nothing of ours may stay on them."""
-    try:
-        hosts = providers.of("static").hosts(state.plan, testbed)
-        network.wan_of(hosts).reset()
-        if state.plan.cloud is not None:
-            deploy.remove(hosts, testbed, lambda _stage, _done, _total: None)
-    except Failed as error:
-        if not forget:
-            raise Failed(
-                error.message,
-                "links and services on them may stay; --forget removes the testbed all the same",
-            ) from None
-
-
-def _give_back(lender: providers.Lender, state: State, testbed: Testbed, forget: bool) -> None:
-    try:
-        lender.release(state.plan, testbed)
-    except Refused as error:
-        if not forget:
-            raise Failed(
-                f"{error.message}: what was borrowed may not be given back yet",
-                f"'discovery-xp destroy --testbed {testbed.name}' tries again; "
-                "--forget removes the testbed all the same",
-            ) from None
-
-
-def _give_back_unknown(testbed: Testbed, forget: bool) -> None:
-    """What a testbed borrowed whose state can't be read any more."""
-    for kind in providers.LENDERS:
-        lender = providers.lender(kind)
-        assert lender is not None
-        if not lender.record_file(testbed).exists():
-            continue
-        try:
-            lender.release(None, testbed)
-        except Refused as error:
-            if not forget:
-                raise Failed(
-                    f"{error.message}: what '{testbed.name}' borrowed may not be given back",
-                    "give it back where it is from, then destroy with --forget",
-                ) from None
-        return
-
-
-def time_left_s(testbed: Testbed) -> float | None:
-    """How long what a testbed borrowed stays, None where it borrowed nothing or nobody knows."""
-    state = _state_or_none(testbed)
-    lender = providers.lender(state.plan.provider) if state else None
-    return lender.time_left_s(testbed) if lender else None
-
-
-def forgotten() -> list[str]:
-    """What is borrowed in our name and belongs to no testbed of this machine, a line each.
-
-    Raises Refused where that can't be asked.
-    """
-    from discovery_xp.providers import grid5000
-
-    now = time.time()
-    found, silent = grid5000.forgotten()
-    lines = [
-        f"{job.in_words(now)}; 'discovery-xp destroy --testbed {job.testbed}' ends it"
-        for job in found
-    ]
-    return lines + [f"{site} can't be asked for its jobs" for site in silent]
-
-
-def end_forgotten(name: str) -> bool:
-    """Give back what is borrowed for a testbed of that name that isn't on this machine."""
-    from discovery_xp.providers import grid5000
-
-    try:
-        return grid5000.end_forgotten(name) > 0
-    except Failed:
-        raise
-    except Refused:  # nobody can be asked: then nothing of that name is known
-        return False
-
-
-def _state_or_none(testbed: Testbed) -> State | None:
-    """The state, or None where it is missing or damaged: then every trace is looked for."""
-    try:
-        return testbed.load()
-    except Refused:
-        return None

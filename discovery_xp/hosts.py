@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import enoslib as en
+import yaml
 
 from discovery_xp.plan import Plan, PlannedHost, PlannedLink
 from discovery_xp.topology import Link, SshHost
+
+if TYPE_CHECKING:  # it loads Ansible, which wants space on the disk: `destroy` goes without
+    import enoslib as en
 
 # (what is being done, how many are done, out of how many; 0 where it isn't countable)
 Progress = Callable[[str, int, int], None]
@@ -58,13 +61,32 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a host uses of a quota, by name: 'disk' and 'memory' in bytes, 'processes'.
+
+    `refusals` counts how often the host wanted more, where the kernel counts it.
+    """
+
+    quota: str
+    used: int
+    limit: int
+    refusals: int = 0
+
+    @property
+    def is_at_limit(self) -> bool:
+        """True where the host has 98 % of it: nothing much can be done there any more."""
+        return self.used >= 0.98 * self.limit
+
+
+@dataclass(frozen=True)
 class HostStatus:
-    """How a host is: `memory_bytes` is None where it isn't counted."""
+    """How a host is: `memory_bytes` is None where it isn't counted; `usage` is of its quotas."""
 
     name: str
     is_running: bool
     answers: bool
     memory_bytes: int | None
+    usage: tuple[Usage, ...] = ()
 
 
 class Wan(Protocol):
@@ -120,6 +142,10 @@ def to_roles_and_networks(
 
     `ssh` tells how to reach each host of the plan, `ssh_config` holds the rest.
     """
+    from discovery_xp import ansible_runs  # it comes before EnOSlib
+
+    import enoslib as en  # isort: skip
+
     extra = {
         "ansible_python_interpreter": "/usr/bin/python3",
         "ansible_ssh_common_args": f"-F {shlex.quote(str(ssh_config))}",
@@ -129,21 +155,37 @@ def to_roles_and_networks(
         reach = ssh[host.name]
         settings: dict[str, Any] = {
             "address": reach.address,
-            "alias": host.name,
             "user": reach.user,
             "port": reach.port,
             "extra": {**extra, "site": host.site},
-            "roles": _roles_of(host),
         }
         if reach.key:
             settings["keyfile"] = reach.key
-        conf.add_machine(**settings)
+        conf.add_machine(alias=host.name, roles=_roles_of(host), **ansible_runs.literal(settings))
     for site in plan.sites:
         cidr = site.network or _common_network(plan.hosts_of(site.name))
         gateway = site.gateway or str(ipaddress.IPv4Network(cidr)[-1])
         conf.add_network(roles=[site.name], cidr=cidr, gateway=gateway, dns=gateway)
     roles, networks = en.Static(conf.finalize()).init()
     return roles, networks
+
+
+def inventory(roles: en.Roles) -> str:
+    """Ansible's inventory of these hosts, as YAML; no value in it is a template."""
+    from discovery_xp import ansible_runs  # it comes before EnOSlib
+
+    from ansible.parsing.yaml.dumper import AnsibleDumper  # isort: skip
+    from enoslib.enos_inventory import EnosInventory  # isort: skip
+
+    groups: dict[str, Any] = {}
+    known: dict[str, Any] = {}
+    for host in EnosInventory(roles=roles).get_hosts():
+        hidden = ("inventory_file", "inventory_dir")
+        values = {key: value for key, value in host.vars.items() if key not in hidden}
+        known[str(host.name)] = ansible_runs.literal(values)
+    for role, group in roles.items():
+        groups[str(role)] = {"hosts": {str(host.alias): {} for host in group}}
+    return str(yaml.dump({"all": {"hosts": known, "children": groups}}, Dumper=AnsibleDumper))
 
 
 def _roles_of(host: PlannedHost) -> list[str]:

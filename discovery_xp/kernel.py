@@ -1,9 +1,12 @@
-"""What this machine's kernel has, by looking only."""
+"""What this machine's kernel has and knows, by looking only."""
 
 from __future__ import annotations
 
 import gzip
+import ipaddress
 import os
+import re
+import sys
 from pathlib import Path
 
 
@@ -20,3 +23,22 @@ def netem_is_likely() -> bool | None:
         text = gzip.decompress(config.read_bytes()).decode()
         return "CONFIG_NET_SCH_NETEM=" in text
     return None
+
+
+def own_networks(table: str | None = None) -> list[tuple[str, ipaddress.IPv4Network]]:
+    """This machine's routes but the default and those into emulated hosts: device, network.
+
+    `table` is what /proc/net/route holds, by default this machine's.
+    """
+    if table is None:
+        path = Path("/proc/net/route")
+        table = path.read_text() if path.exists() else ""
+    found = []
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        # The kernel prints addresses as numbers in the order of this machine's bytes.
+        address, mask = (int(word, 16).to_bytes(4, sys.byteorder) for word in (words[1], words[7]))
+        network = ipaddress.IPv4Network((address, str(ipaddress.IPv4Address(mask))), strict=False)
+        if network.prefixlen and not re.fullmatch("dxp[0-9a-f]{10}", words[0]):
+            found.append((words[0], network))
+    return found

@@ -19,6 +19,7 @@ import enoslib as en
 from enoslib.service.emul.htb import HTBConstraint, HTBSource, netem_htb
 from enoslib.service.emul.utils import _build_commands, _combine
 
+from discovery_xp.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, Reading, Wan
 from discovery_xp.plan import Plan, PlannedLink, with_links
@@ -92,7 +93,7 @@ class NetemWan:
                 probes[host.name] = f"ip -o route get {others[0]}"
         devices = {}
         for name, output in run_each(self.hosts, probes).items():
-            found = re.search(r"\bdev (\S+)", output.stdout)
+            found = re.search(r"\bdev ([A-Za-z0-9_.-]{1,15})(?!\S)", output.stdout)
             if found is None:
                 raise Failed(f"{name} has no route to the other sites", "correct its routes")
             devices[name] = found[1]
@@ -184,10 +185,21 @@ def readings_of(plan: Plan, outputs: Mapping[str, Output]) -> list[Reading]:
 
 
 def parse_tc(output: Output) -> dict[str, Link]:
-    """The output of `read_back_command` to links, by the network that they lead to."""
+    """Read the output of `read_back_command` as links, by the network that they lead to.
+
+    Raises Failed for anything else, which a host may print.
+    """
+    try:
+        return _parse_tc(output)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        raise Failed("tc says something else than tc does", "see that host's tc") from None
+
+
+def _parse_tc(output: Output) -> dict[str, Link]:
     parts = output.stdout.split("==")
     if len(parts) != 3:
-        raise Failed(f"tc can't be read back: {output.stderr.strip()[:200]}", "install iproute2")
+        words = printable(output.stderr.strip()[:200])
+        raise Failed(f"tc can't be read back: {words}", "install iproute2")
     qdiscs = json.loads(parts[0].strip() or "[]")
     rates = _rates_mbit(parts[1])
     links = {
@@ -386,10 +398,12 @@ def _ping(
         replies = parse_fping(output.stderr + "\n" + output.stdout)
         if not replies:
             raise Failed(
-                f"fping on {probe[source].name} failed: {output.stderr.strip()[-200:]}",
+                f"fping on {probe[source].name} failed: {printable(output.stderr.strip()[-200:])}",
                 "install fping on the hosts",
             )
         for address, values in replies.items():
+            if address not in addresses:  # nobody asked for it
+                continue
             target = addresses[address]
             pair = (source, target) if (source, target) in samples else (target, source)
             samples[pair] += values
@@ -406,11 +420,16 @@ def fping_command(addresses: Sequence[str], pings: int, rtt_ms: float = 0.0) -> 
     return f"{install}; fping -q -C {pings + 1} -p 100 -i 2 -t {wait_ms} {' '.join(addresses)}"
 
 
+_REPLIES = re.compile(r"(\d+\.\d+\.\d+\.\d+)\s+:((?: (?:-|[0-9]{1,9}(?:\.[0-9]{1,9})?))+)\s*")
+
+
 def parse_fping(text: str) -> dict[str, list[float | None]]:
     """fping's '-C -q' lines to milliseconds by address, the first ping left out."""
     replies: dict[str, list[float | None]] = {}
     for line in text.splitlines():
-        found = re.fullmatch(r"(\d+\.\d+\.\d+\.\d+)\s+:((?: (?:-|[0-9.]+))+)\s*", line.strip())
+        found = re.fullmatch(
+            r"(\d+\.\d+\.\d+\.\d+)\s+:((?: (?:-|[0-9]{1,9}(?:\.[0-9]{1,9})?))+)\s*", line.strip()
+        )
         if found is not None:
             values = [None if word == "-" else float(word) for word in found[2].split()]
             replies[found[1]] = values[1:]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from discovery_xp.errors import Refused
 from discovery_xp.platforms import Cluster, G5kProvider, Job
 
 # Dates of jobs are in this zone on every site, wherever they are asked for.
@@ -59,6 +61,12 @@ def requests(provider: G5kProvider, placed: Sequence[str], testbed: str) -> tupl
         nodes[cluster.cluster] = nodes.get(cluster.cluster, provider.spares) + 1
     found = []
     for index, (site, clusters) in enumerate(wanted.items()):
+        for name in (site, *clusters):  # they become parts of OAR's own language, and of URLs
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise Refused(
+                    f"{ascii(name)[:60]} is no name of a Grid'5000 site or cluster",
+                    "write e.g. 'site: rennes' and 'cluster: paravance'",
+                )
         criteria = [f"{{cluster='{name}'}}/nodes={count}" for name, count in clusters.items()]
         vlan = VLAN_TYPES.get(provider.network)
         if vlan == "kavlan" or (vlan == "kavlan-global" and index == 0):

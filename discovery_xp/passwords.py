@@ -11,8 +11,13 @@ from pathlib import Path
 from discovery_xp.errors import Refused
 from discovery_xp.testbed import Testbed, write_atomically
 
-# One for each party that must not be able to act as another; 'redis' is of its administrator.
-PASSWORDS = ("admin", "user", "services", "database", "rabbitmq", "redis")
+# One for each party that must not be able to act as another.  'redis' is of its administrator,
+# 'erlang' the cookie of RabbitMQ's node, 'keystone_cache' signs what Keystone caches, and
+# 'token_cache' encrypts the tokens that the other services cache.
+PASSWORDS = (
+    "admin", "user", "services", "database", "rabbitmq", "erlang", "redis", "memcached",
+    "keystone_cache", "token_cache",
+)  # fmt: skip
 FERNET_KEYS = ("fernet_staged", "fernet_primary")
 
 

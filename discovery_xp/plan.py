@@ -19,8 +19,11 @@ from pydantic import TypeAdapter
 
 from discovery_xp import databases, oar
 from discovery_xp.errors import Refused
+from discovery_xp.kernel import own_networks
+from discovery_xp.names import HostName, SiteName, TestbedName
 from discovery_xp.oar import Request
 from discovery_xp.platforms import Cluster, G5kProvider, Job, PlatformProvider, VMonG5kProvider
+from discovery_xp.text import short
 from discovery_xp.topology import (
     Limit,
     Link,
@@ -62,32 +65,43 @@ CLOUD_S = 25 * 60
 class PlannedSite:
     """A site; `network` and `gateway` only where we lay out the addresses ourselves."""
 
-    name: str
+    name: str  # a SiteName
     number: int
     network: str | None = None
     gateway: str | None = None
     backbone_address: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", SiteName(self.name))
 
 
 @dataclass(frozen=True)
 class PlannedHost:
     """One host: `address` is None until the provider assigns one."""
 
-    name: str
-    site: str
+    name: str  # a HostName
+    site: str  # a SiteName
     roles: tuple[str, ...]
     address: str | None = None
     ssh: SshHost | None = None
     limit: Limit = field(default_factory=Limit)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", HostName(self.name))
+        object.__setattr__(self, "site", SiteName(self.site))
 
 
 @dataclass(frozen=True)
 class PlannedLink:
     """What holds for the packets from `source` to `target`, both sites."""
 
-    source: str
-    target: str
+    source: str  # a SiteName
+    target: str  # a SiteName
     link: Link
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", SiteName(self.source))
+        object.__setattr__(self, "target", SiteName(self.target))
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ class Plan:
     machine's own end of the backbone, `router` the backbone's.
     """
 
-    name: str
+    name: TestbedName
     provider: str
     sites: tuple[PlannedSite, ...]
     hosts: tuple[PlannedHost, ...]
@@ -155,7 +169,7 @@ class Plan:
             if host.name == name:
                 return host
         some = ", ".join(host.name for host in self.hosts[:4])
-        raise Refused(f"'{self.name}' has no host '{name}'", f"name one of {some}, ...")
+        raise Refused(f"'{self.name}' has no host '{short(name)}'", f"name one of {some}, ...")
 
     def site(self, name: str) -> PlannedSite:
         """The site called `name`; raises Refused when there is none."""
@@ -163,7 +177,7 @@ class Plan:
             if site.name == name:
                 return site
         known = ", ".join(site.name for site in self.sites[:8])
-        raise Refused(f"'{self.name}' has no site '{name}'", f"name one of {known}")
+        raise Refused(f"'{self.name}' has no site '{short(name)}'", f"name one of {known}")
 
     def hosts_of(self, site: str) -> list[PlannedHost]:
         """The hosts of a site, in their order of addresses."""
@@ -202,9 +216,9 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
 
     With `cloud` the hosts are to get the topology's OpenStack.
 
-    Raises Refused when the addresses don't fit, or a cloud lacks a role.
+    Raises Refused when the addresses don't fit, or a cloud lacks a role; BadName.
     """
-    chosen = name or topology.name
+    chosen = topology.name if name is None else TestbedName(name)
     hosts = tuple(_hosts(topology))
     for role in ("controller", "compute") if cloud else ():
         if not any(role in host.roles for host in hosts):
@@ -240,6 +254,19 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
             **common,
         )
     return _lent_plan(topology, topology.provider, hosts, sites, common, store)
+
+
+def require_free_network(plan: Plan) -> None:
+    """Raise Refused where a local plan's addresses are in a network of this machine's own."""
+    if plan.network is None:
+        return
+    wanted = ipaddress.IPv4Network(plan.network)
+    for device, network in own_networks():
+        if network.overlaps(wanted):
+            raise Refused(
+                f"the network {wanted} meets this machine's own {network} ({device})",
+                "choose another with 'provider: {type: local, network: 10.N.0.0/16}'",
+            )
 
 
 def key_value_store(plan: Plan) -> databases.Store | None:
@@ -322,7 +349,7 @@ def _hosts(topology: Topology) -> Iterator[PlannedHost]:
                 names.append((f"{site.name}-{role}-{number}", roles))
         for name, roles in names:
             limit = provider.limit(roles[0]) if isinstance(provider, LocalProvider) else Limit()
-            yield PlannedHost(name, site.name, roles, limit=limit)
+            yield PlannedHost(HostName(name), site.name, roles, limit=limit)
 
 
 def _local_plan(
@@ -347,15 +374,17 @@ def _local_plan(
     backbone = next(subnets)
     sites = []
     placed: list[PlannedHost] = []
+    of_site: dict[str, list[PlannedHost]] = {site.name: [] for site in topology.sites}
+    for host in hosts:
+        of_site[host.site].append(host)
     for number, site in enumerate(topology.sites, start=1):
         subnet = next(subnets)
         sites.append(
             PlannedSite(site.name, number, str(subnet), str(subnet[-2]), str(backbone[number]))
         )
-        own = [host for host in hosts if host.site == site.name]
         placed += [
             dataclasses.replace(host, address=str(subnet[index]))
-            for index, host in enumerate(own, start=1)
+            for index, host in enumerate(of_site[site.name], start=1)
         ]
     pairs = sum(1 for link in common["links"] if not link.link.is_plain)
     return Plan(

@@ -7,7 +7,6 @@ to a user is in docs/topologies.md.
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,19 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from discovery_xp.fields import Entry, Size, wrong
+from discovery_xp.fields import (
+    Entry,
+    FilePath,
+    Identifier,
+    JumpHost,
+    Label,
+    Size,
+    SshUser,
+    own_network,
+    word,
+    wrong,
+)
+from discovery_xp.text import short
 from discovery_xp.yamlfile import YamlFile
 
 MIB = 2**20
@@ -24,41 +35,27 @@ MIB = 2**20
 # ---------------------------------------------------------------- the file's shape
 
 
-def _text_like(pattern: str, what: str, remedy: str) -> Any:
-    def validate(value: object) -> object:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise wrong(f"'{value}' is not {what}", remedy)
-        return value
-
-    schema = {"type": "string", "pattern": f"^{pattern}$"}
-    return (BeforeValidator(validate), WithJsonSchema(schema))
+_START = "[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}"
 
 
 def _check_start(value: object) -> object:
     try:
-        start = dt.datetime.strptime(str(value), "%Y-%m-%d %H:%M:%S")
+        start = dt.datetime.strptime(str(value)[:40], "%Y-%m-%d %H:%M:%S")
     except ValueError:
         start = None
-    if not isinstance(value, str) or start is None or not 2000 <= start.year < 2200:
-        raise wrong(f"'{value}' is not a start", "write e.g. '2027-03-01 19:00:00'")
+    is_plain = isinstance(value, str) and re.fullmatch(_START, value) is not None
+    if not is_plain or start is None or not 2000 <= start.year < 2200:
+        raise wrong(f"'{short(value)}' is not a start", "write e.g. '2027-03-01 19:00:00'")
     return value
 
 
 def _check_network(value: object) -> object:
-    try:
-        network = ipaddress.IPv4Network(str(value))
-    except ValueError as error:
-        raise wrong(
-            f"'{value}' is not an IPv4 network ({error})", "write e.g. '192.168.42.0/24'"
-        ) from None
-    if not network.is_private or network.is_loopback or network.is_link_local:
-        raise wrong(f"'{value}' is not a private network", "write e.g. '192.168.42.0/24'")
-    return str(network)
+    return str(own_network(value, "192.168.42.0/24"))
 
 
 Walltime = Annotated[
     str,
-    *_text_like(
+    *word(
         r"\d{1,3}:[0-5]\d:[0-5]\d",
         "a walltime",
         "write hours, minutes and seconds, e.g. '03:00:00'",
@@ -67,20 +64,14 @@ Walltime = Annotated[
 Start = Annotated[
     str,
     BeforeValidator(_check_start),
-    WithJsonSchema({"type": "string", "pattern": r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"}),
-]
-JumpHost = Annotated[
-    str,
-    *_text_like(
-        r"auto|none|([a-z_][\w-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*",
-        "a jump host",
-        "write 'auto', 'none' or e.g. 'alice@access.grid5000.fr'",
-    ),
+    WithJsonSchema({"type": "string", "pattern": f"^{_START}$"}),
 ]
 JobType = Annotated[
     str,
-    *_text_like(
-        r"[a-z_]+(=\S+)?", "a type of job", "write e.g. 'night', 'exotic' or 'monitor=wattmetre'"
+    *word(
+        r"[a-z_]+(=[A-Za-z0-9_.*+:|()^$-]+)?",
+        "a type of job",
+        "write e.g. 'night', 'exotic' or 'monitor=wattmetre'",
     ),
 ]
 PrivateNetwork = Annotated[str, BeforeValidator(_check_network), WithJsonSchema({"type": "string"})]
@@ -90,22 +81,26 @@ Queue = Literal["default", "production", "testing", "besteffort", "admin"]
 class ClusterEntry(Entry):
     """Where on Grid'5000 a site of the experiment lives."""
 
-    site: str
-    cluster: str
+    site: Identifier
+    cluster: Identifier
 
 
 class _Grid5000Entry(Entry):
-    site: str | None = Field(None, description="Grid'5000 site of the sites not under `sites`")
-    cluster: str | None = Field(None, description="cluster of the sites not under `sites`")
+    site: Identifier | None = Field(
+        None, description="Grid'5000 site of the sites not under `sites`"
+    )
+    cluster: Identifier | None = Field(None, description="cluster of the sites not under `sites`")
     sites: dict[str, ClusterEntry] = Field({})
     walltime: Walltime = "02:00:00"
     queue: Queue = "default"
-    project: str | None = None
+    project: Identifier | None = None
     reservation: Start | None = Field(
         None, description="start in Paris, as 'YYYY-mm-dd HH:MM:SS'; else as soon as possible"
     )
-    job_types: list[JobType] = Field([], description="types of OAR jobs, besides those needed")
-    key: str | None = Field(
+    job_types: list[JobType] = Field(
+        [], max_length=20, description="types of OAR jobs, besides those needed"
+    )
+    key: FilePath | None = Field(
         None, description="path of the private ssh key, its public half beside it as .pub"
     )
     jump_host: JumpHost = Field(
@@ -117,7 +112,7 @@ class G5kEntry(_Grid5000Entry):
     """Nodes reserved on Grid'5000."""
 
     type: Literal["g5k"]
-    environment: str = Field("debian12-nfs", description="image that is deployed on the nodes")
+    environment: Label = Field("debian12-nfs", description="image that is deployed on the nodes")
     network: Literal["production", "kavlan", "kavlan-global"] = Field(
         "production",
         description="the network of all, a routed VLAN for each Grid'5000 site, or one for all",
@@ -131,7 +126,7 @@ class VMonG5kEntry(_Grid5000Entry):
     """Virtual machines on nodes of Grid'5000, a host of the experiment in each."""
 
     type: Literal["vmong5k"]
-    image: str = Field(
+    image: FilePath = Field(
         "/grid5000/virt-images/debian12-x64-nfs.qcow2", description="as the nodes know it"
     )
     cores: int = Field(2, ge=1, le=512)
@@ -143,8 +138,8 @@ class VagrantEntry(Entry):
 
     type: Literal["vagrant"]
     backend: Literal["libvirt", "virtualbox"] = "libvirt"
-    box: str = "generic/debian12"
-    user: str = "root"
+    box: Label = "generic/debian12"
+    user: SshUser = "root"
     cores: int = Field(2, ge=1, le=512)
     memory: Size = 2048 * MIB
     network: PrivateNetwork = "192.168.42.0/24"
@@ -155,12 +150,12 @@ class ChameleonEntry(Entry):
 
     type: Literal["chameleon"]
     kind: Literal["kvm", "baremetal"] = "baremetal"
-    rc_file: str = Field(description="path of the project's OpenStack RC file")
-    key_name: str = Field(description="name of the key pair there")
-    key: str | None = Field(None, description="path of its private half")
-    image: str = Field(description="name of a Debian 12 image there")
-    flavour: str = Field(description="flavour of the virtual machines, or type of the nodes")
-    user: str = "cc"
+    rc_file: FilePath = Field(description="path of the project's OpenStack RC file")
+    key_name: Label = Field(description="name of the key pair there")
+    key: FilePath | None = Field(None, description="path of its private half")
+    image: Label = Field(description="name of a Debian 12 image there")
+    flavour: Label = Field(description="flavour of the virtual machines, or type of the nodes")
+    user: SshUser = "cc"
     walltime: Walltime = "02:00:00"
 
 
@@ -274,13 +269,13 @@ def check(parsed: YamlFile, provider: Mapping[str, Any], sites: Iterable[str]) -
     """Report what is wrong between the keys of a provider's mapping; `sites` are declared."""
     if provider.get("type") not in ("g5k", "vmong5k"):
         return
-    declared, entries = list(sites), provider.get("sites")
+    declared, entries = dict.fromkeys(sites), provider.get("sites")
     own = entries if isinstance(entries, dict) else {}
     for site in own:
         if site not in declared:
             parsed.report(
                 ("provider", "sites", site),
-                f"site '{site}' is not declared",
+                f"site '{short(site)}' is not declared",
                 f"declared: {_some(declared)}",
             )
     homeless = [site for site in declared if site not in own]
@@ -293,9 +288,9 @@ def check(parsed: YamlFile, provider: Mapping[str, Any], sites: Iterable[str]) -
     types = provider.get("job_types")
     types = types if isinstance(types, list) else []
     for index, name in enumerate(types):
-        if str(name).split("=")[0] in ("deploy", "origin"):
+        if short(name).split("=")[0] in ("deploy", "origin"):
             parsed.report(
-                ("provider", "job_types", index), f"'{name}' is there anyway", "leave it out"
+                ("provider", "job_types", index), f"'{short(name)}' is there anyway", "leave it out"
             )
     if "besteffort" in types and provider.get("reservation"):
         parsed.report(

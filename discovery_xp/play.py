@@ -14,33 +14,48 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import enoslib as en
+from ansible.errors import AnsibleError
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
+from discovery_xp import ansible_runs, files
+from discovery_xp.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, Progress
-from discovery_xp.remote import last_words, quietly, some
+from discovery_xp.remote import ansible_failed, last_words, quietly, some
 from discovery_xp.software import checkout
 from discovery_xp.testbed import Testbed
 
 # More tasks at once than this only wait for the CPU of the machine that runs Ansible.
 FORKS = 10
+# Of a failed service's journal, as lines and as characters of each.
+JOURNAL_LINES = 20
+JOURNAL_LINE = 500
+# Of one task's result on one host, in characters of the log.
+LOGGED = 100_000
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task said on a host: Ansible's own result."""
+    """What a task said on a host: Ansible's own result, whose values are the host's word."""
 
     task: str
     host: str
     status: str
     result: Mapping[str, Any]
 
+    @property
+    def changes(self) -> list[str]:
+        """What a module of ours says that it changed."""
+        said = self.result.get("changes")
+        return [each for each in said if isinstance(each, str)] if isinstance(said, list) else []
+
 
 @dataclass
 class PlayRun:
-    """A playbook's run: what every task said."""
+    """A playbook's run: what every task said, and what failed, where that ends nothing."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    failure: Failed | None = None
 
     @property
     def changed(self) -> list[Outcome]:
@@ -84,7 +99,8 @@ class Listener:
         self.run.outcomes.append(Outcome(self.task, host, status, result))
         self.done += 1
         took = time.monotonic() - self.task_started
-        self._write(f"{status}: {host} after {took:.1f} s{_in_words(status, result)}")
+        words = _in_words(status, result)[:LOGGED]
+        self._write(f"{status}: {host} after {took:.1f} s{words}")
         if self.total:
             self.progress(self.stage, self.done, self.total)
 
@@ -123,9 +139,15 @@ def log_file(testbed: str) -> Path:
 
 
 def run_playbook(
-    hosts: Hosts, name: str, variables: Mapping[str, Any], progress: Progress
+    hosts: Hosts,
+    name: str,
+    variables: Mapping[str, Any],
+    progress: Progress,
+    is_partial: bool = False,
 ) -> PlayRun:
-    """Run `playbooks/NAME.yml`; `variables` reach it as `xp`.
+    """Run `playbooks/NAME.yml`; `variables` reach it as `xp`, none of them as a template.
+
+    With `is_partial` what some hosts do stands when others fail: that is returned besides.
 
     Raises Failed with the host, the task, its message, the last lines of the service's
     journal where there are any, and the log's path.
@@ -133,35 +155,52 @@ def run_playbook(
     global _listener
     path = checkout() / f"playbooks/{name}.yml"
     log = log_file(hosts.plan.name)
-    with log.open("a") as opened:
-        log.chmod(0o600)
+    with files.open_to_append(log) as opened:
         _listener = following = Listener(hosts, opened, progress)
+        failure: Failed | None = None
         try:
-            with quietly(hosts.plan.name, output="follow_plays", forks=FORKS):
-                en.run_ansible(
-                    [str(path)], roles=hosts.roles, basedir=str(path.parent),
-                    extra_vars={"xp": dict(variables)},
-                )  # fmt: skip
+            _run(hosts, path, variables)
         except EnosUnreachableHostsError as error:
             names = some(sorted({host.host for host in error.hosts}))
-            raise Failed(
+            failure = Failed(
                 f"{names} can't be reached over ssh",
                 f"see 'discovery-xp status' and {log}; the same command goes on from here",
-            ) from None
+            )
         except EnosFailedHostsError as error:
-            raise _failure(error, following, log) from None
+            failure = _failure(error, following, log)
+        except AnsibleError as error:
+            raise ansible_failed(error) from None
         finally:
             _listener = None
+    if failure is not None and not is_partial:
+        raise failure
+    following.run.failure = failure
     return following.run
+
+
+def _run(hosts: Hosts, path: Path, variables: Mapping[str, Any]) -> None:
+    with quietly(hosts.plan.name, output="follow_plays", forks=FORKS):
+        en.run_ansible(
+            [str(path)], roles=hosts.roles, basedir=str(path.parent),
+            extra_vars={"xp": ansible_runs.literal(dict(variables))},
+        )  # fmt: skip
 
 
 def _failure(error: EnosFailedHostsError, following: Listener, log: Path) -> Failed:
     first = error.hosts[0]
     names = some(sorted({host.host for host in error.hosts}))
     text = f"{names}: '{first.task}' failed: {last_words(first.payload)}"
-    journal = first.payload.get("journal") or []
+    journal = journal_of(first.payload)
     remedy = f"the whole log is {log}; the same command goes on from here"
     if journal:
         lines = "".join(f"\n  {line}" for line in journal)
-        remedy += f"; the journal of {first.payload.get('unit')} on {first.host} ends with:{lines}"
+        unit = printable(str(first.payload.get("unit"))[:100])
+        remedy += f"; the journal of {unit} on {first.host} ends with:{lines}"
     return Failed(text, remedy)
+
+
+def journal_of(payload: Mapping[str, Any]) -> list[str]:
+    """The last lines of a journal in a module's result, as a terminal may have them."""
+    said = payload.get("journal")
+    lines = said[-JOURNAL_LINES:] if isinstance(said, list) else []
+    return [printable(str(line)[:JOURNAL_LINE]) for line in lines]

@@ -10,16 +10,14 @@ each measures, what it costs and what it can't see is in docs/probes.md.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import gzip
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import enoslib as en
 
-from discovery_xp import cloud
+from discovery_xp import answers, archives, cloud
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, Progress
 from discovery_xp.plan import Plan
@@ -29,6 +27,18 @@ from discovery_xp.remote import answering_of, run_each, some
 PROBES = ("calls", "requests", "statements", "traffic", "messages", "usage")
 
 Row = dict[str, Any]
+
+# Of what one host complains of, so many are told.
+MOST_PROBLEMS = 20
+_LONGEST_NAME = 300
+_LONGEST_WORDS = 2000
+# How many fields follow each tag of a line of records.
+_FIELDS = {"@": 2, "c": 6, "r": 5, "s": 8, "!": 4}
+_USAGE: Mapping[str, Callable[[object], float]] = {
+    "cpu_s": answers.number,
+    "memory_bytes": answers.whole,
+    "memory_start_bytes": answers.whole,
+}
 
 # In the place of a queue's name: queues that were deleted in the window.
 GONE = "(gone)"
@@ -67,7 +77,7 @@ def install(
     """
     variables = _variables(hosts.plan, wanted)
     run = run_playbook(hosts, "probes", {**known, **variables}, progress)
-    if any("neutron-api started" in outcome.result.get("changes", ()) for outcome in run.outcomes):
+    if any("neutron-api started" in outcome.changes for outcome in run.outcomes):
         _ask_neutron_for_networks(hosts, known)
 
 
@@ -167,40 +177,80 @@ def to_rows(
     tables: dict[str, list[Row]] = {name: [] for name in PROBES if name in wanted}
     for host, result in sorted(said.items()):
         place = {"host": host, "site": hosts[host]["site"]}
-        for problem in result.get("problems", ()):
-            complain(f"{host}: {problem}")
-        if "records" in result:
-            text = gzip.decompress(base64.b64decode(result["records"])).decode()
-            for table, row in read_records(text, place, complain):
-                if table in tables:
-                    tables[table].append(row)
-        for key, (sent, packets) in result.get("traffic", {}).items():
-            address, _, port = key.partition(" ")
-            peer = names.get(address, address)
-            tables["traffic"].append(
-                {
-                    **place,
-                    "peer": peer,
-                    "peer_site": hosts[peer]["site"] if peer in hosts else "",
-                    "direction": "out",
-                    "port": int(port),
-                    "service": _SERVICE_BY_PORT.get(int(port), "other"),
-                    "bytes": sent,
-                    "packets": packets,
-                }
-            )
-        tables.get("messages", []).extend(_messages(result.get("messages", {})))
-        for service, used in result.get("usage", {}).items():
-            tables["usage"].append({"service": service, **place, **used})
+        try:
+            found = _rows_of(result, place, hosts, names, complain)
+        except (answers.Unfit, archives.Hostile) as error:
+            complain(f"{host}: what it measured can't be used: {error}")
+            continue
+        for table, rows in found.items():
+            if table in tables:
+                tables[table].extend(rows)
     for table in ("calls", "requests"):
         tables.get(table, []).sort(key=lambda row: row["at"])
     return tables
 
 
+def _rows_of(
+    result: Mapping[str, Any],
+    place: Mapping[str, str],
+    hosts: Mapping[str, Mapping[str, Any]],
+    names: Mapping[str, str],
+    complain: Callable[[str], None],
+) -> dict[str, list[Row]]:
+    """What one host said, by table; raises Unfit or Hostile where that is something else."""
+    found: dict[str, list[Row]] = {name: [] for name in PROBES}
+    for problem in answers.listed(result.get("problems", []))[:MOST_PROBLEMS]:
+        complain(f"{place['host']}: {answers.text(problem)}")
+    if "records" in result:
+        packed = archives.decode(result["records"])
+        text = archives.inflate(packed).decode(errors="replace")
+        for table, row in read_records(text, place, complain):
+            found[table].append(row)
+    for key, counted in answers.mapping(result.get("traffic", {})).items():
+        sent, packets = _counts(counted, 2)
+        address, _, words = key.partition(" ")
+        port = answers.whole_of(words)
+        peer = names.get(address, answers.text(address, _LONGEST_NAME))
+        found["traffic"].append(
+            {
+                **place,
+                "peer": peer,
+                "peer_site": hosts[peer]["site"] if peer in hosts else "",
+                "direction": "out",
+                "port": port,
+                "service": _SERVICE_BY_PORT.get(port, "other"),
+                "bytes": sent,
+                "packets": packets,
+            }
+        )
+    queues = answers.mapping(result.get("messages", {}))
+    found["messages"] = _messages({queue: _counts(counts, 3) for queue, counts in queues.items()})
+    for service, used in answers.mapping(result.get("usage", {})).items():
+        values = answers.mapping(used)
+        missing = [key for key in _USAGE if key not in values]
+        if missing:
+            raise answers.Unfit(f"usage lacks '{missing[0]}'")
+        found["usage"].append(
+            {
+                "service": answers.text(service, _LONGEST_NAME),
+                **place,
+                **{key: check(values[key]) for key, check in _USAGE.items()},
+            }
+        )
+    return found
+
+
+def _counts(value: object, length: int) -> list[int]:
+    numbers = [answers.whole(each) for each in answers.listed(value)]
+    if len(numbers) != length:
+        raise answers.Unfit(f"{answers.shown(value)} isn't {length} counts")
+    return numbers
+
+
 def _messages(said: Mapping[str, Sequence[int]]) -> list[Row]:
     """A row for each queue; what the broker has counted beyond them was in queues that are gone."""
     columns = ("published", "delivered", "acknowledged")
-    queues = {queue: counts for queue, counts in said.items() if queue}
+    queues = {answers.text(queue, _LONGEST_NAME): counts for queue, counts in said.items() if queue}
     if "" in said:
         known = [sum(column) for column in zip(*queues.values(), strict=True)] or [0, 0, 0]
         rest = [max(0, total - own) for total, own in zip(said[""], known, strict=True)]
@@ -215,26 +265,35 @@ def _messages(said: Mapping[str, Sequence[int]]) -> list[Row]:
 def read_records(
     text: str, place: Mapping[str, str], complain: Callable[[str], None]
 ) -> Iterator[tuple[str, Row]]:
-    """(table, row) of the lines that the probes of one host wrote; see their `lines.py`."""
+    """(table, row) of the lines that the probes of one host wrote; see their `lines.py`.
+
+    Raises Unfit for any others.
+    """
+    complaints = 0
     unit, pid = "", 0
     sums: dict[tuple[str, int, str], list[float]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         tag, *fields = line.split("\t")
+        if tag not in _FIELDS:
+            continue
+        if len(fields) != _FIELDS[tag]:
+            raise answers.Unfit(f"{answers.shown(line)} is no record")
         if tag == "@":
-            unit, pid = fields[0], int(fields[1])
+            unit = answers.text(fields[0], _LONGEST_NAME)
+            pid = answers.whole_of(fields[1])
         elif tag == "c":
             at, ms, api, function, lazy, error = fields
             yield (
                 "calls",
                 {
-                    "at": float(at),
+                    "at": answers.number_of(at),
                     "service": unit,
                     **place,
-                    "function": function,
-                    "api": api,
-                    "duration_ms": float(ms),
+                    "function": answers.text(function, _LONGEST_NAME),
+                    "api": answers.text(api, _LONGEST_NAME),
+                    "duration_ms": answers.number_of(ms),
                     "lazy": lazy == "1",
-                    "error": error or None,
+                    "error": answers.text(error, _LONGEST_WORDS) or None,
                 },
             )
         elif tag == "r":
@@ -242,23 +301,26 @@ def read_records(
             yield (
                 "requests",
                 {
-                    "at": float(at),
+                    "at": answers.number_of(at),
                     "service": unit,
                     **place,
-                    "method": method,
-                    "path": path,
-                    "status": int(status),
-                    "duration_ms": float(ms),
+                    "method": answers.text(method, _LONGEST_NAME),
+                    "path": answers.text(path, _LONGEST_WORDS),
+                    "status": answers.whole_of(status),
+                    "duration_ms": answers.number_of(ms),
                 },
             )
         elif tag == "s":
             _, _, kind, *numbers = fields
-            total = sums.setdefault((unit, pid, kind), [0.0] * len(numbers))
-            sums[unit, pid, kind] = [
-                old + float(new) for old, new in zip(total, numbers, strict=True)
+            key = unit, pid, answers.text(kind, _LONGEST_NAME)
+            total = sums.setdefault(key, [0.0] * len(numbers))
+            sums[key] = [
+                old + answers.number_of(new) for old, new in zip(total, numbers, strict=True)
             ]
-        elif tag == "!":
-            _, dropped, errors, last = fields
+        elif complaints < MOST_PROBLEMS:
+            complaints += 1
+            _, *words = fields
+            dropped, errors, last = (answers.text(each, _LONGEST_NAME) for each in words)
             complain(
                 f"{unit} on {place['host']}: {dropped} records dropped, {errors} errors of the "
                 f"probes since it started{f', the last: {last}' if last else ''}"

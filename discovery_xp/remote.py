@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import enoslib as en
+from ansible.errors import AnsibleError
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
+from discovery_xp import ansible_runs
+from discovery_xp.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts
 from discovery_xp.plan import PlannedHost
@@ -27,6 +28,8 @@ from discovery_xp.testbed import Testbed
 FORKS = 30
 # A gateway drops connections beyond some that haven't logged in yet.
 JUMPS_AT_ONCE = 8
+# Of a failed task's output only the end is looked at.
+LAST_WORDS_FROM = 10_000
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,19 @@ class Output:
 
 
 @contextlib.contextmanager
-def quietly(testbed: str, output: str = "noop", forks: int = FORKS) -> Iterator[None]:
+def quietly(testbed: str, output: str = "noop", forks: int = FORKS) -> Iterator[Path]:
     """Run EnOSlib in a directory of its own, its output left to the callback `output`.
 
     The directory lies in the testbed's folder, so that what a killed run leaves goes with
-    that.
+    that; so do Ansible's own temporary files.
     """
-    before = os.getcwd()  # noqa: PTH109 (paired with os.chdir)
     # It logs what it raises, too.
     logging.getLogger("enoslib").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="work-", dir=Testbed(testbed).folder) as folder:
-        os.chdir(folder)
-        try:
-            with en.config_context(ansible_stdout=output, ansible_forks=forks):
-                yield
-        finally:
-            os.chdir(before)
+    with (
+        ansible_runs.workspace(Testbed(testbed).folder) as folder,
+        en.config_context(ansible_stdout=output, ansible_forks=forks),
+    ):
+        yield folder
 
 
 @contextlib.contextmanager
@@ -74,6 +74,16 @@ def plainly() -> Iterator[None]:
             f"'{first.task}' failed: {last_words(first.payload)}",
             "see the host's journal with 'discovery-xp ssh HOST journalctl'",
         ) from None
+    except AnsibleError as error:
+        raise ansible_failed(error) from None
+
+
+def ansible_failed(error: AnsibleError) -> Failed:
+    """Turn what Ansible itself raises, such as for a play that it can't template, into ours."""
+    return Failed(
+        f"Ansible stopped: {printable(' '.join(str(error).split()))[:300]}",
+        "see the testbed's ansible.log",
+    )
 
 
 def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
@@ -90,7 +100,9 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
         plainly(),
         quietly(hosts.plan.name),
         en.actions(
-            roles=chosen, extra_vars={"own_command": dict(commands)}, gather_facts=False
+            roles=chosen,
+            extra_vars={"own_command": ansible_runs.literal(dict(commands))},
+            gather_facts=False,
         ) as play,
     ):
         play.raw(
@@ -99,14 +111,18 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
             ignore_errors=True,
         )
         results = play.results
-    return {
-        result.host: Output(
-            int(result.payload.get("rc", 0)),
-            str(result.payload.get("stdout", "")),
-            str(result.payload.get("stderr", "")),
-        )
-        for result in results
-    }
+    return {result.host: output_of(result.payload) for result in results}
+
+
+def output_of(payload: Mapping[str, Any]) -> Output:
+    """What Ansible's result of a command says; it is the host's word, of whatever type."""
+    code = payload.get("rc", 0)
+    stdout, stderr = payload.get("stdout", ""), payload.get("stderr", "")
+    return Output(
+        code if isinstance(code, int) else 1,
+        stdout if isinstance(stdout, str) else "",
+        stderr if isinstance(stderr, str) else "",
+    )
 
 
 def answering(
@@ -182,8 +198,16 @@ def some(names: list[str]) -> str:
 
 
 def last_words(payload: Mapping[str, Any]) -> str:
-    """What a failed task said last; of a loop, what its first failed item said."""
-    items = [item for item in payload.get("results", []) if item.get("failed")]
+    """What a failed task said last; of a loop, what its first failed item said.
+
+    Hosts say it: it may be of any type, and hold control characters.
+    """
+    results = payload.get("results", [])
+    items = [
+        item
+        for item in (results if isinstance(results, list) else [])
+        if isinstance(item, Mapping) and item.get("failed")
+    ]
     said = items[0] if items else payload
     text = str(
         said.get("module_stderr")
@@ -192,5 +216,5 @@ def last_words(payload: Mapping[str, Any]) -> str:
         or said.get("msg")
         or said
     )
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " / ".join(lines[-2:])[:300] if lines else "no message"
+    lines = [line.strip() for line in text[-LAST_WORDS_FROM:].splitlines() if line.strip()]
+    return printable(" / ".join(lines[-2:])[:300]) if lines else "no message"

@@ -27,6 +27,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from discovery_xp.errors import InvalidInput, Problem
+from discovery_xp.fields import Label
+from discovery_xp.names import RegionName, ScenarioName, derived
+from discovery_xp.text import short
 from discovery_xp.yamlfile import YamlFile, parse_yaml, read_yaml
 
 BOOTING = ("boot", "boot-and-delete", "boot-and-list")
@@ -38,8 +41,10 @@ MAX_ITERATIONS = 1_000_000
 MAX_TIME_S = 24 * 3600.0
 
 _DOCS = "see scenarios/README.md"
-_NAME = re.compile(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?")
-_TIME = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)\s*")
+_TIME = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
+_LONGEST = 60  # no time is longer, and what is longer takes its time to be looked at
+MAX_REGIONS = 250
+MAX_READS = 100
 _UNITS_S = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -61,7 +66,7 @@ def _whole(most: int, least: int, example: int, also: str | None = None) -> Any:
         if not isinstance(value, int) or isinstance(value, bool):
             choice = f" or '{also}'" if also else ""
             raise _complaint(
-                f"'{_short(value)}' is not a whole number{choice}", f"write e.g. {example}{choice}"
+                f"'{short(value)}' is not a whole number{choice}", f"write e.g. {example}{choice}"
             )
         if not least <= value <= most:
             raise _complaint(f"'{value}' is out of range", f"write {least} to {most}")
@@ -74,21 +79,23 @@ def _whole(most: int, least: int, example: int, also: str | None = None) -> Any:
 
 def _seconds(least_s: float) -> Any:
     def validate(value: object) -> float:
-        match = _TIME.fullmatch(str(value)) if not isinstance(value, bool) else None
+        is_scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
+        text = str(value) if is_scalar else ""
+        match = _TIME.fullmatch(text) if len(text) <= _LONGEST else None
         known = ", ".join(_UNITS_S)
         if match is None:
             raise _complaint(
-                f"'{_short(value)}' is not a time", f"write a number and one of {known}"
+                f"'{short(value)}' is not a time", f"write a number and one of {known}"
             )
         if not match[2]:
-            raise _complaint(f"'{value}' has no unit", f"write '{str(value).strip()}s'")
+            raise _complaint(f"'{short(value)}' has no unit", f"write '{short(text.strip())}s'")
         if match[2] not in _UNITS_S:
             raise _complaint(
-                f"'{value}' has the unknown unit '{match[2]}'", f"write one of {known}"
+                f"'{short(value)}' has the unknown unit '{match[2]}'", f"write one of {known}"
             )
         time_s = float(match[1]) * _UNITS_S[match[2]]
         if not least_s <= time_s <= MAX_TIME_S:
-            raise _complaint(f"'{value}' is out of range", f"write '{least_s:g}s' to '24h'")
+            raise _complaint(f"'{short(value)}' is out of range", f"write '{least_s:g}s' to '24h'")
         return time_s
 
     pattern = rf"^\s*(\d+\.?\d*|\.\d+)\s*({'|'.join(_UNITS_S)})\s*$"
@@ -98,31 +105,22 @@ def _seconds(least_s: float) -> Any:
 
 def _text(value: object) -> object:
     if not isinstance(value, str) or not value.strip():
-        raise _complaint(f"'{_short(value)}' is not text", "write a word, in quotes if need be")
-    return value
-
-
-def _name(value: object) -> object:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise _complaint(
-            f"'{_short(value)}' is not a name",
-            "write 1 to 30 of a-z, 0-9 and '-', a letter first, no '-' last",
-        )
+        raise _complaint(f"'{short(value)}' is not text", "write a word, in quotes if need be")
     return value
 
 
 def _flag(value: object) -> object:
     if not isinstance(value, bool):
-        raise _complaint(f"'{_short(value)}' is neither true nor false", "write 'true' or 'false'")
+        raise _complaint(f"'{short(value)}' is neither true nor false", "write 'true' or 'false'")
     return value
 
 
 def _choice(*words: str) -> Any:
     def validate(value: object) -> object:
         if value not in words:
-            close = difflib.get_close_matches(str(value), words, 1)
+            close = difflib.get_close_matches(short(value), words, 1)
             remedy = f"did you mean '{close[0]}'?" if close else f"write one of {_listed(words)}"
-            raise _complaint(f"'{_short(value)}' is unknown", remedy)
+            raise _complaint(f"'{short(value)}' is unknown", remedy)
         return value
 
     return (BeforeValidator(validate), WithJsonSchema({"enum": list(words)}))
@@ -133,27 +131,34 @@ def _regions(value: object) -> object:
         return value
     if not isinstance(value, list) or not value:
         raise _complaint(
-            f"'{_short(value)}' is no way to spread the load",
+            f"'{short(value)}' is no way to spread the load",
             "write 'controllers', or a list of regions such as [site1, site2]",
         )
+    if len(value) > MAX_REGIONS:
+        raise _complaint(f"{len(value)} regions", f"write at most {MAX_REGIONS}")
+    seen: set[str] = set()
     for index, region in enumerate(value):
-        if not isinstance(region, str) or not _NAME.fullmatch(region):
-            raise _complaint(f"'{_short(region)}' is not a region", "write e.g. site1", index)
-        if region in value[:index]:
+        objection = RegionName.objection(region)
+        if objection is not None:
+            raise _complaint(*objection, index)
+        if region in seen:
             raise _complaint(f"'{region}' is named twice", "name each region once", index)
+        seen.add(region)
     return value
 
 
 def _reads(value: object) -> object:
     if not isinstance(value, list) or not value:
         raise _complaint(
-            f"'{_short(value)}' is not a list of reads", f"write some of [{', '.join(READS)}]"
+            f"'{short(value)}' is not a list of reads", f"write some of [{', '.join(READS)}]"
         )
+    if len(value) > MAX_READS:
+        raise _complaint(f"{len(value)} reads", f"write at most {MAX_READS}, and 'repeats'")
     for index, read in enumerate(value):
         if read not in READS:
-            close = difflib.get_close_matches(str(read), READS, 1)
+            close = difflib.get_close_matches(short(read), READS, 1)
             remedy = f"did you mean '{close[0]}'?" if close else f"write some of {_listed(READS)}"
-            raise _complaint(f"'{_short(read)}' is unknown", remedy, index)
+            raise _complaint(f"'{short(read)}' is unknown", remedy, index)
     return value
 
 
@@ -165,7 +170,7 @@ _REGION_SCHEMA = {
             "type": "array",
             "minItems": 1,
             "uniqueItems": True,
-            "items": {"type": "string", "pattern": f"^{_NAME.pattern}$"},
+            "items": {"type": "string", "pattern": f"^{RegionName.pattern}$"},
         },
     ]
 }
@@ -177,11 +182,7 @@ class ScenarioFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    name: Annotated[
-        str,
-        BeforeValidator(_name),
-        WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"}),
-    ] = Field("", description="default: the file's name")
+    name: ScenarioName | None = Field(None, description="default: the file's name")
     description: Text = ""
     kind: Annotated[
         Literal["boot", "boot-and-delete", "boot-and-list", "reads", "authenticate"],
@@ -196,8 +197,8 @@ class ScenarioFile(BaseModel):
     concurrency: Annotated[int | str, *_whole(MAX_VMS, 1, 20, also="all")] = Field(
         "all", description="ask for all at once, or keep so many under way"
     )
-    flavor: Text = "m1.tiny"
-    image: Text = "discovery"
+    flavor: Label = "m1.tiny"
+    image: Label = "discovery"
     spread: Annotated[
         list[str] | str, BeforeValidator(_regions), WithJsonSchema(_REGION_SCHEMA)
     ] = Field("controllers", description="fairly over all controllers, or these regions")
@@ -350,12 +351,11 @@ def _of_a_scenario(problem: Problem) -> Problem:
     return dataclasses.replace(problem, remedy=remedy)
 
 
-def _name_from(stem: str) -> str:
-    cleaned = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:30].rstrip("-")
-    return cleaned if _NAME.fullmatch(cleaned) else f"s-{cleaned}"[:30].rstrip("-")
+def _name_from(stem: str) -> ScenarioName:
+    return ScenarioName(derived(stem, "s"))
 
 
-def _build(parsed: YamlFile, default_name: str) -> Scenario:
+def _build(parsed: YamlFile, default_name: ScenarioName) -> Scenario:
     if not isinstance(parsed.data, dict):
         parsed.report((), "is not a scenario", f"write a mapping with 'kind:', {_DOCS}")
         raise InvalidInput(parsed.problems)
@@ -378,19 +378,22 @@ def _build(parsed: YamlFile, default_name: str) -> Scenario:
 
 def _report(parsed: YamlFile, detail: ErrorDetails) -> None:
     key = detail["loc"][:1]
-    if detail["type"] == "own":
+    if detail["type"] in ("own", "name", "quantity"):
         context = detail["ctx"]
-        place = key if context["item"] is None else (*key, context["item"])
+        item = context.get("item")
+        place = key if item is None else (*key, item)
         parsed.report(place, str(context["reason"]), str(context["remedy"]))
     elif detail["type"] == "missing":
-        parsed.report((), f"'{key[0]}' is missing", f"add '{key[0]}: ...', one of {_listed(KINDS)}")
+        parsed.report(
+            (), f"'{short(key[0])}' is missing", f"add '{key[0]}: ...', one of {_listed(KINDS)}"
+        )
     elif detail["type"] == "extra_forbidden":
         known = sorted(ScenarioFile.model_json_schema(by_alias=True)["properties"])
-        close = difflib.get_close_matches(str(key[0]), known, 1)
+        close = difflib.get_close_matches(short(key[0]), known, 1)
         remedy = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
         parsed.report(key, "unknown key", remedy)
     else:
-        parsed.report(key, f"'{_short(detail['input'])}': {detail['msg']}", _DOCS)
+        parsed.report(key, f"'{short(detail['input'])}': {detail['msg']}", _DOCS)
 
 
 def _check_keys_of_kind(parsed: YamlFile, written: Mapping[str, Any]) -> None:
@@ -444,7 +447,7 @@ def _check_show(parsed: YamlFile, written: Mapping[str, Any]) -> None:
         )
 
 
-def _resolve(shape: ScenarioFile, default_name: str) -> Scenario:
+def _resolve(shape: ScenarioFile, default_name: ScenarioName) -> Scenario:
     return Scenario(
         name=shape.name or default_name,
         kind=shape.kind,
@@ -468,8 +471,3 @@ def _resolve(shape: ScenarioFile, default_name: str) -> Scenario:
 
 def _listed(words: tuple[str, ...]) -> str:
     return ", ".join(f"'{word}'" for word in words)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -8,7 +8,6 @@ emulated hosts have them in their root tree, others install them from their mast
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -22,11 +21,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from discovery_xp import files
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.testbed import cache
 
-# The Debian package that all hosts of a cloud need.
-EVERYWHERE = "python3-venv"
+# The Debian packages that all hosts of a cloud need.
+EVERYWHERE = ("python3-venv", "nftables")
 
 # Written last into an environment: the lock file's digest.
 STAMP = ".lock"
@@ -88,8 +88,9 @@ class Environment:
         """Fetch and build what is missing; returns the folder.  Raises Failed with pip's words."""
         folder = self.wheels_folder
         if folder.is_dir():
+            _require_ours(folder)
             return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder.parent)
         with _lock(folder.parent):
             if folder.is_dir():  # another process fetched them while we waited
                 return folder
@@ -187,8 +188,9 @@ class OwnWheel:
         wheel = self.wheel
         folder = wheel.parent
         if wheel.exists():
+            _require_ours(wheel)
             return wheel
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder.parent)
         with (
             _lock(folder.parent),
             tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as work,
@@ -225,8 +227,18 @@ ENVIRONMENTS = (OPENSTACK, RALLY)
 ENVIRONMENT = OPENSTACK.place
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder of the cache, closed to others."""
+    files.make_folder(folder)
+    _require_ours(folder)
+
+
+def _require_ours(path: Path) -> None:
+    """Hosts run as root what is cached: refuse what another user may have put there."""
+    files.require_ours(path, "choose another place with DISCOVERY_XP_CACHE")
+
+
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.lock(folder / ".lock"):
         yield

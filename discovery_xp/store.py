@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from discovery_xp.errors import Refused
-from discovery_xp.testbed import write_atomically
+from discovery_xp.files import PUBLIC_FILE, write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -370,7 +370,7 @@ class Run:
         """Replace run.json in one step; returns it.  Raises ValueError on a wrong type."""
         data = record.to_json()
         record_from_json(data)  # what is written can be read again
-        write_atomically(self.folder / "run.json", _json(data))
+        write_atomically(self.folder / "run.json", _json(data), PUBLIC_FILE)
         return record
 
     def load(self) -> RunRecord:
@@ -432,7 +432,7 @@ class Run:
     def write_text(self, name: str, text: str) -> Path:
         """Replace a file in one step; returns its path."""
         path = self.path(name)
-        write_atomically(path, text)
+        write_atomically(path, text, PUBLIC_FILE)
         return path
 
     def write_json(self, name: str, data: object) -> Path:

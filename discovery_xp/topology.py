@@ -18,8 +18,10 @@ from pydantic_core import ErrorDetails
 
 from discovery_xp import platforms, units
 from discovery_xp.errors import InvalidInput, Problem
-from discovery_xp.fields import NAME
+from discovery_xp.fields import HOST_PATTERN, JUMP_PATTERN, USER_PATTERN, is_plain_path
+from discovery_xp.names import BadName, SiteName, TestbedName, derived
 from discovery_xp.platforms import PlatformProvider
+from discovery_xp.text import short
 from discovery_xp.topology_checks import check_network, check_provider, check_sites
 from discovery_xp.topology_file import (
     DOCS,
@@ -71,17 +73,19 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Limit:
-    """What one emulated host may use; None is no limit."""
+    """What one emulated host may use; None leaves it to the provider."""
 
     cpus: float | None = None
     memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    processes: int | None = None
 
 
 @dataclass(frozen=True)
 class Site:
     """A place with servers; counts of hosts by role."""
 
-    name: str
+    name: SiteName
     controllers: int
     computes: int
     data: int
@@ -94,13 +98,34 @@ class Site:
 
 @dataclass(frozen=True)
 class SshHost:
-    """How a host is reached; `jump` is the host that ssh goes through, None for nothing."""
+    """How a host is reached; `jump` is the host that ssh goes through, None for nothing.
+
+    Whoever names the host (a topology, a platform's API, a stored state), each value is a
+    single word, or a path: BadName is raised for what a line of ssh's configuration could
+    take for more.
+    """
 
     address: str
     user: str
     port: int
     key: str | None
     jump: str | None = None
+
+    def __post_init__(self) -> None:
+        is_word = {
+            "address": re.fullmatch(HOST_PATTERN, self.address),
+            "user": re.fullmatch(USER_PATTERN, self.user),
+            "port": 1 <= self.port <= 65535,
+            "key": self.key is None or is_plain_path(self.key),
+            "jump": self.jump is None or re.fullmatch(JUMP_PATTERN, self.jump),
+        }
+        for field, is_right in is_word.items():
+            if not is_right:
+                raise BadName(
+                    f"ssh's {field}",
+                    f"'{short(getattr(self, field))}' can't be one",
+                    "write one without spaces, quotes and control characters",
+                )
 
 
 @dataclass(frozen=True)
@@ -119,6 +144,8 @@ class LocalProvider:
         return Limit(
             own.cpus if own.cpus is not None else default.cpus,
             own.memory_bytes if own.memory_bytes is not None else default.memory_bytes,
+            own.disk_bytes if own.disk_bytes is not None else default.disk_bytes,
+            own.processes if own.processes is not None else default.processes,
         )
 
 
@@ -169,9 +196,9 @@ class Topology:
     `rules` holds the links that differ from `default`, by (source, target).
     """
 
-    name: str
+    name: TestbedName
     sites: tuple[Site, ...]
-    master: str | None
+    master: SiteName | None
     default: Link
     rules: Mapping[tuple[str, str], Link]
     tolerance: Tolerance
@@ -191,12 +218,17 @@ class Topology:
 
 def read_topology(path: Path) -> Topology:
     """Read a topology file; raises InvalidInput with every problem found."""
-    return _build(read_yaml(path), default_name=_name_from(path.stem))
+    return topology_of(read_yaml(path))
+
+
+def topology_of(parsed: YamlFile) -> Topology:
+    """The topology in a file that was read; raises InvalidInput with every problem found."""
+    return _build(parsed, default_name=_name_from(Path(parsed.name).stem))
 
 
 def parse_topology(text: str, name: str = "topology.yaml") -> Topology:
     """The same from text; `name` is what the problems call it."""
-    return _build(parse_yaml(text, name), default_name=_name_from(Path(name).stem))
+    return topology_of(parse_yaml(text, name))
 
 
 def derive_topology(sites: int, latency: str | None = None) -> Topology:
@@ -207,7 +239,7 @@ def derive_topology(sites: int, latency: str | None = None) -> Topology:
     problems = []
     if not 1 <= sites <= MAX_SITES:
         problems.append(
-            Problem("--sites", 0, "", f"'{sites}' is not 1 to {MAX_SITES}", "write e.g. 8")
+            Problem("--sites", 0, "", f"'{short(sites)}' is not 1 to {MAX_SITES}", "write e.g. 8")
         )
     delay_ms = 0.0
     if latency is not None:
@@ -217,9 +249,9 @@ def derive_topology(sites: int, latency: str | None = None) -> Topology:
             problems.append(Problem("--latency", 0, "", error.reason, error.remedy))
     if problems:
         raise InvalidInput(problems)
-    names = [f"site{number}" for number in range(1, sites + 1)]
+    names = [SiteName(f"site{number}") for number in range(1, sites + 1)]
     return Topology(
-        name=f"sites-{sites}",
+        name=TestbedName(f"sites-{sites}"),
         sites=tuple(Site(name, controllers=1, computes=6, data=1) for name in names),
         master=names[0],
         default=Link(delay_ms=delay_ms),
@@ -228,11 +260,6 @@ def derive_topology(sites: int, latency: str | None = None) -> Topology:
         provider=LocalProvider(),
         description=f"{sites} sites as in the paper, derived from the command line",
     )
-
-
-def is_name(text: str) -> bool:
-    """True for what a site or a testbed may be called."""
-    return NAME.fullmatch(text) is not None
 
 
 def parse_link_options(options: Mapping[str, str], current: Link) -> Link:
@@ -270,12 +297,11 @@ def _shape_errors(options: Mapping[str, str]) -> list[ErrorDetails]:
     return []
 
 
-def _name_from(stem: str) -> str:
-    cleaned = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:30].rstrip("-")
-    return cleaned if NAME.fullmatch(cleaned) else f"t-{cleaned}"[:30].rstrip("-")
+def _name_from(stem: str) -> TestbedName:
+    return TestbedName(derived(stem, "t"))
 
 
-def _build(parsed: YamlFile, default_name: str) -> Topology:
+def _build(parsed: YamlFile, default_name: TestbedName) -> Topology:
     if not isinstance(parsed.data, dict):
         parsed.report((), "is not a topology", f"write a mapping with 'sites:', {DOCS}")
         raise InvalidInput(parsed.problems)
@@ -303,7 +329,7 @@ def _build(parsed: YamlFile, default_name: str) -> Topology:
 # ---------------------------------------------------------------- shape to values
 
 
-def _resolve(shape: TopologyFile, default_name: str) -> Topology:
+def _resolve(shape: TopologyFile, default_name: TestbedName) -> Topology:
     sites = tuple(_resolve_sites(shape.sites))
     default = _link(shape.network, Link())
     rules: dict[tuple[str, str], Link] = {}
@@ -318,7 +344,7 @@ def _resolve(shape: TopologyFile, default_name: str) -> Topology:
     return Topology(
         name=shape.name or default_name,
         sites=sites,
-        master=None if shape.master == "none" else shape.master or sites[0].name,
+        master=None if shape.master == "none" else SiteName(shape.master or sites[0].name),
         default=default,
         rules=rules,
         tolerance=Tolerance(tolerance.absolute, tolerance.relative),
@@ -348,7 +374,7 @@ def _resolve_sites(entries: Sequence[SiteEntry]) -> Iterator[Site]:
         grouped = "count" in entry.model_fields_set
         for number in range(1, entry.count + 1):
             name = f"{entry.name}{number}" if grouped else entry.name
-            yield Site(name, entry.controllers, entry.computes, entry.data)
+            yield Site(SiteName(name), entry.controllers, entry.computes, entry.data)
 
 
 def _link(values: LinkValues, default: Link) -> Link:
@@ -381,7 +407,10 @@ def _resolve_provider(shape: TopologyFile, sites: Sequence[Site]) -> Provider:
     return LocalProvider(
         network=provider.network,
         wan=provider.wan,
-        limits={role: Limit(own.cpus, own.memory) for role, own in provider.limits.items()},
+        limits={
+            role: Limit(own.cpus, own.memory, own.disk, own.processes)
+            for role, own in provider.limits.items()
+        },
     )
 
 

@@ -7,20 +7,17 @@ the file's shape.
 from __future__ import annotations
 
 import difflib
-import ipaddress
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
 from discovery_xp import platforms, units
-from discovery_xp.topology_file import MAX_SITES
+from discovery_xp.fields import check_address, own_network
+from discovery_xp.names import Name, SiteName
+from discovery_xp.text import short
+from discovery_xp.topology_file import MAX_HOSTS, MAX_SITES
 from discovery_xp.yamlfile import YamlFile
-
-ROLES = ("master", "controller", "compute", "data")
-# Words that Ansible or we give a meaning of their own among the groups of hosts.
-RESERVED_NAMES = frozenset({*ROLES, "all", "ungrouped", "localhost", "none", "backbone", "wan"})
-
-_HOST_NAME = re.compile(rf"-({'|'.join(ROLES)})-\d+$")
 
 
 def _items(value: object) -> list[tuple[int, dict[str, Any]]]:
@@ -34,17 +31,23 @@ def _whole(value: object, default: int) -> int:
     return int(str(value)) if whole else default
 
 
-def _expand(entry: Mapping[str, Any]) -> list[str]:
+def _expand(entry: Mapping[str, Any]) -> Iterator[str]:
+    """The sites that an entry stands for, one more than is allowed at most."""
     name, count = entry.get("name"), entry.get("count")
-    if not isinstance(name, str):
-        return []
+    if not isinstance(name, str) or Name.objection(name) is not None:
+        return  # the file's shape has been objected to
     if count is None:
-        return [name]
-    return [f"{name}{number}" for number in range(1, min(_whole(count, 1), MAX_SITES) + 1)]
+        yield name
+        return
+    for number in range(1, min(_whole(count, 1), MAX_SITES + 1) + 1):
+        yield f"{name}{number}"
 
 
 def check_sites(parsed: YamlFile, data: Mapping[str, Any]) -> dict[str, int]:
-    """Report clashes among sites; returns the number of hosts that each site needs."""
+    """Report clashes among sites; returns the number of hosts that each site needs.
+
+    Stops at the first site too many, so a file can't make this take long.
+    """
     servers: dict[str, int] = {}
     for index, entry in _items(data.get("sites")):
         wanted = [_whole(entry.get(key), 1) for key in ("controllers", "computes")]
@@ -55,37 +58,41 @@ def check_sites(parsed: YamlFile, data: Mapping[str, Any]) -> dict[str, int]:
                 "a site without any server",
                 "give it controllers, computes or data",
             )
+        twice = []
         for name in _expand(entry):
+            objection = SiteName.objection(name)
             if name in servers:
-                parsed.report(("sites", index, "name"), f"a second site '{name}'", "rename one")
-            if name in RESERVED_NAMES:
-                parsed.report(
-                    ("sites", index, "name"),
-                    f"'{name}' is a word of its own",
-                    "choose another name",
-                )
-            if _HOST_NAME.search(name):
-                parsed.report(
-                    ("sites", index, "name"),
-                    f"'{name}' reads like the name of a host",
-                    "choose another name",
-                )
+                twice.append(name)
+            elif objection is not None:
+                parsed.report(("sites", index, "name"), *objection)
             servers[name] = total
-    if len(servers) > MAX_SITES:
-        parsed.report(("sites",), f"{len(servers)} sites", f"write at most {MAX_SITES}")
+        if twice:
+            more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+            parsed.report(
+                ("sites", index, "name"), f"a second site '{twice[0]}'{more}", "rename one"
+            )
+        if len(servers) > MAX_SITES:
+            parsed.report(("sites",), f"over {MAX_SITES} sites", f"write at most {MAX_SITES}")
+            break
+    if sum(servers.values()) > MAX_HOSTS:
+        parsed.report(
+            ("sites",), f"{sum(servers.values())} hosts", f"write at most {MAX_HOSTS} in all"
+        )
     master = data.get("master")
     if master is None:
         if servers:
             servers[next(iter(servers))] += 1
+    elif not isinstance(master, str):
+        pass  # the file's shape has been objected to
     elif master in servers:
         servers[master] += 1
-    elif master != "none" and isinstance(master, str):
+    elif master != "none":
         parsed.report(
-            ("master",), f"site '{master}' is not declared", f"write {_choices(servers)} or 'none'"
+            ("master",),
+            f"site '{short(master)}' is not declared",
+            f"write {_choices(servers)} or 'none'",
         )
-    elif master == "none" and not any(
-        _whole(entry.get("controllers"), 1) for _, entry in _items(data.get("sites"))
-    ):
+    elif not any(_whole(entry.get("controllers"), 1) for _, entry in _items(data.get("sites"))):
         parsed.report(
             ("master",),
             "'none' needs a controller to take its part",
@@ -117,7 +124,8 @@ def check_network(parsed: YamlFile, data: Mapping[str, Any], sites: set[str]) ->
                 line = parsed.line(("network", "links", first))
                 parsed.report(
                     place,
-                    f"a second rule for {pair[0]} to {pair[1]} (the first is on line {line})",
+                    f"a second rule for {short(pair[0])} to {short(pair[1])} "
+                    f"(the first is on line {line})",
                     "keep one of them",
                 )
         if not {"delay", "rtt", "jitter", "loss", "rate"} & link.keys():
@@ -203,11 +211,11 @@ def _check_ends(
     for number, end in enumerate((first, second)):
         key = ("between", number) if between is not None else (("from", "to")[number],)
         if end not in sites:
-            close = difflib.get_close_matches(end, sorted(sites), 1)
+            close = difflib.get_close_matches(end[:100], sorted(sites), 1)
             remedy = f"did you mean '{close[0]}'?" if close else f"declared: {_choices(sites)}"
-            parsed.report((*place, *key), f"site '{end}' is not declared", remedy)
+            parsed.report((*place, *key), f"site '{short(end)}' is not declared", remedy)
     if first == second:
-        parsed.report(place, f"'{first}' has no link to itself", "name two different sites")
+        parsed.report(place, f"'{short(first)}' has no link to itself", "name two different sites")
         return []
     return [(first, second)] if directed else [(first, second), (second, first)]
 
@@ -221,21 +229,19 @@ def check_provider(parsed: YamlFile, data: Mapping[str, Any], servers: Mapping[s
         _check_static(parsed, provider, servers)
     elif provider.get("type") in platforms.TYPES:
         platforms.check(parsed, provider, servers)
-    elif isinstance(provider.get("network"), str):
+    elif provider.get("network") is not None:
         _check_local_network(parsed, provider["network"], servers)
 
 
-def _check_local_network(parsed: YamlFile, text: str, servers: Mapping[str, int]) -> None:
+def _check_local_network(parsed: YamlFile, value: object, servers: Mapping[str, int]) -> None:
     place = ("provider", "network")
+    if not isinstance(value, str):
+        return  # the file's shape has been objected to
     try:
-        network = ipaddress.IPv4Network(text)
-    except ValueError as error:
-        parsed.report(
-            place, f"'{text}' is not an IPv4 network ({error})", "write e.g. '10.64.0.0/16'"
-        )
-        return
-    if not network.is_private or network.is_loopback or network.is_link_local:
-        parsed.report(place, f"'{text}' is not a private network", "write e.g. '10.64.0.0/16'")
+        network = own_network(value, "10.64.0.0/16")
+    except PydanticCustomError as error:
+        context = error.context or {}
+        parsed.report(place, str(context["reason"]), str(context["remedy"]))
         return
     needed = site_prefix(list(servers.values()))
     capacity = 2 ** max(0, needed - network.prefixlen) - 1
@@ -243,7 +249,7 @@ def _check_local_network(parsed: YamlFile, text: str, servers: Mapping[str, int]
         bits = max(1, len(servers)).bit_length()
         parsed.report(
             place,
-            f"'{text}' has no room for {len(servers)} sites of a /{needed} each",
+            f"'{network}' has no room for {len(servers)} sites of a /{needed} each",
             f"write a network of /{max(8, needed - bits)} or larger",
         )
 
@@ -267,7 +273,9 @@ def _check_static(
     for site, entries in hosts.items():
         place = ("provider", "hosts", site)
         if site not in servers:
-            parsed.report(place, f"site '{site}' is not declared", f"declared: {_choices(servers)}")
+            parsed.report(
+                place, f"site '{short(site)}' is not declared", f"declared: {_choices(servers)}"
+            )
             continue
         if not isinstance(entries, list):
             continue
@@ -279,8 +287,15 @@ def _check_static(
             )
         for index, entry in enumerate(entries):
             address = entry.get("address") if isinstance(entry, dict) else entry
-            _check_address(parsed, (*place, index), str(address), seen)
-            seen.add(str(address))
+            if not isinstance(address, str):
+                continue
+            if not isinstance(entry, dict):  # of a mapping, the file's shape says it
+                _check_address(parsed, (*place, index), address)
+            if address in seen:
+                parsed.report(
+                    (*place, index), f"'{short(address)}' is listed twice", "list it once"
+                )
+            seen.add(address)
     for site in servers:
         if site not in hosts:
             parsed.report(
@@ -290,14 +305,9 @@ def _check_static(
             )
 
 
-def _check_address(
-    parsed: YamlFile, place: tuple[str | int, ...], address: str, seen: set[str]
-) -> None:
+def _check_address(parsed: YamlFile, place: tuple[str | int, ...], address: str) -> None:
     try:
-        ipaddress.IPv4Address(address)
-    except ValueError:
-        parsed.report(
-            place, f"'{address}' is not an IPv4 address", "write e.g. '192.168.0.7' (tc wants it)"
-        )
-    if address in seen:
-        parsed.report(place, f"'{address}' is listed twice", "list it once")
+        check_address(address)
+    except PydanticCustomError as error:
+        context = error.context or {}
+        parsed.report(place, str(context["reason"]), str(context["remedy"]))

@@ -6,24 +6,36 @@ What one key's value says of another's is looked at in `topology_checks`.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field
 from pydantic_core import ErrorDetails
 
-from discovery_xp.fields import Duration, Entry, Loss, Name, Percent, Rate, Size, wrong
+from discovery_xp.fields import (
+    Address,
+    Duration,
+    Entry,
+    FilePath,
+    Loss,
+    Option,
+    Percent,
+    Rate,
+    Section,
+    Setting,
+    Size,
+    SshUser,
+)
+from discovery_xp.names import Name, TestbedName
 from discovery_xp.platforms import ChameleonEntry, G5kEntry, VagrantEntry, VMonG5kEntry
+from discovery_xp.text import short
 from discovery_xp.yamlfile import YamlFile
 
 MAX_SITES = 250
 MAX_SERVERS_PER_SITE = 1000
+MAX_HOSTS = 10_000
 DOCS = "see docs/topologies.md"
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class SiteEntry(Entry):
@@ -73,6 +85,10 @@ class LimitEntry(Entry):
 
     cpus: float | None = Field(None, gt=0, le=1024, strict=False, description="in cores, e.g. 0.5")
     memory: Size | None = None
+    disk: Size | None = Field(None, description="what it may write, e.g. 20GiB; at least 64MiB")
+    processes: int | None = Field(
+        None, ge=64, le=4_000_000, description="with their threads, e.g. 4096"
+    )
 
 
 class LocalEntry(Entry):
@@ -91,10 +107,10 @@ class LocalEntry(Entry):
 class StaticHostEntry(Entry):
     """One ssh host, where it differs from the provider's defaults."""
 
-    address: str
-    user: str | None = None
+    address: Address
+    user: SshUser | None = None
     port: int | None = Field(None, ge=1, le=65535)
-    key: str | None = None
+    key: FilePath | None = None
 
 
 class StaticEntry(Entry):
@@ -104,9 +120,9 @@ class StaticEntry(Entry):
     hosts: dict[str, list[str | StaticHostEntry]] = Field(
         description="for each site, the addresses of at least as many hosts as it needs"
     )
-    user: str = "root"
+    user: SshUser = "root"
     port: int = Field(22, ge=1, le=65535)
-    key: str | None = Field(None, description="path of the private ssh key")
+    key: FilePath | None = Field(None, description="path of the private ssh key")
 
 
 # The processes of a deployment whose number of workers can be chosen.
@@ -116,19 +132,8 @@ WORKER_SERVICES = (
 Workers = Annotated[int, Field(ge=1, le=64)]
 
 
-def _check_setting(value: object) -> object:
-    if isinstance(value, str | int | float):
-        return value
-    raise wrong(f"'{_short(value)}' is not a value", "write a text or a number")
-
-
-Setting = Annotated[
-    Any,
-    BeforeValidator(_check_setting),
-    WithJsonSchema({"type": ["string", "number", "boolean"]}),
-]
 # Section -> option -> value, as in the service's own configuration file.
-Settings = dict[str, dict[str, Setting]]
+Settings = dict[Section, dict[Option, Setting]]
 
 
 class RomeEntry(Entry):
@@ -177,7 +182,7 @@ class OpenStackEntry(Entry):
 class TopologyFile(Entry):
     """A topology: sites, what runs where, the network between them, the provider."""
 
-    name: Name | None = Field(None, description="default: the file's name")
+    name: TestbedName | None = Field(None, description="default: the file's name")
     description: str | None = None
     sites: Annotated[list[SiteEntry], Field(min_length=1, max_length=MAX_SITES)]
     master: str | None = Field(
@@ -217,13 +222,13 @@ def report_shape(parsed: YamlFile, detail: ErrorDetails) -> None:
     """Report what pydantic found, in words of ours: the place, the value, the remedy."""
     path, kind = parsed.written(detail["loc"]), detail["type"]
     context = detail.get("ctx", {})
-    shown = f"'{_short(detail['input'])}'"
+    shown = f"'{short(detail['input'])}'"
     if kind == "missing":
-        key = str(detail["loc"][-1])
+        key = short(detail["loc"][-1])
         parsed.report(path, f"'{key}' is missing", f"add '{key}: ...'")
     elif kind == "extra_forbidden":
         known = _known_keys(detail["loc"][:-1])
-        close = difflib.get_close_matches(str(path[-1]), known, 1)
+        close = difflib.get_close_matches(str(path[-1])[:100], known, 1)
         remedy = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
         parsed.report(path, "unknown key", remedy)
     elif kind in ("quantity", "name"):
@@ -242,7 +247,7 @@ def report_shape(parsed: YamlFile, detail: ErrorDetails) -> None:
             tag = context.get("tag")
             parsed.report(
                 path,
-                f"'{tag}' is unknown" if tag else f"{shown} is unknown",
+                f"'{short(tag)}' is unknown" if tag else f"{shown} is unknown",
                 f"write one of {expected}",
             )
     elif kind == "union_tag_not_found":
@@ -267,9 +272,14 @@ def report_shape(parsed: YamlFile, detail: ErrorDetails) -> None:
         parsed.report(path, f"{shown}: {detail['msg']}", DOCS)
 
 
+@functools.cache
+def _model_schema() -> dict[str, Any]:
+    return TopologyFile.model_json_schema(by_alias=True)
+
+
 def _known_keys(path: Sequence[str | int]) -> list[str]:
     """The keys that the schema knows at `path`."""
-    schema = TopologyFile.model_json_schema(by_alias=True)
+    schema = _model_schema()
 
     def follow(node: dict[str, Any]) -> dict[str, Any]:
         for key in ("anyOf", "oneOf"):

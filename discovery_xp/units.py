@@ -11,7 +11,11 @@ from __future__ import annotations
 import math
 import re
 
-_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*([A-Za-z%]*)\s*")
+from discovery_xp.text import short
+
+_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\s*([A-Za-z%]*)\s*", re.ASCII)
+# No number of use is longer, and what is longer takes its time to be looked at.
+_LONGEST = 60
 
 _DURATION_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 # tc's decimal units: 1kbit is 1000 bits a second.
@@ -26,6 +30,7 @@ _SIZE_BYTES = {
 }
 
 MIN_MEMORY_BYTES = 32 * 2**20
+MAX_MEMORY_BYTES = 2**44
 MAX_DELAY_MS = 60_000.0
 MAX_RATE_MBIT = 100_000.0
 
@@ -40,9 +45,11 @@ class QuantityError(ValueError):
 
 
 def _parse(value: object, units: dict[str, float], example_unit: str, what: str) -> float:
-    text = str(value)
     known = ", ".join(units)
-    match = _NUMBER_AND_UNIT.fullmatch(text) if not isinstance(value, bool) else None
+    is_scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
+    text = str(value) if is_scalar else short(value)
+    match = _NUMBER_AND_UNIT.fullmatch(text) if is_scalar and len(text) <= _LONGEST else None
+    text = short(text)
     if match is None:
         raise QuantityError(f"'{text}' is not a {what}", f"write a number and one of {known}")
     number, unit = float(match[1]), match[2]
@@ -96,6 +103,8 @@ def parse_memory_bytes(value: object) -> int:
     size_bytes = round(_parse(value, dict(_SIZE_BYTES), "MiB", "size"))
     if size_bytes < MIN_MEMORY_BYTES:
         raise QuantityError(f"'{value}' is too small for a host", "write at least '32MiB'")
+    if size_bytes > MAX_MEMORY_BYTES:
+        raise QuantityError(f"'{value}' is over 16 TiB", "write at most '16384GiB'")
     return size_bytes
 
 

@@ -28,8 +28,8 @@ from discovery_xp.analysis.measurements import (
 )
 from discovery_xp.analysis.tables import Table, digits
 from discovery_xp.errors import Refused
+from discovery_xp.files import PUBLIC_FILE, write_atomically
 from discovery_xp.store import PROBES
-from discovery_xp.testbed import write_atomically
 from discovery_xp.units import format_bytes
 
 # ---------------------------------------------------------------- what is told
@@ -243,7 +243,7 @@ def _write(folder: Path, suffix: str, texts: dict[str, str]) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, texts.values(), strict=True):
-            write_atomically(path, text)
+            write_atomically(path, text, PUBLIC_FILE)
     except OSError as error:
         raise Refused(
             f"{folder}: can't be written to ({error.strerror})", "name another folder"
@@ -358,7 +358,7 @@ def write_html(path: Path, runs: Sequence[Measurements], whole: bool = False) ->
     """Write the page to a file; returns its path."""
     page = html(runs, whole)
     try:
-        write_atomically(path, page)
+        write_atomically(path, page, PUBLIC_FILE)
     except OSError as error:
         raise Refused(
             f"{path}: can't be written ({error.strerror})", "name another file with --html"

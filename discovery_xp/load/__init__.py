@@ -19,7 +19,7 @@ from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, Progress
 from discovery_xp.load.following import Following, OnRows
 from discovery_xp.load.ledger import Ledger, Pace, Row
-from discovery_xp.load.rally_hosts import LoadHost, Said, files
+from discovery_xp.load.rally_hosts import WAITING, LoadHost, Said, files
 from discovery_xp.load.shares import shares
 from discovery_xp.scenario import Scenario
 from discovery_xp.testbed import Testbed
@@ -132,7 +132,7 @@ def run(
     ledger = Ledger(scenario, [share.host for share in planned], sites)
     raw = raw_folder(testbed)
     shutil.rmtree(raw, ignore_errors=True)
-    said: Said = queue.Queue()
+    said: Said = queue.Queue(WAITING)
     load_hosts = [LoadHost(testbed, share.host, said) for share in planned]
     following = Following(ledger, load_hosts, said, on_rows, progress, on_pace)
     try:
@@ -165,7 +165,9 @@ def run(
             host.stop()
         following.hand_on_rows()
         for host in load_hosts:
-            host.fetch(raw / host.name)
+            problem = host.fetch(raw / host.name)
+            if problem is not None:
+                ledger.note(problem)
     return LoadRun(
         scenario=scenario,
         status="partial" if reason else "complete",

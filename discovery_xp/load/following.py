@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import queue
 import time
 from collections.abc import Callable, Sequence
 
+from discovery_xp.answers import Unfit
 from discovery_xp.hosts import Progress
+from discovery_xp.load import records
 from discovery_xp.load.ledger import Ledger, Pace, Row
 from discovery_xp.load.rally_hosts import READ_EVERY_S, LoadHost, Said
 
@@ -41,6 +42,7 @@ class Following:
         self.told_at = 0.0
         self.told: tuple[str, int, int] | None = None
         self.was_loading = False
+        self.unfit: set[str] = set()
 
     def until(self, is_reached: Callable[[], bool]) -> None:
         """Take what comes until it is so."""
@@ -65,8 +67,21 @@ class Following:
             return
         host.heard, host.lost_at = time.monotonic(), None
         host.offset += len(line)
-        with contextlib.suppress(ValueError):  # a host that died may leave half a line
-            self.ledger.take(host.name, json.loads(line))
+        if host.offset > records.MOST_BYTES or len(line) > records.LONGEST_LINE:
+            state.ended = "said more than a load says"
+            host.hang_up()
+            host.stop()
+            return
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):  # a host that died may leave half a line
+            return
+        try:
+            self.ledger.take(host.name, said)
+        except Unfit as error:
+            if host.name not in self.unfit:  # once for each host
+                self.unfit.add(host.name)
+                self.ledger.note(f"{host.name} wrote lines that no load writes: {error}")
         if state.ended:
             host.hang_up()
 

@@ -7,9 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from discovery_xp import answers
+from discovery_xp.answers import Unfit
+from discovery_xp.load import records
 from discovery_xp.scenario import Scenario
 
 PACE_OVER_S = 30.0
+MOST_NOTES = 200
+# More rows than any scenario has: for each iteration a VM and its actions, or reads.
+ROWS_AT_LEAST = 10_000
+ROWS_EACH = 100
 
 VM_COLUMNS = (
     "name", "server_id", "region", "site", "requested_at", "accepted_at", "active_at", "seen_at",
@@ -68,13 +75,14 @@ class Ledger:
         self._new_vms: list[str] = []
         self._new_actions: list[Row] = []
 
-    def take(self, host: str, line: Mapping[str, Any]) -> None:
-        """One line of a load host."""
-        state, values = self.hosts[host], dict(line)
-        kind = values.pop("line")
+    def take(self, host: str, line: object) -> None:
+        """Take one line of a load host; raises Unfit, with nothing taken, where it is none."""
+        state = self.hosts[host]
+        kind, values = records.read(line)
         if kind == "vm":
             self._take_vm(values)
         elif kind == "action":
+            self._require_room()
             row = {column: values[column] for column in ACTION_COLUMNS}
             self.actions.append(row)
             self._new_actions.append(row)
@@ -94,7 +102,7 @@ class Ledger:
             state.last_sent_at = values["last_sent_at"]
             self.time_is_up = self.time_is_up or values["time_is_up"]
         elif kind == "note":
-            self.notes.append(values["text"])
+            self.note(values["text"])
         elif kind == "crash":
             state.crash = values["error"]
         elif kind == "done":
@@ -103,13 +111,33 @@ class Ledger:
         elif kind == "unit":
             state.ended = values["words"]
 
+    def note(self, text: str) -> None:
+        """Note what went wrong besides; of very many, the first ones."""
+        if len(self.notes) < MOST_NOTES:
+            self.notes.append(text)
+
+    def _require_room(self) -> None:
+        """A load has so many VMs and actions for each iteration, and no more."""
+        if len(self._vms) + len(self.actions) >= ROWS_AT_LEAST + ROWS_EACH * self.scenario.count:
+            raise Unfit("more rows than the load can have")
+
     def _take_vm(self, values: dict[str, Any]) -> None:
-        row = self._vms.setdefault(values["name"], dict.fromkeys((*VM_COLUMNS, "launched_at")))
-        before = row["status"]
-        row.update({key: value for key, value in values.items() if value is not None})
-        if row["status"] is not None and before is None:
-            self._new_vms.append(values["name"])
-            self.ended_at.append(row["seen_at"] or time.time())
+        name = values["name"]
+        if name not in self._vms:
+            self._require_room()
+        known = {key: value for key, value in values.items() if value is not None}
+        merged = {
+            **self._vms.get(name, dict.fromkeys((*VM_COLUMNS, "launched_at"))), **known
+        }  # fmt: skip
+        if any(merged[column] is None for column in ("region", "site", "requested_at")):
+            raise Unfit(f"VM {answers.shown(name)} was never asked for")
+        if merged["status"] == "ACTIVE" and merged["seen_at"] is None:
+            raise Unfit(f"VM {answers.shown(name)} is ACTIVE and wasn't seen so")
+        before = self._vms[name]["status"] if name in self._vms else None
+        self._vms[name] = merged
+        if merged["status"] is not None and before is None:
+            self._new_vms.append(name)
+            self.ended_at.append(merged["seen_at"] or time.time())
 
     def new_rows(self) -> tuple[list[Row], list[Row]]:
         """VMs that ended and actions that were taken since the last time."""

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import software
+from discovery_xp import answers, archives, software, writers
 from discovery_xp.errors import Failed, Refused
+from discovery_xp.load import records
 from discovery_xp.load.rally_task import FOLDER, environment_spec, task
 from discovery_xp.load.shares import Share
 from discovery_xp.scenario import Scenario
@@ -27,6 +28,12 @@ NETWORK = "discovery"
 # What is kept of a host's folder.
 RAW = ("results.json", "report.html", "rally.log", "records.jsonl", "task.json")
 READ_EVERY_S = 1.0
+# What a command on a load host may print, and what Rally may leave.
+CALL_BYTES = 2**20
+RAW_LIMITS = archives.Limits(packed=256 * archives.MIB, total=1024 * archives.MIB,
+                             file=512 * archives.MIB, files=len(RAW))  # fmt: skip
+# Lines that wait to be taken; a host that says more waits, too.
+WAITING = 10_000
 
 # What a load host said, and over which connection; nothing where that ended.
 Said = queue.Queue[tuple[str, "subprocess.Popen[bytes]", bytes]]
@@ -105,14 +112,15 @@ class LoadHost:
         self.word = b""
 
     def call(
-        self, command: str, data: bytes = b"", timeout_s: float = 60
+        self, command: str, data: bytes = b"", timeout_s: float = 60, most: int = CALL_BYTES
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a line of sh there; raises Failed when it can't be reached."""
+        """Run a line of sh there; raises Failed when it can't be reached, or says over `most`."""
         try:
-            done = subprocess.run(
-                [*self.ssh, command], input=data, capture_output=True, check=False,
-                timeout=timeout_s,
-            )  # fmt: skip
+            done = answers.run_bounded([*self.ssh, command], data, timeout_s, most)
+        except answers.TooLarge:
+            raise Failed(
+                f"{self.name} sent more than {most >> 20} MiB", "see 'discovery-xp status'"
+            ) from None
         except subprocess.TimeoutExpired:
             raise Failed(
                 f"{self.name} takes more than {timeout_s:g} s", "see 'discovery-xp status'"
@@ -153,8 +161,9 @@ class LoadHost:
         """Raise Failed unless it went well."""
         if done.returncode:
             words = done.stderr.decode(errors="replace").strip().splitlines()
+            told = answers.printable(words[-1][:300]) if words else f"code {done.returncode}"
             raise Failed(
-                f"{self.name}: {otherwise}: {words[-1] if words else f'code {done.returncode}'}",
+                f"{self.name}: {otherwise}: {told}",
                 f"see 'discovery-xp ssh {self.name}'",
             )
 
@@ -172,7 +181,8 @@ class LoadHost:
 
     def _listen(self, follower: subprocess.Popen[bytes]) -> None:
         assert follower.stdout is not None
-        for line in follower.stdout:
+        # A longer line comes in parts, the first of which ends the listening.
+        while line := follower.stdout.readline(records.LONGEST_LINE + 1):
             self.said.put((self.name, follower, line))
         self.said.put((self.name, follower, b""))
 
@@ -204,22 +214,24 @@ class LoadHost:
         with contextlib.suppress(Failed):
             self.call(_stop())
 
-    def fetch(self, folder: Path) -> None:
-        """What Rally left, to `folder`; the host keeps nothing of it."""
-        with contextlib.suppress(Failed):
-            done = self.call(
-                f"cd {FOLDER} && tar -cz --ignore-failed-read {' '.join(RAW)} 2>/dev/null", b"", 300
-            )
-            folder.mkdir(parents=True, exist_ok=True)
-            with (
-                contextlib.suppress(tarfile.TarError, EOFError),
-                tarfile.open(fileobj=io.BytesIO(done.stdout), mode="r:gz") as tar,
-            ):
-                for entry in tar.getmembers():
-                    data = tar.extractfile(entry)
-                    if entry.name in RAW and data is not None:
-                        (folder / entry.name).write_bytes(data.read())
-            self.call(f"rm -rf {FOLDER}")
+    def fetch(self, folder: Path) -> str | None:
+        """Write what Rally left to `folder`; the host keeps nothing of it.
+
+        Returns why there is nothing, None where it was written.
+        """
+        command = f"cd {FOLDER} && tar -cz --ignore-failed-read {' '.join(RAW)} 2>/dev/null"
+        try:
+            done = self.call(command, b"", 300, RAW_LIMITS.packed)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            archives.unpack(done.stdout, folder, RAW_LIMITS, only=RAW)
+        except Failed as error:
+            return f"what Rally left on {self.name} can't be fetched: {error.message}"
+        except (archives.Hostile, FileExistsError) as error:
+            return f"what Rally left on {self.name} can't be used: {error}"
+        finally:
+            with contextlib.suppress(Failed):
+                self.call(f"rm -rf {FOLDER}")
+        return None
 
 
 def _stop() -> str:
@@ -246,7 +258,8 @@ def files(variables: Mapping[str, Any], scenario: Scenario, share: Share) -> dic
     place = software.RALLY.place
     return {
         "plugins/discovery.py": (plugin.read_text(), 0o644),
-        "task.json": (json.dumps(task(scenario, share, network), indent=1), 0o644),
+        # Rally takes it for a template of Jinja.
+        "task.json": (writers.json_without_templates(task(scenario, share, network)), 0o644),
         "env.json": (json.dumps(environment_spec(variables)), 0o600),
         "rally.conf": (database, 0o644),
         "run.sh": (_RUN.format(folder=FOLDER, place=place), 0o755),

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import Protocol, cast
 
 from discovery_xp.hosts import Hosts, HostStatus, Progress
@@ -55,9 +54,6 @@ class Lender(Provider, Protocol):
     def time_left_s(self, testbed: Testbed) -> float | None:
         """How long the hosts stay, None where that isn't known."""
 
-    def record_file(self, testbed: Testbed) -> Path:
-        """The file of the testbed's folder that says what was borrowed."""
-
     def release(self, plan: Plan | None, testbed: Testbed) -> None:
         """Give all back, whatever state it is in; raises Failed when that can't be done.
 
@@ -66,6 +62,10 @@ class Lender(Provider, Protocol):
 
 
 LENDERS = ("g5k", "vmong5k", "vagrant", "chameleon")
+# The file of a testbed's folder that says what was borrowed, by who lent it: found by name, so
+# that nothing has to be loaded to see that there is none.
+MACHINES_RECORD = "machines.json"
+RECORDS = {"g5k": "grid5000.json"} | dict.fromkeys(LENDERS[1:], MACHINES_RECORD)
 
 
 def of(kind: str) -> Provider:

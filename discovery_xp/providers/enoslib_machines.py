@@ -25,7 +25,7 @@ import jsonschema
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 from pydantic import TypeAdapter
 
-from discovery_xp import oar
+from discovery_xp import ansible_runs, oar, writers
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, HostStatus, Progress, hosts_at
 from discovery_xp.plan import Plan
@@ -35,7 +35,8 @@ from discovery_xp.platforms import (
     VagrantProvider,
     VMonG5kProvider,
 )
-from discovery_xp.remote import answering, plainly
+from discovery_xp.providers import MACHINES_RECORD
+from discovery_xp.remote import answering, output_of, plainly
 from discovery_xp.testbed import Testbed, write_atomically
 from discovery_xp.topology import SshHost
 
@@ -62,7 +63,7 @@ _MACHINES = TypeAdapter(Machines)
 
 
 def _path(testbed: Testbed) -> Path:
-    return testbed.folder / "machines.json"
+    return testbed.folder / MACHINES_RECORD
 
 
 def _load(testbed: Testbed) -> Machines:
@@ -70,6 +71,11 @@ def _load(testbed: Testbed) -> Machines:
         return _MACHINES.validate_json(_path(testbed).read_text())
     except FileNotFoundError:
         return Machines(asked=False)
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"{_path(testbed)}: the record is damaged ({type(error).__name__})",
+            f"run 'discovery-xp destroy --testbed {testbed.name}'",
+        ) from None
 
 
 def _save(testbed: Testbed, machines: Machines) -> None:
@@ -80,7 +86,55 @@ def _save(testbed: Testbed, machines: Machines) -> None:
 
 
 def configuration(plan: Plan) -> dict[str, Any]:
-    """The plan as the dictionary that EnOSlib's provider takes."""
+    """Return the plan as the dictionary that EnOSlib's provider takes.
+
+    Raises Refused for a value that isn't plain: EnOSlib pastes them into a Vagrantfile, its
+    own playbooks and shell commands.
+    """
+    told = _configuration(plan)
+    for key, value in _texts(told):
+        try:
+            writers.plain(value)
+        except writers.Unwritable as error:
+            raise Refused(
+                f"EnOSlib can't be given the provider's '{key}': {error}",
+                "correct the topology's provider",
+            ) from None
+    return told
+
+
+def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """All texts in a configuration, each with its key."""
+    if isinstance(value, Mapping):
+        for name, inside in value.items():
+            yield from _texts(inside, str(name))
+    elif isinstance(value, list | tuple):
+        for inside in value:
+            yield from _texts(inside, key)
+    elif isinstance(value, str):
+        yield key, value
+
+
+def _require_rc_file(path: str) -> None:
+    """Raise Refused unless an RC file sets nothing but OpenStack's own variables.
+
+    EnOSlib puts what it exports into the environment of this process and of those it starts.
+    """
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(
+            f"{path} can't be read ({type(error).__name__})", "correct the provider's 'rc_file'"
+        ) from None
+    for number, line in enumerate(lines, start=1):
+        if "export" in line and not re.match(r"export OS_[A-Z0-9_]+=", line):
+            raise Refused(
+                f"{path}:{number}: this line says 'export' and sets none of OpenStack's variables",
+                "name an RC file whose lines are 'export OS_NAME=VALUE'",
+            )
+
+
+def _configuration(plan: Plan) -> dict[str, Any]:
     assert plan.platform is not None
     counts = {site.name: len(plan.hosts_of(site.name)) for site in plan.sites}
     counts = {site: count for site, count in counts.items() if count}
@@ -183,6 +237,8 @@ def _provider(plan: Plan) -> Any:
             f"provider '{plan.provider}' needs a package that isn't there: {error.name}",
             f"install it with: pip install 'enoslib[{extra}]'" if extra else "install it",
         ) from None
+    if isinstance(plan.platform, ChameleonProvider):
+        _require_rc_file(plan.platform.rc_file)
     return getattr(module, name)(enoslib_configuration(plan))
 
 
@@ -202,6 +258,8 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
         }
         _require_enough(plan, found)
         progress("waiting for ssh", 0, len(plan.hosts))
+        for machine in (host for hosts in found.values() for host in hosts):
+            _mark(machine)
         machines = en.Roles(all=[host for hosts in found.values() for host in hosts])
         en.wait_for(machines, retries=20)
         addresses = _let_root_in(machines, plan.platform)
@@ -212,6 +270,12 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     _save(testbed, Machines(nodes=nodes))
     testbed.write_ssh_config(nodes, check_keys="accept-new")
     return hosts(plan, testbed)
+
+
+def _mark(machine: Any) -> None:
+    """Let Ansible take nothing that the platform said of a machine for a template."""
+    for name in ("address", "user", "keyfile", "extra"):
+        setattr(machine, name, ansible_runs.literal(getattr(machine, name)))
 
 
 def _require_enough(plan: Plan, found: Mapping[str, Sequence[Any]]) -> None:
@@ -233,8 +297,7 @@ def _let_root_in(machines: Any, platform: PlatformProvider | None) -> dict[str, 
     results = en.run(f"{copy}; {_LOOK}", roles=machines, raw=True, gather_facts=False)
     network = platform.network if isinstance(platform, VagrantProvider) else None
     return {
-        result.host: address_in(str(result.payload.get("stdout", "")), network)
-        for result in results
+        result.host: address_in(output_of(result.payload).stdout, network) for result in results
     }
 
 
@@ -242,9 +305,12 @@ def address_in(told: str, network: str | None) -> str:
     """The address of `ip -4 -o addr` that lies in a network; the first where none is given."""
     found = re.findall(r"\binet (\d+\.\d+\.\d+\.\d+)/", told)
     for address in found:
-        if network is None or ipaddress.IPv4Address(address) in ipaddress.IPv4Network(network):
-            return str(address)
-    raise Failed(f"a machine has no address in {network}", f"it has {', '.join(found) or 'none'}")
+        with contextlib.suppress(ipaddress.AddressValueError):  # it only looks like one
+            if network is None or ipaddress.IPv4Address(address) in ipaddress.IPv4Network(network):
+                return str(address)
+    raise Failed(
+        f"a machine has no address in {network}", f"it has {', '.join(found[:8]) or 'none'}"
+    )
 
 
 def _ssh_host(machine: Any, address: str, platform: PlatformProvider | None) -> SshHost:
@@ -263,15 +329,16 @@ def _natural(name: str) -> list[Any]:
 @contextlib.contextmanager
 def _in_folder(testbed: Testbed) -> Iterator[None]:
     """Vagrant keeps its files in the working directory: it is always the same one."""
-    folder, before = testbed.folder / "enoslib", Path.cwd()
+    folder = testbed.folder / "enoslib"
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("enoslib").setLevel(logging.CRITICAL)
-    os.chdir(folder)
-    try:
-        with en.config_context(ansible_stdout="noop"):
+    with ansible_runs.workspace(folder), en.config_context(ansible_stdout="noop"):
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
             yield
-    finally:
-        os.chdir(before)
+        finally:
+            os.chdir(before)
 
 
 @contextlib.contextmanager
@@ -311,8 +378,11 @@ def remarks(testbed: Testbed) -> list[str]:
 
 
 def is_lent(testbed: Testbed) -> bool:
-    """True once the provider was asked."""
-    return _load(testbed).asked
+    """True once the provider was asked, as far as the record knows."""
+    try:
+        return _load(testbed).asked
+    except Refused:  # it is damaged: who knows
+        return True
 
 
 def why_over(testbed: Testbed) -> str | None:
@@ -323,11 +393,6 @@ def why_over(testbed: Testbed) -> str | None:
 def time_left_s(testbed: Testbed) -> float | None:
     """Not known here."""
     return None
-
-
-def record_file(testbed: Testbed) -> Path:
-    """Where the machines are noted."""
-    return _path(testbed)
 
 
 def release(plan: Plan | None, testbed: Testbed) -> None:

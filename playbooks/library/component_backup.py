@@ -10,7 +10,8 @@ import json
 import os
 import subprocess
 import tarfile
-from typing import Any
+import tempfile
+from typing import Any, BinaryIO
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -30,6 +31,10 @@ options:
   versions: {description: "Words of a command that prints versions", type: list}
   secrets: {description: "name -> text that must not get out", type: dict}
 """
+
+# discovery_xp/archives.py takes no more.
+FILE_BYTES = 128 * 2**20
+PACKED_BYTES = 40 * 2**20
 
 
 def main() -> None:
@@ -51,7 +56,7 @@ def main() -> None:
     for path in args["configuration"]:
         for file in files_under(path):
             with open(file, "rb") as opened:
-                files[f"configuration{file}"] = opened.read()
+                files[f"configuration{file}"] = end_of(opened)
     for unit in args["units"]:
         command = ["journalctl", "--no-pager", "--output=short-iso-precise", f"--unit={unit}"]
         files[f"journal/{unit}.log"] = output_of(module, command)
@@ -62,7 +67,7 @@ def main() -> None:
         files[f"database/{name}.jsonl"] = rows_of(module, name, url)
     if args["versions"]:
         files["versions.txt"] = output_of(module, args["versions"])
-    archive = pack({name: mask(data, args["secrets"]) for name, data in files.items()})
+    archive = pack_within({name: mask(data, args["secrets"]) for name, data in files.items()})
     module.exit_json(changed=False, archive=base64.b64encode(archive).decode(), files=len(files))
 
 
@@ -74,17 +79,29 @@ def files_under(path: str) -> list[str]:
         os.path.join(folder, name)
         for folder, _, names in os.walk(path)
         for name in names
-        if not name.endswith((".pyc", ".py", ".new")) or name == "gunicorn.conf.py"
+        if (not name.endswith((".pyc", ".py", ".new")) or name == "gunicorn.conf.py")
+        and os.path.isfile(os.path.join(folder, name))  # a pipe would be read for ever
     )
+
+
+def end_of(file: BinaryIO) -> bytes:
+    """What is in a file; of one that is too large its end, and a line that says so."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - FILE_BYTES))
+    data = file.read(FILE_BYTES)
+    left_out = size - len(data)
+    return f"({left_out} bytes before this are left out)\n".encode() + data if left_out else data
 
 
 def output_of(module: AnsibleModule, command: list[str]) -> bytes:
     """What a command prints; its failure is a line of the record, not the end of it."""
-    done = subprocess.run(command, capture_output=True, check=False)
+    with tempfile.TemporaryFile() as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, check=False)
+        data = end_of(file)
     if done.returncode:
         module.warn(f"{' '.join(command)}: {done.stderr.decode(errors='replace').strip()}")
-        return done.stdout + b"\n" + done.stderr
-    return done.stdout
+        return data + b"\n" + done.stderr[-FILE_BYTES:]
+    return data
 
 
 def rows_of(module: AnsibleModule, name: str, url: str) -> bytes:
@@ -114,6 +131,18 @@ def mask(data: bytes, secrets: dict[str, str]) -> bytes:
     for name, secret in secrets.items():
         data = data.replace(secret.encode(), f"<{name}>".encode())
     return data
+
+
+def pack_within(files: dict[str, bytes]) -> bytes:
+    """All of them packed; while that is too large, the largest one is only named."""
+    kept = dict(files)
+    while len(packed := pack(kept)) > PACKED_BYTES:
+        largest = max(kept, key=lambda name: len(kept[name]))
+        if not kept[largest]:
+            break
+        del kept[largest]
+        kept[f"{largest}.left-out"] = b""
+    return packed
 
 
 def pack(files: dict[str, bytes]) -> bytes:

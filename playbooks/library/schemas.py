@@ -32,7 +32,7 @@ options:
     description: name -> SQLAlchemy's URL of its database; never logged
     type: dict
     required: true
-  environment: {description: For the commands; never logged., type: dict}
+  inputs: {description: "name -> what its commands read from stdin; never logged", type: dict}
 """
 
 
@@ -74,20 +74,24 @@ def is_done(schema: dict[str, Any], url: str, packages: str) -> bool:
         engine.dispose()
 
 
-def migrate(schema: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
-    """Run the commands of one component; returns its name, duration and failure, if any."""
+def migrate(schema: dict[str, Any], given: str) -> dict[str, Any]:
+    """Run the commands of one component, `given` on the stdin of each.
+
+    Returns its name, duration and failure, if any.
+    """
     started = time.monotonic()
     failure = ""
     for words in schema["commands"]:
         done = subprocess.run(
             words, user=schema["user"], group=schema["user"], extra_groups=[],
-            env={**os.environ, **environment}, capture_output=True, text=True, check=False, cwd="/",
+            input=given, capture_output=True, text=True, check=False, cwd="/",
         )  # fmt: skip
         if done.returncode:
             said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
             # Warnings may follow what went wrong.
             last = [line.strip() for line in said if "Error" in line or "[SQL" in line] or said
-            failure = f"{schema['name']}: '{' '.join(words[:4])}' ended with {done.returncode}: "
+            short = [word for word in words if "\n" not in word][:4]
+            failure = f"{schema['name']}: '{' '.join(short)}' ended with {done.returncode}: "
             failure += " / ".join(last[-3:])
             break
     return {
@@ -103,7 +107,7 @@ def main() -> None:
         argument_spec={
             "schemas": {"type": "list", "elements": "dict", "required": True},
             "urls": {"type": "dict", "required": True, "no_log": True},
-            "environment": {"type": "dict", "no_log": True, "default": {}},
+            "inputs": {"type": "dict", "no_log": True, "default": {}},
         }
     )
     import sqlalchemy
@@ -118,7 +122,8 @@ def main() -> None:
     except sqlalchemy.exc.OperationalError as error:
         module.fail_json(msg=f"the database can't be asked: {error.orig}")
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        done = list(pool.map(lambda schema: migrate(schema, module.params["environment"]), due))
+        inputs = module.params["inputs"]
+        done = list(pool.map(lambda each: migrate(each, inputs.get(each["name"], "")), due))
     failures = [entry["failure"] for entry in done if entry["failure"]]
     if failures:
         module.fail_json(msg="; ".join(failures))

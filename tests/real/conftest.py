@@ -25,10 +25,11 @@ class Cli:
     """Runs the command line as a user does, in a process of its own."""
 
     folder: Path
+    home: Path = HOME
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "DISCOVERY_XP_HOME": str(HOME)}
+        return {**os.environ, "DISCOVERY_XP_HOME": str(self.home)}
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "discovery_xp.cli", *arguments]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from discovery_xp.testbed import State, Testbed
+from tests.real import listening, strangers
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import traces
 
@@ -163,6 +164,47 @@ def test_passwords_are_nowhere_but_where_they_must_be(cli: Cli, cloud: str, tmp_
     for host in UNITS:
         journal = on(cli, host, "journalctl --no-pager; ps -eo args")
         assert not [secret for secret in passwords() if secret in journal]
+
+
+def addresses() -> dict[str, str]:
+    plan = json.loads((FOLDER / "state.json").read_text())["plan"]
+    return {host["name"]: host["address"] for host in plan["hosts"]}
+
+
+def test_hosts_listen_where_the_table_says(cli: Cli, cloud: str) -> None:
+    assert listening.differences(cli, "pair") == []
+
+
+def test_nothing_lets_in_who_has_no_password(cli: Cli, cloud: str) -> None:
+    at = addresses()
+    places = (at["site1-master-1"], at["site1-controller-1"])
+    assert strangers.run(cli, "site2-compute-1", strangers.KNOCK, *places) == "knocked\n"
+
+
+def test_what_a_stranger_puts_into_the_caches_is_never_unpickled(cli: Cli, cloud: str) -> None:
+    """Even one who has memcached's password, as a host with an API has."""
+    at = addresses()
+    hosts = ("site1-master-1", "site1-controller-1", "site2-controller-1")
+    token = openstack(cli, "site1", "token", "issue")["id"]
+    ask = (
+        "import sys, urllib.request as http; "
+        "print(http.urlopen(http.Request(sys.argv[1], headers={'X-Auth-Token': sys.argv[2]})).code)"
+    )
+    servers = f"http://{at['site1-controller-1']}:8774/v2.1/servers"
+    for _ in range(2):  # cached; then overwritten
+        assert strangers.run(cli, hosts[1], ask, servers, token) == "200\n"
+        openstack(cli, "site1", "catalog", "list")
+        entries = strangers.run(cli, hosts[1], strangers.OVERWRITE, at["site1-master-1"])
+        assert int(entries) > 5
+    assert strangers.run(cli, hosts[1], ask, servers, token) == "200\n"
+    for region in ("site1", "site2"):
+        openstack(cli, region, "token", "issue")
+        openstack(cli, region, "server", "list")
+    for host in hosts:
+        assert on(cli, host, "find /tmp /dev/shm -name unpickled") == ""
+    # They did read them.
+    assert "isn't ours" in on(cli, hosts[0], "journalctl --no-pager --unit=keystone-api")
+    assert "Invalid MAC" in on(cli, hosts[1], "journalctl --no-pager --unit=nova-api")
 
 
 def test_backup_has_every_component_and_no_password(cli: Cli, cloud: str, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,9 @@ name: victim
 sites: [{name: a, count: 2, computes: 2}]
 network: {delay: 4ms}
 """
+
+# How long a `destroy` of two hosts takes, about: kills spread over it.
+DESTROY_S = 1.5
 
 LIMITS = ("fs/inotify/max_user_instances", "net/ipv4/neigh/default/gc_thresh3")
 
@@ -148,6 +154,102 @@ def test_a_damaged_state_can_be_destroyed(cli: Cli, victim: str) -> None:
     assert "is damaged" in cli.run("up", victim, code=2).stderr
     cli.run("destroy", "--testbed", "victim")
     assert traces() == []
+
+
+# ---------------------------------------------------------------- full disks
+
+TWO_HOSTS = """
+name: victim
+sites: [{name: a, count: 2, computes: 0}]
+master: none
+network: {delay: 4ms}
+"""
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A disk that holds HOME, and the user's own folder, and nearly nothing else."""
+
+    cli: Cli
+    place: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"DISCOVERY_XP_HOME": f"{self.place}/home", "HOME": f"{self.place}/user",
+               "TMPDIR": f"{self.place}/user"}  # fmt: skip
+        return {**self.cli.environment, **own}
+
+    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(self.cli.command(*arguments), env=self.environment, check=False,
+                              capture_output=True, text=True, timeout=120)  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def fill(self) -> None:
+        """To the last byte and the last inode."""
+        for size in (2**20, 4096, 1):
+            with contextlib.suppress(OSError), (self.place / "filler").open("ab", 0) as file:
+                while file.write(b"x" * size):
+                    pass
+        with contextlib.suppress(OSError):
+            for number in range(10_000):
+                (self.place / f"filler-{number}").symlink_to("x")
+        with pytest.raises(OSError, match="No space"):
+            (self.place / "one-more").mkdir()
+        with pytest.raises(OSError, match="No space"):
+            (self.place / "filler").open("ab", 0).write(b"x" * 4096)
+
+    def free(self) -> None:
+        for path in self.place.glob("filler*"):
+            path.unlink()
+
+
+@pytest.fixture
+def small_disk(cli: Cli, victim: str, tmp_path: Path) -> Iterator[SmallDisk]:
+    size = "size=64m,nr_inodes=400"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(tmp_path)], check=True)
+    try:
+        (tmp_path / "user").mkdir()
+        yield SmallDisk(cli, tmp_path)
+        cli.run("destroy", "--all", "--forget")
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_told_of_in_one_line_and_the_same_command_goes_on(
+    cli: Cli, small_disk: SmallDisk
+) -> None:
+    small_disk.run("up", cli.topology("victim", TWO_HOSTS))
+    small_disk.fill()
+    done = small_disk.run("network", "set", "--delay", "9ms", code=1)
+    assert "no space left on device; free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+    small_disk.free()
+    small_disk.run("network", "set", "--delay", "9ms")
+    small_disk.run("status")
+    small_disk.fill()
+    small_disk.run("destroy")
+    assert traces() == []
+
+
+@pytest.mark.parametrize("point", range(1, 9))
+def test_a_destroy_that_is_killed_on_a_full_disk_is_ended_by_the_next(
+    cli: Cli, small_disk: SmallDisk, point: int
+) -> None:
+    small_disk.run("up", cli.topology("victim", TWO_HOSTS))
+    for part in (point / 9, 1 - point / 9):
+        small_disk.fill()
+        with subprocess.Popen(
+            cli.command("destroy", "--testbed", "victim"), env=small_disk.environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(DESTROY_S * part)
+            process.kill()
+    small_disk.fill()
+    small_disk.run("destroy", "--all")
+    assert traces() == []
+    assert not (small_disk.place / "home").exists()
 
 
 # ---------------------------------------------------------------- machines that aren't fit

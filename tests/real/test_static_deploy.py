@@ -8,12 +8,15 @@ no way to the outside: a mirror on this machine has the packages that they lack.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import http.server
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -208,6 +211,31 @@ def test_deploy_again_installs_nothing(cli: Cli, lent: str, mirror: Mirror) -> N
     assert len(said) == len(HOSTS), "one look at each host is enough"
     assert all(" ok: " in line for line in said)
     assert json.loads((HOME / "testbeds/lent/deployment.json").read_text())["changes"] == 0
+
+
+def reached(plan: dict[str, Any], ports: dict[int, int]) -> list[int]:
+    """Those of the ports, by the place of their host, that this machine, a stranger, reaches."""
+    found = []
+    for port, place in ports.items():
+        with socket.socket() as connection:
+            connection.settimeout(10)
+            answer = connection.connect_ex((plan["hosts"][place]["address"], port))
+            assert answer in (0, errno.ECONNREFUSED), (port, os.strerror(answer))
+            found += [port] * (answer == 0)
+    return found
+
+
+def test_the_clouds_ports_are_for_its_hosts_unless_they_are_exposed(
+    cli: Cli, lent: str, plan: dict[str, Any]
+) -> None:
+    ports = {22: 0, 3306: 0, 5672: 0, 11211: 0, 5000: 0, 6379: 0, 8774: 1}
+    assert reached(plan, ports) == [22]
+    tables = "nft list tables"
+    assert "table inet discovery_xp_firewall\n" in on(cli, HOSTS[2], tables)
+    assert "ACTIVE" in cli.run("deploy", lent, "--expose", timeout_s=DEPLOY_S).stdout
+    assert reached(plan, ports) == list(ports)
+    for host in HOSTS:
+        assert "discovery_xp_firewall" not in on(cli, host, tables)
 
 
 def test_a_folder_of_others_is_not_removed(cli: Cli, lent: str) -> None:

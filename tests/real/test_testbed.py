@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
+import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +16,12 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import network
+from discovery_xp.errors import Failed
+from discovery_xp.providers.local import disks
+from discovery_xp.testbed import cache
+from tests.real import listening
 from tests.real.conftest import HOME, Cli
-from tests.real.traces import inside, traces
+from tests.real.traces import inside, rules, traces
 
 pytestmark = pytest.mark.real
 
@@ -31,7 +39,7 @@ network:
 provider:
   type: local
   limits:
-    data: {memory: 64MiB, cpus: 0.5}
+    data: {memory: 128MiB, cpus: 0.5, disk: 256MiB, processes: 80}
 """
 
 HOSTS = {
@@ -43,7 +51,11 @@ HOSTS = {
 @pytest.fixture(scope="module")
 def small(cli: Cli) -> str:
     path = cli.topology("small", TOPOLOGY)
-    done = cli.run("up", path)
+    before = os.umask(0)  # the worst that a user may have: what we make must not follow it
+    try:
+        done = cli.run("up", path)
+    finally:
+        os.umask(before)
     assert "all within tolerance" in done.stdout
     return path
 
@@ -116,6 +128,101 @@ def test_limits_are_imposed(cli: Cli, small: str) -> None:
     assert "north" in hosts.stdout
 
 
+def disk_blocks(host: str) -> int:
+    return (HOME / f"testbeds/small/hosts/{host}/disk.img").stat().st_blocks * 512
+
+
+def test_a_host_fills_its_own_disk_only(cli: Cli, small: str) -> None:
+    before = disk_blocks("north-data-1")
+    fill = "cat /dev/zero >/root/big; echo $?; df --output=pcent / | tail -n 1"
+    done = cli.run("ssh", "north-data-1", fill)
+    assert "No space left on device" in done.stderr
+    assert done.stdout.split() == ["1", "100%"]
+    assert disk_blocks("north-data-1") < 260 * 2**20, "the machine's disk went on"
+    cli.run("ssh", "north-compute-1", "head -c 50m /dev/zero >/root/f && sync && rm /root/f")
+    assert re.search(r"north-data-1 is at its quota of disk, 2\d\d MiB", cli.run("status").stdout)
+    cli.run("ssh", "north-data-1", "rm /root/big; sync")
+    assert disk_blocks("north-data-1") < before + 32 * 2**20, "what is deleted isn't given back"
+    assert "quota of disk" not in cli.run("status").stdout
+
+
+def test_no_disk_is_mounted_twice(cli: Cli, small: str) -> None:
+    """Two kernels' views of one ext4 destroy it: a killed host's device lives a moment longer."""
+    image = HOME / "testbeds/small/hosts/south-compute-1/disk.img"
+    with pytest.raises(Failed, match="is in use still"):
+        disks.attach(image, wait_s=0.2)
+
+
+def test_a_fork_bomb_ends_at_its_own_quota(cli: Cli, small: str) -> None:
+    bomb = "import os, time\nwhile True:\n    try: os.fork()\n    except OSError: time.sleep(1)\n"
+    start = f"nohup python3 -c {shlex.quote(bomb)} >/dev/null 2>&1 </dev/null & sleep 3"
+    # The shell itself can't fork in the end.
+    cli.run("ssh", "north-data-1", start, code=None)
+    assert cli.run("ssh", "north-compute-1", "echo well").stdout == "well\n"
+    report = json.loads(cli.run("status", "--json", code=None).stdout)
+    usage = {each["quota"]: each for each in report["hosts"]["north-data-1"]["usage"]}
+    assert usage["processes"]["limit"] == 80
+    assert usage["processes"]["used"] <= 80
+    assert usage["processes"]["refusals"] > 0
+    said = cli.run("status", code=None).stdout
+    assert "north-data-1 is at its quota of processes, 80; raise 'processes'" in said
+    cli.run("up", small)  # sshd has no process left: it is started anew
+    assert all(host["answers"] for host in status(cli).values())
+
+
+TRY_ALL = """
+import os, sys
+def attempt(use):
+    try:
+        use()
+        return True
+    except OSError:
+        return False
+def write(path):
+    os.close(os.open(path, os.O_WRONLY))
+def make(path):
+    os.mkdir(path + '/planted')
+for path in sys.stdin.read().splitlines():
+    for use in (os.listdir, os.stat, os.readlink, write, make, lambda p: open(p, 'rb').read(1)):
+        if attempt(lambda: use(path)):
+            print(path)
+            break
+"""
+
+
+def test_an_ordinary_user_can_not_touch_a_testbed(cli: Cli, small: str) -> None:
+    """Not even list it, whatever the umask was: hosts hold setuid programs of their own."""
+    cli.run("ssh", "south-compute-1", "cp /bin/sh /root/sh; chmod 4755 /root /root/sh; sync")
+    inits = [trace.split()[1] for trace in traces("small") if trace.startswith("process")]
+    paths = [f"/proc/{pid}/root/root/sh" for pid in inits]
+    assert any(Path(path).exists() for path in paths)
+    for top in (HOME / "testbeds", Path("/run/discovery-xp"), cache() / "images"):
+        paths += [str(path) for path in [*top.glob("*"), *top.glob("*/*"), *top.glob("*/*/*")]]
+        paths += [str(path) for path in top.glob("small/hosts/*/*")]
+    assert len(paths) > 60
+    done = subprocess.run(
+        ["runuser", "-u", "nobody", "--", "/usr/bin/python3", "-c", TRY_ALL],
+        input="\n".join(paths), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == ""
+    for folder in (HOME, HOME / "testbeds", Path("/run/discovery-xp")):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for path in (HOME / "testbeds/small").rglob("*"):
+        assert not path.lstat().st_mode & 0o022 or path.is_symlink(), path
+
+
+def test_another_home_leaves_it_alone(cli: Cli, small: str, tmp_path: Path) -> None:
+    own = {**os.environ, "DISCOVERY_XP_HOME": str(tmp_path / "home")}
+    for arguments in (["destroy"], ["destroy", "--all"], ["up", small]):
+        done = subprocess.run(
+            cli.command(*arguments), env=own, capture_output=True, text=True, check=False
+        )
+        assert "of another home" in done.stdout + done.stderr or done.returncode == 2
+        assert "Traceback" not in done.stderr
+    status(cli)
+    assert not (tmp_path / "home").exists()
+
+
 def test_round_trips_are_those_asked_for(cli: Cli, small: str) -> None:
     pairs = json.loads(cli.run("network", "measure", "--json").stdout)
     requested = {(pair["source"], pair["target"]): pair["requested_ms"] for pair in pairs}
@@ -131,6 +238,100 @@ def test_round_trips_are_those_asked_for(cli: Cli, small: str) -> None:
 def address(cli: Cli, host: str) -> str:
     plan = json.loads((HOME / "testbeds/small/state.json").read_text())["plan"]
     return next(str(each["address"]) for each in plan["hosts"] if each["name"] == host)
+
+
+# ---------------------------------------------------------------- who reaches whom
+
+
+def greeting(at: str, *before: str) -> str:
+    """What a host's ssh port says first to a process of ours; empty when it can't be reached."""
+    ask = (
+        "import socket, sys\n"
+        "with socket.create_connection((sys.argv[1], 22), 5) as connection:\n"
+        "    print(connection.recv(100).decode())\n"
+    )
+    done = subprocess.run(
+        [*before, "/usr/bin/python3", "-c", ask, at], capture_output=True, text=True, check=False,
+        timeout=60, cwd="/",
+    )  # fmt: skip
+    if done.returncode:
+        assert "PermissionError" in done.stderr or "Errno 13" in done.stderr, done.stderr
+    return done.stdout.strip()
+
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+def test_hosts_listen_where_the_table_says(cli: Cli, small: str) -> None:
+    assert listening.differences(cli, "small") == []
+
+
+def test_other_users_of_the_machine_reach_no_host_unless_it_is_exposed(
+    cli: Cli, small: str
+) -> None:
+    hosts = [address(cli, host) for host in ("north-compute-1", "west-compute-1")]
+    for host in hosts:
+        assert greeting(host).startswith("SSH-2.0")
+        assert greeting(host, *NOBODY) == ""
+    closed = rules()
+    cli.run("up", small, "--expose")
+    assert rules() == []
+    for host in hosts:
+        assert greeting(host, *NOBODY).startswith("SSH-2.0")
+    cli.run("up", small)
+    assert rules() == closed
+    assert greeting(hosts[0], *NOBODY) == ""
+
+
+def test_a_rule_that_is_lost_comes_back_with_up(cli: Cli, small: str) -> None:
+    whole = rules()
+    priority = whole[-1].partition(":")[0]
+    subprocess.run(["ip", "rule", "del", "priority", priority, "protocol", "222"], check=True)
+    cli.run("up", small)
+    assert rules() == whole
+
+
+def test_what_other_namespaces_of_the_machine_send_reaches_no_host(cli: Cli, small: str) -> None:
+    """As a container's packets, which the machine forwards."""
+    host = address(cli, "north-compute-1")
+    name = "other-container"
+    add = (
+        f"ip netns add {name} && ip link add other0 type veth peer name eth0 netns {name} && "
+        "ip addr add 198.18.7.1/30 dev other0 && ip link set other0 up && "
+        f"ip -n {name} addr add 198.18.7.2/30 dev eth0 && ip -n {name} link set eth0 up && "
+        f"ip -n {name} route add default via 198.18.7.1"
+    )
+    forward = Path("/proc/sys/net/ipv4/ip_forward")
+    before = forward.read_text()
+    subprocess.run(["sh", "-ec", add], check=True)
+    try:
+        forward.write_text("1")
+        route = ["ip", "route", "get", host, "from", "198.18.7.2", "iif", "other0"]
+        done = subprocess.run(route, capture_output=True, text=True, check=False)
+        assert "Permission denied" in done.stderr or "prohibit" in done.stdout, done
+        assert inside(name, "ping", "-c", "1", "-W", "2", host).count("1 received") == 0
+    finally:
+        forward.write_text(before)
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def test_hosts_do_not_reach_the_machines_services(cli: Cli, small: str) -> None:
+    machine = json.loads((HOME / "testbeds/small/state.json").read_text())["plan"]["machine"]
+    connect = (
+        f"timeout 3 bash -c 'exec 3<>/dev/tcp/{machine}/%d && head -c 5 <&3' || echo unreached"
+    )
+    with socket.socket() as low, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        low.bind(("", 7))  # of the ports that a client never gets
+        low.listen()
+        datagrams.bind(("", 0))
+        datagrams.settimeout(2)
+        port = datagrams.getsockname()[1]
+        assert cli.run("ssh", "south-compute-1", connect % 7).stdout == "unreached\n"
+        send = f"bash -c 'echo hello >/dev/udp/{machine}/{port}; true'"
+        cli.run("ssh", "south-compute-1", send)
+        with pytest.raises(TimeoutError):
+            datagrams.recv(100)
+    assert "1 received" in cli.run("ssh", "south-compute-1", f"ping -c 1 -W 2 {machine}").stdout
 
 
 def test_links_can_be_changed_and_reset_any_number_of_times(cli: Cli, small: str) -> None:

@@ -16,12 +16,19 @@ def traces(name: str = "") -> list[str]:
         *(f"namespace {entry}" for entry in _entries("/run/netns") if _ours(entry, name)),
         *(f"interface {entry}" for entry in _entries("/sys/class/net") if entry.startswith("dxp")
           and not name),
+        *(f"rule {line}" for line in rules() if not name),
         *(f"file {path}" for path in Path("/tmp").glob("discovery-xp-*") if not name),
         *(f"file {path}" for path in Path("/run").glob("discovery-xp-*") if not name),
         *(f"run file {entry}" for entry in _entries("/run/discovery-xp") if name in entry),
         *(f"file {path}" for path in _testbed_folders() if name in path.name),
         *(f"control group {path}" for path in _control_groups() if name in path.name),
     ]  # fmt: skip
+
+
+def rules() -> list[str]:
+    """Rules of ours in this machine's policy routing."""
+    done = subprocess.run(["ip", "rule", "show"], capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if "proto 222" in line]
 
 
 def _ours(text: str, name: str) -> bool:

@@ -9,10 +9,10 @@ import pytest
 
 from discovery_xp import bench, cli, store
 from discovery_xp.bench import Wanted
-from discovery_xp.deploy import ServiceStatus
 from discovery_xp.errors import Refused
 from discovery_xp.plan import Plan, make_plan
 from discovery_xp.scenario import Scenario
+from discovery_xp.service_status import ServiceStatus
 from discovery_xp.store import Run
 from discovery_xp.topology import derive_topology, parse_topology
 from tests.unit.synthetic_run import make_run
@@ -107,7 +107,7 @@ def test_bad_input_is_one_line_and_code_2(arguments: list[str], words: str, tmp_
 
 
 @pytest.mark.parametrize("sites", [1, 2, 8])
-def test_what_the_command_line_says_is_stored_as_a_topology(sites: int, tmp_path: Path) -> None:
+def test_what_the_command_line_says_is_stored_as_a_topology(sites: int) -> None:
     text = cli._as_file(None, sites, "50ms", None, None)
     derived = make_plan(derive_topology(sites, "50ms"), cloud=True)
     read = make_plan(parse_topology(text), cloud=True)
@@ -116,10 +116,9 @@ def test_what_the_command_line_says_is_stored_as_a_topology(sites: int, tmp_path
     assert zones.openstack.placement == "availability-zones"
     rome = parse_topology(cli._as_file(None, sites, None, "rome", None))
     assert rome.openstack.backend == "rome"
-    path = tmp_path / "t.yaml"
-    path.write_text("sites: [{name: a}]\n")
-    assert cli._as_file(path, None, None, None, None) == "sites: [{name: a}]\n"
-    assert cli._as_file(path, None, None, "mysql", None).endswith(
+    text = "sites: [{name: a}]\n"
+    assert cli._as_file(text, None, None, None, None) == text
+    assert cli._as_file(text, None, None, "mysql", None).endswith(
         "\n# On the command line: backend: mysql\n"
     )
 
@@ -183,7 +182,7 @@ def test_a_load_begins_when_all_services_are_up(monkeypatch: pytest.MonkeyPatch)
     said = [[status("down")], [status("down")], [status("up")]]
     hosts = SimpleNamespace(plan=SimpleNamespace(hosts=()))
     monkeypatch.setattr(bench, "answering_of", lambda _hosts: set())
-    monkeypatch.setattr("discovery_xp.deploy.inspect", lambda *_: said.pop(0))
+    monkeypatch.setattr("discovery_xp.service_status.inspect", lambda *_: said.pop(0))
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     assert bench._wait_for_services(hosts) == []  # type: ignore[arg-type]
     assert said == []

@@ -4,9 +4,9 @@ import io
 from collections.abc import Iterator
 
 import pytest
-from rich.console import Console
 
 from discovery_xp import cli_progress
+from discovery_xp.cli_common import PlainConsole
 from discovery_xp.cli_progress import Follower, duration_in_words, pace_in_words
 from discovery_xp.load.ledger import Pace
 
@@ -32,7 +32,7 @@ def follower(
     expected_s: float | None = None, terminal: bool = False
 ) -> tuple[Follower, io.StringIO]:
     made, written = Follower(expected_s), io.StringIO()
-    made.console = Console(file=written, highlight=False, force_terminal=terminal, width=80)
+    made.console = PlainConsole(file=written, force_terminal=terminal, width=80)
     return made, written
 
 

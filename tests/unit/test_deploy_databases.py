@@ -103,8 +103,8 @@ def test_servers_are_installed_where_they_run(told: Callable[..., dict[str, Any]
         "a-data-1": True,
     }
     assert "mariadb-server" in packages["a-master-1"]
-    assert packages["a-compute-1"] == ["python3-venv"]
-    assert packages["a-data-1"] == ["python3-venv", "redis-server"]
+    assert packages["a-compute-1"] == ["python3-venv", "nftables"]
+    assert packages["a-data-1"] == ["python3-venv", "nftables", "redis-server"]
     packages = told("backend: mysql", data=1)["debian_packages"]
     assert not any("redis-server" in names for names in packages.values())
     assert {"mariadb-server", "rabbitmq-server", "memcached", "python3-venv"} <= set(

@@ -1,5 +1,6 @@
 """Adapters of EnOSlib's other providers: their configurations are what its schemas want."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from discovery_xp.errors import Failed, Refused
 from discovery_xp.plan import Plan, make_plan
 from discovery_xp.providers import enoslib_machines, lender
 from discovery_xp.providers.enoslib_machines import address_in, configuration, enoslib_configuration
+from discovery_xp.testbed import Testbed
 from discovery_xp.topology import parse_topology
 
 SITES = "name: t\nsites: [{name: a, computes: 2}, {name: b}]\n"
@@ -89,3 +91,16 @@ def test_the_address_is_the_one_that_the_others_reach() -> None:
 def test_machines_are_sorted_by_their_numbers() -> None:
     names = ["t-a-10", "t-a-2", "t-a-1"]
     assert sorted(names, key=enoslib_machines._natural) == ["t-a-1", "t-a-2", "t-a-10"]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"nodes": 5}', "\udcff"])
+def test_a_damaged_record_is_no_traceback_and_may_hold_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("DISCOVERY_XP_HOME", str(tmp_path))
+    testbed = Testbed("t")
+    testbed.make_folder()
+    (testbed.folder / "machines.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert enoslib_machines.is_lent(testbed)
+    with pytest.raises(Refused, match=r"machines\.json: the record is damaged"):
+        enoslib_machines.status(plan_of("vagrant"), testbed)

@@ -82,11 +82,11 @@ def test_other_names_get_other_networks() -> None:
 
 
 def test_big_sites_get_bigger_subnets_or_a_remedy() -> None:
-    text = "sites: [{name: s, count: 100, computes: 1000}]\n"
-    with pytest.raises(Refused, match=r"no room for 100 sites.*network: 10\.0\.0\.0/1?\d"):
+    text = "sites: [{name: big, computes: 1000}, {name: s, count: 100}]\n"
+    with pytest.raises(Refused, match=r"no room for 101 sites.*network: 10\.0\.0\.0/1?\d"):
         plan_of(text)
     plan = plan_of(text + "provider: {type: local, network: 10.0.0.0/8}")
-    assert len({host.address for host in plan.hosts}) == 100 * 1001 + 1
+    assert len({host.address for host in plan.hosts}) == 1002 + 2 * 100
 
 
 def test_needs_grow_with_hosts() -> None:

@@ -30,7 +30,7 @@ def loaded(path: str) -> ModuleType:
 
 # ---------------------------------------------------------------- configuration files
 
-to_ini = loaded("filter_plugins/ini.py").FilterModule().filters()["to_ini"]
+to_ini = loaded("filter_plugins/writers.py").FilterModule().filters()["to_ini"]
 
 
 def test_settings_are_written_by_section() -> None:
@@ -192,7 +192,7 @@ def test_every_option_of_a_module_is_documented_as_it_is(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=by_name)
 def test_no_module_logs_a_password(path: Path) -> None:
     for name, option in accepted(path).items():
-        if "password" in name or name in ("contents", "environment", "urls"):
+        if "password" in name or name in ("contents", "inputs", "urls"):
             assert option["no_log"] is True, name
 
 

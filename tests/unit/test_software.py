@@ -106,6 +106,6 @@ def test_what_the_dialect_needs_is_locked() -> None:
 
 
 def test_redis_is_one_of_debians_packages() -> None:
-    assert {"redis-server", "mariadb-server", software.EVERYWHERE} <= set(
+    assert {"redis-server", "mariadb-server", *software.EVERYWHERE} <= set(
         software.debian_packages()
     )

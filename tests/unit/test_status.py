@@ -5,8 +5,8 @@ import json
 import pytest
 
 from discovery_xp import cloud
-from discovery_xp.deploy import ServiceStatus, read_status
 from discovery_xp.plan import make_plan
+from discovery_xp.service_status import ServiceStatus, read_status
 from discovery_xp.topology import parse_topology
 
 PLAN = make_plan(parse_topology("sites: [{name: a}]"), cloud=True)

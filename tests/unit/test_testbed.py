@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -74,14 +76,85 @@ def test_writing_leaves_the_old_file_or_the_new_one(
 
 def test_one_process_works_on_a_testbed_at_a_time() -> None:
     testbed = Testbed("mine")
-    with testbed.locked():
-        with pytest.raises(Refused, match="being worked on by process"), testbed.locked():
+    with testbed.locked(make=True):
+        with pytest.raises(Refused, match="being worked on by process"), testbed.locked(make=True):
             pass
-        with Testbed("other").locked():
+        with Testbed("other").locked(make=True):
             pass
-    with testbed.locked():
+    with testbed.locked(make=True):
         pass
     assert not home().exists(), "a lock leaves nothing behind"
+
+
+def test_a_lock_takes_no_file_and_names_its_holder() -> None:
+    testbed = Testbed("mine")
+    testbed.save(STATE)
+    with testbed.locked():
+        assert [entry.name for entry in testbed.folder.iterdir()] == ["state.json"]
+        with pytest.raises(Refused, match=f"by process {os.getpid()};"), testbed.locked():
+            pass
+
+
+def test_what_is_not_there_is_not_locked_and_nothing_is_made() -> None:
+    with pytest.raises(Refused, match="no testbed 'mine'"), Testbed("mine").locked():
+        pass
+    assert not home().exists()
+
+
+def test_a_folder_made_anew_meanwhile_is_not_removed() -> None:
+    testbed = Testbed("mine")
+    with testbed.locked(make=True):
+        testbed.folder.rmdir()
+        with testbed.locked(make=True):
+            testbed.save(STATE)
+    assert testbed.load() == STATE
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_nobody_else_can_enter_a_testbed_whatever_the_umask(umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        Testbed("mine").save(STATE)
+    finally:
+        os.umask(before)
+    folder = Testbed("mine").folder
+    for path in (home(), folder.parent, folder):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "state.json").stat().st_mode) == 0o600
+
+
+def test_a_testbed_that_was_left_open_is_closed() -> None:
+    testbed = Testbed("mine")
+    testbed.save(STATE)
+    testbed.folder.chmod(0o711)
+    testbed.folder.parent.chmod(0o755)
+    testbed.load()
+    for path in (testbed.folder.parent, testbed.folder):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_a_home_that_others_may_write_in_is_refused_with_the_command_that_mends_it() -> None:
+    testbed = Testbed("mine")
+    testbed.save(STATE)
+    home().chmod(0o777)
+    for use in (testbed.load, lambda: choose(None), lambda: testbed.save(STATE)):
+        with pytest.raises(Refused, match=f"chmod go-w {home()}"):
+            use()
+
+
+@pytest.mark.parametrize("which", ["mine", "testbeds"])
+def test_a_link_in_place_of_a_folder_is_refused(tmp_path: Path, which: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("kept")
+    testbed = Testbed("mine")
+    link = testbed.folder if which == "mine" else testbed.folder.parent
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(Refused, match="leads elsewhere"):
+        testbed.save(STATE)
+    testbed.remove()
+    assert (elsewhere / "precious").exists()
 
 
 def test_removing_takes_everything() -> None:

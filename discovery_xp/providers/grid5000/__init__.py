@@ -8,6 +8,9 @@
 4. deploy the image, wait for ssh, learn the addresses (EnOSlib);
 5. decide which node plays which host, spares in place of those that didn't come up.
 
+Giving back needs python-grid5000 alone: what loads EnOSlib, and so Ansible, which wants space
+on the disk, is imported by what makes and reaches nodes.
+
 `release` ends the jobs, by number and by name, whatever a killed run left.
 """
 
@@ -17,7 +20,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from discovery_xp import oar
 from discovery_xp.errors import Failed, Refused
@@ -25,9 +27,8 @@ from discovery_xp.hosts import Hosts, HostStatus, Progress, hosts_at
 from discovery_xp.oar import Request
 from discovery_xp.plan import Plan, needed_s
 from discovery_xp.platforms import G5kProvider
-from discovery_xp.providers.grid5000 import api, jobs, nodes, record, slots
+from discovery_xp.providers.grid5000 import api, jobs, record, slots
 from discovery_xp.providers.grid5000.record import Record
-from discovery_xp.remote import answering
 from discovery_xp.testbed import Testbed, testbeds
 from discovery_xp.topology import SshHost
 
@@ -39,7 +40,10 @@ SILENT_S = 60
 
 def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     """See the module's docstring; raises Refused before a job is submitted, Failed after."""
+    from discovery_xp.providers.grid5000 import nodes
+
     provider = _provider(plan)
+    nodes.require_plain(plan, provider)
     api.require_login()
     nodes.public_key(provider)
     jump = api.jump_host(provider.access.jump_host)
@@ -181,6 +185,9 @@ def _repair(
     plan: Plan, provider: G5kProvider, testbed: Testbed, known: Record, progress: Progress
 ) -> Hosts:
     """The nodes of an earlier run, spares in place of those that don't answer any more."""
+    from discovery_xp.providers.grid5000 import nodes
+    from discovery_xp.remote import answering
+
     found = hosts(plan, testbed)
     progress("reaching nodes", 0, len(plan.hosts))
     latest = time.monotonic() + SILENT_S
@@ -228,6 +235,8 @@ def hosts(plan: Plan, testbed: Testbed) -> Hosts:
 
 def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
     """How every host of the plan is; a host that greets us is running."""
+    from discovery_xp.remote import answering
+
     if not record.load(testbed).nodes:
         return [HostStatus(host.name, False, False, None) for host in plan.hosts]
     there = answering(hosts(plan, testbed).plan.hosts, testbed.ssh_config)
@@ -256,11 +265,6 @@ def is_lent(testbed: Testbed) -> bool:
     except Refused:  # it is damaged: who knows
         return True
     return bool(known.jobs) or known.is_submitting
-
-
-def record_file(testbed: Testbed) -> Path:
-    """Where the jobs are noted."""
-    return record.path(testbed)
 
 
 def time_left_s(testbed: Testbed) -> float | None:

@@ -1,22 +1,24 @@
 """Grid'5000's REST API: who asks it, and its errors as ours.
 
-python-grid5000 is the client, made by EnOSlib from ~/.python-grid5000.yaml.
+python-grid5000 is the client, with the login of ~/.python-grid5000.yaml.  EnOSlib has a
+client of its own, of the same file; this one can be had without loading EnOSlib.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import requests
 import yaml
-from enoslib.infra.enos_g5k import g5k_api_utils
-from enoslib.infra.enos_g5k.utils import inside_g5k
+from grid5000 import Grid5000
 from grid5000.exceptions import Grid5000AuthenticationError, Grid5000Error
 
 from discovery_xp.errors import Failed, Refused
@@ -33,6 +35,11 @@ _WRITE_IT = (
 def login_file() -> Path:
     """Where python-grid5000 and EnOSlib look for the login."""
     return Path(os.environ.get("HOME", "/")) / ".python-grid5000.yaml"
+
+
+def inside_g5k() -> bool:
+    """True on a machine of the platform, which knows who calls."""
+    return socket.getfqdn().endswith("grid5000.fr")
 
 
 def is_configured() -> bool:
@@ -64,17 +71,28 @@ def require_login() -> None:
         raise Refused(f"{path} has no username", _WRITE_IT)
 
 
+class Client(Grid5000):
+    """python-grid5000's client, and the login file's `excluded_sites`, as EnOSlib has it."""
+
+    def __init__(self, excluded_sites: Sequence[str] | None = None, **login: Any) -> None:
+        super().__init__(**{"timeout": TIMEOUT_S, **login})
+        self.excluded_sites = tuple(excluded_sites or ())
+
+
 def client() -> Any:
-    """EnOSlib's client, which is python-grid5000's; an answer isn't waited for endlessly."""
-    found = g5k_api_utils.get_api_client()
-    if found.timeout is None:
-        found.timeout = TIMEOUT_S
-    return found
+    """The client of today's login file."""
+    path = login_file()
+    return _client(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@functools.lru_cache(maxsize=1)
+def _client(path: Path, _changed_ns: int) -> Client:
+    return Client.from_yaml(path) if path.exists() else Client()
 
 
 def username() -> str:
-    """Whose jobs ours are."""
-    return str(g5k_api_utils.get_api_username())
+    """Whose jobs ours are; on a frontend, where the platform knows, whoever is logged in."""
+    return str(client().username or os.environ.get("USER", ""))
 
 
 def jump_host(wanted: str) -> str | None:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
-from enoslib.infra.enos_g5k import g5k_api_utils
-from grid5000.exceptions import Grid5000Error, Grid5000GetError
+from grid5000.exceptions import Grid5000DeleteError, Grid5000Error, Grid5000GetError
 
 from discovery_xp import oar
 from discovery_xp.errors import Failed, Refused
@@ -171,6 +170,8 @@ def submit(asked: Sequence[Request], testbed: str) -> list[tuple[str, int]]:
     may do.  Where an answer is lost, jobs that were made all the same are ended; Failed where
     that can't be done, as some may be there then.
     """
+    from enoslib.infra.enos_g5k import g5k_api_utils
+
     try:
         made = g5k_api_utils.submit_jobs([(one.site, dict(one.body)) for one in asked])
     except (Grid5000Error, requests.exceptions.RequestException) as error:
@@ -252,6 +253,15 @@ def wait_until_running(
         time.sleep(next(polls, POLLS_S[-1]))
 
 
+def _delete(job: Any) -> None:
+    """Ask OAR to end a job; one that it is ending already is left alone."""
+    try:
+        job.delete()
+    except Grid5000DeleteError as error:
+        if "already killed" not in str(error):
+            raise
+
+
 def end(refs: Iterable[tuple[str, int]]) -> None:
     """End jobs, and wait until they have; those that are over or unknown are left alone.
 
@@ -264,7 +274,7 @@ def end(refs: Iterable[tuple[str, int]]) -> None:
             told = api.client().sites[site].jobs[str(uid)]
             if str(told.state).lower() in ENDED:
                 continue
-            g5k_api_utils.job_delete(told)
+            _delete(told)
         except (Grid5000Error, requests.exceptions.RequestException) as error:
             if getattr(error, "response_code", None) != 404:
                 errors.append(error)

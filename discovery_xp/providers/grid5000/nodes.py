@@ -7,8 +7,10 @@ numbers: it then neither searches by name nor submits.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +23,14 @@ from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 from grid5000.exceptions import Grid5000Error
 from requests.exceptions import RequestException
 
+from discovery_xp import ansible_runs, writers
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Progress
 from discovery_xp.oar import Request, job_name
 from discovery_xp.plan import Plan
 from discovery_xp.platforms import Cluster, G5kProvider
 from discovery_xp.providers.grid5000.record import Node
-from discovery_xp.remote import plainly, quietly, some
+from discovery_xp.remote import output_of, plainly, quietly, some
 from discovery_xp.testbed import Testbed, write_atomically
 
 READY_WITHIN_S = 300
@@ -91,6 +94,25 @@ def _key_of(path: Path) -> str:
         ) from None
 
 
+def require_plain(plan: Plan, provider: G5kProvider) -> None:
+    """Raise Refused for what EnOSlib or OAR would take apart: they paste it into commands."""
+    job = provider.job
+    values = {
+        "environment": [provider.environment],
+        "key": [provider.access.key or ""],
+        "project": [job.project or ""],
+        "job_types": [name for request in plan.requests for name in request.body["types"]],
+    }
+    for key, texts in values.items():
+        for text in texts:
+            try:
+                writers.plain(text)
+            except writers.Unwritable as error:
+                raise Refused(
+                    f"Grid'5000 can't be given '{key}': {error}", "correct the topology's provider"
+                ) from None
+
+
 def require_way_through(jump: str, ssh_config: Path) -> None:
     """Raise Refused where the jump host doesn't let us in: no node could be reached."""
     try:
@@ -111,21 +133,35 @@ def require_way_through(jump: str, ssh_config: Path) -> None:
 
 def write_ssh_config(testbed: Testbed, provider: G5kProvider, jump: str | None) -> Path:
     """What ssh needs to reach nodes while their keys still change."""
-    lines = []
-    if provider.access.key:
-        lines.append(f'Host *\n  IdentityFile "{provider.access.key}"')
-    if jump:
-        lines.append(f"Match host *.grid5000.fr,!{jump.rpartition('@')[2]}\n  ProxyJump {jump}")
-    lines.append(
-        "Host *\n  BatchMode yes\n  ConnectTimeout 15\n  StrictHostKeyChecking no\n"
-        "  ServerAliveInterval 15\n  ServerAliveCountMax 8\n"
-        "  UserKnownHostsFile /dev/null\n  GlobalKnownHostsFile /dev/null\n  LogLevel ERROR"
-    )
-    if jump:  # the way there may be described in the user's own; what is said here comes first
-        lines.append("Host *\n  Include ~/.ssh/config")
+    blocks: list[tuple[str, list[tuple[str, str]]]] = []
+    try:
+        if provider.access.key:
+            blocks.append(("Host *", [("IdentityFile", writers.ssh_path(provider.access.key))]))
+        if jump:
+            place = writers.ssh_jump(jump).rpartition("@")[2]
+            blocks.append((f"Match host *.grid5000.fr,!{place}", [("ProxyJump", jump)]))
+        options = [
+            ("BatchMode", "yes"),
+            ("ConnectTimeout", "15"),
+            ("StrictHostKeyChecking", "no"),
+            ("ServerAliveInterval", "15"),
+            ("ServerAliveCountMax", "8"),
+            ("UserKnownHostsFile", "/dev/null"),
+            ("GlobalKnownHostsFile", "/dev/null"),
+            ("LogLevel", "ERROR"),
+        ]
+        blocks.append(("Host *", options))
+        if jump:  # the way there may be described in the user's own; what is said here comes first
+            blocks.append(("Host *", [("Include", "~/.ssh/config")]))
+        text = writers.ssh_config(blocks)
+    except writers.Unwritable as error:
+        raise Refused(
+            f"ssh can't be told of the nodes: {error}",
+            "correct 'key' or 'jump_host' of the topology's provider",
+        ) from None
     path = testbed.folder / "nodes_ssh_config"
-    testbed.folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "\n".join(lines) + "\n")
+    testbed.make_folder()
+    write_atomically(path, text)
     return path
 
 
@@ -133,7 +169,7 @@ def write_ssh_config(testbed: Testbed, provider: G5kProvider, jump: str | None) 
 def _by(ssh_config: Path, testbed: str) -> Iterator[None]:
     """EnOSlib's own commands reach nodes by our ssh configuration, and are quiet."""
     before = os.environ.get("ANSIBLE_SSH_ARGS")
-    os.environ["ANSIBLE_SSH_ARGS"] = f"-F {ssh_config}"
+    os.environ["ANSIBLE_SSH_ARGS"] = f"-F {shlex.quote(str(ssh_config))}"
     try:
         with quietly(testbed), en.config_context(g5k_auto_jump=False):
             yield
@@ -255,7 +291,10 @@ def _addresses(
         progress("waiting for ssh", len(found), len(names))
         if not missing or time.monotonic() > latest:
             return found
-        hosts = [en.Host(name, alias=fqdn, user="root") for fqdn, name in missing.items()]
+        hosts = [
+            en.Host(ansible_runs.literal(name), alias=fqdn, user="root")
+            for fqdn, name in missing.items()
+        ]
         with _by(ssh_config, testbed):
             results = en.run(
                 _ADDRESS,
@@ -266,11 +305,20 @@ def _addresses(
                 extra_vars={"ansible_timeout": 15},
             )
         for result in results:
-            told = re.search(r"\bsrc (\S+)", str(result.payload.get("stdout", "")))
-            if told:
+            told = re.search(r"\bsrc (\S+)", output_of(result.payload).stdout)
+            if told and is_address(told[1]):
                 found[result.host] = told[1]
         if len(found) < len(names):
             time.sleep(3)
+
+
+def is_address(text: str) -> bool:
+    """True for an IPv4 address."""
+    try:
+        ipaddress.IPv4Address(text)
+    except ipaddress.AddressValueError:
+        return False
+    return True
 
 
 def bind(

@@ -14,7 +14,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from discovery_xp.errors import Refused
-from discovery_xp.testbed import Testbed, write_atomically
+from discovery_xp.files import write_atomically
+from discovery_xp.providers import RECORDS
+from discovery_xp.testbed import Testbed
 
 RECORD_FORMAT = 1
 
@@ -49,7 +51,7 @@ _RECORD = TypeAdapter(Record)
 
 def path(testbed: Testbed) -> Path:
     """The record's file."""
-    return testbed.folder / "grid5000.json"
+    return testbed.folder / RECORDS["g5k"]
 
 
 def load(testbed: Testbed) -> Record:
@@ -74,6 +76,6 @@ def load(testbed: Testbed) -> Record:
 
 def save(testbed: Testbed, record: Record) -> Record:
     """Replace the record in one step; returns it."""
-    testbed.folder.mkdir(parents=True, exist_ok=True)
+    testbed.make_folder()
     write_atomically(path(testbed), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
     return record

@@ -1,20 +1,31 @@
 """Emulated hosts on one machine: system containers in network namespaces.
 
 `acquire` makes or repairs a testbed, `release` removes every trace of it, whatever
-state it is in.
+state it is in.  Ending one needs neither EnOSlib nor Ansible: nothing here loads them but
+what talks to hosts.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
-from discovery_xp.plan import Plan
-from discovery_xp.providers.local import cgroups, containers, fabric, image, machine
-from discovery_xp.providers.local.vde import VdeWan, remove_run_folder, run_folders
-from discovery_xp.remote import answering
-from discovery_xp.testbed import Testbed, testbeds, write_atomically
+from discovery_xp.files import write_atomically
+from discovery_xp.hosts import Hosts, HostStatus, Progress, Usage, to_roles_and_networks
+from discovery_xp.plan import Plan, PlannedHost
+from discovery_xp.providers.local import (
+    cgroups,
+    claims,
+    containers,
+    disks,
+    fabric,
+    image,
+    machine,
+)
+from discovery_xp.providers.local.vde import VdeWan
+from discovery_xp.testbed import Testbed, home, testbeds
 from discovery_xp.topology import SshHost
 
 
@@ -38,6 +49,7 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     Raises Refused before anything is started, Failed when something didn't start.
     """
     machine.check(plan, hosts_to_start=0, image_is_cached=True)  # rights and tools first
+    claims.claim(testbed)
     running = [host for host in plan.hosts if containers.is_running(testbed, host)]
     whole = fabric.is_whole(plan)
     openstack = plan.cloud is not None
@@ -65,6 +77,7 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
         progress("network namespaces", 0, 0)
         cgroups.kill(testbed.name)  # whatever runs stands on a network that goes away
         fabric.build(plan)
+    fabric.guard(plan, state.exposed)
     _write_ssh_files(plan, testbed)
     _boot_missing(plan, testbed, progress)
     testbed.update(wan=wan)
@@ -89,16 +102,19 @@ def _neighbours(plan: Plan) -> int:
 
 
 def _boot_missing(plan: Plan, testbed: Testbed, progress: Progress) -> None:
-    up = answering([host for host in plan.hosts if containers.is_running(testbed, host)])
+    up = _answering([host for host in plan.hosts if containers.is_running(testbed, host)])
     missing = [host for host in plan.hosts if host.name not in up]
     if not missing:
         return
     label = "booting hosts"
     progress(label, 0, len(missing))
-    for host in missing:
+
+    def prepare(host: PlannedHost) -> None:
         if cgroups.exists(testbed.name, containers.group(host.name)):
             containers.stop(testbed, host)
         containers.prepare(testbed, plan, host)
+
+    fabric.in_parallel(prepare, missing)
     image_key = testbed.load().image
     if image_key is None:
         raise Failed("the root tree is unknown", "run 'up' again")
@@ -128,7 +144,7 @@ def _write_ssh_files(plan: Plan, testbed: Testbed) -> None:
 def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
     """How every host of the plan is, in the plan's order."""
     running = {host.name for host in plan.hosts if containers.is_running(testbed, host)}
-    greeted = answering([host for host in plan.hosts if host.name in running])
+    greeted = _answering([host for host in plan.hosts if host.name in running])
     return [
         HostStatus(
             host.name,
@@ -137,9 +153,35 @@ def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
             cgroups.memory_bytes(testbed.name, containers.group(host.name))
             if host.name in running
             else None,
+            _usage(testbed, host, host.name in running),
         )
         for host in plan.hosts
     ]
+
+
+def _answering(hosts: Sequence[PlannedHost]) -> set[str]:
+    from discovery_xp.remote import answering  # it loads Ansible
+
+    return answering(hosts)
+
+
+def _usage(testbed: Testbed, host: PlannedHost, is_running: bool) -> tuple[Usage, ...]:
+    """What a host uses of its disk; of its memory and processes while it runs."""
+    init = containers.init_of(testbed, host) if is_running else None
+    disk = disks.usage_bytes(containers.disk(testbed, host.name), init)
+    found = [] if disk is None else [Usage("disk", *disk)]
+    group = containers.group(host.name)
+    bounds = cgroups.bounds(testbed.name, group)
+    if not is_running or bounds is None:
+        return tuple(found)
+    refusals = cgroups.times_at_bound(testbed.name, group)
+    for quota, used, limit in (
+        ("memory", cgroups.memory_bytes(testbed.name, group), bounds.memory_bytes),
+        ("processes", cgroups.process_count(testbed.name, group), bounds.processes),
+    ):
+        if used is not None:
+            found.append(Usage(quota, used, limit, refusals[quota]))
+    return tuple(found)
 
 
 def broken_links(plan: Plan, testbed: Testbed) -> list[str]:
@@ -148,11 +190,17 @@ def broken_links(plan: Plan, testbed: Testbed) -> list[str]:
 
 
 def release(testbed: Testbed) -> None:
-    """Remove the testbed's processes, namespaces, interfaces, groups and files."""
-    cgroups.kill(testbed.name)
-    fabric.remove(testbed.name)
-    remove_run_folder(testbed.name)
-    testbed.remove()
+    """Remove the testbed's processes, namespaces, interfaces, groups and files.
+
+    What another home has on this machine under the same name stays.
+    """
+    if claims.holder(testbed.name, testbed.home) is None:
+        cgroups.kill(testbed.name)
+        fabric.remove(testbed.name)
+        testbed.remove()
+        claims.remove(testbed.name)
+    else:
+        testbed.remove()
     sweep()
 
 
@@ -166,4 +214,10 @@ def sweep() -> None:
 
 def leftovers() -> set[str]:
     """Names of all testbeds that have anything on this machine, with or without a state."""
-    return {*testbeds(), *cgroups.testbeds(), *fabric.testbeds(), *run_folders()}
+    return {*testbeds(), *cgroups.testbeds(), *fabric.testbeds(), *claims.names()}
+
+
+def homes() -> dict[str, Path]:
+    """The home of each of them: another one where it has the testbed, else this one."""
+    own = set(testbeds())
+    return {name: home() if name in own else claims.holder(name) or home() for name in leftovers()}

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
@@ -20,6 +21,10 @@ ROOT = Path("/sys/fs/cgroup")
 TOP = "discovery-xp"
 # Version 1: one tree for each controller, and a named one for systemd inside the hosts.
 _V1_TREES = ("systemd", "unified", "pids", "memory", "cpu", "cpuacct", "cpu,cpuacct")
+# What a host may have where the topology says nothing: threads count, and MariaDB has one for
+# each of 4000 connections at most.  Of the machine's memory, honest hosts leave a quarter.
+DEFAULT_PROCESSES = 16384
+DEFAULT_MEMORY_SHARE = 0.75
 
 
 def trees() -> list[Path]:
@@ -35,7 +40,41 @@ def trees() -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in found))
 
 
-def create(testbed: str, name: str, limit: Limit | None = None) -> list[Path]:
+@dataclass(frozen=True)
+class Bounds:
+    """What a group may use: `cpus` in cores, None for all of them."""
+
+    memory_bytes: int
+    processes: int
+    cpus: float | None = None
+
+    @classmethod
+    def of(cls, limit: Limit) -> Bounds:
+        """A host's limits, with the defaults where it has none."""
+        memory = limit.memory_bytes or int(machine_memory_bytes() * DEFAULT_MEMORY_SHARE)
+        # A machine of few processes keeps half of them.
+        processes = limit.processes or min(DEFAULT_PROCESSES, _most_processes() // 2)
+        return cls(memory, processes, limit.cpus)
+
+
+def machine_memory_bytes() -> int:
+    """All memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _most_processes() -> int:
+    found = (Path(f"/proc/sys/kernel/{name}").read_text() for name in ("pid_max", "threads-max"))
+    return min(int(text) for text in found)
+
+
+def _trees_if_any() -> list[Path]:
+    """The trees, none where there are none: then nothing of ours is in them."""
+    with contextlib.suppress(Refused):
+        return trees()
+    return []
+
+
+def create(testbed: str, name: str, bounds: Bounds | None = None) -> list[Path]:
     """Make the group `name` of a testbed in every tree; returns its folders."""
     folders = []
     for tree in trees():
@@ -47,19 +86,23 @@ def create(testbed: str, name: str, limit: Limit | None = None) -> list[Path]:
                     with contextlib.suppress(OSError):  # not there on this kernel
                         (above / "cgroup.subtree_control").write_text(f"+{controller}")
         folders.append(folder)
-    if limit is not None:
-        _limit(folders, limit)
+    if bounds is not None:
+        _limit(folders, bounds)
     return folders
 
 
-def _limit(folders: list[Path], limit: Limit) -> None:
+def _limit(folders: list[Path], bounds: Bounds) -> None:
     period_us = 100_000
-    quota_us = None if limit.cpus is None else max(1000, round(limit.cpus * period_us))
+    quota_us = None if bounds.cpus is None else max(1000, round(bounds.cpus * period_us))
     settings = {
         "cpu.cfs_quota_us": "-1" if quota_us is None else str(quota_us),
         "cpu.max": f"{'max' if quota_us is None else quota_us} {period_us}",
-        "memory.limit_in_bytes": "-1" if limit.memory_bytes is None else str(limit.memory_bytes),
-        "memory.max": "max" if limit.memory_bytes is None else str(limit.memory_bytes),
+        "memory.limit_in_bytes": str(bounds.memory_bytes),
+        # With what is swapped out, or a host would fill the machine's swap. After the former.
+        "memory.memsw.limit_in_bytes": str(bounds.memory_bytes),
+        "memory.max": str(bounds.memory_bytes),
+        "memory.swap.max": "0",
+        "pids.max": str(bounds.processes),
     }
     for folder in folders:
         for name, value in settings.items():
@@ -74,6 +117,7 @@ def check_limits(limits: Iterable[Limit]) -> None:
     for controller, key, wanted in (
         ("cpu", "cpus", any(limit.cpus is not None for limit in given)),
         ("memory", "memory", any(limit.memory_bytes is not None for limit in given)),
+        ("pids", "processes", any(limit.processes is not None for limit in given)),
     ):
         version_2 = ROOT / "cgroup.controllers"
         known = version_2.read_text().split() if version_2.exists() else [t.name for t in mounted]
@@ -86,7 +130,7 @@ def check_limits(limits: Iterable[Limit]) -> None:
 def processes(testbed: str, name: str | None = None) -> set[int]:
     """The processes of a group, or of the whole testbed; zombies aside."""
     found: set[int] = set()
-    for tree in trees():
+    for tree in _trees_if_any():
         top = tree / TOP / testbed / name if name else tree / TOP / testbed
         for folder, _, _ in os.walk(top):
             with contextlib.suppress(OSError):  # the group may vanish as we look
@@ -110,6 +154,7 @@ def kill(testbed: str, name: str | None = None, wait_s: float = 20.0) -> None:
     Raises Failed when a process survives.
     """
     deadline = time.monotonic() + wait_s
+    _forbid_more(testbed, name)
     while left := processes(testbed, name):
         if time.monotonic() > deadline:
             raise Failed(
@@ -123,8 +168,17 @@ def kill(testbed: str, name: str | None = None, wait_s: float = 20.0) -> None:
     _remove(testbed, name, deadline)
 
 
+def _forbid_more(testbed: str, name: str | None) -> None:
+    """Keep a group's processes from making others faster than they can be ended."""
+    for tree in _trees_if_any():
+        top = tree / TOP / testbed / name if name else tree / TOP / testbed
+        with contextlib.suppress(OSError):
+            if (top / "pids.max").exists():
+                (top / "pids.max").write_text("0")
+
+
 def _remove(testbed: str, name: str | None, deadline: float) -> None:
-    for tree in trees():
+    for tree in _trees_if_any():
         top = tree / TOP / testbed / name if name else tree / TOP / testbed
         while top.exists():
             for folder, _, _ in os.walk(top, topdown=False):
@@ -142,11 +196,7 @@ def _remove(testbed: str, name: str | None, deadline: float) -> None:
 def testbeds() -> set[str]:
     """Names of the testbeds that have groups; none where there are no groups at all."""
     found: set[str] = set()
-    try:
-        mounted = trees()
-    except Refused:
-        return found
-    for tree in mounted:
+    for tree in _trees_if_any():
         if (tree / TOP).is_dir():
             found.update(entry.name for entry in (tree / TOP).iterdir() if entry.is_dir())
     return found
@@ -154,7 +204,7 @@ def testbeds() -> set[str]:
 
 def memory_bytes(testbed: str, name: str) -> int | None:
     """Memory charged to a group, page cache aside; None where the kernel doesn't count it."""
-    for tree in trees():
+    for tree in _trees_if_any():
         folder = tree / TOP / testbed / name
         for usage, stat, cached in (
             ("memory.usage_in_bytes", "memory.stat", "total_inactive_file"),
@@ -169,4 +219,40 @@ def memory_bytes(testbed: str, name: str) -> int | None:
 
 def exists(testbed: str, name: str) -> bool:
     """True while the group is there, with or without processes."""
-    return any((tree / TOP / testbed / name).exists() for tree in trees())
+    return any((tree / TOP / testbed / name).exists() for tree in _trees_if_any())
+
+
+def bounds(testbed: str, name: str) -> Bounds | None:
+    """What a group may use, as the kernel has it; None where it doesn't bound both."""
+    memory = _number(testbed, name, "memory.limit_in_bytes", "memory.max")
+    count = _number(testbed, name, "pids.max")
+    return None if memory is None or count is None else Bounds(memory, count)
+
+
+def process_count(testbed: str, name: str) -> int | None:
+    """How many processes and threads a group has; None where the kernel doesn't count."""
+    return _number(testbed, name, "pids.current")
+
+
+def times_at_bound(testbed: str, name: str) -> dict[str, int]:
+    """How often a group was refused more 'processes', and lost some for want of 'memory'."""
+    found = {"processes": 0, "memory": 0}
+    for tree in _trees_if_any():
+        folder = tree / TOP / testbed / name
+        for key, file, field in (
+            ("processes", "pids.events", "max"),
+            ("memory", "memory.oom_control", "oom_kill"),
+            ("memory", "memory.events", "oom_kill"),
+        ):
+            with contextlib.suppress(OSError, ValueError):
+                lines = (folder / file).read_text().splitlines()
+                found[key] = int(dict(line.split() for line in lines).get(field, 0))
+    return found
+
+
+def _number(testbed: str, name: str, *keys: str) -> int | None:
+    for tree in _trees_if_any():
+        for key in keys:
+            with contextlib.suppress(OSError, ValueError):  # ValueError: 'max'
+                return int((tree / TOP / testbed / name / key).read_text())
+    return None

@@ -1,4 +1,8 @@
-"""Emulated hosts: systemd-nspawn system containers over the shared root tree."""
+"""Emulated hosts: systemd-nspawn system containers over the shared root tree.
+
+A host's folder holds its disk (an image, see `disks`), the two folders where disk and root are
+mounted for its own processes, `files` that it gets at each start, and its console.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from discovery_xp import files
 from discovery_xp.errors import Failed
 from discovery_xp.plan import Plan, PlannedHost
-from discovery_xp.providers.local import cgroups, fabric, image
+from discovery_xp.providers.local import cgroups, disks, fabric, image
+from discovery_xp.providers.local.cgroups import Bounds
 from discovery_xp.providers.local.run import run
-from discovery_xp.remote import ssh_answers
 from discovery_xp.testbed import Testbed
 
 # More at once only makes each of them slower, and the last ones time out.
 BOOTING_AT_ONCE = 64
+# What a host says beyond that is lost: its console must not fill the machine's disk.
+CONSOLE_BYTES = 256 * 2**10
 
 
 def group(host: str) -> str:
@@ -30,13 +37,18 @@ def group(host: str) -> str:
 
 
 def folder(testbed: Testbed, host: str) -> Path:
-    """A host's folder: its writable layer and its console."""
+    """A host's folder: its disk and its console."""
     return testbed.folder / "hosts" / host
+
+
+def disk(testbed: Testbed, host: str) -> Path:
+    """The image of a host's disk."""
+    return folder(testbed, host) / "disk.img"
 
 
 def make_keys(testbed: Testbed) -> None:
     """One key to log in, and one key that all hosts of the testbed show."""
-    testbed.folder.mkdir(parents=True, exist_ok=True)
+    testbed.make_folder()
     for name in ("login_key", "host_key"):
         path = testbed.folder / name
         if path.exists() and path.with_suffix(".pub").exists():
@@ -47,29 +59,39 @@ def make_keys(testbed: Testbed) -> None:
 
 
 def prepare(testbed: Testbed, plan: Plan, host: PlannedHost) -> None:
-    """Lay out a host's own files; what it wrote in an earlier life stays."""
+    """Lay out a host's disk and its own files; what it wrote in an earlier life stays."""
     own = folder(testbed, host.name)
-    upper = own / "upper"
-    for name in ("upper/etc/ssh", "upper/root/.ssh", "root"):
-        (own / name).mkdir(parents=True, exist_ok=True)
-    # The kernel refuses a work directory that another overlay left in use.
-    shutil.rmtree(own / "work", ignore_errors=True)
-    (own / "work").mkdir()
-    (upper / "root").chmod(0o700)
-    (upper / "root/.ssh").chmod(0o700)
+    if (own / "upper").is_dir():
+        raise Failed(
+            f"'{testbed.name}' was made by an earlier version, without quotas",
+            f"'discovery-xp destroy --testbed {testbed.name}', then make it again",
+        )
+    for name in ("mount", "root"):
+        files.make_folder(own / name)
+    size = disks.size_bytes(host.limit.disk_bytes, host.roles, own)
+    disks.make(disk(testbed, host.name), size)
+    shutil.rmtree(own / "files", ignore_errors=True)
+    given = own / "files/upper"
+    # The host's daemons drop their rights: they have to get through its root folder.
+    for name in ("", "etc", "etc/ssh"):
+        files.make_folder(given / name, files.PUBLIC_FOLDER)
+    for name in ("root", "root/.ssh"):
+        files.make_folder(given / name)
     machine_id = hashlib.sha256(f"{testbed.name}/{host.name}".encode()).hexdigest()[:32]
-    files = {
+    texts = {
         "etc/hostname": f"{host.name}\n",
         "etc/hosts": _hosts_file(plan),
         "etc/machine-id": f"{machine_id}\n",
-        "root/.ssh/authorized_keys": (testbed.folder / "login_key.pub").read_text(),
-        "etc/ssh/ssh_host_ed25519_key": (testbed.folder / "host_key").read_text(),
         "etc/ssh/ssh_host_ed25519_key.pub": (testbed.folder / "host_key.pub").read_text(),
     }
-    for name, text in files.items():
-        path = upper / name
-        path.touch(mode=0o600 if name.endswith("_key") else 0o644)
-        path.write_text(text)
+    for name, text in texts.items():
+        files.write_public(given / name, text)
+    secret = {
+        "root/.ssh/authorized_keys": (testbed.folder / "login_key.pub").read_text(),
+        "etc/ssh/ssh_host_ed25519_key": (testbed.folder / "host_key").read_text(),
+    }
+    for name, text in secret.items():
+        files.write_atomically(given / name, text)
 
 
 def wipe(testbed: Testbed, host: PlannedHost) -> None:
@@ -86,8 +108,53 @@ def _hosts_file(plan: Plan) -> str:
 def start(testbed: Testbed, host: PlannedHost, root_tree: Path) -> None:
     """Start a host, detached from this process; it is up when ssh answers."""
     own = folder(testbed, host.name)
-    groups = cgroups.create(testbed.name, group(host.name), host.limit)
-    upper, work, root = (shlex.quote(str(own / name)) for name in ("upper", "work", "root"))
+    groups = cgroups.create(testbed.name, group(host.name), Bounds.of(host.limit))
+    device, device_path = disks.attach(disk(testbed, host.name))
+    try:
+        _start(testbed, host, groups, device, script(own, root_tree, device_path, groups))
+    finally:
+        os.close(device)
+
+
+def script(own: Path, root_tree: Path, device: Path, groups: Sequence[Path]) -> str:
+    """What makes a host's root, in sh; its arguments are the command to run then.
+
+    The mounts are for a namespace of their own: they end with the host, however it ends.
+    """
+    disk, root = shlex.quote(str(own / "mount")), shlex.quote(str(own / "root"))
+    given = shlex.quote(str(own / "files"))
+    return "; ".join(
+        [
+            "set -e",
+            "umask 022",
+            *(f"echo $$ >{folder_}/cgroup.procs" for folder_ in groups),
+            "mkdir -p /run/systemd",
+            "mount -t tmpfs -o mode=755 tmpfs /run/systemd",
+            f"mount -t ext4 -o {disks.MOUNT_OPTIONS} {device} {disk}",
+            # The kernel refuses a work directory that another overlay left in use.
+            f"rm -rf {disk}/work",
+            f"mkdir -m 700 {disk}/work",
+            copy_command(given, disk),
+            f"mount -t overlay overlay -o lowerdir={shlex.quote(str(root_tree))}"
+            f",upperdir={disk}/upper,workdir={disk}/work {root}",
+            'exec "$@" </dev/null',
+        ]
+    )
+
+
+def copy_command(given: str, disk: str) -> str:
+    """Copy what a host is given onto its disk, in sh; both are quoted.
+
+    The host may have put links there that lead to this machine's files: a file's name is
+    removed before it is written, and a link in place of a folder ends the host's start.
+    """
+    return f"cp -a --remove-destination {given}/. {disk}/"
+
+
+def _start(
+    testbed: Testbed, host: PlannedHost, groups: Sequence[Path], device: int, script: str
+) -> None:
+    own = folder(testbed, host.name)
     network = f"/run/netns/{fabric.host_namespace(testbed.name, host.name)}"
     nspawn = [
         # Enter it first: nspawn mounts /sys before it joins, and /sys shows the network of
@@ -101,29 +168,47 @@ def start(testbed: Testbed, host: PlannedHost, root_tree: Path) -> None:
         "--capability=CAP_NET_ADMIN",  # its network is its own: tc and nftables are for it to use
         "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe",
     ]  # fmt: skip
-    # Mounts are made in a namespace of their own: they end with the host, however it ends.
-    script = "; ".join(
-        [
-            "set -e",
-            *(f"echo $$ >{folder_}/cgroup.procs" for folder_ in groups),
-            "mkdir -p /run/systemd",
-            "mount -t tmpfs -o mode=755 tmpfs /run/systemd",
-            f"mount -t overlay overlay -o lowerdir={shlex.quote(str(root_tree))}"
-            f",upperdir={upper},workdir={work} {root}",
-            f"exec {shlex.join(nspawn)}",
-        ]
-    )
-    with (own / "console.log").open("w") as console:
+    reader, writer = os.pipe()
+    try:
+        keep_console(own / "console.log", reader, groups)
         subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-            stdin=subprocess.DEVNULL,
-            stdout=console,
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *nspawn],
+            stdin=device,  # open until it is mounted
+            stdout=writer,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd="/",
             # Servers tune net.* as on a machine of their own; the rest of /proc/sys is shared.
             env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"},
         )
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def keep_console(log: Path, reader: int, groups: Sequence[Path]) -> subprocess.Popen[bytes]:
+    """Have a process write the first of what comes from `reader` to `log`, and drop the rest."""
+    script = "; ".join(
+        [
+            *(f"echo $$ >{folder_}/cgroup.procs" for folder_ in groups),
+            f"head -c {CONSOLE_BYTES}",
+            "exec cat >/dev/null",
+        ]
+    )
+    log.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(log, flags, files.PRIVATE_FILE)
+    try:
+        return subprocess.Popen(
+            ["sh", "-c", script],
+            stdin=reader,
+            stdout=descriptor,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+    finally:
+        os.close(descriptor)
 
 
 def _machine_name(testbed: str, host: str) -> str:
@@ -140,6 +225,16 @@ def stop(testbed: Testbed, host: PlannedHost) -> None:
 def is_running(testbed: Testbed, host: PlannedHost) -> bool:
     """True while the host has processes."""
     return bool(cgroups.processes(testbed.name, group(host.name)))
+
+
+def init_of(testbed: Testbed, host: PlannedHost) -> int | None:
+    """This machine's number of the host's first process, None where it has none."""
+    for pid in cgroups.processes(testbed.name, group(host.name)):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("NSpid:") and len(line.split()) > 2 and line.split()[-1] == "1":
+                    return pid
+    return None
 
 
 def console_tail(testbed: Testbed, host: str, lines: int = 3) -> str:
@@ -192,6 +287,8 @@ async def _boot(
 
 
 async def _wait_for_ssh(host: PlannedHost, limit_s: float, alive: Callable[[], bool]) -> bool:
+    from discovery_xp.remote import ssh_answers  # it loads Ansible, which `destroy` goes without
+
     deadline = time.monotonic() + limit_s
     grace = time.monotonic() + 5.0
     while time.monotonic() < deadline:

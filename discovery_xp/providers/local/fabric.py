@@ -2,8 +2,8 @@
 
     host --veth-- [site: bridge, gateway] --veth-- [backbone: router] --veth-- this machine
 
-Nothing but one interface and one route exists outside the namespaces, so that
-removing those removes everything.
+Nothing but one interface, one route and the rules of `access` exists outside the
+namespaces, so that removing those removes everything.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import contextlib
 import hashlib
 import ipaddress
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from discovery_xp.errors import Failed
 from discovery_xp.plan import Plan, PlannedSite
+from discovery_xp.providers.local import access
 from discovery_xp.providers.local.run import run
 
 _NAMESPACES = Path("/run/netns")
+T = TypeVar("T")
 
 
 def host_namespace(testbed: str, host: str) -> str:
@@ -70,14 +72,35 @@ def build(plan: Plan) -> None:
     names = [backbone_namespace(plan.name)]
     names += [site_namespace(plan.name, site.name) for site in plan.sites]
     names += [host_namespace(plan.name, host.name) for host in plan.hosts]
-    _in_parallel(lambda name: run(["ip", "netns", "add", name]), names)
+
+    def add(name: str) -> None:
+        run(["ip", "netns", "add", name])
+
+    in_parallel(add, names)
     _build_backbone(plan)
-    _in_parallel(lambda site: _build_site(plan, site), plan.sites)
+    in_parallel(lambda site: _build_site(plan, site), plan.sites)
 
 
-def _in_parallel(work: object, items: Iterable[object]) -> None:
+def guard(plan: Plan, exposed: bool) -> None:
+    """Keep this machine's other users and the hosts apart, unless the hosts are `exposed`."""
+    if not access.apply(plan, exposed):
+        return
+    rule = access.site_rule(plan)
+
+    def set_rule(site: PlannedSite) -> None:
+        namespace = site_namespace(plan.name, site.name)
+        with contextlib.suppress(Failed):  # it has none
+            batch(namespace, [f"rule del {rule}"])
+        if not exposed:
+            batch(namespace, [f"rule add {rule}"])
+
+    in_parallel(set_rule, plan.sites)
+
+
+def in_parallel(work: Callable[[T], None], items: Iterable[T]) -> None:
+    """Do `work` on all items, some at once; raises the first error."""
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-        list(pool.map(work, items))  # type: ignore[arg-type]
+        list(pool.map(work, items))
 
 
 def batch(namespace: str, lines: Iterable[str]) -> None:
@@ -152,9 +175,10 @@ def _build_site(plan: Plan, site: PlannedSite) -> None:
 def remove_stray_devices() -> None:
     """Remove interfaces of ours whose testbed is gone; for when no testbed is left."""
     for entry in Path("/sys/class/net").iterdir():
-        if re.fullmatch(r"dxp[0-9a-f]{10}", entry.name):
+        if access.DEVICE.fullmatch(entry.name):
             with contextlib.suppress(Failed):
                 run(["ip", "link", "delete", entry.name])
+    access.remove_strays()
 
 
 def is_whole(plan: Plan) -> bool:
@@ -187,3 +211,4 @@ def remove(testbed: str) -> None:
         # Its other end's namespace takes it along, a moment later or before us.
         with contextlib.suppress(Failed):
             run(["ip", "link", "delete", device])
+    access.remove_strays()  # the rules of this testbed, as its interface is gone

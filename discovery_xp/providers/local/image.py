@@ -16,12 +16,13 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from discovery_xp import software
+from discovery_xp import files, software
 from discovery_xp.errors import Failed
+from discovery_xp.files import write_atomically
 from discovery_xp.hosts import Progress
 from discovery_xp.providers.local import cgroups
 from discovery_xp.software import Environment
-from discovery_xp.testbed import Testbed, cache, testbeds, write_atomically
+from discovery_xp.testbed import Testbed, cache, testbeds
 
 SUITE = "bookworm"
 PACKAGES = (
@@ -132,14 +133,18 @@ def tree(image: str) -> Path:
 
 
 def is_cached(openstack: bool) -> bool:
-    """True when the tree of today's recipe is there."""
-    return (_folder(key(openstack)) / "image.json").exists()
+    """True when the tree of today's recipe is there, where only we can have put it."""
+    found = (_folder(key(openstack)) / "image.json").exists()
+    if found:
+        _images()
+    return found
 
 
 def serves(image: str | None, openstack: bool) -> bool:
     """True when hosts may stand on the tree `image`: it is there, with what is wanted."""
     if image is None or not tree(image).is_dir():
         return False
+    _images()
     return not openstack or image == key(openstack)
 
 
@@ -158,15 +163,14 @@ def ensure(testbed: Testbed, openstack: bool, progress: Progress) -> str:
                 title = environment.title
                 progress(f"fetching {title}'s packages (once for each lock file)", 0, 0)
             environment.ensure_wheels()
-    images = cache() / "images"
-    images.mkdir(parents=True, exist_ok=True)
+    images = _images()
     with _build_lock(images):
         if is_cached(openstack):  # another testbed built it while we waited
             return image
         remove_unfinished()
         progress("building the hosts' root tree (once for each recipe)", 0, 0)
         building = images / f".building-{image}"
-        building.mkdir()
+        files.make_folder(building)
         try:
             packages = PACKAGES + (software.debian_packages() if openstack else ())
             _bootstrap(testbed, packages, building / "tree", building / "build.log")
@@ -186,10 +190,22 @@ def ensure(testbed: Testbed, openstack: bool, progress: Progress) -> str:
     return image
 
 
+def _images() -> Path:
+    """The folder of all trees, made if need be, closed to others.
+
+    The trees hold programs that run with root's rights, and get old; all that runs on hosts
+    comes from them: raises Refused where others could change it.
+    """
+    images = cache() / "images"
+    files.make_folder(images)
+    files.require_ours(images, "choose another place with DISCOVERY_XP_CACHE")
+    files.make_private(images)
+    return images
+
+
 @contextlib.contextmanager
 def _build_lock(images: Path) -> Iterator[None]:
-    with (images / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.lock(images / ".lock"):
         yield
 
 
@@ -249,7 +265,7 @@ def _install(testbed: Testbed, environment: Environment, target: Path, log: Path
         )
     shutil.rmtree(target / wheels)
     stamp = target / place.lstrip("/") / software.STAMP
-    stamp.write_text(f"{environment.lock_digest}\n")
+    files.write_public(stamp, f"{environment.lock_digest}\n")
 
 
 def _clear_servers(target: Path) -> None:
@@ -279,6 +295,7 @@ def _contained(testbed: Testbed, command: Sequence[str], log: Path) -> int:
             ["unshare", "--mount", "--propagation", "private",
              "sh", "-ec", f'{enter} exec "$@"', "sh", *command],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False,
+            umask=0o022,  # the hosts' daemons read what it makes
         )  # fmt: skip
     cgroups.kill(testbed.name, "image")
     return done.returncode
@@ -291,10 +308,7 @@ def _adapt(target: Path) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to("/dev/null")
     for name, text in FILES.items():
-        path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.write_text(text)
+        files.write_public(target / name, text)
     for host_key in (target / "etc/ssh").glob("ssh_host_*"):
         host_key.unlink()
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
+from discovery_xp.files import write_atomically
 from discovery_xp.plan import Plan
-from discovery_xp.providers.local import cgroups
+from discovery_xp.providers.local import cgroups, disks
 from discovery_xp.providers.local.run import run
-from discovery_xp.testbed import home, write_atomically
+from discovery_xp.testbed import home
 from discovery_xp.units import format_bytes
 
 # Program -> Debian package that has it.
@@ -27,6 +28,7 @@ TOOLS = {
     "ssh-keygen": "openssh-client",
     "unshare": "util-linux",
     "nsenter": "util-linux",
+    "mkfs.ext4": "e2fsprogs",
     "mount": "mount",
     "wirefilter": "vde2",
     "vde_switch": "vde2",
@@ -50,10 +52,12 @@ def check(plan: Plan, hosts_to_start: int, image_is_cached: bool) -> None:
         )
     if not Path("/dev/net/tun").exists() and not Path("/sys/class/misc/tun").exists():
         raise Refused("this kernel has no TUN/TAP devices", "load the module: 'modprobe tun'")
+    disks.check()
     cgroups.check_limits(host.limit for host in plan.hosts)
     share = hosts_to_start / max(1, len(plan.hosts))
     _check_memory(plan.needs.memory_bytes * share, hosts_to_start)
     _check_disk(plan.needs.disk_bytes * (share if image_is_cached else 1))
+    _check_disk_limits(plan)
 
 
 def _check_memory(needed: float, hosts: int) -> None:
@@ -66,11 +70,29 @@ def _check_memory(needed: float, hosts: int) -> None:
         )
 
 
-def _check_disk(needed: float) -> None:
+def _disk() -> tuple[Path, int]:
+    """What there is of home's path, and the bytes that are free there."""
     place = home()
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free
+    return place, shutil.disk_usage(place).free
+
+
+def _check_disk_limits(plan: Plan) -> None:
+    """Refuse a host that may write more than there is, unless its disk is there already."""
+    place, free = _disk()
+    most = max(plan.hosts, key=lambda host: host.limit.disk_bytes or 0)
+    there = home() / "testbeds" / plan.name / "hosts" / most.name
+    if (most.limit.disk_bytes or 0) > free and not there.exists():
+        raise Refused(
+            f"{most.name} may fill {format_bytes(most.limit.disk_bytes or 0)} of disk, but {place} "
+            f"has {format_bytes(free)}",
+            "lower 'disk' in provider.limits, or set DISCOVERY_XP_HOME to a larger disk",
+        )
+
+
+def _check_disk(needed: float) -> None:
+    place, free = _disk()
     if needed > free:
         raise Refused(
             f"the hosts need {format_bytes(needed)} of disk, but {place} has {format_bytes(free)}",

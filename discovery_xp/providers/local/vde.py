@@ -27,11 +27,10 @@ from pathlib import Path
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Reading
 from discovery_xp.plan import Plan, PlannedLink, PlannedSite
-from discovery_xp.providers.local import cgroups, fabric
+from discovery_xp.providers.local import cgroups, claims, fabric
 from discovery_xp.providers.local.run import run
 from discovery_xp.topology import Link
 
-RUN = Path("/run/discovery-xp")  # short: a socket's path may have 107 characters at most
 _PROMPT = b"VDEwf$ "
 _NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
 _VALUE = re.compile(
@@ -48,12 +47,12 @@ class VdeWan:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.folder = RUN / plan.name
+        self.folder = claims.folder(plan.name)
 
     def impose(self, links: Sequence[PlannedLink]) -> None:
         """Start, change or end the pairs' links so that exactly these hold."""
         by_pair = {(link.source, link.target): link.link for link in links}
-        self.folder.mkdir(parents=True, exist_ok=True)
+        claims.make_folder(self.plan.name)
         active = []
         for left, right in self._site_pairs():
             there = by_pair.get((left.name, right.name), Link())
@@ -87,7 +86,6 @@ class VdeWan:
         """End all links and their routes."""
         for left, right in self._site_pairs():
             self._end(left, right)
-        remove_run_folder(self.plan.name)
 
     def broken(self) -> list[str]:
         """Pairs whose link should run but doesn't."""
@@ -221,18 +219,6 @@ class VdeWan:
         finally:
             os.close(folder)
         return answer.decode(errors="replace")
-
-
-def run_folders() -> set[str]:
-    """Names of the testbeds that have sockets."""
-    return {entry.name for entry in RUN.iterdir()} if RUN.is_dir() else set()
-
-
-def remove_run_folder(testbed: str) -> None:
-    """Remove a testbed's sockets; its processes are gone by then."""
-    shutil.rmtree(RUN / testbed, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        RUN.rmdir()
 
 
 def _until_prompt(connection: socket.socket) -> bytes:

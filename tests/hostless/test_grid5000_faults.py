@@ -17,17 +17,18 @@ import pytest
 
 from tests.grid5000 import Emulator, RunningClock, Server
 from tests.grid5000.jobs import Job, Jobs, Pace, Submission
-from tests.real.conftest import HOME, Cli
+from tests.hostless.conftest import HOME
+from tests.real.conftest import Cli
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
 SITES = {"rennes": {"paravance": 4}, "nantes": {"econome": 3}}
 ONE = (
-    "name: small\nsites: [{name: a, computes: 1}]\n"
+    "name: booked\nsites: [{name: a, computes: 1}]\n"
     "provider: {type: g5k, site: rennes, cluster: paravance, jump_host: none}\n"
 )
 TWO = (
-    "name: small\nsites: [{name: a, computes: 1}, {name: b, computes: 1}]\n"
+    "name: booked\nsites: [{name: a, computes: 1}, {name: b, computes: 1}]\n"
     "provider: {type: g5k, site: rennes, cluster: paravance, jump_host: none,"
     " sites: {b: {site: nantes, cluster: econome}}}\n"
 )
@@ -84,16 +85,16 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Grid]:
         for process in made.started:
             process.kill()
             process.communicate()
-        shutil.rmtree(HOME / "testbeds/small", ignore_errors=True)  # of a test that failed
+        shutil.rmtree(HOME / "testbeds/booked", ignore_errors=True)  # of a test that failed
 
 
 def refused(cli: Cli, text: str, code: int = 2) -> str:
     """The one line that `up` ends with; nothing is left of it."""
-    done = cli.run("up", cli.topology("small", text), code=code)
+    done = cli.run("up", cli.topology("booked", text), code=code)
     said = [line for line in done.stderr.splitlines() if "; " in line]
     assert len(said) == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert not (HOME / "testbeds/small").exists()
+    assert not (HOME / "testbeds/booked").exists()
     return said[0]
 
 
@@ -169,22 +170,22 @@ def test_two_jobs_of_one_name(cli: Cli, grid: Grid) -> None:
     for _ in range(2):
         with grid.emulator.lock:
             grid.emulator.jobs.submit(
-                Submission("rennes", "alice", "nodes=1", name="discovery-xp-small")
+                Submission("rennes", "alice", "nodes=1", name="discovery-xp-booked")
             )
     line = refused(cli, ONE)
-    assert "rennes has 2 jobs called 'discovery-xp-small': " in line
-    assert "end them with 'discovery-xp destroy --testbed small'" in line
-    cli.run("destroy", "--testbed", "small")
+    assert "rennes has 2 jobs called 'discovery-xp-booked': " in line
+    assert "end them with 'discovery-xp destroy --testbed booked'" in line
+    cli.run("destroy", "--testbed", "booked")
     assert grid.active() == []
 
 
 def test_a_job_of_the_name_that_is_another_machine_s_is_not_taken(cli: Cli, grid: Grid) -> None:
     with grid.emulator.lock:
         job = grid.emulator.jobs.submit(
-            Submission("rennes", "alice", "nodes=3", name="discovery-xp-small", types=("deploy",))
+            Submission("rennes", "alice", "nodes=3", name="discovery-xp-booked", types=("deploy",))
         )
     line = refused(cli, ONE)
-    assert f"a job called 'discovery-xp-small' ({job.uid}) that no testbed here knows" in line
+    assert f"a job called 'discovery-xp-booked' ({job.uid}) that no testbed here knows" in line
     assert len(grid.active()) == 1
 
 
@@ -221,10 +222,10 @@ def test_more_than_there_is(cli: Cli, grid: Grid) -> None:
 def start(cli: Cli, grid: Grid, *options: str) -> subprocess.Popen[str]:
     """`up`, when its job waits for Bob's nodes."""
     grid.occupy("rennes", 4)
-    process = cli.start("up", *options, cli.topology("small", ONE))
+    process = cli.start("up", *options, cli.topology("booked", ONE))
     grid.started.append(process)
     wait_for(lambda: len(grid.active()) == 1)
-    wait_for(lambda: '"rennes"' in text_of(HOME / "testbeds/small/grid5000.json"))
+    wait_for(lambda: '"rennes"' in text_of(HOME / "testbeds/booked/grid5000.json"))
     return process
 
 
@@ -250,41 +251,41 @@ def test_an_interrupted_run_leaves_no_job(cli: Cli, grid: Grid, number: signal.S
     code, said = end(start(cli, grid), number)
     assert (code, "Traceback" in said) == (130, False)
     assert grid.active() == []
-    assert not (HOME / "testbeds/small").exists()
+    assert not (HOME / "testbeds/booked").exists()
 
 
 def test_an_interrupted_run_keeps_its_job_when_it_is_told_to(cli: Cli, grid: Grid) -> None:
     assert end(start(cli, grid, "--keep"), signal.SIGINT)[0] == 130
     (job,) = grid.active()
     time.sleep(2)  # until the scheduler has looked at it
-    told = cli.run("status", "--testbed", "small", code=1).stdout
+    told = cli.run("status", "--testbed", "booked", code=1).stdout
     assert f"job {job.uid} on rennes: waiting, expected to start at" in told
-    cli.run("destroy", "--testbed", "small")
+    cli.run("destroy", "--testbed", "booked")
     assert grid.active() == []
 
 
 def test_a_killed_run_is_gone_on_with_or_destroyed(cli: Cli, grid: Grid) -> None:
     end(start(cli, grid), signal.SIGKILL)
     (job,) = grid.active()
-    again = cli.start("up", cli.topology("small", ONE))
+    again = cli.start("up", cli.topology("booked", ONE))
     grid.started.append(again)
     time.sleep(6)
     assert grid.active() == [job], "it waits for the same job"
     end(again, signal.SIGKILL)
-    cli.run("destroy", "--testbed", "small")
+    cli.run("destroy", "--testbed", "booked")
     assert grid.active() == []
 
 
 def test_a_forgotten_job_is_shown_and_can_be_ended(cli: Cli, grid: Grid) -> None:
     end(start(cli, grid), signal.SIGKILL)
-    shutil.rmtree(HOME / "testbeds/small")
+    shutil.rmtree(HOME / "testbeds/booked")
     (job,) = grid.active()
     told = cli.run("status").stdout
     assert f"without a testbed here: job {job.uid} on rennes: waiting" in told
-    assert "'discovery-xp destroy --testbed small' ends it" in told
-    cli.run("destroy", "--testbed", "small")
+    assert "'discovery-xp destroy --testbed booked' ends it" in told
+    cli.run("destroy", "--testbed", "booked")
     assert grid.active() == []
-    assert "no testbed 'small'" in cli.run("destroy", "--testbed", "small", code=2).stderr
+    assert "no testbed 'booked'" in cli.run("destroy", "--testbed", "booked", code=2).stderr
 
 
 def test_a_job_that_the_platform_ends_while_it_waits(cli: Cli, grid: Grid) -> None:
@@ -295,32 +296,32 @@ def test_a_job_that_the_platform_ends_while_it_waits(cli: Cli, grid: Grid) -> No
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"the platform ended job {job.uid} on rennes" in said
-    assert not (HOME / "testbeds/small").exists()
+    assert not (HOME / "testbeds/booked").exists()
 
 
 def test_when_the_api_is_down_a_job_stays_known(cli: Cli, grid: Grid) -> None:
     end(start(cli, grid, "--keep"), signal.SIGINT)
     with grid.server.down():
-        said = cli.run("destroy", "--testbed", "small", code=1).stderr
+        said = cli.run("destroy", "--testbed", "booked", code=1).stderr
         assert "what was borrowed may not be given back yet" in said
-        told = cli.run("status", "--testbed", "small", code=1).stdout
+        told = cli.run("status", "--testbed", "booked", code=1).stdout
         assert "unknown, as Grid'5000's API" in told
-    cli.run("destroy", "--testbed", "small")
+    cli.run("destroy", "--testbed", "booked")
     assert grid.active() == []
 
 
 def test_a_submission_that_nobody_can_be_asked_about_stays_known(cli: Cli, grid: Grid) -> None:
     grid.faults.lose_answers(504, calls=1, method="POST", path="/jobs")
-    process = cli.start("up", cli.topology("small", ONE))
+    process = cli.start("up", cli.topology("booked", ONE))
     grid.started.append(process)
     wait_for(lambda: any(method == "POST" for method, _ in grid.server.calls))
     grid.faults.fail(503)
     _, said = process.communicate(timeout=90)
     assert (process.returncode, "Traceback" in said) == (1, False)
     assert "may not be given back yet" in said
-    assert (HOME / "testbeds/small").exists()
+    assert (HOME / "testbeds/booked").exists()
     grid.faults.clear()
-    cli.run("destroy", "--testbed", "small")
+    cli.run("destroy", "--testbed", "booked")
     assert grid.active() == []
 
 
@@ -336,10 +337,10 @@ def test_who_waits_goes_on_when_an_answer_is_missing(cli: Cli, grid: Grid) -> No
 
 def test_a_lost_state_loses_no_job(cli: Cli, grid: Grid) -> None:
     end(start(cli, grid, "--keep"), signal.SIGINT)
-    (HOME / "testbeds/small/state.json").write_text("{")
-    cli.run("destroy", "--testbed", "small")
+    (HOME / "testbeds/booked/state.json").write_text("{")
+    cli.run("destroy", "--testbed", "booked")
     assert grid.active() == []
-    assert not (HOME / "testbeds/small").exists()
+    assert not (HOME / "testbeds/booked").exists()
 
 
 def test_a_jump_host_that_does_not_let_in_is_told_first(cli: Cli, grid: Grid) -> None:
@@ -350,12 +351,12 @@ def test_a_jump_host_that_does_not_let_in_is_told_first(cli: Cli, grid: Grid) ->
 
 def test_a_job_that_nobody_knows_any_more(cli: Cli, grid: Grid) -> None:
     end(start(cli, grid, "--keep"), signal.SIGINT)
-    record = HOME / "testbeds/small/grid5000.json"
+    record = HOME / "testbeds/booked/grid5000.json"
     told = json.loads(record.read_text())
     record.write_text(json.dumps({**told, "jobs": [["rennes", 999]]}))
-    told = cli.run("status", "--testbed", "small", code=1).stdout
+    told = cli.run("status", "--testbed", "booked", code=1).stdout
     assert "job 999 on rennes: unknown to the platform" in told
-    cli.run("destroy", "--testbed", "small")
+    cli.run("destroy", "--testbed", "booked")
     assert grid.active() == [], "the one of that name is ended, too"
 
 
@@ -365,7 +366,7 @@ def test_a_job_that_nobody_knows_any_more(cli: Cli, grid: Grid) -> None:
 def test_slots_are_listed(cli: Cli, grid: Grid) -> None:
     grid.occupy("nantes", 3)
     time.sleep(2)  # until the scheduler has looked at it
-    path = cli.topology("small", TWO)
+    path = cli.topology("booked", TWO)
     found = json.loads(cli.run("slots", "--json", path).stdout)
     assert found[0]["free"] == {"paravance": 4, "econome": 3}
     assert 7000 < found[0]["start"] - time.time() < 7600, "after Bob's two hours"
@@ -375,7 +376,7 @@ def test_slots_are_listed(cli: Cli, grid: Grid) -> None:
 
 
 def test_slots_by_night_leave_working_days_out(cli: Cli, grid: Grid) -> None:
-    path = cli.topology("small", TWO.replace("jump_host", "walltime: '13:00:00', jump_host"))
+    path = cli.topology("booked", TWO.replace("jump_host", "walltime: '13:00:00', jump_host"))
     found = json.loads(cli.run("slots", "--json", "--night", "--most", "3", path).stdout)
     assert len(found) == 3
     told = cli.run("slots", "--night", "--most", "3", path).stdout

@@ -1,0 +1,111 @@
+"""Ansible inside this process: where it keeps files, what it templates, how much it believes.
+
+Every use of Ansible, through EnOSlib or not, is inside a `workspace`, and every value that
+it is given comes through `literal`.  It is imported before EnOSlib, so that what Ansible
+makes when it is loaded goes at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ansible.constants as settings
+from ansible.errors import AnsibleError
+from ansible.plugins.connection import ssh
+from ansible.utils.unsafe_proxy import wrap_var
+
+# What a command may print on a host; a component's backup is the most that is asked for.
+MAX_ANSWER_BYTES = 64 * 2**20
+# What a worker may take besides what it was forked with: a few times the above.
+WORKER_BYTES = 2**30
+
+# Ansible makes a folder when it is loaded, and removes it when Python ends: not when it is
+# killed, nor when another program takes its place.  Each workspace has one of its own.
+shutil.rmtree(settings.DEFAULT_LOCAL_TMP, ignore_errors=True)
+
+
+def literal(value: Any) -> Any:
+    """Mark all texts in a value, so that Ansible never takes them for templates.
+
+    What is made of them by templates, filters and modules is marked by Ansible itself.
+    """
+    return wrap_var(value)
+
+
+_worker_bytes: list[int] = []
+
+
+def _limit_worker() -> None:
+    """Run in each forked worker: what a host sends can't fill the machine's memory."""
+    if not _worker_bytes:
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    limit = pages * resource.getpagesize() + _worker_bytes[-1]
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+os.register_at_fork(after_in_child=_limit_worker)
+
+
+@contextlib.contextmanager
+def workspace(folder: Path) -> Iterator[Path]:
+    """Run Ansible in a directory of its own below `folder`, which goes with all that is in it.
+
+    It is the working directory meanwhile: EnOSlib writes there.  What a killed run leaves
+    goes with `folder`.  A host's answer that is too large fails the task on that host.
+    """
+    before, local_tmp = os.getcwd(), settings.DEFAULT_LOCAL_TMP  # noqa: PTH109 (os.chdir's)
+    with tempfile.TemporaryDirectory(prefix="work-", dir=folder) as made:
+        place = Path(made)
+        (place / "ansible").mkdir()
+        os.chdir(place)
+        settings.DEFAULT_LOCAL_TMP = str(place / "ansible")
+        _worker_bytes.append(WORKER_BYTES)
+        try:
+            with _bounded_answers():
+                yield place
+        finally:
+            _worker_bytes.pop()
+            settings.DEFAULT_LOCAL_TMP = local_tmp
+            os.chdir(before)
+
+
+@contextlib.contextmanager
+def _bounded_answers() -> Iterator[None]:
+    """Have Ansible's ssh fail where a command printed more than it may."""
+    plain = ssh.Connection.exec_command
+    ssh.Connection.exec_command = bounded(plain)
+    try:
+        yield
+    finally:
+        ssh.Connection.exec_command = plain
+
+
+def bounded(run: Callable[..., tuple[int, bytes, bytes]]) -> Callable[..., Any]:
+    """`run` that raises AnsibleError instead of returning more than MAX_ANSWER_BYTES."""
+
+    @functools.wraps(run)
+    def limited(*arguments: Any, **options: Any) -> tuple[int, bytes, bytes]:
+        try:
+            code, stdout, stderr = run(*arguments, **options)
+        except MemoryError:
+            raise _too_large() from None
+        if len(stdout) + len(stderr) > MAX_ANSWER_BYTES:
+            raise _too_large()
+        return code, stdout, stderr
+
+    return limited
+
+
+def _too_large() -> AnsibleError:
+    return AnsibleError(f"the host sent more than {MAX_ANSWER_BYTES >> 20} MiB")

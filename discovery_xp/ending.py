@@ -1,0 +1,236 @@
+"""The end of a testbed, from whatever state it is in.
+
+It needs no space on any disk, no file that it could write, no readable state and, for emulated
+hosts and Grid'5000's jobs, neither EnOSlib nor Ansible, which want a folder of their own to be
+loaded.  In order:
+
+1. hold the testbed's folder (see `Testbed.locked`);
+2. reset links and remove services where hosts stay (static ones);
+3. note that it is ending, if that can be written: all steps can be done again without it;
+4. give back what was borrowed;
+5. end processes, remove namespaces, interfaces and control groups;
+6. remove the folder, its state last, and what was noted of it on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+from discovery_xp import providers
+from discovery_xp.errors import Failed, Refused, UserError
+from discovery_xp.names import TestbedName
+from discovery_xp.providers import local
+from discovery_xp.testbed import State, Testbed, home, testbeds
+
+
+def known_testbeds() -> list[str]:
+    """Names of this home's testbeds, and of what no home has but this machine.
+
+    In the order in which they can be destroyed.
+    """
+    found = set(testbeds())
+    if _is_root():
+        found |= set(
+            TestbedName.among(name for name, place in local.homes().items() if place == home())
+        )
+
+    def is_local(name: str) -> bool:
+        state = state_or_none(Testbed(name))
+        return state is None or state.plan.provider == "local"
+
+    # Others may stand on emulated hosts: they go first where all are destroyed.
+    return sorted(found, key=lambda name: (is_local(name), name))
+
+
+def others() -> dict[str, Path]:
+    """The testbeds of other homes that have anything on this machine, with their homes."""
+    if not _is_root():
+        return {}
+    return {name: place for name, place in sorted(local.homes().items()) if place != home()}
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def sweep() -> None:
+    """After the last testbed of this machine: remove what belongs to none."""
+    if _is_root():
+        local.sweep()
+
+
+def tear_down(testbed: Testbed, forget: bool = False) -> None:
+    """Remove the testbed and all its traces, whatever state it is in.
+
+    Links on hosts that stay (static ones) are reset first; `forget` goes on when those
+    can't be reached, which raises Failed otherwise.
+    """
+    if testbed.home == home() and testbed.name not in known_testbeds():
+        place = others().get(testbed.name)
+        if place is not None:
+            raise Refused(
+                f"testbed '{testbed.name}' belongs to another home, {place}",
+                f"set DISCOVERY_XP_HOME={place} to destroy it",
+            )
+        if end_forgotten(testbed.name):
+            return
+        known = ", ".join(known_testbeds()) or "none"
+        raise Refused(f"no testbed '{testbed.name}'", f"there is: {known}")
+    with testbed.locked(make=True):
+        release(testbed, forget)
+
+
+def discard(testbed: Testbed) -> None:
+    """Remove a testbed of which nothing was made but its folder and what says whose it is."""
+    if _is_root():
+        local.release(testbed)
+    else:
+        testbed.remove()
+
+
+def release(testbed: Testbed, forget: bool = False) -> None:
+    """Remove a testbed that is held; see `tear_down`."""
+    state = state_or_none(testbed)
+    kind = state.plan.provider if state else "local"
+    if state is None:
+        _give_back_unknown(testbed, forget)
+    else:
+        if kind == "static" and state.wan is not None:
+            _leave_static(state, testbed, forget)
+        if kind == "local" and not _is_root():
+            if state.image is None:  # it was refused before anything was made
+                testbed.remove()
+                return
+            raise Refused("emulated hosts need root", "run it as root, e.g. with sudo")
+        with contextlib.suppress(OSError):  # a full or read-only disk
+            testbed.save(dataclasses.replace(state, phase="releasing"))
+        if kind in providers.LENDERS:
+            _give_back(kind, state, testbed, forget)
+        if kind != "local":
+            testbed.remove()
+            return
+    local.release(testbed)
+
+
+def _leave_static(state: State, testbed: Testbed, forget: bool) -> None:
+    """Hosts that stay: nothing of ours may stay on them."""
+    try:
+        from discovery_xp import deploy, network
+
+        hosts = providers.of("static").hosts(state.plan, testbed)
+        network.wan_of(hosts).reset()
+        if state.plan.cloud is not None:
+            deploy.remove(hosts, testbed, lambda _stage, _done, _total: None)
+    except (Refused, OSError, ImportError) as error:  # Ansible can't work without space
+        if not forget:
+            raise Failed(
+                _in_words(error),
+                "links and services on them may stay; --forget removes the testbed all the same",
+            ) from None
+
+
+def _give_back(kind: str, state: State, testbed: Testbed, forget: bool) -> None:
+    try:
+        _lender(kind).release(state.plan, testbed)
+    except Exception as error:  # EnOSlib's own, too, where it lacks space
+        if not forget:
+            raise Failed(
+                f"{_in_words(error)}: what was borrowed may not be given back yet",
+                f"'discovery-xp destroy --testbed {testbed.name}' tries again; "
+                "--forget removes the testbed all the same",
+            ) from None
+
+
+def _give_back_unknown(testbed: Testbed, forget: bool) -> None:
+    """What a testbed borrowed whose state can't be read any more."""
+    for kind, record in providers.RECORDS.items():
+        if not (testbed.folder / record).exists():
+            continue
+        try:
+            _lender(kind).release(None, testbed)
+        except Exception as error:
+            if not forget:
+                raise Failed(
+                    f"{_in_words(error)}: what '{testbed.name}' borrowed may not be given back",
+                    "give it back where it is from, then destroy with --forget",
+                ) from None
+        return
+
+
+def _lender(kind: str) -> providers.Lender:
+    found = providers.lender(kind)
+    assert found is not None
+    return found
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong, on one line."""
+    if isinstance(error, Refused):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'this machine'}: {error.strerror.lower()}"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def is_over(testbed: Testbed) -> bool:
+    """True when some of its hosts were taken back: nothing of it is true any more."""
+    state = state_or_none(testbed)
+    lender = providers.lender(state.plan.provider) if state else None
+    return lender is not None and lender.why_over(testbed) is not None
+
+
+def explained(testbed: Testbed, error: UserError) -> UserError:
+    """The error, or a better one where the hosts' lender took them away."""
+    state = state_or_none(testbed)
+    lender = providers.lender(state.plan.provider) if state else None
+    why = lender.why_over(testbed) if lender else None
+    if why is None:
+        return error
+    return Failed(f"{why}: {str(error).splitlines()[0]}", "the same command starts anew")
+
+
+def time_left_s(testbed: Testbed) -> float | None:
+    """How long what a testbed borrowed stays, None where it borrowed nothing or nobody knows."""
+    state = state_or_none(testbed)
+    lender = providers.lender(state.plan.provider) if state else None
+    return lender.time_left_s(testbed) if lender else None
+
+
+def forgotten() -> list[str]:
+    """What is borrowed in our name and belongs to no testbed of this machine, a line each.
+
+    Raises Refused where that can't be asked.
+    """
+    from discovery_xp.providers import grid5000
+
+    now = time.time()
+    found, silent = grid5000.forgotten()
+    lines = [
+        f"{job.in_words(now)}; 'discovery-xp destroy --testbed {job.testbed}' ends it"
+        for job in found
+    ]
+    return lines + [f"{site} can't be asked for its jobs" for site in silent]
+
+
+def end_forgotten(name: str) -> bool:
+    """Give back what is borrowed for a testbed of that name that isn't on this machine."""
+    from discovery_xp.providers import grid5000
+
+    try:
+        return grid5000.end_forgotten(name) > 0
+    except Failed:
+        raise
+    except Refused:  # nobody can be asked: then nothing of that name is known
+        return False
+
+
+def state_or_none(testbed: Testbed) -> State | None:
+    """The state, or None where it is missing or damaged: then every trace is looked for."""
+    try:
+        return testbed.load()
+    except Refused:
+        return None

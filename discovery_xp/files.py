@@ -1,0 +1,204 @@
+"""Files and folders of ours: modes of their own whatever the umask is, and nobody else's hand.
+
+The toolkit runs as root.  What it makes is private unless its caller says otherwise, is never
+written through a link that another user planted, and has no temporary name that could be
+guessed.  `require_ours` refuses places that another user can change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pwd
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from discovery_xp.errors import Failed, Refused
+
+PRIVATE_FOLDER = 0o700
+PRIVATE_FILE = 0o600
+PUBLIC_FOLDER = 0o755
+PUBLIC_FILE = 0o644
+# Nothing can be written then, but all can be ended.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# A state of 1000 hosts takes about 1 MB.
+LARGEST_FILE_BYTES = 64 * 2**20
+_MOST_LINKS = 40
+
+
+def narrow_umask() -> None:
+    """Keep this process and its children from making what others may write."""
+    os.umask(os.umask(0o077) | 0o022)
+
+
+def make_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:
+    """Make a folder with exactly this mode; those above it that are missing are private.
+
+    One that is there keeps its mode.  Raises FileExistsError where something else is there.
+    """
+    for above in reversed(path.parents):
+        if not above.exists():
+            _mkdir(above, PRIVATE_FOLDER)
+    if not path.is_dir():  # a full disk doesn't matter then, whatever it says first
+        _mkdir(path, mode)
+
+
+def _mkdir(path: Path, mode: int) -> None:
+    try:
+        path.mkdir(mode=mode)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    path.chmod(mode)  # what the umask took
+
+
+def make_private(folder: Path) -> None:
+    """Take the rights of others from a folder that an earlier version, or umask, left open."""
+    with contextlib.suppress(FileNotFoundError):
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            with contextlib.suppress(OSError):  # read-only: it can be ended all the same
+                folder.chmod(PRIVATE_FOLDER)
+
+
+def write_atomically(path: Path, text: str, mode: int = PRIVATE_FILE) -> None:
+    """Write so that a reader, or a crash, sees the old file or the new one.
+
+    The file has `mode`, less the umask, from its first moment.  A link at `path` is replaced,
+    not followed.  Raises OSError, with the old file as it was and nothing left beside it.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, mode)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def open_to_append(path: Path) -> TextIO:
+    """Open a private file to write at its end; made if need be, never through a link."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, PRIVATE_FILE)
+    os.fchmod(descriptor, PRIVATE_FILE)  # an earlier version's
+    return os.fdopen(descriptor, "a", encoding="utf-8")
+
+
+def write_public(path: Path, text: str) -> None:
+    """Write a file that everybody may read, in folders that everybody may enter.
+
+    For trees that become the root of a host, whose daemons drop their rights.
+    """
+    for above in reversed(path.parents):
+        if not above.exists():
+            _mkdir(above, PUBLIC_FOLDER)
+    write_atomically(path, text, PUBLIC_FILE)
+    path.chmod(PUBLIC_FILE)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock file, made if need be; waits for whoever holds it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, PRIVATE_FILE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path) -> str:
+    """Read a regular file of bounded size; raises OSError for anything else, ValueError for
+    what is no text or over 64 MiB.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        data = file.read(LARGEST_FILE_BYTES + 1)
+    if len(data) > LARGEST_FILE_BYTES:
+        raise ValueError(f"over {LARGEST_FILE_BYTES >> 20} MiB")
+    return data.decode()
+
+
+def require_ours(path: Path, remedy: str) -> None:
+    """Refuse a place that another user owns, or can put something else in place of.
+
+    Every folder of the path is looked at, and every link on its way, up to what isn't there
+    yet.  Folders such as /tmp, in which each user can move only what is his, are fit.
+    """
+    current, links = Path("/"), 0
+    left = list(reversed(path.absolute().parts[1:]))
+    while left:
+        part = left.pop()
+        if part == "..":
+            current = current.parent
+            continue
+        entry = current / part
+        try:
+            found = entry.lstat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Refused(f"{entry}: {error.strerror}", remedy) from None
+        if found.st_uid not in (0, os.geteuid()):
+            raise Refused(f"{entry} belongs to {_user(found.st_uid)}", remedy)
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            target = entry.readlink()
+            if links > _MOST_LINKS:
+                raise Refused(f"{entry} is a link that leads nowhere", remedy)
+            if target.is_absolute():
+                current = Path("/")
+            left.extend(part for part in reversed(target.parts) if part != "/")
+            continue
+        if _others_may_write(found):
+            raise Refused(f"{entry} can be changed by other users", f"'chmod go-w {entry}'")
+        current = entry
+
+
+def _others_may_write(found: os.stat_result) -> bool:
+    if found.st_mode & stat.S_ISVTX and stat.S_ISDIR(found.st_mode):
+        return False
+    trusted_group = found.st_gid in (0, os.getegid())
+    return bool(
+        found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not trusted_group)
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return f"'{pwd.getpwuid(number).pw_name}'"
+    except KeyError:
+        return f"user {number}"
+
+
+def no_room(error: BaseException | None) -> Failed | None:
+    """What is to be said of an error that a full or read-only disk caused; None for others.
+
+    Libraries put errors of their own around it: the whole chain is looked at.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            place = error.filename2 or error.filename or "the disk"
+            return Failed(
+                f"{place}: {(error.strerror or 'it is full').lower()}",
+                "free some space; the same command goes on, and 'destroy' needs none",
+            )
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,115 @@
+"""All tests in two processes: their output and exit code, and that Ctrl-C ends both."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import run_all
+
+SAY = "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"
+
+
+def say(word: str, code: int = 0) -> list[str]:
+    return [sys.executable, "-c", SAY, word, str(code)]
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [((0, 0, 0), 0), ((1, 0, 0), 1), ((0, 1, 0), 1), ((0, 0, 3), 3), ((2, 2, 2), 2)],
+)
+def test_one_failure_fails_all_and_all_are_run(
+    capfd: pytest.CaptureFixture[str], codes: tuple[int, int, int], expected: int
+) -> None:
+    front, *beside = (say(f"n{number}", code) for number, code in enumerate(codes))
+    printed = io.BytesIO()
+    assert run_all.run(front, beside, printed) == expected
+    assert printed.getvalue() == b"n1\nn2\n"
+    assert capfd.readouterr().out == "n0\n"
+
+
+def test_one_that_a_signal_ended_failed() -> None:
+    end = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    assert run_all.run(say("front"), [end], io.BytesIO()) == 128 + signal.SIGKILL
+
+
+WAIT = """
+import subprocess, sys, time
+from pathlib import Path
+folder, name = Path(sys.argv[1]), sys.argv[2]
+child = subprocess.Popen(["sleep", "300"])
+(folder / f"{name}.child").write_text(str(child.pid))
+(folder / f"{name}.pid").write_text(str(__import__("os").getpid()))
+print(f"{name} has begun", flush=True)
+try:
+    time.sleep(300)
+finally:
+    time.sleep(1)
+    child.kill()
+    (folder / f"{name}.ended").touch()
+"""
+SCRIPT = """
+import sys
+from tests import run_all
+wait = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
+run_all.FOREGROUND, run_all.BACKGROUND = [*wait, "front"], [[*wait, "beside"], [*wait, "never"]]
+sys.exit(run_all.main())
+"""
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, WAIT, str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        cwd=run_all.CHECKOUT, start_new_session=True,
+    )  # fmt: skip
+    wait_until(lambda: len(list(folder.glob("*.pid"))) == 2)
+    return process
+
+
+def wait_until(condition: object) -> None:
+    assert callable(condition)
+    latest = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < latest
+        time.sleep(0.05)
+
+
+def is_there(file: Path) -> bool:
+    try:
+        state = Path(f"/proc/{file.read_text()}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.parametrize("to_all", [True, False], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interruption_ends_both_and_shows_what_was_said(tmp_path: Path, to_all: bool) -> None:
+    process = start(tmp_path)
+    files = [*tmp_path.glob("*.pid"), *tmp_path.glob("*.child")]
+    assert len(files) == 4 and all(is_there(file) for file in files)
+    if to_all:  # a terminal's Ctrl-C goes to the foreground group
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == run_all.INTERRUPTED
+    assert said.splitlines()[:2] == ["front has begun", "beside has begun"]
+    assert {path.stem for path in tmp_path.glob("*.ended")} == {"front", "beside"}, "in peace"
+    wait_until(lambda: not any(is_there(file) for file in files))
+
+
+def test_what_runs_beside_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    process.kill()
+    wait_until(lambda: not is_there(tmp_path / "beside.pid"))
+    os.kill(int((tmp_path / "front.pid").read_text()), signal.SIGINT)  # it has the terminal's
+    process.communicate(timeout=60)
+    wait_until(lambda: not is_there(tmp_path / "front.child"))
