@@ -1,0 +1,1 @@
+"""Fuzzing of all that reaches discovery-xp from outside; see README.md."""
