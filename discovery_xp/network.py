@@ -189,17 +189,17 @@ def readings_of(plan: Plan, outputs: Mapping[str, Output]) -> list[Reading]:
 
 
 def parse_tc(output: Output) -> dict[str, Link]:
-    """The output of `read_back_command` to links, by the network that they lead to.
+    """Read the output of `read_back_command` as links, by the network that they lead to.
 
-    Raises Failed for an output that isn't tc's.
+    Raises Failed for anything else, which a host may print.
     """
     try:
-        return _links_of_tc(output)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Failed("tc's output can't be understood", "install iproute2 on the host") from None
+        return _parse_tc(output)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        raise Failed("tc says something else than tc does", "see that host's tc") from None
 
 
-def _links_of_tc(output: Output) -> dict[str, Link]:
+def _parse_tc(output: Output) -> dict[str, Link]:
     parts = output.stdout.split("==")
     if len(parts) != 3:
         raise Failed(f"tc can't be read back: {output.stderr.strip()[:200]}", "install iproute2")

@@ -1,4 +1,4 @@
-"""What strangers wrote, as it is printed."""
+"""What strangers wrote, as errors, consoles and progress print it."""
 
 import io
 
