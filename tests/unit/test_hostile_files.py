@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from discovery_xp import yamlfile
 from discovery_xp.errors import InvalidInput
+from discovery_xp.fields import OWN_NETWORKS
+from discovery_xp.plan_checks import LEAST_ANSWERED_PERCENT
 from discovery_xp.reading import Unreadable, read_bytes, read_text
 from discovery_xp.scenario import parse_scenario, read_scenario
 from discovery_xp.topology import parse_topology, read_topology
+from discovery_xp.topology_file import MAX_HOSTS, MAX_SITES
 
 TWO = "sites: [{name: a}, {name: b}]\n"
 STATIC = TWO + "provider: {type: static, hosts: {a: [10.0.0.1, 10.0.0.2, 10.0.0.3], b: [%s]}%s}\n"
@@ -175,6 +179,20 @@ def test_scenarios_are_refused_alike(text: str, words: str) -> None:
 def test_regions_may_have_the_longest_names_of_sites() -> None:
     long = "s" * 30 + "250"
     assert parse_scenario(f"kind: boot\nspread: [{long}]").regions == (long,)
+
+
+def test_the_bounds_are_those_of_the_docs() -> None:
+    docs = (Path(__file__).parents[2] / "docs/topologies.md").read_text()
+    for words in (
+        f"at most {yamlfile.MAX_BYTES // 10**6} MB; pipes",
+        f"{yamlfile._MAX_DEPTH} levels deep, {yamlfile._MAX_VALUES:,} values and "
+        f"{yamlfile.MAX_BYTES // 10**6} MB",
+        f"| problems | the first {yamlfile._MAX_PROBLEMS} |",
+        f"| sites, hosts | {MAX_SITES}, and {MAX_HOSTS:,} in all |",
+        ", ".join(f"`{network}`" for network in OWN_NETWORKS[:-1]) + f" or `{OWN_NETWORKS[-1]}`",
+        f"{LEAST_ANSWERED_PERCENT:g} % must come back",
+    ):
+        assert words in docs
 
 
 # ---------------------------------------------------------------- what is no file
