@@ -46,7 +46,8 @@ from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, Progress, Stopwatch
 from discovery_xp.load.ledger import Pace, Row
 from discovery_xp.load.shares import shares
-from discovery_xp.plan import Plan, needed_s
+from discovery_xp.plan import Plan
+from discovery_xp.plan_checks import needed_s
 from discovery_xp.remote import Output, answering_of, run_each
 from discovery_xp.scenario import Scenario, read_scenario
 from discovery_xp.store import Run, RunRecord

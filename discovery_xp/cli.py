@@ -31,7 +31,8 @@ from discovery_xp.cli_progress import Follower
 from discovery_xp.cli_report import report, write_page
 from discovery_xp.errors import Failed, InvalidInput, Problem, Refused, UserError
 from discovery_xp.names import TestbedName
-from discovery_xp.plan import Plan, make_plan, require_free_network
+from discovery_xp.plan import Plan, make_plan
+from discovery_xp.plan_checks import require_free_network
 from discovery_xp.scenario import MAX_VMS
 from discovery_xp.testbed import Testbed
 from discovery_xp.text import printable_lines
@@ -47,7 +48,7 @@ from discovery_xp.yamlfile import read_yaml
 
 if TYPE_CHECKING:
     from discovery_xp.experiment import Deployed, Inspection
-    from discovery_xp.network import PairRtt
+    from discovery_xp.pings import PairRtt
     from discovery_xp.service_status import ServiceStatus
 
 # EnOSlib and Ansible are loaded by the commands that touch hosts, not by a plan.
@@ -135,7 +136,7 @@ def validate(topology: tuple[Path, ...], hosts_only: bool) -> None:
         try:
             read = read_topology(path)
             made = make_plan(read, cloud=not hosts_only)
-            require_free_network(made)
+            require_free_network(made.network)
         except InvalidInput as error:
             problems += error.problems
             continue

@@ -72,7 +72,7 @@ def open_streams() -> None:
 
 def _code_of(command: click.Command) -> int:
     try:
-        code = command.main(standalone_mode=False)
+        code = command.main(prog_name="discovery-xp", standalone_mode=False)
     except SystemExit as error:
         code = error.code
     except (click.exceptions.Abort, KeyboardInterrupt):

@@ -12,6 +12,15 @@ from dataclasses import dataclass
 
 from discovery_xp.text import printable
 
+# As long as a line may be; of a longer one the middle is left out.
+LONGEST_LINE = 1000
+
+
+def _line(text: str) -> str:
+    if len(text) > LONGEST_LINE:
+        text = f"{text[: LONGEST_LINE - 303]}...{text[-300:]}"
+    return printable(text)
+
 
 @dataclass(frozen=True, order=True)
 class Problem:
@@ -26,7 +35,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         subject = f"{self.key}: " if self.key else ""
-        return printable(f"{place}: {subject}{self.message}; {self.remedy}")
+        return _line(f"{place}: {subject}{self.message}; {self.remedy}")
 
 
 class UserError(Exception):
@@ -49,7 +58,7 @@ class Refused(UserError):
     def __init__(self, message: str, remedy: str) -> None:
         self.message = message
         self.remedy = remedy
-        super().__init__(printable(f"{message}; {remedy}"))
+        super().__init__(_line(f"{message}; {remedy}"))
 
 
 class Failed(Refused):

@@ -39,7 +39,7 @@ from discovery_xp import (
 from discovery_xp.deploy import Boot, Deployment
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch, inventory
-from discovery_xp.network import PairRtt
+from discovery_xp.pings import PairRtt, require_within_tolerance
 from discovery_xp.plan import Plan, PlannedLink
 from discovery_xp.play import log_file
 from discovery_xp.providers import local
@@ -179,7 +179,7 @@ def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress, expose: bool) 
 def _measure_within_tolerance(hosts: Hosts, testbed: Testbed, progress: Progress) -> list[PairRtt]:
     progress("measuring round trips", 0, 0)
     pairs = _measure_and_save(hosts, testbed, hosts.plan.links)
-    network.require_within_tolerance(pairs)
+    require_within_tolerance(pairs)
     return pairs
 
 

@@ -6,13 +6,10 @@ of itself, and the round trips that the hosts see.
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 import json
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import enoslib as en
@@ -22,16 +19,24 @@ from enoslib.service.emul.utils import _build_commands, _combine
 from discovery_xp.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, Reading, Wan
+from discovery_xp.pings import (
+    PINGS,
+    ROUNDS,
+    Pace,
+    PairRtt,
+    fping_command,
+    pace_of,
+    parse_fping,
+    summarise,
+)
 from discovery_xp.plan import Plan, PlannedLink, with_links
 from discovery_xp.remote import Output, plainly, quietly, run_each
-from discovery_xp.topology import Link, Tolerance
+from discovery_xp.topology import Link
 from discovery_xp.units import format_ms, format_percent, format_rate
 
 # No limit, in a word that htb takes; what has none is queued as if it had ten gigabit.
 UNLIMITED_MBIT = 200_000.0
 QUEUED_MBIT = 10_000.0
-PINGS = 10
-ROUNDS = 3
 
 
 # ---------------------------------------------------------------- tc netem on the hosts
@@ -315,40 +320,6 @@ def describe(link: Link) -> str:
 # ---------------------------------------------------------------- measure
 
 
-@dataclass(frozen=True)
-class PairRtt:
-    """Round trips between two sites: asked for, and observed.
-
-    `samples` and `lost` count pings in both directions; `observed_ms` is the median,
-    None when nothing came back.  `rounds` is how often the pair was measured.
-    """
-
-    source: str
-    target: str
-    requested_ms: float
-    observed_ms: float | None
-    least_ms: float | None
-    most_ms: float | None
-    samples: int
-    lost: int
-    allowed_ms: float
-    rounds: int = 1
-
-    @property
-    def error_ms(self) -> float | None:
-        """Observed less requested."""
-        return None if self.observed_ms is None else self.observed_ms - self.requested_ms
-
-    @property
-    def is_off(self) -> bool:
-        """True outside the tolerance."""
-        return self.error_ms is None or abs(self.error_ms) > self.allowed_ms
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, the verdict included."""
-        return {**dataclasses.asdict(self), "is_off": self.is_off}
-
-
 def measure(hosts: Hosts, links: Sequence[PlannedLink], pings: int = PINGS) -> list[PairRtt]:
     """Ping from one host of each site to one of every other; a result for each pair.
 
@@ -356,28 +327,25 @@ def measure(hosts: Hosts, links: Sequence[PlannedLink], pings: int = PINGS) -> l
     work elsewhere looks like latency.  The last word counts, and says how often.
     """
     plan = with_links(hosts.plan, links)
-    pairs = [
-        (there.source, there.target, there.link.delay_ms + back.link.delay_ms)
-        for there, back in plan.pairs()
-    ]
+    pairs = {(there.source, there.target): (there.link, back.link) for there, back in plan.pairs()}
     results: dict[tuple[str, str], PairRtt] = {}
-    pending = pairs
+    pending = list(pairs)
     for round_number in range(1, ROUNDS + 1):
-        longest_ms = max((requested for _, _, requested in pending), default=0.0)
-        ends = [(source, target) for source, target, _ in pending]
-        samples = _ping(hosts, ends, pings, longest_ms)
-        for source, target, requested in pending:
+        pace = pace_of([pairs[pair] for pair in pending], pings)
+        samples = _ping(hosts, pending, pace)
+        for source, target in pending:
             results[source, target] = summarise(
-                source, target, requested, samples[source, target], plan.tolerance, round_number
-            )
-        pending = [pair for pair in pending if results[pair[0], pair[1]].is_off]
+                source, target, pairs[source, target], samples[source, target],
+                plan.tolerance, round_number,
+            )  # fmt: skip
+        pending = [pair for pair in pending if results[pair].is_off]
         if not pending:
             break
-    return [results[source, target] for source, target, _ in pairs]
+    return [results[pair] for pair in pairs]
 
 
 def _ping(
-    hosts: Hosts, pairs: Sequence[tuple[str, str]], pings: int, rtt_ms: float
+    hosts: Hosts, pairs: Sequence[tuple[str, str]], pace: Pace
 ) -> dict[tuple[str, str], list[float | None]]:
     """Pings of each pair in both directions at once; None for a lost one."""
     plan = hosts.plan
@@ -388,7 +356,7 @@ def _ping(
         targets.setdefault(source, []).append(target)
         targets.setdefault(target, []).append(source)
     commands = {
-        probe[source].name: fping_command([str(probe[to].address) for to in others], pings, rtt_ms)
+        probe[source].name: fping_command([str(probe[to].address) for to in others], pace)
         for source, others in targets.items()
     }
     outputs = run_each(hosts, commands)
@@ -402,77 +370,8 @@ def _ping(
                 "install fping on the hosts",
             )
         for address, values in replies.items():
-            if address not in addresses:  # nobody asked for it
-                continue
-            target = addresses[address]
-            pair = (source, target) if (source, target) in samples else (target, source)
-            samples[pair] += values
+            target = addresses.get(address, "")
+            for pair in ((source, target), (target, source)):
+                if pair in samples:  # a host may answer what it wasn't asked
+                    samples[pair] += values
     return samples
-
-
-def fping_command(addresses: Sequence[str], pings: int, rtt_ms: float = 0.0) -> str:
-    """One line of sh that pings all addresses; the first ping only warms caches up.
-
-    `rtt_ms` is the longest round trip expected: a reply is waited for as long, and 3 s.
-    """
-    install = "command -v fping >/dev/null || apt-get install -qq -y fping >/dev/null"
-    wait_ms = round(rtt_ms) + 3000
-    return f"{install}; fping -q -C {pings + 1} -p 100 -i 2 -t {wait_ms} {' '.join(addresses)}"
-
-
-_REPLIES = re.compile(r"(\d+\.\d+\.\d+\.\d+)\s+:((?: (?:-|[0-9]{1,9}(?:\.[0-9]{1,9})?))+)\s*")
-
-
-def parse_fping(text: str) -> dict[str, list[float | None]]:
-    """fping's '-C -q' lines to milliseconds by address, the first ping left out."""
-    replies: dict[str, list[float | None]] = {}
-    for line in text.splitlines():
-        found = re.fullmatch(
-            r"(\d+\.\d+\.\d+\.\d+)\s+:((?: (?:-|[0-9]{1,9}(?:\.[0-9]{1,9})?))+)\s*", line.strip()
-        )
-        if found is not None:
-            values = [None if word == "-" else float(word) for word in found[2].split()]
-            replies[found[1]] = values[1:]
-    return replies
-
-
-def summarise(
-    source: str,
-    target: str,
-    requested_ms: float,
-    samples: Sequence[float | None],
-    tolerance: Tolerance,
-    rounds: int = 1,
-) -> PairRtt:
-    """The verdict on one pair's pings."""
-    replies = [sample for sample in samples if sample is not None]
-    return PairRtt(
-        source=source,
-        target=target,
-        requested_ms=requested_ms,
-        observed_ms=round(statistics.median(replies), 3) if replies else None,
-        least_ms=min(replies, default=None),
-        most_ms=max(replies, default=None),
-        samples=len(samples),
-        lost=len(samples) - len(replies),
-        allowed_ms=tolerance.allowed_ms(requested_ms),
-        rounds=rounds,
-    )
-
-
-def require_within_tolerance(pairs: Sequence[PairRtt]) -> None:
-    """Raise Failed, naming them, when pairs are off."""
-    off = [pair for pair in pairs if pair.is_off]
-    if off:
-        words = [
-            f"{pair.source} - {pair.target}: "
-            + ("no answer" if pair.observed_ms is None else f"{pair.observed_ms:.1f} ms")
-            + f" instead of {pair.requested_ms:g} ms"
-            for pair in off
-        ]
-        shown = ", ".join(words[:6]) + (f" and {len(words) - 6} more" if len(words) > 6 else "")
-        raise Failed(
-            f"{len(off)} of {len(pairs)} pairs are off by more than the tolerance: {shown}",
-            "see 'discovery-xp network show'; a busy machine adds latency of its own; "
-            "widen network.tolerance if that is acceptable",
-        )

@@ -17,12 +17,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from discovery_xp import databases, oar
+from discovery_xp import databases, oar, plan_checks
 from discovery_xp.errors import Refused
-from discovery_xp.kernel import own_networks
 from discovery_xp.names import HostName, SiteName, TestbedName
 from discovery_xp.oar import Request
-from discovery_xp.platforms import Cluster, G5kProvider, Job, PlatformProvider, VMonG5kProvider
+from discovery_xp.platforms import Cluster, G5kProvider, PlatformProvider, VMonG5kProvider
 from discovery_xp.text import short
 from discovery_xp.topology import (
     Limit,
@@ -55,10 +54,6 @@ WORKER_MEMORY_BYTES = 110 * 2**20
 REDIS_MEMORY_BYTES = 120 * 2**20  # for each process
 CLOUD_DISK_BYTES = 2500 * 2**20
 WAN_PAIR_MEMORY_BYTES = 2 * 2**20
-# How long it takes at least, on machines that others lend by the hour, until they are there,
-# and until a cloud is on them; estimates.
-LENDING_S = 15 * 60
-CLOUD_S = 25 * 60
 
 
 @dataclass(frozen=True)
@@ -233,6 +228,7 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
         for target in topology.sites
         if source.name != target.name
     )
+    plan_checks.require_measurable({(each.source, each.target): each.link for each in links})
     common: dict[str, Any] = {
         "name": chosen,
         "provider": topology.provider.type,
@@ -254,19 +250,6 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
             **common,
         )
     return _lent_plan(topology, topology.provider, hosts, sites, common, store)
-
-
-def require_free_network(plan: Plan) -> None:
-    """Raise Refused where a local plan's addresses are in a network of this machine's own."""
-    if plan.network is None:
-        return
-    wanted = ipaddress.IPv4Network(plan.network)
-    for device, network in own_networks():
-        if network.overlaps(wanted):
-            raise Refused(
-                f"the network {wanted} meets this machine's own {network} ({device})",
-                "choose another with 'provider: {type: local, network: 10.N.0.0/16}'",
-            )
 
 
 def key_value_store(plan: Plan) -> databases.Store | None:
@@ -433,9 +416,9 @@ def _lent_plan(
         asked = oar.requests(provider, placed, chosen)
         hours = oar.node_hours(asked, provider.job.walltime_s)
         warnings = oar.policy_warnings(provider.job, _nodes(asked))
-        _require_walltime(chosen, provider.job, common["cloud"] is not None)
+        plan_checks.require_walltime(chosen, provider.job, common["cloud"] is not None)
     elif isinstance(provider, VMonG5kProvider):
-        _require_walltime(chosen, provider.job, common["cloud"] is not None)
+        plan_checks.require_walltime(chosen, provider.job, common["cloud"] is not None)
     return Plan(
         sites=sites,
         hosts=hosts,
@@ -472,27 +455,6 @@ def _lending(provider: PlatformProvider, hosts: int) -> tuple[str, ...]:
         "chameleon": "borrow {} machines from Chameleon",
     }
     return (words[provider.type].format(hosts), "wait for ssh")
-
-
-def needed_s(cloud: bool) -> int:
-    """The shortest walltime in which a testbed can be had, in seconds: see docs/grid5000.md."""
-    return LENDING_S + (CLOUD_S if cloud else 0)
-
-
-def _require_walltime(name: str, job: Job, cloud: bool) -> None:
-    needed = needed_s(cloud)
-    if job.walltime_s < needed:
-        raise Refused(
-            f"'{name}' has a walltime of {job.walltime}, but the nodes"
-            f"{' and their cloud take' if cloud else ' take'} about {needed // 60} minutes",
-            f"write e.g. 'walltime: \"{_longer(needed)}\"'",
-        )
-
-
-def _longer(seconds: int) -> str:
-    """Twice as long, in whole half hours."""
-    halves = -(-2 * seconds // 1800)
-    return f"{halves // 2:02}:{30 * (halves % 2):02}:00"
 
 
 def _network_of(name: str) -> str:

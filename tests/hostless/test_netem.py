@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 from enoslib import Host
 
-from discovery_xp import network
+from discovery_xp import network, pings
 from discovery_xp.hosts import Reading
 from discovery_xp.plan import Plan, PlannedLink, make_plan
 from discovery_xp.remote import Output
@@ -47,8 +47,9 @@ def results(plan: Plan) -> dict[str, dict[str, StepResult]]:
     changed = [PlannedLink(link.source, link.target, Link(1)) for link in plan.links[:1]]
     read = {host.name: network.read_back_command("eth0") for host in plan.hosts}
     ping = {
-        host.name: network.fping_command(
-            [str(other.address) for other in plan.hosts if other.name != host.name], PINGS
+        host.name: pings.fping_command(
+            [str(other.address) for other in plan.hosts if other.name != host.name],
+            pings.Pace(PINGS),
         )
         for host in plan.hosts
     }
@@ -96,7 +97,7 @@ def readings(plan: Plan, printed: dict[str, StepResult]) -> list[Reading]:
 
 
 def samples(result: StepResult, plan: Plan, target: str) -> list[float | None]:
-    return network.parse_fping(result.stderr + result.stdout)[str(plan.host(target).address)]
+    return pings.parse_fping(result.stderr + result.stdout)[str(plan.host(target).address)]
 
 
 Results = dict[str, dict[str, StepResult]]
@@ -126,8 +127,9 @@ def test_a_wrong_reading_would_be_noticed(plan: Plan, results: Results) -> None:
 def test_round_trips_are_those_asked_for(
     plan: Plan, results: Results, source: str, target: str, requested_ms: float
 ) -> None:
-    pings = samples(results["ping"][source], plan, target)
-    pair = network.summarise(source, target, requested_ms, pings, plan.tolerance)
+    replies = samples(results["ping"][source], plan, target)
+    links = (Link(requested_ms), Link())
+    pair = pings.summarise(source, target, links, replies, plan.tolerance)
     assert not pair.is_off, pair
     assert pair.error_ms is not None
     assert abs(pair.error_ms) < 1
@@ -158,6 +160,6 @@ def test_reset_leaves_nothing(plan: Plan, results: Results) -> None:
     for printed in results["read after reset"].values():
         assert "netem" not in printed.stdout
         assert "htb" not in printed.stdout
-    pings = samples(results["ping after reset"]["b-controller-1"], plan, "c-controller-1")
-    assert all(ping is not None and ping < 2 for ping in pings)
+    replies = samples(results["ping after reset"]["b-controller-1"], plan, "c-controller-1")
+    assert all(ping is not None and ping < 2 for ping in replies)
     assert all(result.exit_code == 0 for result in results["reset again"].values())

@@ -1,9 +1,10 @@
 import dataclasses
+import random
 
 import pytest
 from enoslib import Host
 
-from discovery_xp import network
+from discovery_xp import network, pings
 from discovery_xp.cli_network import change_links
 from discovery_xp.errors import Failed, InvalidInput, Refused
 from discovery_xp.hosts import Reading
@@ -121,7 +122,7 @@ def test_a_link_that_nobody_read_back_disagrees() -> None:
 
 def test_fping_lines_become_samples_without_the_first_ping() -> None:
     text = "10.1.0.1 : 45.0 20.1 - 20.3\nICMP Host Unreachable from 10.1.0.9\n10.1.0.2 : - - - -\n"
-    assert network.parse_fping(text) == {
+    assert pings.parse_fping(text) == {
         "10.1.0.1": [20.1, None, 20.3],
         "10.1.0.2": [None, None, None],
     }
@@ -140,13 +141,100 @@ def test_fping_lines_become_samples_without_the_first_ping() -> None:
     ],
 )
 def test_the_verdict_on_a_pair(requested: float, samples: list[float | None], is_off: bool) -> None:
-    pair = network.summarise("a", "b", requested, samples, Tolerance())
+    pair = pings.summarise("a", "b", (Link(requested), Link()), samples, Tolerance())
     assert pair.is_off is is_off
     if is_off:
         with pytest.raises(Failed, match="a - b"):
-            network.require_within_tolerance([pair])
+            pings.require_within_tolerance([pair])
     else:
-        network.require_within_tolerance([pair])
+        pings.require_within_tolerance([pair])
+
+
+def judged(there: Link, back: Link, samples: list[float]) -> pings.PairRtt:
+    return pings.summarise("a", "b", (there, back), samples, Tolerance())
+
+
+def test_a_slow_link_may_take_what_a_ping_needs_to_get_through() -> None:
+    # 98 bytes take 12.25 ms at 64 kbit/s; each way, a ping may wait for another.
+    slow = Link(10, rate_mbit=0.064)
+    assert pings.serialisation_ms(slow) == 12.25
+    for observed in (18.5, 20.0, 44.5, 69.0, 70.9):
+        assert not judged(slow, slow, [observed]).is_off
+    for observed in (17.9, 71.1):
+        assert judged(slow, slow, [observed]).is_off
+    # A quick link is judged as if it had no rate.
+    quick = Link(10, rate_mbit=1000)
+    assert not judged(quick, quick, [21.9]).is_off
+    assert judged(quick, quick, [22.1]).is_off
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_jitter_as_large_as_the_delay_is_within_tolerance(seed: int) -> None:
+    drawn = random.Random(seed)
+    link = Link(delay_ms=20, jitter_ms=20)
+    samples = [drawn.uniform(0, 40) + drawn.uniform(0, 40) for _ in range(20)]
+    assert not judged(link, link, samples).is_off
+    # A delay that isn't there, or is there twice, is noticed all the same.
+    assert judged(link, link, [sample - 40 for sample in samples]).is_off
+    assert judged(link, link, [sample + 40 for sample in samples]).is_off
+
+
+def test_jitter_allows_less_the_more_pings_there_are() -> None:
+    link = Link(20, jitter_ms=10)
+    allowed = [judged(link, Link(20), [40.0] * count).allowed_ms for count in (1, 4, 100, 10_000)]
+    assert allowed == [12.0, 12.0, 6.0, 2.4]
+    assert judged(Link(20), Link(20), [40.0]).allowed_ms == 2.0
+
+
+def test_pings_keep_their_distance_on_a_slow_link() -> None:
+    assert pings.pace_of([(Link(10), Link(10))]) == pings.Pace(10, 100, 3020)
+    slow = Link(10, rate_mbit=0.001)
+    pace = pings.pace_of([(Link(10), Link(10)), (slow, slow)])
+    # Two packets of 784 ms each way in each period.
+    assert pace == pings.Pace(10, 3136, 3000 + 20 + 4 * 784)
+    assert "fping -q -C 11 -p 3136 -i 2 -t 6156 10.0.0.1" in pings.fping_command(["10.0.0.1"], pace)
+
+
+def test_more_pings_are_sent_where_most_are_lost() -> None:
+    assert pings.pace_of([(Link(10, loss_percent=10), Link(10, loss_percent=10))]).pings == 10
+    lossy = Link(10, loss_percent=90)
+    pace = pings.pace_of([(lossy, lossy)])
+    assert pace.pings == 459
+    assert (1 - 0.01) ** (2 * pace.pings) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("samples", "cause"),
+    [
+        ([None], "where nothing answers, a host or a link is down"),
+        ([3.0], "what is too quick isn't delayed as asked"),
+        ([20.5, 60.0, 70.0], "a busy machine adds latency of its own to some pings"),
+        ([30.0, 60.0], "the network under the links adds latency of its own to every ping"),
+    ],
+)
+def test_the_remedy_names_the_cause(samples: list[float | None], cause: str) -> None:
+    pair = pings.summarise("a", "b", (Link(10), Link(10)), samples, Tolerance())
+    with pytest.raises(Failed, match="a - b") as caught:
+        pings.require_within_tolerance([pair, pair])
+    assert str(caught.value).count(cause) == 1
+    assert str(caught.value).count("latency of its own") == ("latency" in cause)
+
+
+def test_what_isnt_tcs_is_said_so() -> None:
+    for first in (
+        "{",
+        "[1]",
+        '[{"kind": "netem"}]',
+        "[" * 100_000,
+        '[{"kind": "netem", "options": 1}]',
+    ):
+        with pytest.raises(Failed, match="tc says something else"):
+            network.parse_tc(Output(0, f"{first}\n==\n\n==\n", ""))
+
+
+def test_only_what_fping_prints_is_a_sample() -> None:
+    text = "10.1.0.1 : 1.2.3\n10.1.0.2 : 1e9\nx : 1.0\n10.1.0.3 : 1.0 2.0\n"
+    assert pings.parse_fping(text) == {"10.1.0.3": [2.0]}
 
 
 # ---------------------------------------------------------------- VDE

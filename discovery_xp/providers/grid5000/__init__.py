@@ -25,7 +25,8 @@ from discovery_xp import oar
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, HostStatus, Progress, hosts_at
 from discovery_xp.oar import Request
-from discovery_xp.plan import Plan, needed_s
+from discovery_xp.plan import Plan
+from discovery_xp.plan_checks import needed_s
 from discovery_xp.platforms import G5kProvider
 from discovery_xp.providers.grid5000 import api, jobs, record, slots
 from discovery_xp.providers.grid5000.record import Record

@@ -1,0 +1,154 @@
+"""Names that can only be made valid, wherever they come from."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from discovery_xp import names, testbed
+from discovery_xp.errors import Refused
+from discovery_xp.names import BadName, HostName, RegionName, RunName, SiteName, TestbedName
+from discovery_xp.plan import PlannedHost, PlannedLink, PlannedSite, make_plan
+from discovery_xp.testbed import State, Testbed, choose
+from discovery_xp.topology import Link, SshHost, derive_topology
+
+# What would be another path, a line more, an option, or nothing at all.
+HOSTILE = [
+    "", ".", "..", "/", "a/b", "/tmp/precious", "../x", "a\n", "a\nb", "a b", "-a", "a-", "A",
+    "a\x00", "a\x1b[2J", "é", "a" * 31, "x" * 100_000, "\udcff", "a.b", "~", "*", "a;b",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DISCOVERY_XP_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:10]))
+def test_no_testbed_has_a_bad_name(text: str, own_home: Path) -> None:
+    for make in (TestbedName, Testbed, choose):
+        with pytest.raises(BadName) as caught:
+            make(text)
+        assert len(str(caught.value).splitlines()) == 1
+        assert len(str(caught.value)) < 200
+    assert not own_home.exists()
+
+
+@pytest.mark.parametrize("text", [each for each in HOSTILE if len(each) != 31])
+def test_nothing_that_is_planned_has_a_bad_name(text: str) -> None:
+    for make in (
+        lambda: PlannedSite(text, 1),
+        lambda: PlannedHost(text, "a", ()),
+        lambda: PlannedHost("a-data-1", text, ()),
+        lambda: PlannedLink(text, "a", Link()),
+        lambda: PlannedLink("a", text, Link()),
+    ):
+        with pytest.raises(BadName):
+            make()
+
+
+def test_a_name_is_the_text_that_it_was_made_of() -> None:
+    name = SiteName("a")
+    assert name == "a"
+    assert {"a": 1}[name] == 1
+    assert type(copy.deepcopy(name)) is SiteName
+    assert json.dumps([name]) == '["a"]'
+    assert yaml.safe_dump([name]) == "- a\n"
+
+
+@pytest.mark.parametrize("word", ["master", "all", "localhost", "wan", "a-compute-1"])
+def test_a_site_isnt_called_what_means_something_else(word: str) -> None:
+    with pytest.raises(BadName, match="choose another name"):
+        SiteName(word)
+
+
+def test_the_longest_names_fit_each_other() -> None:
+    site = SiteName("s" * 30 + "250")
+    host = HostName(f"{site}-controller-1000")
+    assert RegionName(site) == str(site)
+    assert RegionName(host) == str(host)
+    with pytest.raises(BadName):
+        HostName(f"{site}-controller-10000")
+
+
+def test_a_runs_name_is_its_start_and_its_plan() -> None:
+    assert RunName("20270301T190000Z-0123456789ab")
+    for text in ("20270301T190000Z-../x", "x", "20270301T190000Z-"):
+        with pytest.raises(BadName, match="is not a name of a run"):
+            RunName(text)
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("My Topology_2", "my-topology-2"),
+        ("2x", "t-2x"),
+        ("", "t"),
+        ("--", "t"),
+        ("x" * 300, "x" * 30),
+    ],
+)
+def test_a_files_name_becomes_a_name(stem: str, name: str) -> None:
+    assert names.derived(stem, "t") == name
+    assert TestbedName(name)
+
+
+def test_a_folder_of_another_name_is_no_testbed(own_home: Path) -> None:
+    for folder in ("mine", "Not mine", "a\nb", "..x"):
+        (own_home / "testbeds" / folder).mkdir(parents=True)
+    assert testbed.testbeds() == ["mine"]
+
+
+def test_what_isnt_there_is_neither_locked_nor_made(own_home: Path) -> None:
+    with pytest.raises(Refused, match="no testbed 'mine'"):
+        choose("mine")
+    assert not own_home.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"name": "mine"', '"name": "../../etc"'),
+        ('"name": "mine"', '"name": "other"'),
+        ('"name": "site1"', '"name": "x;reboot"'),
+        ('"name": "site1-master-1"', '"name": "a\\nb"'),
+        ('"source": "site1"', '"source": "/"'),
+    ],
+)
+def test_a_state_with_a_bad_name_is_damaged(old: str, new: str) -> None:
+    made = Testbed("mine")
+    plan = make_plan(derive_topology(2, "10ms"), "mine")
+    made.save(State(plan=plan, phase="up", created="2027-01-01T00:00:00Z"))
+    text = made.state_file.read_text()
+    assert old in text
+    made.state_file.write_text(text.replace(old, new, 1))
+    with pytest.raises(Refused, match="the state is damaged") as caught:
+        made.load()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"address": "10.0.0.1\n  ProxyCommand id"},
+        {"address": "-oProxyCommand=id"},
+        {"address": ""},
+        {"user": "root\n"},
+        {"user": "{{ 7 * 7 }}"},
+        {"user": "a b"},
+        {"port": 0},
+        {"port": 65536},
+        {"key": '/k"\n  ProxyCommand id'},
+        {"key": "/k\n"},
+        {"jump": "a@b c"},
+        {"jump": "alice@host\n  ProxyCommand id"},
+    ],
+)
+def test_how_a_host_is_reached_is_words(wrong: dict[str, object]) -> None:
+    right: dict[str, object] = {"address": "10.0.0.1", "user": "root", "port": 22, "key": "/my key"}
+    assert SshHost(**right)  # type: ignore[arg-type]
+    with pytest.raises(BadName, match=f"ssh's {next(iter(wrong))}"):
+        SshHost(**{**right, **wrong})  # type: ignore[arg-type]
