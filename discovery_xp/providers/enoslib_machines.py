@@ -253,7 +253,7 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
         _require_enough(plan, found)
         progress("waiting for ssh", 0, len(plan.hosts))
         for machine in (host for hosts in found.values() for host in hosts):
-            _mark(machine)
+            ansible_runs.mark(machine)
         machines = en.Roles(all=[host for hosts in found.values() for host in hosts])
         en.wait_for(machines, retries=20)
         addresses = _let_root_in(machines, plan.platform)
@@ -264,12 +264,6 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     _save(testbed, Machines(nodes=nodes))
     testbed.write_ssh_config(nodes, check_keys="accept-new")
     return hosts(plan, testbed)
-
-
-def _mark(machine: Any) -> None:
-    """Let Ansible take nothing that the platform said of a machine for a template."""
-    for name in ("address", "user", "keyfile", "extra"):
-        setattr(machine, name, ansible_runs.literal(getattr(machine, name)))
 
 
 def _require_enough(plan: Plan, found: Mapping[str, Sequence[Any]]) -> None:
