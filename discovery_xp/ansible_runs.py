@@ -12,6 +12,7 @@ import functools
 import os
 import resource
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -51,9 +52,15 @@ _worker_bytes: list[int] = []
 
 
 def _limit_worker() -> None:
-    """Run in each forked worker: what a host sends can't fill the machine's memory."""
+    """Run in each forked worker: what a host sends can't fill the machine's memory.
+
+    Ansible ends its workers by SIGTERM: they do without what this process does about that.
+    """
     if not _worker_bytes:
         return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
     pages = int(Path("/proc/self/statm").read_text().split()[5])
     limit = pages * resource.getpagesize() + _worker_bytes[-1]
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -405,6 +405,8 @@ def _ping(
             if address not in addresses:  # nobody asked for it
                 continue
             target = addresses[address]
+            if target not in targets[source] or len(values) > pings:
+                continue
             pair = (source, target) if (source, target) in samples else (target, source)
             samples[pair] += values
     return samples

@@ -294,8 +294,9 @@ def address_in(told: str, network: str | None) -> str:
     found = re.findall(r"\binet (\d+\.\d+\.\d+\.\d+)/", told)
     for address in found:
         with contextlib.suppress(ipaddress.AddressValueError):  # it only looks like one
-            if network is None or ipaddress.IPv4Address(address) in ipaddress.IPv4Network(network):
-                return str(address)
+            known = ipaddress.IPv4Address(address)
+            if network is None or known in ipaddress.IPv4Network(network):
+                return str(known)
     raise Failed(
         f"a machine has no address in {network}", f"it has {', '.join(found[:8]) or 'none'}"
     )

@@ -19,6 +19,7 @@ from enoslib.infra.enos_g5k import g5k_api_utils
 from enoslib.infra.enos_g5k.utils import inside_g5k
 from grid5000.exceptions import Grid5000AuthenticationError, Grid5000Error
 
+from discovery_xp.answers import printable
 from discovery_xp.errors import Failed, Refused
 
 GATEWAY = "access.grid5000.fr"
@@ -65,7 +66,12 @@ def require_login() -> None:
 
 
 def client() -> Any:
-    """EnOSlib's client, which is python-grid5000's; an answer isn't waited for endlessly."""
+    """Return EnOSlib's client, which is python-grid5000's; no answer is waited for endlessly.
+
+    Raises Refused where it would ask as nobody.
+    """
+    if not is_configured():
+        raise Refused(f"{login_file()}: there is no such file", _WRITE_IT)
     found = g5k_api_utils.get_api_client()
     if found.timeout is None:
         found.timeout = TIMEOUT_S
@@ -127,7 +133,7 @@ def said(error: Grid5000Error) -> str:
     """
     lines = [line.strip() for line in text_of(error).splitlines() if line.strip()]
     telling = [line for line in lines if re.search(r"\bKO\b|[Ee]rror|ADMISSION", line)]
-    words = " / ".join((telling or lines)[-3:])[-300:] or "no message"
+    words = printable(" / ".join((telling or lines)[-3:])[-300:]) or "no message"
     return f"{words} ({error.response_code})" if error.response_code else words
 
 
