@@ -251,11 +251,17 @@ def test_a_load_has_no_more_rows_than_it_can_have(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("discovery_xp.load.ledger.ROWS_EACH", 0)
     book = Ledger(Scenario("try", "boot", vms=2), ["h"], {})
     line = {"line": "vm", "region": "r", "site": "s", "requested_at": 1.0}
-    for name in "abc":
+    for name in "ab":
         book.take("h", {**line, "name": name})
     book.take("h", {**line, "name": "a", "accepted_at": 2.0})
-    with pytest.raises(Unfit, match="more rows"):
-        book.take("h", {**line, "name": "d"})
+    with pytest.raises(Unfit, match="more VMs than the 2 that are asked for"):
+        book.take("h", {**line, "name": "c"})
+    action = {"line": "action", "action": "boot", "iteration": 1, "region": "r", "site": "s",
+              "started_at": 1.0, "duration_s": 0.5, "error": None}  # fmt: skip
+    for _ in range(3):
+        book.take("h", action)
+    with pytest.raises(Unfit, match="more actions"):
+        book.take("h", action)
 
 
 # ---------------------------------------------------------------- smoke boots and identities

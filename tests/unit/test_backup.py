@@ -90,6 +90,18 @@ def test_a_hostile_hosts_part_is_missing_and_named(
     assert (tmp_path / "to/state.json").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_a_host_is_asked(
+    hosts: Hosts, testbed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "variables", lambda *_: {})
+    monkeypatch.setattr(deploy, "run_playbook", lambda *_, **__: 1 / 0)
+    with pytest.raises(Refused, match="can't be made: File name too long"):
+        backup(hosts, testbed, tmp_path / ("a" * 300), lambda *_: None)
+    with pytest.raises(ZeroDivisionError):
+        backup(hosts, testbed, tmp_path / "to", lambda *_: None)
+    assert not (tmp_path / "to").exists(), "what was interrupted can be done again"
+
+
 def test_the_same_component_twice_is_named(
     hosts: Hosts, testbed: Testbed, tmp_path: Path, sent: Sent
 ) -> None:
