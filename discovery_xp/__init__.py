@@ -22,6 +22,8 @@ for _name, _value in {
     "ANSIBLE_CONFIG": _settings_file(),
     # See ansible_runs.py: it is removed as soon as it is made.
     "ANSIBLE_LOCAL_TEMP": tempfile.gettempdir(),
+    # What a host says of itself becomes no variable, least of all of how it is reached.
+    "ANSIBLE_INJECT_FACT_VARS": "False",
     "ANSIBLE_PIPELINING": "True",  # saves a file copy for each task
     "ANSIBLE_TRANSFORM_INVALID_GROUP_CHARS": "ignore",  # a site may have a hyphen in its name
     # Most of our plays are one task long: nothing to share a connection with, and the

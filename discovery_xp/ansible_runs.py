@@ -12,13 +12,15 @@ import functools
 import os
 import resource
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ansible.constants as settings
 from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
 from ansible.plugins.connection import ssh
 from ansible.utils.unsafe_proxy import wrap_var
 
@@ -40,13 +42,25 @@ def literal(value: Any) -> Any:
     return wrap_var(value)
 
 
+def mark(host: Any) -> None:
+    """Mark all that says how one of EnOSlib's hosts is reached, and its variables."""
+    for name in ("address", "user", "keyfile", "extra"):
+        setattr(host, name, literal(getattr(host, name)))
+
+
 _worker_bytes: list[int] = []
 
 
 def _limit_worker() -> None:
-    """Run in each forked worker: what a host sends can't fill the machine's memory."""
+    """Run in each forked worker: what a host sends can't fill the machine's memory.
+
+    Ansible ends its workers by SIGTERM: they do without what this process does about that.
+    """
     if not _worker_bytes:
         return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
     pages = int(Path("/proc/self/statm").read_text().split()[5])
     limit = pages * resource.getpagesize() + _worker_bytes[-1]
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -72,7 +86,7 @@ def workspace(folder: Path) -> Iterator[Path]:
         settings.DEFAULT_LOCAL_TMP = str(place / "ansible")
         _worker_bytes.append(WORKER_BYTES)
         try:
-            with _bounded_answers():
+            with _checked_answers():
                 yield place
         finally:
             _worker_bytes.pop()
@@ -81,14 +95,16 @@ def workspace(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _bounded_answers() -> Iterator[None]:
-    """Have Ansible's ssh fail where a command printed more than it may."""
-    plain = ssh.Connection.exec_command
-    ssh.Connection.exec_command = bounded(plain)
+def _checked_answers() -> Iterator[None]:
+    """Have Ansible fail a task whose host printed more than it may, or no result."""
+    command, parse = ssh.Connection.exec_command, ActionBase._parse_returned_data
+    ssh.Connection.exec_command = bounded(command)
+    ActionBase._parse_returned_data = checked(parse)
     try:
         yield
     finally:
-        ssh.Connection.exec_command = plain
+        ssh.Connection.exec_command = command
+        ActionBase._parse_returned_data = parse
 
 
 def bounded(run: Callable[..., tuple[int, bytes, bytes]]) -> Callable[..., Any]:
@@ -105,6 +121,66 @@ def bounded(run: Callable[..., tuple[int, bytes, bytes]]) -> Callable[..., Any]:
         return code, stdout, stderr
 
     return limited
+
+
+# What Ansible itself reads in a module's result, and of which type it takes that to be.
+_TYPES: Mapping[str, type] = {
+    "changed": bool, "failed": bool, "rc": int, "msg": str, "stdout": str, "stderr": str,
+    "stdout_lines": list, "stderr_lines": list, "exception": str, "warnings": list,
+    "results": list, "invocation": dict,
+}  # fmt: skip
+# Modules of ours have none of these.  Facts become variables of their host: some of those say
+# with which program and options it is reached, on the control machine.
+_UNWANTED = ("ansible_facts", "ansible_stats", "deprecations", "diff", "skipped", "unreachable")
+_DEEPEST = 30
+
+
+def checked(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """`parse`, which reads a module's result, that gives a failure for what is none."""
+
+    @functools.wraps(parse)
+    def strict(*arguments: Any, **options: Any) -> dict[str, Any]:
+        try:
+            return _result(parse(*arguments, **options))
+        except (AttributeError, TypeError, RecursionError):
+            return _no_result("it isn't one")
+
+    return strict
+
+
+def _result(data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return _no_result("it isn't a mapping")
+    if _is_deep(data):
+        return _no_result("it is nested too deeply")
+    for key in _UNWANTED:
+        data.pop(key, None)
+    for key, kind in _TYPES.items():
+        if key in data and not isinstance(data[key], kind):
+            return _no_result(f"its '{key}' isn't of type {kind.__name__}")
+    if not all(isinstance(item, dict) for item in data.get("results", [])):
+        return _no_result("its 'results' are none")
+    data["warnings"] = [str(each)[:500] for each in data.get("warnings", [])[:20]]
+    return data
+
+
+def _no_result(why: str) -> dict[str, Any]:
+    return {"failed": True, "msg": f"the host sent something in the place of a result: {why}"}
+
+
+def _is_deep(value: Any) -> bool:
+    """True when mappings and lists lie in each other more than so often."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inside
+            for outside in level
+            for inside in (outside.values() if isinstance(outside, dict) else outside)
+            if isinstance(inside, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _too_large() -> AnsibleError:

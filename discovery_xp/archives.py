@@ -109,15 +109,16 @@ def _write_all(packed: bytes, folder: Path, limits: Limits, only: Collection[str
                 parts = _parts(entry.name, limits)
                 if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
                     raise Hostile(f"{_shown(entry.name)} is no plain file")
-                if entry.name in names:
-                    raise Hostile(f"{_shown(entry.name)} is there twice")
-                names.add(entry.name)
+                name = "/".join(parts)
+                if name in names:
+                    raise Hostile(f"{_shown(name)} is there twice")
+                names.add(name)
                 if len(names) > limits.files:
                     raise Hostile(f"it holds over {limits.files} files")
                 total += entry.size
                 if not 0 <= entry.size <= limits.file or total > limits.total:
                     raise Hostile(f"{_shown(entry.name)} makes it larger than it may be")
-                if only is None or entry.name in only:
+                if only is None or name in only:
                     data = tar.extractfile(entry)
                     assert data is not None
                     _write(top, parts, data, entry.size)

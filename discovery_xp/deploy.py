@@ -571,13 +571,22 @@ def backup(hosts: Hosts, testbed: Testbed, target: Path, progress: Progress) -> 
     names.  Raises Refused when `target` exists, Failed when a host can't be asked, or when
     what it sent is no archive of a component's files: those of the others are written then.
     """
-    if target.exists():
-        raise Refused(f"{target} exists", "name a folder that doesn't")
     known = variables(hosts, testbed)
-    run = run_playbook(hosts, "backup", known, progress, is_partial=True)
     names = set(hosts.by_name())
+    try:
+        target.mkdir(archives.FOLDER_MODE, parents=True)
+    except FileExistsError:
+        raise Refused(f"{target} exists", "name a folder that doesn't") from None
+    except OSError as error:
+        raise Refused(
+            f"{answers.shown(str(target))} can't be made: {error.strerror}", "name another folder"
+        ) from None
+    try:
+        run = run_playbook(hosts, "backup", known, progress, is_partial=True)
+    except BaseException:
+        target.rmdir()
+        raise
     count, problems = 0, [] if run.failure is None else [run.failure.message]
-    target.mkdir(archives.FOLDER_MODE, parents=True)
     for outcome in run.outcomes:
         if "archive" not in outcome.result:
             continue

@@ -161,31 +161,43 @@ def to_roles_and_networks(
         }
         if reach.key:
             settings["keyfile"] = reach.key
-        conf.add_machine(alias=host.name, roles=_roles_of(host), **ansible_runs.literal(settings))
+        conf.add_machine(alias=host.name, roles=_roles_of(host), **settings)
     for site in plan.sites:
         cidr = site.network or _common_network(plan.hosts_of(site.name))
         gateway = site.gateway or str(ipaddress.IPv4Network(cidr)[-1])
         conf.add_network(roles=[site.name], cidr=cidr, gateway=gateway, dns=gateway)
     roles, networks = en.Static(conf.finalize()).init()
+    for group in roles.values():
+        for machine in group:
+            ansible_runs.mark(machine)
     return roles, networks
 
 
 def inventory(roles: en.Roles) -> str:
-    """Ansible's inventory of these hosts, as YAML; no value in it is a template."""
+    """Return Ansible's inventory of these hosts, as YAML; no value in it is a template."""
     from discovery_xp import ansible_runs  # it comes before EnOSlib
 
-    from ansible.parsing.yaml.dumper import AnsibleDumper  # isort: skip
+    from ansible.utils.unsafe_proxy import AnsibleUnsafeText  # isort: skip
     from enoslib.enos_inventory import EnosInventory  # isort: skip
 
-    groups: dict[str, Any] = {}
-    known: dict[str, Any] = {}
+    class Dumper(yaml.SafeDumper):
+        """Writes marked texts so that whoever reads them marks them again."""
+
+    Dumper.add_representer(
+        AnsibleUnsafeText,
+        lambda dumper, text: dumper.represent_scalar("!unsafe", text._strip_unsafe()),
+    )
+    hosts: dict[str, Any] = {}
     for host in EnosInventory(roles=roles).get_hosts():
         hidden = ("inventory_file", "inventory_dir")
         values = {key: value for key, value in host.vars.items() if key not in hidden}
-        known[str(host.name)] = ansible_runs.literal(values)
-    for role, group in roles.items():
-        groups[str(role)] = {"hosts": {str(host.alias): {} for host in group}}
-    return str(yaml.dump({"all": {"hosts": known, "children": groups}}, Dumper=AnsibleDumper))
+        hosts[str(host.name)] = {key: ansible_runs.literal(value) for key, value in values.items()}
+    groups: dict[str, Any] = {
+        str(role): {"hosts": {str(host.alias): {} for host in group}}
+        for role, group in roles.items()
+    }
+    text: str = yaml.dump({"all": {"hosts": hosts, "children": groups}}, Dumper=Dumper)
+    return text
 
 
 def _roles_of(host: PlannedHost) -> list[str]:

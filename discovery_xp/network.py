@@ -371,7 +371,9 @@ def _ping(
             )
         for address, values in replies.items():
             target = addresses.get(address, "")
+            if target not in targets[source] or len(values) > pace.pings:
+                continue  # a host may answer what it wasn't asked
             for pair in ((source, target), (target, source)):
-                if pair in samples:  # a host may answer what it wasn't asked
+                if pair in samples:
                     samples[pair] += values
     return samples

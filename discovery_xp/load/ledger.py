@@ -14,7 +14,7 @@ from discovery_xp.scenario import Scenario
 
 PACE_OVER_S = 30.0
 MOST_NOTES = 200
-# More rows than any scenario has: for each iteration a VM and its actions, or reads.
+# More actions than any scenario has, for each iteration.
 ROWS_AT_LEAST = 10_000
 ROWS_EACH = 100
 
@@ -117,14 +117,14 @@ class Ledger:
             self.notes.append(text)
 
     def _require_room(self) -> None:
-        """A load has so many VMs and actions for each iteration, and no more."""
-        if len(self._vms) + len(self.actions) >= ROWS_AT_LEAST + ROWS_EACH * self.scenario.count:
-            raise Unfit("more rows than the load can have")
+        """An iteration has so many actions, and no more."""
+        if len(self.actions) >= ROWS_AT_LEAST + ROWS_EACH * self.scenario.count:
+            raise Unfit("more actions than the load can have")
 
     def _take_vm(self, values: dict[str, Any]) -> None:
         name = values["name"]
-        if name not in self._vms:
-            self._require_room()
+        if name not in self._vms and len(self._vms) >= self.scenario.vms:
+            raise Unfit(f"more VMs than the {self.scenario.vms} that are asked for")
         known = {key: value for key, value in values.items() if value is not None}
         merged = {
             **self._vms.get(name, dict.fromkeys((*VM_COLUMNS, "launched_at"))), **known

@@ -29,8 +29,8 @@ NETWORK = "discovery"
 RAW = ("results.json", "report.html", "rally.log", "records.jsonl", "task.json")
 READ_EVERY_S = 1.0
 # What a command on a load host may print, and what Rally may leave.
-CALL_BYTES = 2**20
-RAW_LIMITS = archives.Limits(packed=256 * archives.MIB, total=1024 * archives.MIB,
+CALL_BYTES = 256 * 2**20
+RAW_LIMITS = archives.Limits(packed=CALL_BYTES, total=1024 * archives.MIB,
                              file=512 * archives.MIB, files=len(RAW))  # fmt: skip
 # Lines that wait to be taken; a host that says more waits, too.
 WAITING = 10_000
@@ -112,14 +112,14 @@ class LoadHost:
         self.word = b""
 
     def call(
-        self, command: str, data: bytes = b"", timeout_s: float = 60, most: int = CALL_BYTES
+        self, command: str, data: bytes = b"", timeout_s: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a line of sh there; raises Failed when it can't be reached, or says over `most`."""
+        """Run a line of sh there; raises Failed when it can't be reached, or says too much."""
         try:
-            done = answers.run_bounded([*self.ssh, command], data, timeout_s, most)
+            done = answers.run_bounded([*self.ssh, command], data, timeout_s, CALL_BYTES)
         except answers.TooLarge:
             raise Failed(
-                f"{self.name} sent more than {most >> 20} MiB", "see 'discovery-xp status'"
+                f"{self.name} sent more than {CALL_BYTES >> 20} MiB", "see 'discovery-xp status'"
             ) from None
         except subprocess.TimeoutExpired:
             raise Failed(
@@ -221,7 +221,7 @@ class LoadHost:
         """
         command = f"cd {FOLDER} && tar -cz --ignore-failed-read {' '.join(RAW)} 2>/dev/null"
         try:
-            done = self.call(command, b"", 300, RAW_LIMITS.packed)
+            done = self.call(command, b"", 300)
             folder.parent.mkdir(parents=True, exist_ok=True)
             archives.unpack(done.stdout, folder, RAW_LIMITS, only=RAW)
         except Failed as error:

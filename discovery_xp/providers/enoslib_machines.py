@@ -259,7 +259,7 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
         _require_enough(plan, found)
         progress("waiting for ssh", 0, len(plan.hosts))
         for machine in (host for hosts in found.values() for host in hosts):
-            _mark(machine)
+            ansible_runs.mark(machine)
         machines = en.Roles(all=[host for hosts in found.values() for host in hosts])
         en.wait_for(machines, retries=20)
         addresses = _let_root_in(machines, plan.platform)
@@ -270,12 +270,6 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     _save(testbed, Machines(nodes=nodes))
     testbed.write_ssh_config(nodes, check_keys="accept-new")
     return hosts(plan, testbed)
-
-
-def _mark(machine: Any) -> None:
-    """Let Ansible take nothing that the platform said of a machine for a template."""
-    for name in ("address", "user", "keyfile", "extra"):
-        setattr(machine, name, ansible_runs.literal(getattr(machine, name)))
 
 
 def _require_enough(plan: Plan, found: Mapping[str, Sequence[Any]]) -> None:
@@ -306,8 +300,9 @@ def address_in(told: str, network: str | None) -> str:
     found = re.findall(r"\binet (\d+\.\d+\.\d+\.\d+)/", told)
     for address in found:
         with contextlib.suppress(ipaddress.AddressValueError):  # it only looks like one
-            if network is None or ipaddress.IPv4Address(address) in ipaddress.IPv4Network(network):
-                return str(address)
+            known = ipaddress.IPv4Address(address)
+            if network is None or known in ipaddress.IPv4Network(network):
+                return str(known)
     raise Failed(
         f"a machine has no address in {network}", f"it has {', '.join(found[:8]) or 'none'}"
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
+import shlex
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +24,23 @@ from tests.real.traces import traces
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
 
-CLOUD = """
+# What a template, a shell or a reader of INI would make something else of.
+PWNED = Path("/var/tmp/discovery-xp-pwned")
+STRANGE = {
+    "template": f"{{{{ lookup('pipe', 'touch {PWNED}') }}}}{{% raw %}}{{# x #}}",
+    "shell": f"$(touch {PWNED}) `touch {PWNED}` $HOME ${{HOME}} %h %(x)s \\ ; # x",
+    "quotes": "'\"x\"'",
+    "blanks": "  x  ",
+    "lines": "one\n[two]\nthree = 3",
+    "list": "[1, 2]",
+    "mapping": "{'a': 1}",
+}
+CLOUD = f"""
 name: pair
-sites: [{name: site, count: 2, computes: 1, data: 0}]
-network: {delay: 10ms}
+sites: [{{name: site, count: 2, computes: 1, data: 0}}]
+network: {{delay: 10ms}}
+openstack: {{config: {{nova: {{strange: {json.dumps(STRANGE)}}},
+                     keystone: {{strange: {json.dumps(STRANGE)}}}}}}}
 """
 FOLDER = HOME / "testbeds/pair"
 UNITS = {
@@ -162,7 +179,8 @@ def test_passwords_are_nowhere_but_where_they_must_be(cli: Cli, cloud: str, tmp_
     for name in ("clouds.yaml", "openrc", "passwords.json", "ansible.log"):
         assert (FOLDER / name).stat().st_mode & 0o077 == 0, name
     for host in UNITS:
-        journal = on(cli, host, "journalctl --no-pager; ps -eo args")
+        journal = on(cli, host, "journalctl --no-pager; ps -eo args; "
+                     "cat /proc/[0-9]*/environ | tr '\\0' '\\n'; systemctl show '*'")  # fmt: skip
         assert not [secret for secret in passwords() if secret in journal]
 
 
@@ -230,6 +248,82 @@ def test_backup_has_every_component_and_no_password(cli: Cli, cloud: str, tmp_pa
     assert "nova==34" in (folder / "openstack.txt").read_text()
     refused = cli.run("backup", "--to", str(folder), code=2)
     assert "exists" in refused.stderr
+
+
+READ_STRANGE = """
+import json, sys
+from oslo_config import cfg
+sections = {}
+cfg.ConfigParser(sys.argv[1], sections).parse()
+print(json.dumps({name: values[0] for name, values in sections["strange"].items()}))
+"""
+
+
+def test_a_topologys_values_are_what_the_services_read_and_nothing_else(
+    cli: Cli, cloud: str
+) -> None:
+    assert not PWNED.exists()
+    for host, file in (
+        ("site1-master-1", "/etc/keystone/keystone.conf"),
+        ("site1-master-1", "/etc/nova/nova.conf"),
+        ("site2-compute-1", "/etc/nova/nova.conf"),
+    ):
+        command = shlex.join(["/opt/openstack/bin/python", "-c", READ_STRANGE, file])
+        assert json.loads(on(cli, host, command)) == STRANGE
+        assert on(cli, host, f"ls {PWNED} 2>&1 || true").startswith("ls: cannot access")
+
+
+def archive_of(*entries: tuple[str, bytes, bytes]) -> str:
+    """A gzipped tar of (name, type, content) as base64, as a host sends its records."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        for name, kind, data in entries:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.size, entry.linkname = kind, len(data), str(PWNED.parent)
+            tar.addfile(entry, io.BytesIO(data))
+    return base64.b64encode(made.getvalue()).decode()
+
+
+LINK = ("link", tarfile.SYMTYPE, b"")
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"archive": archive_of((str(PWNED), tarfile.REGTYPE, b"x"))},
+        {"archive": archive_of((f"../../../../../../..{PWNED}", tarfile.REGTYPE, b"x"))},
+        {"archive": archive_of(LINK, (f"link/{PWNED.name}", tarfile.REGTYPE, b"x"))},
+        {"archive": 5, "results": [5], "changes": "x", "ansible_facts": 7, "msg": []},
+        {"failed": True, "msg": "\x1b[2J\x1b]0;x\x07"},
+    ],
+    ids=["absolute", "above", "link", "types", "terminal"],
+)
+def test_a_hostile_host_spoils_only_its_own_records(
+    cli: Cli, cloud: str, tmp_path: Path, says: dict[str, Any]
+) -> None:
+    host, folder = "site2-compute-1", tmp_path / "backup"
+    answer = shlex.quote(json.dumps(says))
+    script = f"#!/bin/sh\ncat >/dev/null\nprintf '%s\\n' {answer}\n"
+    on(cli, host, f"mv /usr/bin/python3 /usr/bin/python3.kept; printf %s {shlex.quote(script)} "
+       ">/usr/bin/python3; chmod 755 /usr/bin/python3")  # fmt: skip
+    try:
+        failed = cli.run("backup", "--to", str(folder), code=1)
+    finally:
+        on(cli, host, "mv /usr/bin/python3.kept /usr/bin/python3")
+    assert host in failed.stderr
+    assert "Traceback" not in failed.stderr and "\x1b" not in failed.stderr
+    assert not PWNED.exists()
+    assert not (folder / host / "nova").exists()
+    assert any((folder / "site1-compute-1/nova/configuration").rglob("nova.conf"))
+    assert not [path for path in folder.rglob("*") if path.is_symlink()]
+
+
+def test_the_client_leaves_nothing_of_ansible(cli: Cli, cloud: str, tmp_path: Path) -> None:
+    # It takes this process' place, which never comes to an end of its own.
+    environment = {**cli.environment, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    command = cli.command("openstack", "token", "issue")
+    subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_deploy_again_changes_nothing(cli: Cli, cloud: str) -> None:

@@ -1,5 +1,6 @@
 """Adapters of EnOSlib's other providers: their configurations are what its schemas want."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,43 @@ def test_a_damaged_record_is_no_traceback_and_may_hold_machines(
     assert enoslib_machines.is_lent(testbed)
     with pytest.raises(Refused, match=r"machines\.json: the record is damaged"):
         enoslib_machines.status(plan_of("vagrant"), testbed)
+
+
+# ---------------------------------------------------------------- what EnOSlib pastes
+
+HOSTILE = ["{{ lookup('pipe', 'id') }}", "#{`id`}", 'x"\n  id "', "x; id", "$(id)"]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("vagrant", "box"), ("vagrant", "user"), ("vmong5k", "image"), ("kvm", "image"),
+     ("kvm", "key_name"), ("kvm", "flavour"), ("kvm", "user"), ("baremetal", "rc_file")],
+)  # fmt: skip
+def test_values_that_it_would_paste_into_code_are_refused(name: str, key: str, value: str) -> None:
+    plan = plan_of(name)
+    platform: Any = plan.platform
+    changed = dataclasses.replace(platform, **{key: value})
+    with pytest.raises(Refused, match="EnOSlib can't be given the provider's") as refused:
+        configuration(dataclasses.replace(plan, platform=changed))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["export LD_PRELOAD=/tmp/x.so", " export PATH=/tmp", "declare -x export=1", "export OS"]
+)
+def test_an_rc_file_sets_openstacks_variables_only(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "rc.sh"
+    file.write_text('#!/bin/sh\nexport OS_AUTH_URL="https://x"\n')
+    enoslib_machines._require_rc_file(str(file))
+    with file.open("a") as opened:
+        opened.write(f"{line}\n")
+    with pytest.raises(Refused, match=r"rc\.sh:3: this line says 'export'"):
+        enoslib_machines._require_rc_file(str(file))
+
+
+def test_a_machine_s_address_is_one() -> None:
+    said = "2: eth0 inet 999.1.2.3/24 x\n2: eth0 inet 10.0.0.7/24 x\n"
+    assert address_in(said, None) == "10.0.0.7"
+    with pytest.raises(Failed):
+        address_in("inet 300.0.0.1/8", "10.0.0.0/8")

@@ -1,14 +1,18 @@
 """The Grid'5000 provider's own decisions: who plays which host, what is remembered."""
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from grid5000.exceptions import Grid5000Error
 
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.plan import Plan, make_plan
-from discovery_xp.platforms import Cluster, G5kProvider
-from discovery_xp.providers.grid5000 import api, nodes, record
+from discovery_xp.platforms import Access, Cluster, G5kProvider
+from discovery_xp.platforms import Job as G5kJob
+from discovery_xp.providers.grid5000 import api, jobs, nodes, record
 from discovery_xp.providers.grid5000.jobs import Job
 from discovery_xp.providers.grid5000.nodes import Deployed
 from discovery_xp.providers.grid5000.record import Node, Record
@@ -221,3 +225,61 @@ def test_a_key_that_can_t_be_read_is_told(home: Path) -> None:
     (home / ".ssh/id.pub").write_bytes(b"\xff\xfe")
     with pytest.raises(Refused, match=r"id.pub can't be read as a public key \(UnicodeDecode"):
         nodes.public_key(provider)
+
+
+# ---------------------------------------------------------------- values and answers of others
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"environment": "{{ lookup('pipe', 'id') }}"},
+        {"environment": "x; id"},
+        {"access": Access(key="/k/{{ x }}")},
+        {"job": G5kJob(project="x' or '1")},
+    ],
+)
+def test_what_grid5000_would_take_apart_is_refused(values: dict[str, Any]) -> None:
+    plan, provider = plan_of()
+    with pytest.raises(Refused, match="Grid'5000 can't be given") as refused:
+        nodes.require_plain(plan, dataclasses.replace(provider, **values))
+    assert "\n" not in str(refused.value)
+    nodes.require_plain(plan, provider)
+
+
+@pytest.mark.parametrize("jump", ["a@b\n  ProxyCommand id", "x y", "*"])
+def test_a_jump_host_is_one_word(jump: str) -> None:
+    _, provider = plan_of()
+    with pytest.raises(Refused, match="ssh can't be told of the nodes"):
+        nodes.write_ssh_config(Testbed("jumps"), provider, jump)
+    with pytest.raises(Refused, match="ssh can't be told of the nodes"):
+        nodes.write_ssh_config(
+            Testbed("jumps"), dataclasses.replace(provider, access=Access(key='/k"\n  x')), None
+        )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"uid": [1]}, {"uid": "x"}, {"uid": "-1"}, {"started_at": "paravance-2"},
+        {"started_at": {"a": 1}}, {"started_at": 1e30}, {"started_at": float("nan")},
+        {"state": 5}, {"assigned_nodes": 7}, {"assigned_nodes": [7]}, {"walltime": "x"},
+        {"types": [{}]}, {"name": ["x"]},
+    ],
+)  # fmt: skip
+def test_what_the_api_says_of_a_job_is_one_or_a_line(values: dict[str, Any]) -> None:
+    told = {"uid": 7, "state": "running", "name": "n", "assigned_nodes": ["p-1"], "types": ["x"],
+            "walltime": 3600, "started_at": 1709722800, "scheduled_at": 1709722800}  # fmt: skip
+    assert jobs._job("rennes", SimpleNamespace(**told)).started_at == 1709722800
+    with pytest.raises(Refused, match="the API of rennes tells of something that is no job"):
+        jobs._job("rennes", SimpleNamespace(**{**told, **values}))
+
+
+def test_oars_words_are_text() -> None:
+    assert api.said(Grid5000Error(error_message="\x1b[2J KO\u202e")) == "\\x1b[2J KO\\u202e"
+
+
+def test_the_api_is_not_asked_as_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "inside_g5k", lambda: False)
+    with pytest.raises(Refused, match="there is no such file; write 'username"):
+        api.client()

@@ -1,5 +1,6 @@
 """What OAR is asked for, and what the usage policy says of it."""
 
+import dataclasses
 import datetime as dt
 import json
 
@@ -8,7 +9,7 @@ import pytest
 from discovery_xp import oar
 from discovery_xp.errors import Refused
 from discovery_xp.plan import Plan, make_plan
-from discovery_xp.platforms import Cluster, Job
+from discovery_xp.platforms import Cluster, G5kProvider, Job
 from discovery_xp.topology import parse_topology
 
 SITES = "name: t\nsites: [{name: a, computes: 2}, {name: b}]\n"
@@ -141,3 +142,15 @@ def test_a_start_is_judged_in_a_word() -> None:
     assert oar.policy_at(job, noon) == "3.0 h of a working day"
     assert oar.policy_at(job, noon + 8 * 3600) == "fits"
     assert oar.policy_at(Job(walltime="63:00:00"), noon) == "too long"
+
+
+@pytest.mark.parametrize("name", ["x'}/nodes=9+{cluster='y", "a b", "../x", "", "x\n", "{{ x }}"])
+def test_a_cluster_s_name_is_no_part_of_oars_language(name: str) -> None:
+    plan = plan_of("site: rennes, cluster: paravance")
+    assert isinstance(plan.platform, G5kProvider)
+    for changed in (Cluster("rennes", name), Cluster(name, "paravance")):
+        provider = dataclasses.replace(
+            plan.platform, clusters=dict.fromkeys(plan.platform.clusters, changed)
+        )
+        with pytest.raises(Refused, match="is no name of a Grid'5000 site or cluster"):
+            oar.requests(provider, list(provider.clusters), "mine")

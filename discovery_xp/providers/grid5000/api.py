@@ -21,6 +21,7 @@ import yaml
 from grid5000 import Grid5000
 from grid5000.exceptions import Grid5000AuthenticationError, Grid5000Error
 
+from discovery_xp.answers import printable
 from discovery_xp.errors import Failed, Refused
 
 GATEWAY = "access.grid5000.fr"
@@ -80,7 +81,12 @@ class Client(Grid5000):
 
 
 def client() -> Any:
-    """The client of today's login file."""
+    """Return the client of today's login file.
+
+    Raises Refused where it would ask as nobody.
+    """
+    if not is_configured():
+        raise Refused(f"{login_file()}: there is no such file", _WRITE_IT)
     path = login_file()
     return _client(path, path.stat().st_mtime_ns if path.exists() else 0)
 
@@ -145,7 +151,7 @@ def said(error: Grid5000Error) -> str:
     """
     lines = [line.strip() for line in text_of(error).splitlines() if line.strip()]
     telling = [line for line in lines if re.search(r"\bKO\b|[Ee]rror|ADMISSION", line)]
-    words = " / ".join((telling or lines)[-3:])[-300:] or "no message"
+    words = printable(" / ".join((telling or lines)[-3:])[-300:]) or "no message"
     return f"{words} ({error.response_code})" if error.response_code else words
 
 

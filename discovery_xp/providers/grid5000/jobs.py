@@ -15,7 +15,7 @@ from typing import Any
 import requests
 from grid5000.exceptions import Grid5000DeleteError, Grid5000Error, Grid5000GetError
 
-from discovery_xp import oar
+from discovery_xp import answers, oar
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.oar import Request
 from discovery_xp.providers.grid5000 import api
@@ -30,6 +30,8 @@ LATE_S = 30
 LOST_S = 600
 # The API lists fifty by default, ended ones among them.
 LISTED = 500
+# No job of the platform is later than that, in s since 1970.
+LATEST = 2**33
 POLLS_S = (2, 3, 5, 5, 10, 10, 15, 30)
 
 
@@ -92,22 +94,40 @@ def date(at: float | None) -> str:
 
 
 def _job(site: str, told: Any) -> Job:
+    """Return a job as the API told it; raises Refused when it told something else."""
+    try:
+        return _read_job(site, told)
+    except (AttributeError, TypeError, ValueError):  # Unfit is a ValueError
+        raise Refused(
+            f"the API of {site} tells of something that is no job", "try again later"
+        ) from None
+
+
+def _read_job(site: str, told: Any) -> Job:
     def number(key: str) -> float | None:
         value = getattr(told, key, None)
-        return float(value) if value else None
+        if not value:
+            return None
+        found = answers.number_of(value) if isinstance(value, str) else answers.number(value)
+        if not 0 <= found < LATEST:
+            raise answers.Unfit(f"{answers.shown(value)} is no time")
+        return found
 
-    state = str(told.state).lower()
+    def texts(key: str) -> tuple[str, ...]:
+        return tuple(answers.text(each, 300) for each in getattr(told, key, None) or ())
+
+    state = answers.text(told.state, 100).lower()
     # A reservation that waits has its start there already.
     has_started = state in ("launching", "running", *ENDED)
     planned = number("scheduled_at") or number("started_at")
     return Job(
         site=site,
-        uid=int(told.uid),
-        name=str(getattr(told, "name", None) or ""),
+        uid=answers.whole_of(str(told.uid)),
+        name=answers.text(getattr(told, "name", None) or "", 300),
         state=state,
-        nodes=tuple(getattr(told, "assigned_nodes", None) or ()),
-        types=tuple(getattr(told, "types", None) or ()),
-        walltime_s=int(getattr(told, "walltime", None) or 0),
+        nodes=texts("assigned_nodes"),
+        types=texts("types"),
+        walltime_s=answers.whole_of(str(getattr(told, "walltime", None) or 0)),
         started_at=number("started_at") if has_started else None,
         scheduled_at=planned,
         ended_at=number("stopped_at") if state in ENDED else None,
