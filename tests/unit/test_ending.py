@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 from click.testing import CliRunner
 
-from discovery_xp import cli, ending, files
+from discovery_xp import cli, ending, experiment, files
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.plan import make_plan
 from discovery_xp.providers.local import access, cgroups, claims, fabric, machine
@@ -309,3 +309,55 @@ def test_a_damaged_note_of_the_home_is_nobodys(tmp_path: Path, text: str) -> Non
     make(tmp_path / "other")
     (claims.folder("mine") / "home").write_text(text)
     assert ending.known_testbeds() == ["mine"]
+
+
+# ---------------------------------------------------------------- runs that fail
+
+
+class Lender:
+    """Somebody whose hosts we had from this run on."""
+
+    def is_lent(self, _testbed: Testbed) -> bool:
+        return False
+
+    def why_over(self, _testbed: Testbed) -> None:
+        return None
+
+
+def fail_and_give_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Testbed:
+    """A run that fails on a lender's hosts, in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("discovery_xp.providers.lender", lambda _kind: Lender())
+    testbed = Testbed("mine")
+    testbed.save(State(plan=LENT, phase="acquiring", created="2027-01-01T00:00:00Z"))
+    (testbed.folder / "ansible.log").write_text("what Ansible said")
+    with experiment._given_back(LENT, testbed, False, lambda _stage, _done, _total: None):
+        raise Failed("nova doesn't start", "see its log")
+    return testbed
+
+
+def test_what_failed_first_is_told_where_giving_back_fails_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(_testbed: Testbed) -> NoReturn:
+        raise Failed("the API can't be reached", "destroy tries again")
+
+    monkeypatch.setattr(ending, "release", unreachable)
+    with pytest.raises(Failed) as caught:
+        fail_and_give_back(tmp_path, monkeypatch)
+    assert str(caught.value) == (
+        "nova doesn't start; see its log; and then: the API can't be reached; destroy tries again"
+    )
+
+
+def test_the_log_of_a_failed_run_is_not_written_through_a_planted_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "mine-ansible.log").symlink_to("precious")
+    monkeypatch.setattr(ending, "release", lambda _testbed: None)
+    with pytest.raises(Failed, match="nova"):
+        fail_and_give_back(tmp_path, monkeypatch)
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert (tmp_path / "mine-ansible.log").read_text() == "what Ansible said"
+    assert not (tmp_path / "mine-ansible.log").is_symlink()

@@ -3,13 +3,16 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from discovery_xp import files
+from discovery_xp import files, software
 from discovery_xp.errors import Refused
+from discovery_xp.providers.grid5000 import slots
+from discovery_xp.providers.local import image
+from discovery_xp.testbed import cache
 
 STRANGER = 54321
 
@@ -172,6 +175,26 @@ def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(Refused, match="leads nowhere"):
         files.require_ours(tmp_path / "a", "-")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: image._images(),
+        lambda: software._make_folder(cache() / "wheels/openstack"),
+        lambda: slots._cache_folder(),
+    ],
+    ids=["root trees", "wheels", "Grid'5000's description"],
+)
+def test_a_cache_that_others_may_write_in_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[], object]
+) -> None:
+    """Hosts run as root what is in it, and this machine reads it back."""
+    monkeypatch.setenv("DISCOVERY_XP_CACHE", str(tmp_path / "cache"))
+    use()
+    (tmp_path / "cache").chmod(0o777)
+    with pytest.raises(Refused, match="can be changed by other users"):
+        use()
 
 
 # ---------------------------------------------------------------- reading

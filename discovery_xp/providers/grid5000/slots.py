@@ -15,9 +15,10 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from discovery_xp import oar
+from discovery_xp import files, oar
 from discovery_xp.errors import Refused
 from discovery_xp.oar import Request
 from discovery_xp.platforms import G5kProvider
@@ -123,7 +124,7 @@ def _execo() -> Iterator[Any]:
         utils._g5k_api, utils._data = _Connection(client), None
         try:
             # The description of the whole platform is large, and rarely changes.
-            utils._data = utils.get_api_data(cache_dir=f"{cache() / 'grid5000'}/")
+            utils._data = utils.get_api_data(cache_dir=f"{_cache_folder()}/")
             yield planning
         except utils.APIException as error:
             raise Refused(
@@ -131,6 +132,15 @@ def _execo() -> Iterator[Any]:
             ) from None
         finally:
             utils._data = None
+
+
+def _cache_folder() -> Path:
+    """execo's own cache; raises Refused where others could write what it reads back."""
+    folder = cache() / "grid5000"
+    files.make_folder(folder)
+    files.require_ours(folder, "choose another place with DISCOVERY_XP_CACHE")
+    files.make_private(folder)
+    return folder
 
 
 @contextlib.contextmanager
