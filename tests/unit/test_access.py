@@ -1,15 +1,21 @@
 """Who reaches emulated hosts: the machine's policy rules, against an ip(8) that remembers them."""
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from discovery_xp import experiment
+from discovery_xp.cli import cli
 from discovery_xp.errors import Failed
 from discovery_xp.plan import Plan, make_plan
 from discovery_xp.providers.local import access
+from discovery_xp.testbed import State, Testbed
 from discovery_xp.topology import derive_topology
 
 PLAN = make_plan(derive_topology(2, None), "mine")
@@ -150,3 +156,45 @@ def test_datagrams_to_this_machine_end_at_the_site() -> None:
     assert access.site_rule(PLAN) == (
         f"priority 100 protocol 222 iif hosts to {PLAN.machine} ipproto udp prohibit"
     )
+
+
+# ---------------------------------------------------------------- what the command line says
+
+
+@pytest.mark.parametrize("command", ["up", "deploy"])
+@pytest.mark.parametrize("exposed", [False, True])
+def test_the_command_line_says_who_reaches_the_hosts(
+    command: str, exposed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def take(_plan: Plan, _progress: object, _keep: bool, expose: bool) -> None:
+        seen.append(expose)
+        raise Failed("far enough", "")
+
+    monkeypatch.setattr(experiment, "bring_up", take)
+    monkeypatch.setattr(experiment, "deploy_cloud", take)
+    option = ["--expose"] if exposed else []
+    done = CliRunner().invoke(cli, [command, "--sites", "2", *option])
+    assert isinstance(done.exception, Failed)
+    assert seen == [exposed]
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("provider", ["local", "static"])
+def test_up_changes_what_it_can_change(
+    provider: str, before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The firewall of lent hosts is `deploy`'s: the state must not say otherwise."""
+    monkeypatch.setenv("DISCOVERY_XP_HOME", str(tmp_path))
+    plan = dataclasses.replace(PLAN, provider=provider)
+    Testbed(plan.name).save(State(plan, "up", "2027-01-01T00:00:00Z", exposed=before))
+
+    def acquire(*_: object) -> None:
+        raise Failed("far enough", "")
+
+    monkeypatch.setattr(experiment, "_acquire", acquire)
+    with pytest.raises(Failed, match="far enough"):
+        experiment.bring_up(plan, lambda _stage, _done, _total: None, expose=not before)
+    exposed = Testbed(plan.name).load().exposed
+    assert exposed is (not before if provider == "local" else before)

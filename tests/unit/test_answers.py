@@ -17,7 +17,8 @@ from discovery_xp.answers import TooLarge, Unfit, printable, run_bounded
 from discovery_xp.errors import Failed
 from discovery_xp.load import records
 from discovery_xp.load.ledger import Ledger
-from discovery_xp.network import parse_fping, parse_tc
+from discovery_xp.network import parse_tc
+from discovery_xp.pings import parse_fping
 from discovery_xp.plan import make_plan
 from discovery_xp.probes import PROBES, to_rows
 from discovery_xp.remote import Output, output_of

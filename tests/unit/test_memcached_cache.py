@@ -31,6 +31,10 @@ class MemcacheError(Exception):
     pass
 
 
+class Closed(MemcacheError):
+    pass
+
+
 class Wire:
     """A connection's socket: what was sent, and what memcached says."""
 
@@ -87,9 +91,6 @@ class PooledClient:
         self._fail()
         self.held.pop(key, None)
 
-    def close(self) -> None:
-        pass
-
 
 REGISTERED: list[tuple[str, str, str]] = []
 
@@ -112,7 +113,9 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module("pymemcache")
     module("pymemcache.client")
     module("pymemcache.client.base", Client=Client, PooledClient=PooledClient)
-    module("pymemcache.exceptions", MemcacheError=MemcacheError)
+    module(
+        "pymemcache.exceptions", MemcacheError=MemcacheError, MemcacheUnexpectedCloseError=Closed
+    )
     yield loaded("roles/memcached/files/discovery_xp_cache.py")
     REGISTERED.clear()
 
@@ -181,15 +184,29 @@ def test_a_login_that_is_refused_is_a_failure(
 ) -> None:
     monkeypatch.setattr(Client, "says", says)
     connection = backend._cache._client.client_class()
-    with pytest.raises(MemcacheError):
+    with pytest.raises(ConnectionError, match="refuses the login"):
         connection._connect()
     assert connection.sock is None
 
 
-def test_a_stale_connection_is_tried_once_more(backend: Any) -> None:
+def test_connections_of_before_a_restart_are_tried_and_dropped(backend: Any) -> None:
     backend.set("a", VALUE)
-    backend._cache._client.failures = [ConnectionResetError()]
+    backend._cache._client.failures = [ConnectionResetError(), Closed(), BrokenPipeError()] * 6
     assert backend.get("a") == VALUE
+
+
+def test_a_value_that_memcached_refuses_is_missing_and_nothing_else(backend: Any) -> None:
+    backend._cache._client.failures = [MemcacheError("object too large for cache")]
+    backend.set("a", VALUE)
+    assert backend.get("a") == "nothing"
+    backend.set("b", VALUE)
+    assert backend.get("b") == VALUE
+
+
+def test_a_memcached_that_hangs_up_each_time_is_an_empty_one(backend: Any) -> None:
+    backend.set("a", VALUE)
+    backend._cache._client.failures = [ConnectionResetError()] * 1000
+    assert backend.get("a") == "nothing"
 
 
 def test_a_memcached_that_fails_is_an_empty_one_and_left_alone_for_a_while(
@@ -199,11 +216,11 @@ def test_a_memcached_that_fails_is_an_empty_one_and_left_alone_for_a_while(
     monkeypatch.setattr(cache.time, "monotonic", lambda: now)
     client = backend._cache._client
     backend.set("a", VALUE)
-    client.failures, client.asked = [TimeoutError(), MemcacheError()], 0
+    client.failures, client.asked = [TimeoutError()], 0
     assert backend.get("a") == "nothing"
     assert backend.get_multi(["a"]) == ["nothing"]
     backend.set("a", VALUE)
-    assert client.asked == 2
+    assert client.asked == 1
     now += cache.REST_S
     assert backend.get("a") == VALUE
 

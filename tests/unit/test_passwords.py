@@ -92,6 +92,18 @@ def test_damaged_ones_are_refused_in_one_line_and_left_alone(testbed: Testbed, t
     assert file.read_text(encoding="latin-1") == text
 
 
+def test_those_of_an_earlier_version_are_completed(testbed: Testbed) -> None:
+    earlier = {name: value for name, value in passwords.ensure(testbed).items()
+               if name not in passwords.ADDED}  # fmt: skip
+    passwords.path(testbed).write_text(json.dumps(earlier))
+    completed = passwords.ensure(testbed)
+    assert passwords.load(testbed) == passwords.ensure(testbed) == completed
+    assert {name: completed[name] for name in earlier} == earlier
+    assert set(completed) == {*passwords.PASSWORDS, *passwords.FERNET_KEYS}
+    assert len(set(completed.values())) == len(completed)
+    assert stat.S_IMODE(passwords.path(testbed).stat().st_mode) == 0o600
+
+
 def test_what_is_missing_is_named(testbed: Testbed) -> None:
     passwords.path(testbed).write_text(json.dumps(WITHOUT_THE_BUS))
     with pytest.raises(Refused, match="lacks rabbitmq; "):

@@ -32,7 +32,7 @@ from typing import Any
 from dogpile.cache import api, register_backend
 from oslo_serialization import msgpackutils
 from pymemcache.client.base import Client, PooledClient
-from pymemcache.exceptions import MemcacheError
+from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 LOG = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ TIMEOUT_S = 3.0
 # So long a memcached that failed is left alone: requests shouldn't each wait for it.
 REST_S = 10.0
 ANSWER_BYTES = 1024
+# More than a process with our number of threads ever holds.
+CONNECTIONS = 64
 
 
 class Connection(Client):
@@ -65,7 +67,7 @@ class Connection(Client):
             answer += part
         if answer != b"STORED\r\n":
             self.close()
-            raise MemcacheError("memcached refuses the login")
+            raise ConnectionError("memcached refuses the login")
 
 
 class Memcached:
@@ -101,15 +103,20 @@ class Memcached:
     def _ask(self, ask: Callable[[], Any], otherwise: Any) -> Any:
         if time.monotonic() < self._rests_until:
             return otherwise
-        for attempt in (1, 2):
+        failure: Exception | None = None
+        for _ in range(CONNECTIONS):
             try:
                 return ask()
-            except (MemcacheError, OSError) as error:
-                # Connections of before memcached's last restart fail once, all of them.
-                self._client.close()
-                if attempt == 2:
-                    LOG.warning("memcached can't be asked: %s", error)
-                    self._rests_until = time.monotonic() + REST_S
+            except (MemcacheUnexpectedCloseError, ConnectionResetError, BrokenPipeError) as error:
+                failure = error  # of before memcached's last restart; the client has dropped it
+            except MemcacheError as error:  # of this key or value alone, such as its length
+                LOG.info("memcached refuses: %s", error)
+                return otherwise
+            except OSError as error:
+                failure = error
+                break
+        LOG.warning("memcached can't be asked: %s", failure)
+        self._rests_until = time.monotonic() + REST_S
         return otherwise
 
 
