@@ -425,7 +425,7 @@ def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
     bars = axes.bar(places - (width / 2 if beside else 0), frame["active"], width * 0.94,
                     color=_backend_colour(theme, run.record.backend), label="measured")  # fmt: skip
     paper_behind = {"facecolor": theme.background, "edgecolor": "none", "pad": 0.6}
-    axes.baraxis_label(bars, fontsize=8, color=theme.ink, padding=2, bbox=paper_behind)
+    axes.bar_label(bars, fontsize=8, color=theme.ink, padding=2, bbox=paper_behind)
     if beside:
         published = axes.bar(
             places + width / 2, [share * total for share in paper.SPREAD_OF_FOUR_SITES],
@@ -433,7 +433,7 @@ def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
             label="published shares",
         )  # fmt: skip
         shares = [f"{share * 100:.0f} %" for share in paper.SPREAD_OF_FOUR_SITES]
-        axes.baraxis_label(published, shares, fontsize=8, color=theme.ink, padding=2,
+        axes.bar_label(published, shares, fontsize=8, color=theme.ink, padding=2,
                        bbox=paper_behind)  # fmt: skip
     axes.axhline(even, color=theme.ink, linestyle="--", linewidth=1.2,
                  label=f"even share ({tables.digits(even)})")  # fmt: skip

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -337,6 +337,23 @@ def runs_under(root: Path) -> list[Run]:
             )
         found.append(open_run(path))
     return sorted(found, key=lambda run: (run.load().started, run.name))
+
+
+def find_runs(paths: Iterable[Path]) -> list[Run]:
+    """Return the runs in `paths`, each a run's folder or a folder of runs, the oldest first.
+
+    A run that is in several of them counts once.  Raises Refused where there is none in one
+    of them, or a run is damaged.
+    """
+    found: dict[Path, Run] = {}
+    for path in paths:
+        below = runs_under(path)
+        if not below:
+            raise Refused(f"{printable(str(path))}: there is no run under it", _REMEDY)
+        found.update({run.folder.resolve(): run for run in below})
+    if len(found) > _MOST_RUNS:
+        raise Refused(f"{len(found)} runs, more than {_MOST_RUNS}", "name fewer of them")
+    return sorted(found.values(), key=lambda run: (run.load().started, run.name))
 
 
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{1,64}")

@@ -168,6 +168,23 @@ def test_what_is_no_folder_of_runs_is_one_line(where: str, tmp_path: Path) -> No
     assert str(done.exception).isprintable()
 
 
+def test_a_folder_that_cant_be_read_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:  # to root no folder is closed
+        if Path(path) == closed_folder:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    closed_folder = tmp_path / "runs"
+    assert "it can't be looked through (Permission denied); name a run's" in refusal(tmp_path)
+    closed_folder = run.folder
+    assert "the run is damaged (it can't be read: Permission denied)" in refusal(run.folder)
+
+
 def test_nothing_is_written_where_something_else_than_a_file_is(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
