@@ -1,37 +1,57 @@
-"""Text from files, hosts and command lines, made fit to be shown.
+"""Text of others, such that it can be printed: on one line, in few words, as what it is.
 
-Names and values of topologies, scenarios, results and hosts may hold line breaks, escape
-sequences that move a terminal's cursor or set its title, and characters that turn the
-direction of writing around.  Whoever shows such text, in a message, a table or a page,
-passes it through `printable` first: every character that has no glyph of its own is then
-written as Python writes it in a string, `\\n`, `\\x1b`, `\\u202e`, and what is shown is one
-line.  `shortened` bounds its length besides.
-
-The result is for people: it can't be turned back, as a backslash stays what it is.  HTML,
-LaTeX and ssh_config have quoting of their own, which comes after.
+Topologies, results and hosts are written by strangers.  What they hold must not move a
+terminal's cursor, hide behind a change of direction, or fill a screen.  HTML, LaTeX and
+ssh_config have quoting of their own, which comes after; what was escaped can't be turned back.
 """
 
 from __future__ import annotations
 
-import re
+import reprlib
 
-LIMIT = 200  # characters of a value in a message: two lines of a terminal
-
-# What a page is made of may come in one piece; here no character can hide by being common.
-_HIDDEN = re.compile(r"[^\x20-\x7e]")
+# As many characters of a value are shown in a message.
+SHOWN = 40
+# As many of a line that is all about it, such as a complaint.
+LIMIT = 200
 
 
 def printable(text: str) -> str:
-    """Return `text` with every character that can't be seen written as an escape.
+    r"""Return `text` on one line, whatever isn't printed as it is as an escape.
 
-    These are control and format characters (bidirectional overrides and zero-width ones
-    among them), line and paragraph separators, all spaces but the usual one, surrogates,
-    and code points that are private or unassigned: those of which `str.isprintable` is
-    false.  Everything else, in any script, stays.
+    A line break becomes `\n`, an escape sequence begins with `\x1b`, a change of direction
+    is `\u202e`; a byte of a command line that is no UTF-8 is `\xff`.  What it returned stays
+    as it is when it is given again.
     """
     if text.isprintable():
         return text
-    return _HIDDEN.sub(lambda found: _visible(found[0]), text)
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` with its line breaks, each of its lines printable."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _escaped(char: str) -> str:
+    if 0xDC80 <= ord(char) <= 0xDCFF:  # how Python keeps a byte that it can't decode
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def short(value: object) -> str:
+    """Return the beginning of a value of a file, as a message shows it: `SHOWN` characters.
+
+    Takes little time and memory, however large the value is: an alias of YAML can stand for
+    gigabytes.
+    """
+    if isinstance(value, str):
+        # One more than is shown tells whether there is more.
+        text = printable(value[: SHOWN + 1])
+    elif isinstance(value, bool | int | float | None):
+        text = str(value)
+    else:
+        text = printable(_BRIEF.repr(value))
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def shortened(text: str, limit: int = LIMIT) -> str:
@@ -43,7 +63,12 @@ def shortened(text: str, limit: int = LIMIT) -> str:
     return f"{shown[:limit]}... ({len(text)} characters)"
 
 
-def _visible(character: str) -> str:
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+class _Brief(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlist = self.maxdict = self.maxtuple = 4
+        self.maxlevel = 2
+        self.maxstring = self.maxlong = self.maxother = SHOWN
+
+
+_BRIEF = _Brief()

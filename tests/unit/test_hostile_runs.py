@@ -905,3 +905,22 @@ def test_results_are_writable_by_their_owner_only(tmp_path: Path) -> None:
         os.umask(before)
     for path in [tmp_path / "new", *(tmp_path / "new").rglob("*")]:
         assert path.stat().st_mode & 0o022 == 0, path
+
+
+def test_the_docs_tell_the_limits() -> None:
+    text = (Path(__file__).parents[2] / "docs/results.md").read_text()
+    section = text.split("### Limits")[1].split("\n## ")[0]
+    for limit in (
+        f"{files.MOST_FILES:,} in a run",
+        f"{records.MOST_RECORD_BYTES >> 20} MiB, {records.MOST_LINKS_BYTES >> 20} MiB; UTF-8",
+        f"{records._MOST_VALUES:,} values, {records._MOST_NESTED} in each other, texts of "
+        f"{records._LINE} characters",
+        f"{tables.MOST_ROWS:,} rows, {runs._MOST_PARTS} parts; a file "
+        f"{tables.MOST_BYTES >> 20} MiB, unpacked {pages.MOST_BYTES >> 20} MiB",
+        f"{tables.MOST_CHARACTERS:,} characters",
+        f"{records._WRITTEN_NOTES} notes of {records._WRITTEN_LINE} characters",
+    ):
+        assert limit in section, limit
+    assert set(tables._MOST.values()) == {1000}
+    text = (Path(__file__).parents[2] / "docs/analysis.md").read_text()
+    assert f"{runs._MOST_ENTRIES:,} entries and {runs._MOST_RUNS} runs" in text
