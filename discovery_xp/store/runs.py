@@ -36,12 +36,12 @@ from discovery_xp.store.records import (
 )
 from discovery_xp.store.tables import (
     ALWAYS,
-    MOST_ROWS,
     TABLES,
     Rows,
     checked,
     read_note,
     read_table,
+    require_rows,
     schema,
 )
 from discovery_xp.text import printable
@@ -242,15 +242,14 @@ class Run:
         files = [self._table(name), *(parts / f"{number:06d}.parquet" for number in numbers)]
         found = [schema(name).empty_table()]
         rows = 0
-        for path in files:
-            try:
-                found.append(read_table(name, path))
-            except FileNotFoundError:
-                continue  # without the table's own file; or merged meanwhile
-            rows += found[-1].num_rows
-            if rows > MOST_ROWS:
-                raise damaged(parts, f"more than {MOST_ROWS} rows of a table")
         try:
+            for path in files:
+                try:
+                    found.append(read_table(name, path))
+                except FileNotFoundError:
+                    continue  # without the table's own file; or merged meanwhile
+                rows += found[-1].num_rows
+                require_rows(name, rows)
             # Each part's columns may hold as many different values as a table's.
             return checked(name, pa.concat_tables(found)) if len(found) > 2 else found[-1]
         except ValueError as error:
