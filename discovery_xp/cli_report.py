@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from discovery_xp.store import find_runs
 from discovery_xp.text import printable
 
 # pandas and matplotlib are loaded by the command, not by every other one.
@@ -37,13 +38,14 @@ def report(
     RUN is a run's folder, or a folder of runs. Without --html, --csv, --latex and --figures the
     page is written into the run's folder, or with several runs into this one.
     """
+    found = find_runs(run)  # first: loading what draws takes longer than refusing a run
     from rich.console import Console
 
     from discovery_xp.analysis import export
     from discovery_xp.analysis import report as reports
-    from discovery_xp.analysis.measurements import read_runs
+    from discovery_xp.analysis.measurements import measured
 
-    runs = read_runs(run)
+    runs = measured(found)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     reports.print_report(console, runs, whole)
     written = []

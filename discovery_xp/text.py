@@ -1,14 +1,8 @@
-"""Text from files, hosts and command lines, made fit to be shown.
+"""Text of others, such that it can be printed: on one line, in few words, as what it is.
 
-Names and values of topologies, scenarios, results and hosts may hold line breaks, escape
-sequences that move a terminal's cursor or set its title, and characters that turn the
-direction of writing around.  Whoever shows such text, in a message, a table or a page,
-passes it through `printable` first: every character that has no glyph of its own is then
-written as Python writes it in a string, `\\n`, `\\x1b`, `\\u202e`, and what is shown is one
-line.  `shortened` and `short` bound its length besides.
-
-The result is for people: it can't be turned back, as a backslash stays what it is.  HTML,
-LaTeX and ssh_config have quoting of their own, which comes after.
+Topologies, results and hosts are written by strangers.  What they hold must not move a
+terminal's cursor, hide behind a change of direction, or fill a screen.  HTML, LaTeX and
+ssh_config have quoting of their own, which comes after; what was escaped can't be turned back.
 """
 
 from __future__ import annotations
@@ -17,7 +11,8 @@ import reprlib
 
 # As many characters of a value are shown in a message.
 SHOWN = 40
-LIMIT = 200  # characters of a longer text in a message: two lines of a terminal
+# As many of a line that is all about it, such as a complaint.
+LIMIT = 200
 
 
 def printable(text: str) -> str:

@@ -18,9 +18,7 @@ from typing import Any
 import pandas as pd
 
 from discovery_xp.analysis import summaries
-from discovery_xp.errors import Refused
-from discovery_xp.store import Run, RunRecord, runs_under
-from discovery_xp.text import printable
+from discovery_xp.store import Run, RunRecord, find_runs
 
 # What figures are for each of, by kind of load; VMs for all others.
 _UNITS = {"reads": "round", "authenticate": "token"}
@@ -139,20 +137,15 @@ class Measurements:
 
 
 def read_runs(paths: Iterable[Path]) -> list[Measurements]:
-    """The runs in `paths`, each a run's folder or a folder of runs, the oldest first.
+    """Return the runs in `paths`, each a run's folder or a folder of runs, the oldest first.
 
     Raises Refused where there is none, or one is damaged.
     """
-    found: dict[Path, Run] = {}
-    for path in paths:
-        below = runs_under(path)
-        if not below:
-            raise Refused(
-                f"{printable(str(path))}: there is no run under it",
-                "name a run's folder, or a folder of runs",
-            )
-        found.update({run.folder.resolve(): run for run in below})
-    runs = sorted(found.values(), key=lambda run: (run.load().started, run.name))
+    return measured(find_runs(paths))
+
+
+def measured(runs: Iterable[Run]) -> list[Measurements]:
+    """Return what runs measured; they are numbered in their order."""
     return [Measurements(run, number) for number, run in enumerate(runs, start=1)]
 
 

@@ -231,7 +231,7 @@ def traffic_by_service(traffic: pd.DataFrame) -> pd.DataFrame:
 def vms_by_site(vms: pd.DataFrame) -> pd.DataFrame:
     """For each site: VMs asked for there, VMs ACTIVE on its hosts, their share, an even share."""
     active = vms[vms["status"] == "ACTIVE"]
-    names = set(vms["site"].dropna()) | set(vms["host_site"].dropna())
+    names = {*vms["site"].dropna().unique(), *vms["host_site"].dropna().unique()}
     sites = sorted(names, key=_natural)
     landed, asked = active["host_site"].value_counts(), vms["site"].value_counts()
     frame = pd.DataFrame(

@@ -28,6 +28,8 @@ from discovery_xp.store.runs import (
     FOLDERS,
     ROOT,
     Run,
+    Unfit,
+    find_runs,
     is_run_name,
     new_run,
     open_run,
@@ -38,7 +40,7 @@ from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, sche
 
 __all__ = [
     "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "Column", "Harness",
-    "Links", "Load", "Machine", "Pair", "Rows", "Run", "RunRecord", "Vms", "Window", "damaged",
-    "is_run_name", "new_run", "open_run", "record_from_json", "replace_file", "require_writable",
-    "runs_under", "schema",
+    "Links", "Load", "Machine", "Pair", "Rows", "Run", "RunRecord", "Unfit", "Vms", "Window",
+    "damaged", "find_runs", "is_run_name", "new_run", "open_run", "record_from_json",
+    "replace_file", "require_writable", "runs_under", "schema",
 ]  # fmt: skip

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 
-from discovery_xp.errors import Refused
+from discovery_xp.errors import Failed, Refused
 from discovery_xp.store.files import (
     damaged,
     make_folders,
@@ -36,12 +38,12 @@ from discovery_xp.store.records import (
 )
 from discovery_xp.store.tables import (
     ALWAYS,
-    MOST_ROWS,
     TABLES,
     Rows,
     checked,
     read_note,
     read_table,
+    require_rows,
     schema,
 )
 from discovery_xp.text import printable
@@ -60,10 +62,15 @@ FOLDERS = ("rally", "logs")
 _ROOM = ".room"
 _ROOM_BYTES = 512 * 1024
 _MERGED = b"discovery_xp.parts"  # a table's own word on how many of its parts it holds
-_MOST_PARTS = 5000  # of a table; a load of an hour appends some thousand times
+_PART_ROWS = 1000  # of a part, unless more are appended at once
+_MOST_PARTS = 5000  # of a table
 _MOST_ENTRIES = 20_000  # of folders that are looked through for runs
 _MOST_RUNS = 1000  # of a report
 _REMEDY = "name a run's folder, or a folder of runs"
+
+
+class Unfit(Failed, ValueError):
+    """Rows that a table can't hold: hosts measure them, and a host may say anything."""
 
 
 @dataclass(frozen=True)
@@ -179,25 +186,34 @@ class Run:
         """Add rows to a table; once this returns, they outlive this process.
 
         A row is a mapping with every column of the table, None where it has no value.
-        Append in batches: each becomes a file, until `merge`.  Raises ValueError when a
-        row doesn't fit the table.
+        Append in batches: they become parts of the table, until `merge`.  Several threads or
+        processes may append.  Raises Unfit when a row doesn't fit the table.
         """
-        fit = checked(table, rows)
+        import pyarrow as pa
+
+        fit = _fit(table, rows)
         folder = self._parts(table)
         make_folders(folder)
-        number = max([self._merged(table), *_numbers(folder)]) + 1
-        with new_file(folder) as (descriptor, temporary):
-            _write_parquet(fit, descriptor)
-            while True:  # several threads or processes may append
-                try:
-                    (folder / f"{number:06d}.parquet").hardlink_to(temporary)
-                    break
-                except FileExistsError:
-                    number += 1
+        with _locked(folder):
+            merged = self._merged(table)
+            number = max([merged, *_numbers(folder)])
+            path = folder / f"{number:06d}.parquet"
+            # A load of hours appends each second: small parts grow, instead of thousands.
+            last = read_table(table, path) if number > merged else fit.slice(0, 0)
+            if number == merged or last.num_rows + fit.num_rows > _PART_ROWS:
+                path = folder / f"{number + 1:06d}.parquet"
+            else:
+                fit = pa.concat_tables([last, fit])
+            with new_file(folder) as (descriptor, temporary):
+                _write_parquet(fit, descriptor)
+                temporary.replace(path)
 
     def write_table(self, table: str, rows: Rows | pa.Table) -> None:
-        """Replace a whole table, what was appended included."""
-        fit = checked(table, rows)
+        """Replace a whole table, what was appended included.
+
+        Raises Unfit when a row doesn't fit the table.
+        """
+        fit = _fit(table, rows)
         parts = self._parts(table)
         last = max([self._merged(table), *_numbers(parts)])
         # The number goes with the rows: killed before its parts are gone, the table
@@ -242,15 +258,14 @@ class Run:
         files = [self._table(name), *(parts / f"{number:06d}.parquet" for number in numbers)]
         found = [schema(name).empty_table()]
         rows = 0
-        for path in files:
-            try:
-                found.append(read_table(name, path))
-            except FileNotFoundError:
-                continue  # without the table's own file; or merged meanwhile
-            rows += found[-1].num_rows
-            if rows > MOST_ROWS:
-                raise damaged(parts, f"more than {MOST_ROWS} rows of a table")
         try:
+            for path in files:
+                try:
+                    found.append(read_table(name, path))
+                except FileNotFoundError:
+                    continue  # without the table's own file; or merged meanwhile
+                rows += found[-1].num_rows
+                require_rows(name, rows)
             # Each part's columns may hold as many different values as a table's.
             return checked(name, pa.concat_tables(found)) if len(found) > 2 else found[-1]
         except ValueError as error:
@@ -339,6 +354,23 @@ def runs_under(root: Path) -> list[Run]:
     return sorted(found, key=lambda run: (run.load().started, run.name))
 
 
+def find_runs(paths: Iterable[Path]) -> list[Run]:
+    """Return the runs in `paths`, each a run's folder or a folder of runs, the oldest first.
+
+    A run that is in several of them counts once.  Raises Refused where there is none in one
+    of them, or a run is damaged.
+    """
+    found: dict[Path, Run] = {}
+    for path in paths:
+        below = runs_under(path)
+        if not below:
+            raise Refused(f"{printable(str(path))}: there is no run under it", _REMEDY)
+        found.update({run.folder.resolve(): run for run in below})
+    if len(found) > _MOST_RUNS:
+        raise Refused(f"{len(found)} runs, more than {_MOST_RUNS}", "name fewer of them")
+    return sorted(found.values(), key=lambda run: (run.load().started, run.name))
+
+
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{1,64}")
 
 
@@ -421,6 +453,24 @@ def _is_there(path: Path) -> bool:
 
 def _json(data: object) -> str:
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def _fit(table: str, rows: Rows | pa.Table) -> pa.Table:
+    try:
+        return checked(table, rows)
+    except ValueError as error:
+        raise Unfit(str(error), "look at the host that says so") from None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other threads and processes."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 _PART = re.compile(r"([0-9]{6}|[1-9][0-9]{6,8})\.parquet")

@@ -168,6 +168,23 @@ def test_what_is_no_folder_of_runs_is_one_line(where: str, tmp_path: Path) -> No
     assert str(done.exception).isprintable()
 
 
+def test_a_folder_that_cant_be_read_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:  # to root no folder is closed
+        if Path(path) == closed_folder:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    closed_folder = tmp_path / "runs"
+    assert "it can't be looked through (Permission denied); name a run's" in refusal(tmp_path)
+    closed_folder = run.folder
+    assert "the run is damaged (it can't be read: Permission denied)" in refusal(run.folder)
+
+
 def test_nothing_is_written_where_something_else_than_a_file_is(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,11 +430,11 @@ def test_a_table_of_billions_of_equal_rows_is_refused(
     monkeypatch.setattr(tables, "MOST_ROWS", 50)
     rows = pa.concat_tables([run.table("usage")] * 17)
     pq.write_table(rows, run.folder / "usage.parquet")
-    assert "more than 50 rows" in refusal(run.folder)
+    assert "rows, more than 50)" in refusal(run.folder)
     pq.write_table(rows.slice(0, 50), run.folder / "usage.parquet")
     assert run.table("usage").num_rows == 50
     run.append("usage", run.table("usage").slice(0, 1))
-    assert "more than 50 rows" in refusal(run.folder)
+    assert "rows, more than 50)" in refusal(run.folder)
 
 
 def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
@@ -888,3 +905,23 @@ def test_results_are_writable_by_their_owner_only(tmp_path: Path) -> None:
         os.umask(before)
     for path in [tmp_path / "new", *(tmp_path / "new").rglob("*")]:
         assert path.stat().st_mode & 0o022 == 0, path
+
+
+def test_the_docs_tell_the_limits() -> None:
+    text = (Path(__file__).parents[2] / "docs/results.md").read_text()
+    section = text.split("### Limits")[1].split("\n## ")[0]
+    for limit in (
+        f"{files.MOST_FILES:,} in a run",
+        f"{records.MOST_RECORD_BYTES >> 20} MiB, {records.MOST_LINKS_BYTES >> 20} MiB; UTF-8",
+        f"{records._MOST_VALUES:,} values, {records._MOST_NESTED} in each other, texts of "
+        f"{records._LINE} characters",
+        f"{tables.MOST_ROWS:,} rows, `calls` and `requests` {tables.MOST_ROWS_OF['calls']:,}; "
+        f"{runs._MOST_PARTS} parts; a file "
+        f"{tables.MOST_BYTES >> 20} MiB, unpacked {pages.MOST_BYTES >> 20} MiB",
+        f"{tables.MOST_CHARACTERS:,} characters",
+        f"{records._WRITTEN_NOTES} notes of {records._WRITTEN_LINE} characters",
+    ):
+        assert limit in section, limit
+    assert set(tables._MOST.values()) == {1000, 5000}
+    text = (Path(__file__).parents[2] / "docs/analysis.md").read_text()
+    assert f"{runs._MOST_ENTRIES:,} entries and {runs._MOST_RUNS} runs" in text

@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import os
 import re
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from rich.console import Console
 
 from discovery_xp.analysis import export, paper, report, tables
@@ -127,6 +130,25 @@ def test_the_page_can_be_read_by_anybody(runs: Path) -> None:
     assert all(each["tabindex"] == "0" for each in regions)
     identifiers = [value["id"] for _, value in page.elements if "id" in value]
     assert len(set(identifiers)) == len(identifiers)
+
+
+def test_tables_fit_into_a_window_of_1400_pixels(runs: Path) -> None:
+    """Letters of 14 pixels, headings broken between words, as the page's style has it."""
+    font = FontProperties(family="DejaVu Sans")
+
+    @functools.cache
+    def width(text: str) -> float:
+        return float(TextPath((0, 0), text, size=14, prop=font).get_extents().width)
+
+    assert "max-width: calc(100vw - 3rem)" in report.html(read_runs([runs / "empty"]))
+    for table in report.tables_of(read_runs([runs / "several"]), whole=True):
+        total = 0.0
+        for index, heading in enumerate(table.headings()):
+            cells = [row[index] for row in table.cells()]
+            unbroken = table.numeric()[index] or heading == "run"
+            words = cells if unbroken else [word for each in cells for word in each.split()]
+            total += max(width(word) for word in [*heading.split(), *words] if word) + 16
+        assert total < 1400 - 48, table.name
 
 
 def test_the_page_says_what_was_measured(runs: Path) -> None:

@@ -275,6 +275,26 @@ def test_rows_are_read_as_they_were_appended(tmp_path: Path) -> None:
     assert codec.compression == "ZSTD"
 
 
+def test_small_parts_grow_instead_of_many(tmp_path: Path) -> None:
+    run = make_run(tmp_path, probes=())
+    rows = [{**MESSAGES, "queue": f"q{number}"} for number in range(1100)]
+    run.append("messages", rows[:999])
+    for row in rows[999:]:
+        run.append("messages", [row])
+    parts = sorted(path.name for path in (run.folder / "messages.parts").iterdir())
+    assert parts == ["000001.parquet", "000002.parquet"]
+    assert run.table("messages").to_pylist() == rows
+
+
+def test_rows_that_a_host_made_up_fail_the_run_in_a_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path, probes=())
+    for write in (run.append, run.write_table):
+        with pytest.raises(store.Unfit) as caught:
+            write("usage", [{}])
+        assert caught.value.exit_code == 1
+        assert str(caught.value).endswith("; look at the host that says so")
+
+
 def test_killed_between_merging_and_tidying_up_no_row_counts_twice(tmp_path: Path) -> None:
     run = make_run(tmp_path, probes=())
     run.append("messages", [MESSAGES])
