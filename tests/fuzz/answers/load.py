@@ -37,7 +37,7 @@ class _Silent(rally_hosts.LoadHost):
         super().__init__(Testbed("fuzz"), name, queue.Queue())
         self.answer = answer
 
-    def call(self, command: str, data: bytes = b"", timeout_s: float = 60, **_: Any) -> Any:
+    def call(self, *_: Any, **__: Any) -> subprocess.CompletedProcess[bytes]:
         """Say the case's answer, whatever was asked."""
         return subprocess.CompletedProcess([], 0, self.answer, b"")
 
@@ -51,7 +51,7 @@ _RAW = {"entries": [{"name": name, "data": "{}"} for name in rally_hosts.RAW], "
 @target("raw files", _RAW)
 def take_raw_files(told: Any) -> None:
     """Rally's own files, fetched when the load is over."""
-    _Silent(MASTER, archive_of(told)).fetch(Path("raw") / MASTER)
+    say(_Silent(MASTER, archive_of(told)).fetch(Path("raw") / MASTER) or "")
     require_plain_files(Path("raw"))
 
 
