@@ -98,7 +98,7 @@ def take_load(told: Any) -> None:
         words = line if isinstance(line, str) else json.dumps(line)
         data = words.encode(errors="replace").replace(b"\n", b" ") + b"\n"
         all_of_them.take(host, data)
-        if number % 50 < 30:  # many may come at once
+        if number < 50 or number % 500 == 0:  # twice a second, as many as come
             all_of_them.tell()
     reason = book.reason()
     book.give_up(reason or "it is over")
