@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from discovery_xp.text import printable
+
 # pandas and matplotlib are loaded by the command, not by every other one.
 
 
@@ -37,6 +39,7 @@ def report(
     """
     from rich.console import Console
 
+    from discovery_xp.analysis import export
     from discovery_xp.analysis import report as reports
     from discovery_xp.analysis.measurements import read_runs
 
@@ -49,15 +52,15 @@ def report(
     if page is not None:
         written.append(reports.write_html(page, runs, whole))
     if csv is not None:
-        reports.write_csv(csv, runs, whole)
+        export.write_csv(csv, runs, whole)
         written.append(csv)
     if latex is not None:
-        reports.write_latex(latex, runs, whole)
+        export.write_latex(latex, runs, whole)
         written.append(latex)
     if figures is not None:
-        reports.write_figures(figures, runs)
+        export.write_figures(figures, runs)
         written.append(figures)
-    click.echo("written: " + ", ".join(str(path) for path in written), err=True)
+    click.echo("written: " + ", ".join(printable(str(path)) for path in written), err=True)
 
 
 def write_page(folder: Path) -> Path:

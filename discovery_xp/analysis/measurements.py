@@ -7,6 +7,7 @@ summary(runs)            # a row for each run
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -18,7 +19,8 @@ import pandas as pd
 
 from discovery_xp.analysis import summaries
 from discovery_xp.errors import Refused
-from discovery_xp.store import Run, RunRecord, open_run, runs_under
+from discovery_xp.store import Run, RunRecord, runs_under
+from discovery_xp.text import printable
 
 # What figures are for each of, by kind of load; VMs for all others.
 _UNITS = {"reads": "round", "authenticate": "token"}
@@ -87,17 +89,11 @@ class Measurements:
     @functools.cached_property
     def round_trips(self) -> pd.DataFrame:
         """Round trips between sites: `phase` (before, after), pair, requested, observed."""
-        links = self.run.read_json("links.json") or {}
+        links = self.run.links()
         columns = ["phase", "source", "target", "requested_ms", "observed_ms", "samples", "lost"]
         rows: list[dict[str, Any]] = []
-        try:
-            for phase in ("before", "after"):
-                rows += [{"phase": phase, **pair} for pair in links.get(phase) or ()]
-        except (AttributeError, TypeError):
-            raise Refused(
-                f"{self.run.path('links.json')}: the run is damaged (no lists of pairs)",
-                "name another run, or move this one away",
-            ) from None
+        for phase, pairs in (("before", links.before), ("after", links.after)):
+            rows += [{"phase": phase, **dataclasses.asdict(pair)} for pair in pairs]
         return pd.DataFrame(rows, columns=columns)
 
     @functools.cached_property
@@ -149,10 +145,11 @@ def read_runs(paths: Iterable[Path]) -> list[Measurements]:
     """
     found: dict[Path, Run] = {}
     for path in paths:
-        below = [open_run(path)] if (path / "run.json").exists() else runs_under(path)
+        below = runs_under(path)
         if not below:
             raise Refused(
-                f"{path}: there is no run under it", "name a run's folder, or a folder of runs"
+                f"{printable(str(path))}: there is no run under it",
+                "name a run's folder, or a folder of runs",
             )
         found.update({run.folder.resolve(): run for run in below})
     runs = sorted(found.values(), key=lambda run: (run.load().started, run.name))

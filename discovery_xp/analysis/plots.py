@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from discovery_xp.analysis import paper, summaries, tables
+from discovery_xp.analysis.drawing import PlainFigure, axis_label, drawing, plain
 from discovery_xp.analysis.measurements import Measurements, group, groups, labels, latency
 
 
@@ -59,7 +60,7 @@ _POINTS = 200  # of a curve; more can't be seen
 def _figure(theme: Theme, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of so many axes above each other, that share their x axis."""
     with mpl.rc_context(_settings(theme)):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = PlainFigure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots(rows, 1, squeeze=False, sharex=True)[:, 0]
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
@@ -144,6 +145,8 @@ def _nothing(theme: Theme, words: str) -> Figure:
     return figure
 
 
+_MOST_BARS = 64  # that have room beside each other
+_MOST_PANELS = 12  # a figure of hundreds is no picture, nor can it be drawn
 _ONE_PANEL = 6  # configurations in one set of axes; more are told apart by latency
 
 
@@ -157,7 +160,11 @@ def _panels(runs: Sequence[Measurements]) -> list[tuple[str, list[Measurements]]
         record = run.record
         found.setdefault(f"{latency(record)} one-way" if record.sites > 1 else "one site",
                          []).append(run)  # fmt: skip
-    return list(found.items())
+    # The rest is in the tables; the last title says so.
+    kept = list(found.items())[:_MOST_PANELS]
+    if len(found) > len(kept):
+        kept[-1] = (f"{kept[-1][0]}; {len(found) - len(kept)} more aren't drawn", kept[-1][1])
+    return kept
 
 
 def _names(runs: Sequence[Measurements]) -> dict[str, str]:
@@ -192,6 +199,7 @@ def _backend_colour(theme: Theme, backend: str) -> str:
 # ---------------------------------------------------------------- several runs
 
 
+@drawing
 def creation_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
     """Bars of the time to create the VMs, by clusters, latency and back end (tables 2 to 4).
 
@@ -208,7 +216,7 @@ def creation_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure
         (value, frame)
         for value, frame in zip(latencies, frames, strict=True)
         if (frame["runs"] > 0).any()
-    ]
+    ][:_MOST_PANELS]
     if not kept:
         return _nothing(theme, "No run over several sites.")
     asked = {count for _, frame in kept for count in frame["vms_asked"].dropna()}
@@ -275,6 +283,7 @@ def _creation_bars(
     axes.grid(axis="y")
 
 
+@drawing
 def response_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
     """Cumulative distribution of the time of calls of Nova's database API, log x.
 
@@ -325,6 +334,7 @@ def _distribution(values: pd.Series[Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(x, 1e-3), shares * 100
 
 
+@drawing
 def timeline(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
     """VMs that are ACTIVE by time since the first request, a line for each run.
 
@@ -361,6 +371,7 @@ def timeline(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+@drawing
 def cpu_shares(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
     """Whose CPU time it was while the load ran, of all that the processors had."""
     rows = []
@@ -396,6 +407,7 @@ def cpu_shares(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
 # ---------------------------------------------------------------- one run
 
 
+@drawing
 def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
     """VMs that got ACTIVE by the site they landed at, and an even share.
 
@@ -404,9 +416,10 @@ def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
     frame = summaries.vms_by_site(run.vms)
     if frame.empty or not frame["active"].sum():
         return _nothing(theme, "No VM got ACTIVE.")
+    count, total, even = len(frame), int(frame["active"].sum()), frame["active"].mean()
+    frame = frame.head(_MOST_BARS)
     figure, (axes,) = _figure(theme, 2.7)
     places = np.arange(len(frame))
-    total = int(frame["active"].sum())
     beside = len(frame) == 4 and run.record.options.get("placement", "shared") == "shared"
     width = 0.38 if beside else 0.64
     bars = axes.bar(places - (width / 2 if beside else 0), frame["active"], width * 0.94,
@@ -422,18 +435,19 @@ def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
         shares = [f"{share * 100:.0f} %" for share in paper.SPREAD_OF_FOUR_SITES]
         axes.bar_label(published, shares, fontsize=8, color=theme.ink, padding=2,
                        bbox=paper_behind)  # fmt: skip
-    axes.axhline(total / len(frame), color=theme.ink, linestyle="--", linewidth=1.2,
-                 label=f"even share ({tables.digits(total / len(frame))})")  # fmt: skip
+    axes.axhline(even, color=theme.ink, linestyle="--", linewidth=1.2,
+                 label=f"even share ({tables.digits(even)})")  # fmt: skip
     rotate = len(frame) > 8
-    axes.set_xticks(places, list(frame["site"]), rotation=60 if rotate else 0,
+    axes.set_xticks(places, [plain(site) for site in frame["site"]], rotation=60 if rotate else 0,
                     ha="right" if rotate else "center")  # fmt: skip
     axes.set_ylabel("VMs ACTIVE")
-    axes.set_xlabel("site of the host")
+    axes.set_xlabel(axis_label("site of the host", len(frame), count))
     axes.grid(axis="y")
     _legend(figure, [axes], theme, columns=3)
     return figure
 
 
+@drawing
 def traffic_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
     """Megabytes between hosts by service, within and between sites."""
     frame = summaries.traffic_by_service(run.traffic)
@@ -455,23 +469,25 @@ def traffic_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+@drawing
 def cpu_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
     """CPU milliseconds of each service for each VM that got ACTIVE."""
     frame = summaries.cpu_by_service(run.usage, run.done)
     frame = frame[frame["cpu_ms_per_vm"] > 0].reset_index(drop=True)
     if frame.empty:
         return _nothing(theme, f"CPU time a {run.unit} was not measured.")
+    count, frame = len(frame), frame.head(_MOST_BARS)
     figure, (axes,) = _figure(theme, 0.9 + 0.28 * len(frame))
     places = np.arange(len(frame))
     axes.barh(places, frame["cpu_ms_per_vm"], 0.66, color=theme.series[0])
     _bar_ends(axes, frame["cpu_ms_per_vm"], theme)
     names = [
-        f"{service} ({count})" if count > 1 else str(service)
-        for service, count in zip(frame["service"], frame["instances"].astype(int), strict=True)
+        plain(f"{service} ({instances})" if instances > 1 else str(service))
+        for service, instances in zip(frame["service"], frame["instances"].astype(int), strict=True)
     ]
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set_xlabel(f"CPU, ms a {run.unit}")
+    axes.set_xlabel(axis_label(f"CPU, ms a {run.unit}", len(frame), count, "services"))
     axes.grid(axis="x")
     return figure
 

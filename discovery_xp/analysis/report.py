@@ -1,7 +1,7 @@
-"""Runs as reports: for the terminal, as CSV files, as LaTeX tables, as one HTML page.
+"""Runs as reports: for the terminal, and as one HTML page.
 
-All of them show the same tables; the page has the figures, too, and is a single file that
-needs nothing else.
+Both show the same tables; the page has the figures, too, and is a single file that needs
+nothing else.  `export` writes the same as files of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jinja2
 import yaml
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
@@ -24,13 +25,18 @@ from discovery_xp.analysis.measurements import (
     configuration,
     label,
     latency,
+    nodes,
+    replicas,
     summary,
 )
 from discovery_xp.analysis.tables import Table, digits
 from discovery_xp.errors import Refused
-from discovery_xp.files import PUBLIC_FILE, write_atomically
-from discovery_xp.store import PROBES
+from discovery_xp.store import PROBES, replace_file
+from discovery_xp.text import printable, shortened
 from discovery_xp.units import format_bytes
+
+_FACT = 4000  # characters of what is said of a run, such as its notes
+
 
 # ---------------------------------------------------------------- what is told
 
@@ -80,7 +86,7 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
         ("stages", ", ".join(f"{k} {v:.0f} s" for k, v in record.stages_s.items() if v >= 1)),
         ("notes", "; ".join(record.notes)),
     ]
-    return [(subject, words) for subject, words in told if words]
+    return [(subject, shortened(words, _FACT)) for subject, words in told if words]
 
 
 def _count(number: int, noun: str) -> str:
@@ -100,8 +106,8 @@ def _databases(run: Measurements) -> str:
     if rome.get("store") == "server":
         told.append("one Redis server")
     elif rome:
-        told.append(f"a Redis Cluster of {configuration(options['nodes'], options['replicas'])}")
-    if rome:
+        told.append(f"a Redis Cluster of {configuration(nodes(run.record), replicas(run.record))}")
+    if "persistence" in rome:
         told.append(f"appendfsync {rome['persistence']}")
     return "; ".join(told)
 
@@ -186,105 +192,17 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
 
 
 def _rich(table: Table) -> RenderableType:
-    made = RichTable(title=Text(table.title), title_justify="left", show_edge=False)
+    made = RichTable(title=Text(printable(table.title)), title_justify="left", show_edge=False)
     for heading, right in zip(table.headings(), table.numeric(), strict=True):
         made.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
     for row in table.cells():
         made.add_row(*(Text(value) for value in row))
-    return Group(Text(), made, *(Text(f"  {note}", style="dim") for note in table.notes))
+    return Group(Text(), made, *(Text(f"  {printable(note)}", style="dim") for note in table.notes))
 
 
 def print_report(console: Console, runs: Sequence[Measurements], whole: bool = False) -> None:
     """Print the terminal report."""
     console.print(terminal(runs, whole))
-
-
-# ---------------------------------------------------------------- CSV and LaTeX
-
-
-def write_csv(folder: Path, runs: Sequence[Measurements], whole: bool = False) -> list[Path]:
-    """Write every table as CSV, whole and with units in the columns' names.
-
-    `runs.csv` has all there is to say of a run in one row; RUN.TABLE.csv is of a single run.
-    """
-    named = {"runs": summary(runs)}
-    for table in tables_of(runs, whole):
-        named.setdefault(table.name, table.frame)
-    for run in runs:
-        for table in tables.run_tables(run):
-            named[f"{run.run.folder.resolve().name}.{table.name}"] = table.frame
-    return _write(folder, ".csv", {name: each.to_csv(index=False) for name, each in named.items()})
-
-
-def write_latex(folder: Path, runs: Sequence[Measurements], whole: bool = False) -> list[Path]:
-    """Write the tables of `tables_of` as LaTeX floats, for \\input; they need booktabs."""
-    return _write(folder, ".tex", {table.name: latex(table) for table in tables_of(runs, whole)})
-
-
-def write_figures(folder: Path, runs: Sequence[Measurements]) -> list[Path]:
-    """Write every figure, as PDF for a paper and as PNG."""
-    paths: list[Path] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for picture in pictures_of(runs):
-            figure = picture.draw(plots.LIGHT)
-            for suffix in (".pdf", ".png"):
-                paths.append(folder / f"{picture.name}{suffix}")
-                figure.savefig(paths[-1], dpi=150, bbox_inches="tight")
-    except OSError as error:
-        raise Refused(
-            f"{folder}: can't be written to ({error.strerror})", "name another folder"
-        ) from None
-    return paths
-
-
-def _write(folder: Path, suffix: str, texts: dict[str, str]) -> list[Path]:
-    paths = [folder / f"{name}{suffix}" for name in texts]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(paths, texts.values(), strict=True):
-            write_atomically(path, text, PUBLIC_FILE)
-    except OSError as error:
-        raise Refused(
-            f"{folder}: can't be written to ({error.strerror})", "name another folder"
-        ) from None
-    return paths
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
-
-
-def _tex(text: str) -> str:
-    return re.sub(r"[\\&%$#_{}~^<>]", lambda found: _LATEX[found[0]], text)
-
-
-def latex(table: Table) -> str:
-    """A table as a LaTeX float; \\label is tab:NAME."""
-    title = re.sub(r"^Table \d\. ", "", table.title)
-    lines = [
-        "% \\usepackage{booktabs}",
-        "\\begin{table}",
-        "  \\centering\\footnotesize",
-        f"  \\caption{{{_tex(title)}}}",
-        f"  \\label{{tab:{table.name}}}",
-        f"  \\begin{{tabular}}{{{''.join('r' if right else 'l' for right in table.numeric())}}}",
-        "    \\toprule",
-        "    " + " & ".join(_tex(heading) for heading in table.headings()) + " \\\\",
-        "    \\midrule",
-        *(
-            "    " + " & ".join("--" if cell == "-" else _tex(cell) for cell in row) + " \\\\"
-            for row in table.cells()
-        ),
-        "    \\bottomrule",
-        "  \\end{tabular}",
-        *(f"  \\par\\smallskip {_tex(note)}" for note in table.notes),
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 # ---------------------------------------------------------------- HTML
@@ -328,6 +246,7 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -340,8 +259,8 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
         facts=facts(one) if one else [],
         headline=headline(one) if one else [],
         missing=missing(one) if one else "",
-        options=_yaml(one.record.options) if one else "",
-        scenario=_yaml(one.record.scenario) if one else "",
+        options=_yaml(one.record.options) if one else [],
+        scenario=_yaml(one.record.scenario) if one else [],
         versions=sorted(one.record.versions.items()) if one else [],
         pictures=pictures_of(runs),
         overview=None if one else tables.overview(runs),
@@ -358,10 +277,11 @@ def write_html(path: Path, runs: Sequence[Measurements], whole: bool = False) ->
     """Write the page to a file; returns its path."""
     page = html(runs, whole)
     try:
-        write_atomically(path, page, PUBLIC_FILE)
+        replace_file(path, page)
     except OSError as error:
         raise Refused(
-            f"{path}: can't be written ({error.strerror})", "name another file with --html"
+            f"{printable(str(path))}: can't be written ({error.strerror})",
+            "name another file with --html",
         ) from None
     return path
 
@@ -381,8 +301,15 @@ def _title(runs: Sequence[Measurements]) -> str:
     return f"{some}: {len(runs)} runs"
 
 
-def _yaml(data: object) -> str:
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else ""
+def _yaml(data: object) -> list[str]:
+    """Return the lines of values as YAML."""
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True) if data else ""
+    return text.split("\n")[:-1]
+
+
+def _shown(value: object) -> object:
+    """Return what the page shows of a value; markup is what the template itself made."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 _PUBLISHED_MARKS = (

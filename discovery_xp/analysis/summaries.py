@@ -233,11 +233,11 @@ def vms_by_site(vms: pd.DataFrame) -> pd.DataFrame:
     active = vms[vms["status"] == "ACTIVE"]
     names = set(vms["site"].dropna()) | set(vms["host_site"].dropna())
     sites = sorted(names, key=_natural)
-    landed = active["host_site"].value_counts()
+    landed, asked = active["host_site"].value_counts(), vms["site"].value_counts()
     frame = pd.DataFrame(
         {
             "site": sites,
-            "asked": [int((vms["site"] == site).sum()) for site in sites],
+            "asked": [int(asked.get(site, 0)) for site in sites],
             "active": [int(landed.get(site, 0)) for site in sites],
         }
     )
@@ -246,10 +246,11 @@ def vms_by_site(vms: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _natural(name: str) -> tuple[str, int]:
-    """site2 before site10."""
+def _natural(name: str) -> tuple[str, int, str]:
+    """Return the key that puts site2 before site10."""
     head = name.rstrip("0123456789")
-    return head, int(name[len(head) :] or 0)
+    digits = name[len(head) :].lstrip("0")  # compared as text: there may be thousands
+    return head, len(digits), digits
 
 
 def vms_by_status(vms: pd.DataFrame) -> pd.DataFrame:

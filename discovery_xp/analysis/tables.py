@@ -29,6 +29,7 @@ from discovery_xp.analysis.measurements import (
     summary,
 )
 from discovery_xp.analysis.paper import Published
+from discovery_xp.text import printable, shortened
 
 # What a column is called where people read it; others are called by their own name.
 HEADINGS = {
@@ -108,6 +109,7 @@ HEADINGS = {
 _OPTIONAL = {"interval", "numbers", "latency_ms", "rtt_ms", "status"}
 _RIGHT = {"vms", "interval", "requested_ms"}  # text of numbers
 _SHARES = ("share", "machine_busy")
+_CELL = 1000  # characters that are shown of a text; CSV has all of it
 _COUNTS = {"computes", "calls", "clusters", "runs"}  # whole, but for means of repeats
 
 
@@ -176,9 +178,11 @@ class Table:
             f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
             for row in self.cells()
         )
-        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes)
+        notes = "".join(
+            f"<p><small>{html.escape(printable(note))}</small></p>" for note in self.notes
+        )
         return (
-            f"<p><b>{html.escape(self.title)}</b></p>"
+            f"<p><b>{html.escape(printable(self.title))}</b></p>"
             f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
         )
 
@@ -210,7 +214,7 @@ def cell(column: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value
+        return shortened(value, _CELL)
     if column.endswith(_SHARES):
         return f"{value * 100:.0f} %"
     if column == "latency_ms":

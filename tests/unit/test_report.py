@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from discovery_xp.analysis import paper, report, tables
+from discovery_xp.analysis import export, paper, report, tables
 from discovery_xp.analysis.measurements import Measurements, read_runs
 from discovery_xp.cli import cli
 from discovery_xp.store import Run
@@ -180,7 +180,7 @@ def test_partial_is_said_wherever_a_run_is_shown(tmp_path: Path) -> None:
     assert "PARTIAL: the load was interrupted" in told
     assert "PARTIAL" in told.split("Table 2.")[1]
     for table in tables.paper_tables(read_runs_):
-        assert "PARTIAL" in report.latex(table)
+        assert "PARTIAL" in export.latex(table)
 
 
 def test_what_wasnt_measured_is_said(runs: Path) -> None:
@@ -232,7 +232,7 @@ def test_whole_tables_when_asked_for(runs: Path) -> None:
 
 
 def test_csv_files_hold_everything_unrounded(runs: Path, tmp_path: Path) -> None:
-    paths = report.write_csv(tmp_path / "csv", read_runs([runs / "several"]))
+    paths = export.write_csv(tmp_path / "csv", read_runs([runs / "several"]))
     names = {path.name for path in paths}
     assert names >= {"runs.csv", "costs.csv", "repeats.csv", "table-1.csv", "table-2.csv",
                      "20261123T160000Z-1f2e3d4c5b6a.usage.csv"}  # fmt: skip
@@ -249,7 +249,7 @@ def test_csv_files_hold_everything_unrounded(runs: Path, tmp_path: Path) -> None
 
 
 def test_latex_tables_are_floats(runs: Path, tmp_path: Path) -> None:
-    paths = report.write_latex(tmp_path / "tex", read_runs([runs / "several"]))
+    paths = export.write_latex(tmp_path / "tex", read_runs([runs / "several"]))
     for path in paths:
         text = path.read_text()
         assert text.count(r"\begin{") == text.count(r"\end{") == 2
@@ -267,7 +267,7 @@ def test_latex_tables_are_floats(runs: Path, tmp_path: Path) -> None:
 
 
 def test_latex_of_odd_characters() -> None:
-    assert report._tex(r"50 % of a_b & c\d {#1} ~^$<>") == (
+    assert export._tex(r"50 % of a_b & c\d {#1} ~^$<>") == (
         r"50 \% of a\_b \& c\textbackslash{}d \{\#1\} "
         r"\textasciitilde{}\textasciicircum{}\$\textless{}\textgreater{}"
     )
@@ -331,7 +331,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     for arguments, message in (
         ([tmp_path / "nowhere"], "nowhere: no such folder; "),
         ([tmp_path / "empty"], "there is no run under it; "),
-        ([damaged.folder], "run.json:1: the run is damaged; "),
+        ([damaged.folder], "run.json: the run is damaged (EOF while parsing an object at line 1 "),
         ([other.folder], "a run of format 7, but this version reads 1; use the version"),
         ([broken.folder], "usage.parquet: the run is damaged ("),
         ([good.folder, "--html", tmp_path / "nowhere/page.html"], "can't be written"),

@@ -1,0 +1,64 @@
+"""matplotlib for names that anybody may have chosen: as text, in one line, never as a program."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+from discovery_xp.text import shortened
+
+_NAME = 40  # characters of a name at an axis
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    """Return the code points that the figures' font can draw."""
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
+
+
+def plain(text: str) -> str:
+    """Return a name from a run as matplotlib draws it: as text, in one line.
+
+    A pair of dollars would be a formula, an underscore at the start keeps a name out of a
+    legend, and what the font lacks becomes an escape.
+    """
+    shown = "".join(
+        each if ord(each) in _glyphs() else each.encode("unicode_escape").decode()
+        for each in shortened(text, _NAME)
+    )
+    return ("\N{ZERO WIDTH SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
+
+
+def axis_label(words: str, shown: int, count: int, of: str = "sites") -> str:
+    """Return an axis' label, which says when there is more than could be drawn."""
+    return words if shown == count else f"{words} ({shown} of {count} {of})"
+
+
+def drawing(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Make a function's figure with our settings, whatever a `matplotlibrc` says.
+
+    matplotlib reads one from the working directory, which may be that of a stranger's run,
+    and with `text.usetex` text becomes a program for TeX.
+    """
+
+    @functools.wraps(draw)
+    def drawn(*arguments: Any, **named: Any) -> Figure:
+        with mpl.rc_context({"text.usetex": False}):
+            return draw(*arguments, **named)
+
+    return drawn
+
+
+class PlainFigure(Figure):
+    """A figure that never hands its text to TeX; some of it is made only when it is drawn."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw as matplotlib does."""
+        with mpl.rc_context({"text.usetex": False}):
+            super().draw(renderer)
