@@ -68,12 +68,14 @@ def _reference() -> Mapping[str, Content]:
 
 def _home(topology: str, *, is_up: bool = True) -> Mapping[str, Content]:
     """A home with a testbed 'fuzz' whose state says that it is up, with a cloud on it."""
+    from discovery_xp import passwords
     from discovery_xp.plan import make_plan
     from discovery_xp.testbed import State
     from discovery_xp.topology import parse_topology
 
     plan = make_plan(parse_topology(topology), None, True)
-    state = State(plan, "up", "2026-11-24T16:00:00Z", "vde" if is_up else None,
+    phase = "up" if is_up else "acquiring"
+    state = State(plan, phase, "2026-11-24T16:00:00Z", "vde" if is_up else None,
                   "0123456789ab" if is_up else None, deployed="2026-11-24T16:05:00Z")  # fmt: skip
     folder = "home/.local/state/discovery-xp/testbeds/fuzz"
     deployment = {
@@ -83,13 +85,13 @@ def _home(topology: str, *, is_up: bool = True) -> Mapping[str, Content]:
         "image": "discovery", "options": {"backend": "mysql"}, "versions": {"nova": "34.0.0"},
         "stages_s": {"hosts": 1.5}, "changes": 3, "format": 1,
     }  # fmt: skip
-    passwords = ("admin", "user", "services", "database", "rabbitmq", "redis", "fernet_staged",
-                 "fernet_primary")  # fmt: skip
     found: dict[str, Content] = {
         "work/two.yaml": LOCAL,
         f"{folder}/state.json": json.dumps(state.to_json(), indent=1),
         f"{folder}/deployment.json": json.dumps(deployment, indent=1),
-        f"{folder}/passwords.json": json.dumps(dict.fromkeys(passwords, "0" * 32), indent=1),
+        f"{folder}/passwords.json": json.dumps(
+            dict.fromkeys((*passwords.PASSWORDS, *passwords.FERNET_KEYS), "0" * 32)
+        ),
         f"{folder}/inventory.ini": "[all]\n",
         f"{folder}/ssh_config": "Host *\n",
         f"{folder}/ansible.log": "TASK x\n",

@@ -75,9 +75,8 @@ def _besides(rng: random.Random, names: list[str]) -> dict[str, Content]:
     return dict(rng.choice([
         {"work/run/report.html": {"link": "{outside}/secret"}},
         {"work/run/report.html": {"link": "/etc/hostname"}},
-        {"work/run/report.html": {"folder": True}}, {"work/csv": {"link": "{outside}"}},
-        {"work/figures": {"link": "{outside}"}},
-        {"work/page.html": {"link": "{outside}/secret"}}, {"work/page.html": {"fifo": True}},
+        {"work/run/report.html": {"folder": True}},
+        {"work/page.html": {"fifo": True}},
         {"work/run/calls.parts/000001.parquet": "x"},
         {"work/run/calls.parts/000001.parquet": {"fifo": True}},
         {"work/run/calls.parts/9999999999999999999999.parquet": "x"},

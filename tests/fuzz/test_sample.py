@@ -53,7 +53,7 @@ def test_a_sample_finds_nothing(worker: Worker, kind: str) -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_defect_is_found(worker: Worker, name: str) -> None:
     case = Case("planted", name, call=name, told=PLANTED[name].good)
-    soon = {"spins": {"cpu_s": 1}, "waits": {"wait_s": 2.0}}
+    soon: dict[str, dict[str, float]] = {"spins": {"cpu_s": 1}, "waits": {"wait_s": 2.0}}
     found = judge(case, worker.run(case, **soon.get(name, {})))
     assert {each.kind for each in found} == EXPECTED[name], in_words(case, found)
 

@@ -320,6 +320,8 @@ def shortened(trace: str) -> str:
 
 def own_places(case: Case) -> list[str]:
     """Folders that the case's environment names for testbeds; nobody may write there, either."""
+    if "TMPDIR" in case.environment:  # Python tries other folders then
+        return ["/tmp/", "/var/tmp/", "/usr/tmp/"]
     named = [
         (name, case.environment.get(name))
         for name in ("HOME", "DISCOVERY_XP_HOME", "XDG_STATE_HOME")

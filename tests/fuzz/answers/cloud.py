@@ -12,7 +12,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import bench, cloud, deploy, remote
+from discovery_xp import bench, cloud, deploy, remote, service_status
 from discovery_xp.plan import make_plan
 from discovery_xp.play import Listener, Outcome, PlayRun, _failure
 from discovery_xp.testbed import State, Testbed
@@ -52,7 +52,7 @@ def take_status(told: Any) -> None:
     for service in cloud.services(PLAN):
         by_host.setdefault(service.host, []).append(service)
     said = {host: text(told[host]) for host in by_host if isinstance(told, dict) and host in told}
-    found = deploy.read_status(by_host, said)
+    found = service_status.read_status(by_host, said)
     if len(found) != len(cloud.services(PLAN)):
         raise AssertionError("a service is missing")
     from discovery_xp.cli import _print_services
@@ -199,7 +199,6 @@ _ARCHIVE = {
         {"name": "journal/nova-api.log", "data": "x"},
         {"name": "versions.txt", "data": "1"},
     ],
-    "task": "keystone : keystone's records",
     "zeros": 0,
 }
 
@@ -208,7 +207,7 @@ _ARCHIVE = {
 def take_backup(told: Any) -> None:
     """Records of a component, as `backup` and `bench` fetch them."""
     archive = base64.b64encode(archive_of(told)).decode()
-    task = text(told.get("task", "x")) if isinstance(told, dict) else "keystone : records"
+    task = "keystone : keystone's records"
     if isinstance(told, dict) and "coded" in told:
         archive = told["coded"]
     _in_playbooks_place(PlayRun([Outcome(task, MASTER, "ok", {"archive": archive})]))

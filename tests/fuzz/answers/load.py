@@ -37,7 +37,7 @@ class _Silent(rally_hosts.LoadHost):
         super().__init__(Testbed("fuzz"), name, queue.Queue())
         self.answer = answer
 
-    def call(self, command: str, data: bytes = b"", timeout_s: float = 60, **_: Any) -> Any:
+    def call(self, *_: Any, **__: Any) -> subprocess.CompletedProcess[bytes]:
         """Say the case's answer, whatever was asked."""
         return subprocess.CompletedProcess([], 0, self.answer, b"")
 
@@ -51,7 +51,7 @@ _RAW = {"entries": [{"name": name, "data": "{}"} for name in rally_hosts.RAW], "
 @target("raw files", _RAW)
 def take_raw_files(told: Any) -> None:
     """Rally's own files, fetched when the load is over."""
-    _Silent(MASTER, archive_of(told)).fetch(Path("raw") / MASTER)
+    say(_Silent(MASTER, archive_of(told)).fetch(Path("raw") / MASTER) or "")
     require_plain_files(Path("raw"))
 
 
@@ -98,7 +98,7 @@ def take_load(told: Any) -> None:
         words = line if isinstance(line, str) else json.dumps(line)
         data = words.encode(errors="replace").replace(b"\n", b" ") + b"\n"
         all_of_them.take(host, data)
-        if number % 50 < 30:  # many may come at once
+        if number < 50 or number % 500 == 0:  # twice a second, as many as come
             all_of_them.tell()
     reason = book.reason()
     book.give_up(reason or "it is over")

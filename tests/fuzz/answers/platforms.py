@@ -68,6 +68,7 @@ _REFUSAL = {
 @target("refusal", _REFUSAL)
 def take_refusal(told: Any) -> None:
     """What the API says when it refuses a reservation."""
+    from enoslib.infra.enos_g5k import g5k_api_utils
     from grid5000.exceptions import Grid5000CreateError
 
     values = told if isinstance(told, dict) else {"text": told}
@@ -81,7 +82,7 @@ def take_refusal(told: Any) -> None:
         raise error
 
     module: Anything = jobs
-    module.g5k_api_utils.submit_jobs = submit
+    g5k_api_utils.submit_jobs = submit
     module._end_what_was_made = lambda *_: None
     with api.plainly():
         jobs.submit([], "fuzz")
