@@ -20,7 +20,8 @@ from typing import Any
 
 from discovery_xp.errors import InvalidInput, Refused
 from discovery_xp.names import TestbedName
-from discovery_xp.plan import Plan, PlannedLink, links_from_json, plan_from_json
+from discovery_xp.plan import Plan, PlannedLink
+from discovery_xp.plan_json import links_from_json, plan_from_json
 from discovery_xp.topology import SshHost
 
 STATE_FORMAT = 2

@@ -271,6 +271,14 @@ def test_what_the_machine_lacks_is_one_line(run: Runner, tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.traceback"))
 
 
+def test_a_reader_that_has_seen_enough_is_no_failure(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # click puts another in its place
+    ended = run(command=failing(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    assert (ended.code, ended.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("words", "redirection", "code"),
     [
