@@ -9,7 +9,7 @@ import yaml
 
 from discovery_xp import names, testbed
 from discovery_xp.errors import Refused
-from discovery_xp.names import BadName, HostName, RegionName, RunName, SiteName, TestbedName
+from discovery_xp.names import BadName, HostName, RegionName, SiteName, TestbedName
 from discovery_xp.plan import PlannedHost, PlannedLink, PlannedSite, make_plan
 from discovery_xp.plan_json import plan_from_json
 from discovery_xp.testbed import State, Testbed, choose
@@ -73,13 +73,6 @@ def test_the_longest_names_fit_each_other() -> None:
     assert RegionName(host) == str(host)
     with pytest.raises(BadName):
         HostName(f"{site}-controller-10000")
-
-
-def test_a_runs_name_is_its_start_and_its_plan() -> None:
-    assert RunName("20270301T190000Z-0123456789ab")
-    for text in ("20270301T190000Z-../x", "x", "20270301T190000Z-"):
-        with pytest.raises(BadName, match="is not a name of a run"):
-            RunName(text)
 
 
 @pytest.mark.parametrize(
