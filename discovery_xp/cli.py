@@ -23,7 +23,7 @@ from rich.table import Table
 
 from discovery_xp import files
 from discovery_xp import testbed as testbeds
-from discovery_xp.cli_common import F, NameOption, console, echo, testbed_option
+from discovery_xp.cli_common import F, NameOption, console, echo, require_new, testbed_option
 from discovery_xp.cli_guard import run
 from discovery_xp.cli_network import network
 from discovery_xp.cli_plan import print_plan
@@ -594,6 +594,7 @@ def backup(name: TestbedName | None, target: Path | None) -> None:
     from discovery_xp import experiment
 
     folder = target or Path(f"backup-{chosen.name}-{testbeds.now().replace(':', '')}")
+    require_new(folder)
     follower = Follower()
     count = experiment.backup_cloud(chosen, folder, follower)
     follower.end(f"{count} files in {folder}")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.text import Text
 
+from discovery_xp.errors import Refused
 from discovery_xp.names import TestbedName
 from discovery_xp.text import printable
 
@@ -42,6 +44,19 @@ def console(wide: int = 160) -> PlainConsole:
 def echo(line: str, err: bool = False) -> None:
     """Print a line, its control characters as escapes; to stderr with `err`."""
     click.echo(printable(line), err=err)
+
+
+def require_new(path: Path) -> None:
+    """Raise Refused where something is at `path`, or nothing can be."""
+    remedy = "name a folder that isn't there"
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise Refused(f"{path} can't be made ({why})", remedy) from None
+    raise Refused(f"{path} exists", remedy)
 
 
 class NameOption(click.ParamType[TestbedName]):

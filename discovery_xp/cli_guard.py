@@ -71,10 +71,13 @@ def open_streams() -> None:
 
 
 def _code_of(command: click.Command) -> int:
+    output = sys.stdout
     try:
         code = command.main(prog_name="discovery-xp", standalone_mode=False)
     except SystemExit as error:
-        code = error.code
+        # Where its output's reader has gone, which is no failure, click puts another stream in
+        # the output's place and ends so.
+        code = 0 if sys.stdout is not output else error.code
     except (click.exceptions.Abort, KeyboardInterrupt):
         code = _interrupted()
     except click.ClickException as error:

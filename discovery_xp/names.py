@@ -98,26 +98,10 @@ class Name(str):
 
 
 class TestbedName(Name):
-    """A testbed's: of folders, network namespaces, groups of processes, jobs."""
+    """A testbed's: of folders (its runs', too), network namespaces, groups of processes, jobs."""
 
     __slots__ = ()
     __test__ = False  # a name that pytest would take for a test
-
-
-class ExperimentName(Name):
-    """The folder of an experiment's runs; a testbed's name, as each run has a testbed."""
-
-    __slots__ = ()
-    kind = "name of an experiment"
-
-
-class RunName(Name):
-    """The folder of a run: when it started, in UTC, and its plan's digest."""
-
-    __slots__ = ()
-    kind = "name of a run"
-    pattern = "[0-9]{8}T[0-9]{6}Z-[0-9a-f]{1,64}"
-    remedy = "name the folder of a run, e.g. 20270301T190000Z-0123456789ab"
 
 
 class ScenarioName(Name):

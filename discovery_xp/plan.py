@@ -11,11 +11,9 @@ import hashlib
 import ipaddress
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from discovery_xp import databases, oar, plan_checks
 from discovery_xp.errors import Refused
@@ -139,7 +137,7 @@ class Plan:
     format: int = PLAN_FORMAT
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `plan_from_json` is the way back."""
+        """Plain values; `plan_json.plan_from_json` is the way back."""
         return dataclasses.asdict(self)
 
     @property
@@ -185,25 +183,6 @@ class Plan:
         for index, first in enumerate(names):
             for second in names[index + 1 :]:
                 yield links[first, second], links[second, first]
-
-
-_PLAN = TypeAdapter(Plan)
-_LINKS = TypeAdapter(tuple[PlannedLink, ...])
-
-
-def plan_from_json(data: Mapping[str, Any]) -> Plan:
-    """A plan as `Plan.to_json` wrote it; raises Refused on another format."""
-    if data.get("format") != PLAN_FORMAT:
-        raise Refused(
-            f"a plan of format {data.get('format')}, but this version reads {PLAN_FORMAT}",
-            "use the version that wrote it",
-        )
-    return _PLAN.validate_python(data)
-
-
-def links_from_json(data: Sequence[Mapping[str, Any]]) -> tuple[PlannedLink, ...]:
-    """Links as `dataclasses.asdict` made them."""
-    return _LINKS.validate_python(data)
 
 
 def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) -> Plan:

@@ -25,7 +25,8 @@ from discovery_xp import files, writers
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.files import write_atomically as write_atomically  # for who writes beside it
 from discovery_xp.names import TestbedName
-from discovery_xp.plan import Plan, PlannedLink, links_from_json, plan_from_json
+from discovery_xp.plan import Plan, PlannedLink
+from discovery_xp.plan_json import links_from_json, plan_from_json
 from discovery_xp.topology import SshHost
 
 STATE_FORMAT = 2

@@ -16,6 +16,7 @@ from discovery_xp.cli import cli
 from discovery_xp.cli_guard import DEFECT
 from discovery_xp.errors import Failed
 from discovery_xp.kernel import own_networks
+from discovery_xp.testbed import Testbed
 
 
 class Ended:
@@ -161,6 +162,23 @@ def test_what_isnt_a_file_is_refused_wherever_one_is_taken(run: Runner, tmp_path
             assert len(ended.stderr) < 1200
 
 
+def test_a_backup_goes_where_nothing_is(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery_xp.testbed.choose", lambda _name: Testbed("mine"))
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    for path, words in (
+        ("link", "link exists"),
+        ("file", "file exists"),
+        ("file/x", "can't be made (Not a directory)"),
+        ("x" * 300, "can't be made (File name too long)"),
+        ("", ". exists"),
+    ):
+        ended = run("backup", "--to", path)
+        assert (ended.code, words in ended.stderr) == (2, True), path
+
+
 # ---------------------------------------------------------------- what validate refuses
 
 
@@ -269,6 +287,14 @@ def test_what_the_machine_lacks_is_one_line(run: Runner, tmp_path: Path) -> None
     assert ended.code == Failed.exit_code
     assert ended.stderr == "/x\\n: No space left on device; mend that, then run it again\n"
     assert not list(tmp_path.glob("*.traceback"))
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # click puts another in its place
+    ended = run(command=failing(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    assert (ended.code, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

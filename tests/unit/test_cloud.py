@@ -8,7 +8,8 @@ from discovery_xp import cloud, deploy
 from discovery_xp.cloud import Region
 from discovery_xp.deploy import Boot, Deployment, Endpoint
 from discovery_xp.errors import Failed, InvalidInput, Refused
-from discovery_xp.plan import Plan, make_plan, plan_from_json
+from discovery_xp.plan import Plan, make_plan
+from discovery_xp.plan_json import plan_from_json
 from discovery_xp.testbed import Testbed
 from discovery_xp.topology import derive_topology, parse_topology, read_topology
 

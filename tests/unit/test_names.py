@@ -9,8 +9,9 @@ import yaml
 
 from discovery_xp import names, testbed
 from discovery_xp.errors import Refused
-from discovery_xp.names import BadName, HostName, RegionName, RunName, SiteName, TestbedName
+from discovery_xp.names import BadName, HostName, RegionName, SiteName, TestbedName
 from discovery_xp.plan import PlannedHost, PlannedLink, PlannedSite, make_plan
+from discovery_xp.plan_json import plan_from_json
 from discovery_xp.testbed import State, Testbed, choose
 from discovery_xp.topology import Link, SshHost, derive_topology
 
@@ -72,13 +73,6 @@ def test_the_longest_names_fit_each_other() -> None:
     assert RegionName(host) == str(host)
     with pytest.raises(BadName):
         HostName(f"{site}-controller-10000")
-
-
-def test_a_runs_name_is_its_start_and_its_plan() -> None:
-    assert RunName("20270301T190000Z-0123456789ab")
-    for text in ("20270301T190000Z-../x", "x", "20270301T190000Z-"):
-        with pytest.raises(BadName, match="is not a name of a run"):
-            RunName(text)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +146,36 @@ def test_how_a_host_is_reached_is_words(wrong: dict[str, object]) -> None:
     assert SshHost(**right)  # type: ignore[arg-type]
     with pytest.raises(BadName, match=f"ssh's {next(iter(wrong))}"):
         SshHost(**{**right, **wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fault"),
+    [
+        (("hosts", 0, "site"), "site3", "a host has no site"),
+        (("hosts", 0, "name"), "site1-compute-1", "is there twice"),
+        (("hosts", 0, "roles"), [], "one master"),
+        (("hosts", 0, "address"), None, "an address is missing"),
+        (("hosts", 0, "address"), "10.0.0.1; reboot", "decimal digits"),
+        (("sites", 0, "number"), 2, "aren't numbered"),
+        (("sites", 0, "name"), "site2", "is there twice"),
+        (("sites", 0, "gateway"), "x", "octet"),
+        (("sites", 0, "network"), "10.0.0.1/8", "host bits"),
+        (("links",), [], "one link for each pair"),
+        (("network",), None, "an address is missing"),
+        (("backbone",), "0.0.0.0/x", "netmask"),
+        (("provider",), "static", "the way to a host"),
+        (("provider",), "g5k", "another provider"),
+        (("provider",), "nobody", "the provider is unknown"),
+    ],
+)
+def test_a_stored_plan_whose_parts_dont_fit_is_damaged(
+    path: tuple[str | int, ...], value: object, fault: str
+) -> None:
+    data = json.loads(json.dumps(make_plan(derive_topology(2, "10ms"), "mine").to_json()))
+    assert plan_from_json(data)
+    part = data
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    with pytest.raises(ValueError, match=fault):
+        plan_from_json(data)
