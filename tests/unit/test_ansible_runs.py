@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -309,6 +310,19 @@ def test_only_ansibles_workers_are_bounded(tmp_path: Path) -> None:
             os._exit(resource.getrlimit(resource.RLIMIT_DATA)[0] == before[0])
         assert os.waitpid(child, 0)[1] == 0
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_worker_that_ansible_ends_says_nothing(tmp_path: Path) -> None:
+    # It had our handler of SIGTERM, which raises KeyboardInterrupt, with its traceback.
+    kept = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with workspace(tmp_path):
+            child = os.fork()
+            if child == 0:
+                os._exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        signal.signal(signal.SIGTERM, kept)
 
 
 @pytest.mark.parametrize(
