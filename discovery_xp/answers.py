@@ -80,6 +80,13 @@ def whole_of(words: str) -> int:
     return whole(int(words))
 
 
+def one_of(value: object, known: Sequence[str]) -> str:
+    """Return one of some texts; raises Unfit for anything else."""
+    if not isinstance(value, str) or value not in known:
+        raise Unfit(f"{shown(value)} is none of {', '.join(known)}")
+    return value
+
+
 def mapping(value: object) -> dict[str, Any]:
     """Return a mapping by texts; raises Unfit for anything else."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from discovery_xp import answers, cloud, deploy
+from discovery_xp import answers, cloud, deploy, store
 from discovery_xp.answers import TooLarge, Unfit, printable, run_bounded
 from discovery_xp.errors import Failed
 from discovery_xp.load import records
@@ -184,6 +184,8 @@ def test_a_host_that_measured_nonsense_is_left_out_in_one_line(said: dict[str, A
     tables = to_rows(HOSTS, PROBES, {"h1": said, "h2": good}, complaints.append)
     assert {"h2"} <= {row["host"] for row in tables["usage"]}
     assert all(line.startswith("h1") and printable(line) == line for line in complaints)
+    for table, rows in tables.items():
+        store._checked(table, rows)
     for row in tables["usage"]:
         assert row.keys() == {
             "service", "host", "site", "cpu_s", "memory_bytes", "memory_start_bytes"
@@ -193,7 +195,9 @@ def test_a_host_that_measured_nonsense_is_left_out_in_one_line(said: dict[str, A
 @pytest.mark.parametrize(
     "lines",
     ["c\t1\t2", "@\tx", "@\tx\ty", "c\tx\t1\ta\tf\t0\t", "r\t1\t1\tGET\t/\tx",
-     "s\t1\t2\tSELECT\tnan\t1\t1\t1\t1", "c\t1e999\t1\ta\tf\t0\t"],
+     "s\t1\t2\tSELECT\tnan\t1\t1\t1\t1", "s\t1\t2\tx\t1\t1\t1\t1\t1", "c\t1\t1\tx\tf\t0\t",
+     "s\t1\t2\tSELECT\t-9\t1\t1\t1\t1",
+     "\n".join(["s\t1\t2\tSELECT\t9007199254740991\t1\t1\t1\t1"] * 3000), "c\t1e999\t1\ta\tf\t0\t"],
 )  # fmt: skip
 def test_records_that_no_probe_writes_are_left_out(lines: str) -> None:
     complaints: list[str] = []
@@ -241,6 +245,8 @@ def test_a_load_hosts_lines_are_rows_or_unfit(lines: list[dict[str, Any]]) -> No
         book.new_rows()
     book.give_up("it is over")
     book.reason(), book.window(), book.sent_s(), book.spent("cpu_s"), book.spent("polls")
+    store._checked("vms", book.vms)
+    store._checked("actions", book.actions)
     for row in book.vms:
         assert isinstance(row["requested_at"], float)
         assert row["status"] != "ACTIVE" or isinstance(row["boot_duration_s"], float)
