@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +21,11 @@ from discovery_xp.load.ledger import Ledger
 from discovery_xp.network import parse_fping, parse_tc
 from discovery_xp.plan import make_plan
 from discovery_xp.probes import PROBES, to_rows
+from discovery_xp.providers.local import containers
 from discovery_xp.remote import Output, output_of
 from discovery_xp.scenario import Scenario
 from discovery_xp.service_status import read_status
+from discovery_xp.testbed import Testbed
 from discovery_xp.topology import parse_topology
 
 PLAN = make_plan(parse_topology("sites: [{name: a}]"), cloud=True)
@@ -268,6 +271,19 @@ def test_a_load_has_no_more_rows_than_it_can_have(monkeypatch: pytest.MonkeyPatc
         book.take("h", action)
     with pytest.raises(Unfit, match="more actions"):
         book.take("h", action)
+
+
+def test_of_a_hosts_console_the_end_is_shown_as_text(tmp_path: Path) -> None:
+    testbed = Testbed("mine")
+    testbed.folder = tmp_path
+    file = containers.folder(testbed, "h") / "console.log"
+    file.parent.mkdir(parents=True)
+    with file.open("wb") as opened:
+        opened.truncate(2**40)  # a host may write what its disk holds
+        opened.seek(2**40)
+        opened.write(b"one\ntwo \x1b[2J\n\xff\n")
+    assert containers.console_tail(testbed, "h", lines=2) == "two \\x1b[2J / \ufffd"
+    assert containers.console_tail(testbed, "other") == ""
 
 
 # ---------------------------------------------------------------- smoke boots and identities

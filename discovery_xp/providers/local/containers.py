@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from discovery_xp.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.plan import Plan, PlannedHost
 from discovery_xp.providers.local import cgroups, fabric, image
@@ -22,6 +23,8 @@ from discovery_xp.testbed import Testbed
 
 # More at once only makes each of them slower, and the last ones time out.
 BOOTING_AT_ONCE = 64
+# Of a host's console so much is looked at, from its end.
+CONSOLE_BYTES = 10_000
 
 
 def group(host: str) -> str:
@@ -143,11 +146,12 @@ def is_running(testbed: Testbed, host: PlannedHost) -> bool:
 
 
 def console_tail(testbed: Testbed, host: str, lines: int = 3) -> str:
-    """The last words of a host's console, on one line."""
-    with contextlib.suppress(OSError):
-        text = (folder(testbed, host) / "console.log").read_text(errors="replace")
+    """Return the last words of a host's console, on one line; the host may write without end."""
+    with contextlib.suppress(OSError), (folder(testbed, host) / "console.log").open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - CONSOLE_BYTES))
+        text = file.read(CONSOLE_BYTES).decode(errors="replace")
         words = [line.strip() for line in text.splitlines() if line.strip()]
-        return " / ".join(words[-lines:])
+        return printable(" / ".join(words[-lines:])[-500:])
     return ""
 
 
