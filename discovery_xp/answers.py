@@ -17,10 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-# Characters that move a terminal's cursor, or change the order of others.
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+from discovery_xp.text import printable as printable
+
 LONGEST_TEXT = 2000
 LONGEST_JSON = 16 * 2**20
 # Counters of bytes stay far below it, and every reader of JSON and Parquet takes it.
@@ -29,11 +27,6 @@ LARGEST = 2**53
 
 class Unfit(ValueError):
     """An answer that isn't what was asked for; the message says why, in a few words."""
-
-
-def printable(text: str) -> str:
-    """Return a text as a terminal may have it: control characters are shown as escapes."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shown(value: object, most: int = 60) -> str:
@@ -78,6 +71,13 @@ def whole_of(words: str) -> int:
     if not re.fullmatch(r"[0-9]{1,16}", words):
         raise Unfit(f"{shown(words)} is no count")
     return whole(int(words))
+
+
+def one_of(value: object, known: Sequence[str]) -> str:
+    """Return one of some texts; raises Unfit for anything else."""
+    if not isinstance(value, str) or value not in known:
+        raise Unfit(f"{shown(value)} is none of {', '.join(known)}")
+    return value
 
 
 def mapping(value: object) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import enoslib as en
 
-from discovery_xp import answers, archives, cloud
+from discovery_xp import answers, archives, cloud, store
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.hosts import Hosts, Progress
 from discovery_xp.plan import Plan
@@ -290,7 +290,7 @@ def read_records(
                     "service": unit,
                     **place,
                     "function": answers.text(function, _LONGEST_NAME),
-                    "api": answers.text(api, _LONGEST_NAME),
+                    "api": answers.one_of(api, store.values_of("calls", "api")),
                     "duration_ms": answers.number_of(ms),
                     "lazy": lazy == "1",
                     "error": answers.text(error, _LONGEST_WORDS) or None,
@@ -312,7 +312,7 @@ def read_records(
             )
         elif tag == "s":
             _, _, kind, *numbers = fields
-            key = unit, pid, answers.text(kind, _LONGEST_NAME)
+            key = unit, pid, answers.one_of(kind, store.values_of("statements", "kind"))
             total = sums.setdefault(key, [0.0] * len(numbers))
             sums[key] = [
                 old + answers.number_of(new) for old, new in zip(total, numbers, strict=True)
@@ -334,10 +334,10 @@ def read_records(
                 **place,
                 "pid": process,
                 "kind": kind,
-                "count": int(count),
-                "round_trips": int(trips),
-                "bytes_sent": int(sent),
-                "bytes_received": int(received),
-                "duration_ms": round(milliseconds, 3),
+                "count": answers.whole(int(count)),
+                "round_trips": answers.whole(int(trips)),
+                "bytes_sent": answers.whole(int(sent)),
+                "bytes_received": answers.whole(int(received)),
+                "duration_ms": round(answers.number(milliseconds), 3),
             },
         )

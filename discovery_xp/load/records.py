@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from discovery_xp import answers
+from discovery_xp import answers, store
 from discovery_xp.answers import Unfit
 
 # A line holds at most an error's text; longer ones aren't read to their end.
@@ -53,7 +53,7 @@ _REQUIRED: Mapping[str, Mapping[str, Check]] = {
     "vm": {"name": _name},
     "action": {
         "action": _name,
-        "iteration": _maybe(answers.whole),
+        "iteration": answers.whole,
         "region": _name,
         "site": _name,
         "started_at": answers.number,
@@ -79,7 +79,7 @@ _OPTIONAL: Mapping[str, Mapping[str, Check]] = {
         "requested_at": _maybe(answers.number),
         "accepted_at": _maybe(answers.number),
         "server_id": _maybe(_name),
-        "status": _maybe(_name),
+        "status": _maybe(lambda value: answers.one_of(value, store.values_of("vms", "status"))),
         "seen_at": _maybe(answers.number),
         "error": _maybe(answers.text),
         "host": _maybe(_name),

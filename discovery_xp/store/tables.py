@@ -125,6 +125,13 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         *_columns("int64", "memory_bytes memory_start_bytes"),
     ),
 }  # fmt: skip
+
+
+def values_of(table: str, column: str) -> tuple[str, ...]:
+    """Return the texts that a column may hold; none where it may hold any."""
+    return next((each.values for each in TABLES[table] if each.name == column), ())
+
+
 ALWAYS = ("vms", "actions")  # tables of the load itself; the others are a probe's
 PROBES = tuple(name for name in TABLES if name not in ALWAYS)
 

@@ -31,7 +31,7 @@ STRANGE = {
     "shell": f"$(touch {PWNED}) `touch {PWNED}` $HOME ${{HOME}} %h %(x)s \\ ; # x",
     "quotes": "'\"x\"'",
     "blanks": "  x  ",
-    "lines": "one\n[two]\nthree = 3",
+    "section": "[two] ; three = 3",
     "list": "[1, 2]",
     "mapping": "{'a': 1}",
 }

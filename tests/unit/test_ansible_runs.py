@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from ansible.parsing.yaml.loader import AnsibleLoader
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar
 
-from discovery_xp import ansible_runs, play, remote
+from discovery_xp import ansible_runs, passwords, play, remote
 from discovery_xp.ansible_runs import bounded, literal, workspace
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, inventory, to_roles_and_networks
@@ -28,7 +29,8 @@ from discovery_xp.plan import make_plan
 from discovery_xp.play import run_playbook
 from discovery_xp.remote import run_each
 from discovery_xp.testbed import Testbed
-from discovery_xp.topology import SshHost, parse_topology
+from discovery_xp.topology import parse_topology
+from tests.unit import unchecked
 
 # Ansible leaves files of its own to the collector.
 pytestmark = [
@@ -139,7 +141,8 @@ def test_a_command_of_each_host_is_no_template(testbed: Testbed, mark: Path) -> 
 
 def test_what_a_host_is_reached_by_is_no_template(testbed: Testbed, mark: Path) -> None:
     reach = {
-        host.name: SshHost(hostile(mark), hostile(mark), 22, hostile(mark)) for host in PLAN.hosts
+        host.name: unchecked.ssh_host(hostile(mark), hostile(mark), key=hostile(mark))
+        for host in PLAN.hosts
     }
     roles, networks = to_roles_and_networks(PLAN, reach, Path(hostile(mark)))
     for group in roles.values():
@@ -151,8 +154,9 @@ def test_what_a_host_is_reached_by_is_no_template(testbed: Testbed, mark: Path) 
 
 
 def test_the_inventory_is_yaml_in_which_no_value_is_a_template(mark: Path) -> None:
-    reach = {host.name: SshHost(host.address or "", "root", 22, hostile(mark))
-             for host in PLAN.hosts}  # fmt: skip
+    reach = {
+        host.name: unchecked.ssh_host(host.address or "", key=hostile(mark)) for host in PLAN.hosts
+    }
     roles, _ = to_roles_and_networks(PLAN, reach, Path("/my home/it's/ssh_config"))
     text = inventory(roles)
     read = AnsibleLoader(text).get_single_data()["all"]
@@ -186,9 +190,7 @@ def given(value: str) -> dict[str, Any]:
             "environment": "/opt/openstack",
             "master": {"address": "10.0.0.1"},
             "hosts": {"a-controller-1": {"address": "10.0.0.2", "region": "a", "site": "a"}},
-            "passwords": dict.fromkeys(
-                ("rabbitmq", "database", "services", "redis", "admin"), "secret"
-            ),
+            "passwords": dict.fromkeys(passwords.PASSWORDS, "secret"),
             "database_urls": dict.fromkeys((*services, "nova_api", "nova_cell0"), "mysql://x"),
             "lock_digest": "1",
             "rome": {},
@@ -309,6 +311,19 @@ def test_only_ansibles_workers_are_bounded(tmp_path: Path) -> None:
             os._exit(resource.getrlimit(resource.RLIMIT_DATA)[0] == before[0])
         assert os.waitpid(child, 0)[1] == 0
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_worker_that_ansible_ends_says_nothing(tmp_path: Path) -> None:
+    # It had our handler of SIGTERM, which raises KeyboardInterrupt, with its traceback.
+    kept = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with workspace(tmp_path):
+            child = os.fork()
+            if child == 0:
+                os._exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        signal.signal(signal.SIGTERM, kept)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,12 @@ from discovery_xp.network import parse_tc
 from discovery_xp.pings import parse_fping
 from discovery_xp.plan import make_plan
 from discovery_xp.probes import PROBES, to_rows
+from discovery_xp.providers.local import containers
 from discovery_xp.remote import Output, output_of
 from discovery_xp.scenario import Scenario
 from discovery_xp.service_status import read_status
+from discovery_xp.store import tables as stored
+from discovery_xp.testbed import Testbed
 from discovery_xp.topology import parse_topology
 
 PLAN = make_plan(parse_topology("sites: [{name: a}]"), cloud=True)
@@ -49,7 +53,7 @@ ANY = st.recursive(
 
 def test_a_terminal_gets_control_characters_as_text() -> None:
     said = "a\tb \x1b[2J\x9b31m\x07\r\n\u202e\u2028\ud800 é"
-    assert printable(said) == "a\tb \\x1b[2J\\x9b31m\\x07\\r\\n\\u202e\\u2028\\ud800 é"
+    assert printable(said) == "a\\tb \\x1b[2J\\x9b31m\\x07\\r\\n\\u202e\\u2028\\ud800 é"
 
 
 @given(ANY)
@@ -185,6 +189,8 @@ def test_a_host_that_measured_nonsense_is_left_out_in_one_line(said: dict[str, A
     tables = to_rows(HOSTS, PROBES, {"h1": said, "h2": good}, complaints.append)
     assert {"h2"} <= {row["host"] for row in tables["usage"]}
     assert all(line.startswith("h1") and printable(line) == line for line in complaints)
+    for table, rows in tables.items():
+        stored.checked(table, rows)
     for row in tables["usage"]:
         assert row.keys() == {
             "service", "host", "site", "cpu_s", "memory_bytes", "memory_start_bytes"
@@ -194,7 +200,9 @@ def test_a_host_that_measured_nonsense_is_left_out_in_one_line(said: dict[str, A
 @pytest.mark.parametrize(
     "lines",
     ["c\t1\t2", "@\tx", "@\tx\ty", "c\tx\t1\ta\tf\t0\t", "r\t1\t1\tGET\t/\tx",
-     "s\t1\t2\tSELECT\tnan\t1\t1\t1\t1", "c\t1e999\t1\ta\tf\t0\t"],
+     "s\t1\t2\tSELECT\tnan\t1\t1\t1\t1", "s\t1\t2\tx\t1\t1\t1\t1\t1", "c\t1\t1\tx\tf\t0\t",
+     "s\t1\t2\tSELECT\t-9\t1\t1\t1\t1",
+     "\n".join(["s\t1\t2\tSELECT\t9007199254740991\t1\t1\t1\t1"] * 3000), "c\t1e999\t1\ta\tf\t0\t"],
 )  # fmt: skip
 def test_records_that_no_probe_writes_are_left_out(lines: str) -> None:
     complaints: list[str] = []
@@ -242,6 +250,8 @@ def test_a_load_hosts_lines_are_rows_or_unfit(lines: list[dict[str, Any]]) -> No
         book.new_rows()
     book.give_up("it is over")
     book.reason(), book.window(), book.sent_s(), book.spent("cpu_s"), book.spent("polls")
+    stored.checked("vms", book.vms)
+    stored.checked("actions", book.actions)
     for row in book.vms:
         assert isinstance(row["requested_at"], float)
         assert row["status"] != "ACTIVE" or isinstance(row["boot_duration_s"], float)
@@ -263,6 +273,19 @@ def test_a_load_has_no_more_rows_than_it_can_have(monkeypatch: pytest.MonkeyPatc
         book.take("h", action)
     with pytest.raises(Unfit, match="more actions"):
         book.take("h", action)
+
+
+def test_of_a_hosts_console_the_end_is_shown_as_text(tmp_path: Path) -> None:
+    testbed = Testbed("mine")
+    testbed.folder = tmp_path
+    file = containers.folder(testbed, "h") / "console.log"
+    file.parent.mkdir(parents=True)
+    with file.open("wb") as opened:
+        opened.truncate(2**40)  # a host may write what its disk holds
+        opened.seek(2**40)
+        opened.write(b"one\ntwo \x1b[2J\n\xff\n")
+    assert containers.console_tail(testbed, "h", lines=2) == "two \\x1b[2J / \ufffd"
+    assert containers.console_tail(testbed, "other") == ""
 
 
 # ---------------------------------------------------------------- smoke boots and identities

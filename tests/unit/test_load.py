@@ -145,6 +145,17 @@ def test_rallys_task_is_plain_json_and_says_all() -> None:
     assert (wanted["kind"], wanted["concurrency"], wanted["vm_timeout_s"]) == ("boot", None, 5)
 
 
+def test_a_scenarios_text_is_no_template_of_rallys() -> None:
+    scenario = dataclasses.replace(boot(6), description="{{ ''.__class__ }}{% raw %}{# x")
+    variables = {
+        "passwords": {"admin": "x", "user": "y"}, "user": "u", "cloud": {"nics": 0},
+        "regions": [{"name": "site1", "urls": {"identity": "http://10.0.0.1:5000"}}],
+    }  # fmt: skip
+    text, _ = rally_hosts.files(variables, scenario, share())["task.json"]
+    assert json.loads(text)["description"] == scenario.description
+    assert not [mark for mark in ("{{", "{%", "{#") if mark in text]
+
+
 def test_only_the_environment_holds_passwords() -> None:
     variables = {
         "passwords": {"admin": "secret1", "user": "secret2"},

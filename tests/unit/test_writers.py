@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from discovery_xp import writers
 from discovery_xp.errors import Refused
 from discovery_xp.testbed import Testbed
-from discovery_xp.topology import SshHost
 from discovery_xp.writers import Unwritable
+from tests.unit import unchecked
 
 # Texts that look like parts of the formats as well as any others.
 PIECES = st.sampled_from(
@@ -136,7 +136,7 @@ def config_of(folder: Path, **values: Any) -> Path:
     """The ssh_config of a testbed with one host."""
     testbed = Testbed("t")
     testbed.folder = folder
-    host = SshHost(**{"address": "192.0.2.1", "user": "root", "port": 22, "key": None, **values})
+    host = unchecked.ssh_host(**values)
     testbed.write_ssh_config({"a-compute-1": host}, check_keys="accept-new")
     return testbed.ssh_config
 

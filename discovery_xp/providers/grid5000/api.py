@@ -63,8 +63,8 @@ def require_login() -> None:
         raise Refused(f"{path}: there is no such file", _WRITE_IT)
     try:
         told = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        words = " ".join(str(error).split())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        words = printable(" ".join(str(error).split()))
         raise Refused(f"{path} can't be read: {words[:150]}", _WRITE_IT) from None
     if not isinstance(told, dict) or ("username" in told) != ("password" in told):
         raise Refused(f"{path} has no login", _WRITE_IT)

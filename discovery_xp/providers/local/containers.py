@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from discovery_xp import files
+from discovery_xp.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.plan import Plan, PlannedHost
 from discovery_xp.providers.local import cgroups, disks, fabric, image
@@ -29,6 +30,8 @@ from discovery_xp.testbed import Testbed
 BOOTING_AT_ONCE = 64
 # What a host says beyond that is lost: its console must not fill the machine's disk.
 CONSOLE_BYTES = 256 * 2**10
+# So much of it is looked at, from its end.
+_TAIL_BYTES = 10_000
 
 
 def group(host: str) -> str:
@@ -238,11 +241,12 @@ def init_of(testbed: Testbed, host: PlannedHost) -> int | None:
 
 
 def console_tail(testbed: Testbed, host: str, lines: int = 3) -> str:
-    """The last words of a host's console, on one line."""
-    with contextlib.suppress(OSError):
-        text = (folder(testbed, host) / "console.log").read_text(errors="replace")
+    """Return the last words of a host's console, on one line; the host may write without end."""
+    with contextlib.suppress(OSError), (folder(testbed, host) / "console.log").open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        text = file.read(_TAIL_BYTES).decode(errors="replace")
         words = [line.strip() for line in text.splitlines() if line.strip()]
-        return " / ".join(words[-lines:])
+        return printable(" / ".join(words[-lines:])[-500:])
     return ""
 
 
