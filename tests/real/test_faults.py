@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,18 +187,29 @@ class SmallDisk:
         return done
 
     def fill(self) -> None:
-        """To the last byte and the last inode."""
-        for size in (2**20, 4096, 1):
-            with contextlib.suppress(OSError), (self.place / "filler").open("ab", 0) as file:
-                while file.write(b"x" * size):
-                    pass
+        """To the last byte and the last inode; a killed host's disk may go a moment later."""
+        for _ in range(100):
+            for size in (2**20, 4096, 1):
+                with contextlib.suppress(OSError), (self.place / "filler").open("ab", 0) as file:
+                    while file.write(b"x" * size):
+                        pass
+            with contextlib.suppress(OSError):
+                while True:
+                    (self.place / f"filler-{uuid.uuid4()}").symlink_to("x")
+            time.sleep(0.05)
+            if self.is_full():
+                return
+        raise AssertionError(f"{self.place} doesn't get full")
+
+    def is_full(self) -> bool:
+        """True where neither a folder nor a byte can be added."""
         with contextlib.suppress(OSError):
-            for number in range(10_000):
-                (self.place / f"filler-{number}").symlink_to("x")
-        with pytest.raises(OSError, match="No space"):
             (self.place / "one-more").mkdir()
-        with pytest.raises(OSError, match="No space"):
-            (self.place / "filler").open("ab", 0).write(b"x" * 4096)
+            (self.place / "one-more").rmdir()
+            return False
+        with contextlib.suppress(OSError), (self.place / "filler").open("ab", 0) as file:
+            return not file.write(b"x" * 4096)
+        return True
 
     def free(self) -> None:
         for path in self.place.glob("filler*"):

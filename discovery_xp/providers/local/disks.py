@@ -138,8 +138,10 @@ def usage_bytes(image: Path, init: int | None) -> tuple[int, int] | None:
     if init is not None:
         with contextlib.suppress(OSError):
             found = os.statvfs(f"/proc/{init}/root")
-            unit = found.f_frsize
-            return (found.f_blocks - found.f_bfree) * unit, found.f_blocks * unit
+            # ext4 keeps some of what is free for itself: a full disk has none available.
+            kept = found.f_bfree - found.f_bavail
+            used = (found.f_blocks - found.f_bfree) * found.f_frsize
+            return used, (found.f_blocks - kept) * found.f_frsize
     with contextlib.suppress(OSError):
         described = image.stat()
         return described.st_blocks * 512, described.st_size
