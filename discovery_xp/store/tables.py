@@ -30,7 +30,9 @@ MOST_BYTES = 128 * 2**20  # of a file; packed
 MOST_TEXT = 512 * 2**20  # bytes of text of a column
 MOST_CHARACTERS = 10_000  # of a cell; a longer one is cut when it is written
 MOST_NUMBER = 2**53  # either way: what a float holds exactly
-_PAGE = 64 * 1024  # bytes of one thing in a file's footer, and how many there may be of it
+# Of a file's footer: bytes of one thing in it, and how many there may be of one.  Columns in
+# columns without an end would end the stack of who reads them.
+_FOOTER_BYTES, _FOOTER_COUNT = 64 * 1024, 1024
 
 
 @dataclass(frozen=True)
@@ -280,8 +282,8 @@ def _opened(data: bytes, text: list[str] | None = None) -> Any:
         pa.BufferReader(data),
         read_dictionary=text,
         pre_buffer=False,
-        thrift_string_size_limit=_PAGE,
-        thrift_container_size_limit=_PAGE,
+        thrift_string_size_limit=_FOOTER_BYTES,
+        thrift_container_size_limit=_FOOTER_COUNT,
     )
 
 

@@ -290,6 +290,9 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("options", {"rome": "server"}, "'rome': "),
     ("options", {"rome": {"persistence": {}}}, "'rome.persistence': "),
     ("options", {"config": {"x": 10**30}}, "a number beyond 10^18"),
+    ("options", {"config": {"x": -(10**400)}}, "a number beyond 10^18"),
+    ("options", {"config": {"x": float("nan")}}, "a number beyond 10^18"),
+    ("scenario", {"vms": float("inf")}, "a number beyond 10^18"),
     ("options", {"config": ["x"] * 20_000}, "more than 10000 values"),
     ("scenario", {"kind": ["reads"]}, "'kind': "),
     ("scenario", {"kind": "reads", "iterations": "many"}, "'iterations': "),
@@ -435,6 +438,36 @@ def test_a_table_of_billions_of_equal_rows_is_refused(
     assert run.table("usage").num_rows == 50
     run.append("usage", run.table("usage").slice(0, 1))
     assert "rows, more than 50)" in refusal(run.folder)
+
+
+def test_columns_in_columns_have_an_end(run: Run) -> None:
+    def element(name: str, children: int) -> bytes:  # of Thrift's compact protocol
+        label = bytes([0x18, len(name)]) + name.encode()  # field 4
+        if children:  # field 3: required; field 5: how many
+            return b"\x35\x00" + label + b"\x15" + _varint(2 * children) + b"\x00"
+        return b"\x15\x0c" + b"\x25\x00" + label + b"\x00"  # field 1: BYTE_ARRAY
+
+    depth = 50_000
+    elements = [element("x", 1)] * depth + [element("y", 0)]
+    schema = b"\xfc" + _varint(len(elements)) + b"".join(elements)
+    footer = b"\x15\x02" + b"\x19" + schema + b"\x16\x00" + b"\x19\x0c" + b"\x00"
+    (run.folder / "usage.parquet").write_bytes(
+        b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "discovery_xp.cli", "report", str(run.folder)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "usage.parquet: the run is damaged (" in done.stderr
+
+
+def _varint(number: int) -> bytes:
+    made = b""
+    while number > 0x7F:
+        made += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return made + bytes([number])
 
 
 def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
