@@ -609,7 +609,16 @@ def inventory(name: TestbedName | None, as_path: bool) -> None:
     chosen.load()
     if not chosen.inventory.exists():
         raise Refused(f"'{chosen.name}' has no hosts yet", "run 'discovery-xp up' again")
-    text = str(chosen.inventory) if as_path else chosen.inventory.read_text()
+    if as_path:
+        click.echo(printable_lines(str(chosen.inventory)))
+        return
+    try:
+        text = files.read_text(chosen.inventory)
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"{chosen.inventory} can't be read ({type(error).__name__})",
+            "'discovery-xp up' with the same topology writes it anew",
+        ) from None
     click.echo(printable_lines(text.rstrip()))
 
 

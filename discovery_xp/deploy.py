@@ -31,6 +31,7 @@ from discovery_xp import (
     writers,
 )
 from discovery_xp.errors import Failed, Refused
+from discovery_xp.files import read_json
 from discovery_xp.hosts import Hosts, Progress
 from discovery_xp.plan import Plan, key_value_store
 from discovery_xp.play import PlayRun, log_file, run_playbook
@@ -353,8 +354,8 @@ def _identities(testbed: Testbed) -> dict[str, str]:
     if not file.exists():
         return {}
     try:
-        kept = answers.mapping(answers.from_json(file.read_text()))
-    except answers.Unfit as error:
+        kept = answers.mapping(read_json(file))
+    except ValueError as error:
         raise Refused(f"{file} is damaged: {error}", "remove it, and deploy again") from None
     return {host: identity for host, identity in kept.items() if _is_uuid(identity)}
 
@@ -395,7 +396,7 @@ def _remove_other_databases(
     file = databases_file(testbed)
     if file.exists():
         try:
-            noted = json.loads(file.read_text())
+            noted = read_json(file)
         except ValueError:
             noted = None
         if noted == wanted:
@@ -444,7 +445,7 @@ def load(testbed: Testbed) -> Deployment:
     """The last deployment of a testbed; raises Refused when there is none."""
     file = deployment_file(testbed)
     try:
-        data = json.loads(file.read_text())
+        data = read_json(file)
         if data["format"] != DEPLOYMENT_FORMAT:
             raise Refused(
                 f"{file}: a deployment of format {data['format']}, but this version reads "

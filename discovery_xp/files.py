@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import pwd
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from discovery_xp.errors import Failed, Refused
 
@@ -132,6 +133,19 @@ def read_text(path: Path) -> str:
     if len(data) > LARGEST_FILE_BYTES:
         raise ValueError(f"over {LARGEST_FILE_BYTES >> 20} MiB")
     return data.decode()
+
+
+def read_json(path: Path) -> Any:
+    """Read a regular file of bounded size as JSON; raises ValueError where it isn't.
+
+    That there is none, or that it may not be read, stays FileNotFoundError and PermissionError.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, RecursionError) as error:
+        raise ValueError(f"no JSON: {error}") from None
 
 
 def require_ours(path: Path, remedy: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
+from discovery_xp.errors import Refused
 from discovery_xp.plan import Plan, PlannedHost, PlannedLink
 from discovery_xp.topology import Link, SshHost
 
@@ -124,7 +125,16 @@ class Hosts:
 
 
 def hosts_at(plan: Plan, ssh: Mapping[str, SshHost], ssh_config: Path) -> Hosts:
-    """The hosts of a plan that learned its addresses late: from `ssh`, by host."""
+    """The hosts of a plan that learned its addresses late: from `ssh`, by host.
+
+    Raises Refused where one isn't in `ssh`: the record of what was lent is damaged or gone.
+    """
+    lost = [host.name for host in plan.hosts if host.name not in ssh]
+    if lost:
+        raise Refused(
+            f"where {lost[0]} is, and {len(lost) - 1} more of {len(plan.hosts)} hosts, isn't known",
+            f"'discovery-xp destroy --testbed {plan.name}', then make it again",
+        )
     bound = dataclasses.replace(
         plan,
         hosts=tuple(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from discovery_xp.errors import Refused
+from discovery_xp.files import read_json
 from discovery_xp.testbed import Testbed, write_atomically
 
 # One for each party that must not be able to act as another.  'redis' is of its administrator,
@@ -55,7 +56,7 @@ def load(testbed: Testbed) -> dict[str, str]:
 
 def _read(file: Path, testbed: Testbed) -> dict[str, object]:
     try:
-        found = json.loads(file.read_text())
+        found = read_json(file)
     except FileNotFoundError:
         raise Refused(
             f"'{testbed.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'"

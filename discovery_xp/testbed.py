@@ -172,7 +172,7 @@ class Testbed:
         """True once a state was written."""
         try:
             return self.state_file.exists()
-        except PermissionError:  # another user's
+        except OSError:  # another user's, or no path at all: `load` says so
             return True
 
     def load(self) -> State:
@@ -251,6 +251,7 @@ class Testbed:
         a missing folder is made, and removed at the end if nothing came into it.  Where it
         can't be made, nobody can begin to work on it: then none needs to be kept out.
         """
+        missing = [folder for folder in self.home.parents if not os.path.lexists(folder)]
         descriptor = self._hold(make)
         try:
             if descriptor is not None:
@@ -263,7 +264,8 @@ class Testbed:
                     with contextlib.suppress(OSError):
                         self.folder.rmdir()
                 os.close(descriptor)
-            for folder in (self.folder.parent, self.home):  # nothing is left where nothing is kept
+            # Nothing is left where nothing is kept.
+            for folder in (self.folder.parent, self.home, *missing):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
@@ -417,11 +419,7 @@ def choose(name: str | None) -> Testbed:
     """The testbed called `name`, or the only one there is; raises Refused otherwise."""
     if name is not None:
         testbed = Testbed(name)
-        try:
-            there = testbed.exists()
-        except PermissionError:  # `load` says so
-            there = True
-        if not there:  # nothing is locked for it, nothing made
+        if not testbed.exists():  # nothing is locked for it, nothing made
             raise Refused(
                 f"no testbed '{name}'", "make one with 'discovery-xp up', or name another"
             )

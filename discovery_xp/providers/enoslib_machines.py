@@ -25,7 +25,7 @@ import jsonschema
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 from pydantic import TypeAdapter
 
-from discovery_xp import ansible_runs, oar, writers
+from discovery_xp import ansible_runs, files, oar, writers
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.hosts import Hosts, HostStatus, Progress, hosts_at
 from discovery_xp.plan import Plan
@@ -68,7 +68,7 @@ def _path(testbed: Testbed) -> Path:
 
 def _load(testbed: Testbed) -> Machines:
     try:
-        return _MACHINES.validate_json(_path(testbed).read_text())
+        return _MACHINES.validate_json(files.read_text(_path(testbed)))
     except FileNotFoundError:
         return Machines(asked=False)
     except (OSError, ValueError) as error:

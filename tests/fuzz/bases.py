@@ -92,7 +92,7 @@ def _home(topology: str, *, is_up: bool = True) -> Mapping[str, Content]:
         f"{folder}/passwords.json": json.dumps(
             dict.fromkeys((*passwords.PASSWORDS, *passwords.FERNET_KEYS), "0" * 32)
         ),
-        f"{folder}/inventory.ini": "[all]\n",
+        f"{folder}/inventory.yaml": "all: {}\n",
         f"{folder}/ssh_config": "Host *\n",
         f"{folder}/ansible.log": "TASK x\n",
     }

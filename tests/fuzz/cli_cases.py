@@ -75,7 +75,7 @@ STATE = (
     "state.json",
     "deployment.json",
     "passwords.json",
-    "inventory.ini",
+    "inventory.yaml",
     "ssh_config",
     "grid5000.json",
     "databases.json",

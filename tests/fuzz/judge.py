@@ -23,6 +23,7 @@ KINDS: Mapping[str, str] = {
     "exit": "wrong exit codes",
     "lines": "not one line each",
     "control": "raw control characters",
+    "markup": "markup in pages",
 }
 # A command that is the client of another program becomes that.
 MAY_START = {"ssh": ("ssh",), "openstack": ("ssh",)}
@@ -121,12 +122,24 @@ def _findings(case: Case, outcome: Mapping[str, Any]) -> list[Finding]:
     for name, text in (("stderr", stderr), ("stdout", stdout)):
         if raw := control_characters(text):
             add("control", f"on {name}", f"{sorted(raw)} in {_around(text, raw)!r}")
+    for name, text in outcome["pages"].items():
+        suffix = name.rpartition(".")[2]
+        if raw := control_characters(text) - {"\r"}:
+            add("control", f"in {suffix}", f"{sorted(raw)} in {_around(text, raw)!r}")
+        if CANARY.strip() in text:
+            add("leak", f"in {suffix}", "another file's text is shown")
+        if suffix == "html" and (alive := _ALIVE.search(text)):
+            add("markup", "a value became markup", text[alive.start() :][:100])
     if not error and case.call is None:
         for what, line in _lines(code, stderr)[:1]:
             add("lines", what, line)
     if outcome["printed"] > 20 * 2**20:
         add("memory", "endless output", f"{outcome['printed'] >> 20} MB printed")
     return found
+
+
+# Of the odd values, those that a browser would run if they weren't escaped.
+_ALIVE = re.compile(r"<script>alert|<img src=x onerror|<svg/onload")
 
 
 def control_characters(text: str) -> set[str]:

@@ -31,7 +31,7 @@ import stat
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from tests.fuzz.case import HOME, WORK, Case, Content, bytes_of, case_from_json
 MEMORY_BYTES = 2 * 2**30
 FILE_BYTES = 64 * 2**20
 SHOWN_BYTES = 200_000
+PAGE_BYTES = 20 * 2**20
 NOBODY = 65534
 
 # ---------------------------------------------------------------- the audit hook
@@ -189,6 +190,16 @@ def snapshot(root: Path) -> dict[str, str]:
     return found
 
 
+def pages(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """The texts of pages and tables that a command wrote, for readers and other programs."""
+    found = {}
+    for name in names:
+        path = root / name
+        if path.suffix in (".html", ".csv", ".tex") and path.is_file() and not path.is_symlink():
+            found[name] = path.read_bytes()[:PAGE_BYTES].decode(errors="surrogateescape")
+    return found
+
+
 # ---------------------------------------------------------------- a command
 
 
@@ -214,6 +225,7 @@ def run_case(case: Case, root: Path, limits: Limits) -> list[dict[str, Any]]:
             outcome["error"] = outcome["error"] or file.read_text(errors="replace")
             file.unlink()
         after = snapshot(root)
+        outcome["pages"] = pages(root, [name for name in after if after[name] != before.get(name)])
         outcome["made"] = sorted(after.keys() - before.keys())[:20]
         outcome["changed"] = sorted(
             name for name in before.keys() & after.keys() if before[name] != after[name]
@@ -257,19 +269,30 @@ def text_of(file: Any) -> str:
 
 
 def wait(pid: int, wait_s: float) -> tuple[int, resource.struct_rusage, bool]:
-    """Wait for a process; the last value says that it had to be ended, as it waited itself."""
-    waited = False
+    """Wait for a process; the last value says that it had to be ended, as it waited itself.
+
+    On a busy machine a process that computes may take long: one that waits takes no CPU.
+    """
+    waited, used_s = False, 0.0
     handle = os.pidfd_open(pid)
     try:
-        for patience_s, number in ((wait_s, signal.SIGABRT), (5.0, signal.SIGKILL)):
-            if select.select([handle], [], [], patience_s)[0]:
-                break
-            os.kill(pid, number)
-            waited = True
+        while not select.select([handle], [], [], 5.0 if waited else wait_s)[0]:
+            before_s, used_s = used_s, cpu_s(pid)
+            if waited:
+                os.kill(pid, signal.SIGKILL)
+            elif used_s - before_s < 0.01 * wait_s:
+                os.kill(pid, signal.SIGABRT)
+                waited = True
         _, status, used = os.wait4(pid, 0)
         return status, used, waited
     finally:
         os.close(handle)
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that a process has taken."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def child(
@@ -322,12 +345,10 @@ def own_places(case: Case) -> list[str]:
     """Folders that the case's environment names for testbeds; nobody may write there, either."""
     if "TMPDIR" in case.environment:  # Python tries other folders then
         return ["/tmp/", "/var/tmp/", "/usr/tmp/"]
-    named = [
-        (name, case.environment.get(name))
-        for name in ("HOME", "DISCOVERY_XP_HOME", "XDG_STATE_HOME")
+    named = map(case.environment.get, ("HOME", "DISCOVERY_XP_HOME", "XDG_STATE_HOME"))
+    return [
+        "/.local" if value == "/" else value for value in named if value and value.startswith("/")
     ]
-    return [value + "/.local" * (name == "HOME") if value != "/" else "/.local"
-            for name, value in named if value and value.startswith("/")]  # fmt: skip
 
 
 def run(case: Case) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from discovery_xp.errors import Refused
-from discovery_xp.files import write_atomically
+from discovery_xp.files import read_json, write_atomically
 from discovery_xp.providers import RECORDS
 from discovery_xp.testbed import Testbed
 
@@ -57,7 +57,7 @@ def path(testbed: Testbed) -> Path:
 def load(testbed: Testbed) -> Record:
     """The record; an empty one where nothing was asked for yet."""
     try:
-        data = json.loads(path(testbed).read_text())
+        data = read_json(path(testbed))
         if data["format"] != RECORD_FORMAT:
             raise Refused(
                 f"{path(testbed)}: a record of format {data['format']}, but this version "

@@ -109,7 +109,8 @@ def take_identities(told: Any) -> None:
     testbed = Testbed("fuzz")
     testbed.save(State(plan, "up", "2026-11-24T16:00:00Z"))
     deploy._keep_identities(hosts_of(plan), testbed)
-    json.dumps(deploy._identities(testbed))
+    if any("{{" in identity for identity in deploy._identities(testbed).values()):
+        raise AssertionError("a host's word is a template at the next deploy")
 
 
 _FAILED = {
@@ -160,7 +161,7 @@ def archive_of(told: Any) -> bytes:
     """A gzipped tar as a case describes it.
 
     `entries` have name, type, mode, link, data, and the size that they say they have; `zeros`
-    are MB of them in one more; `raw` is the archive itself, as base64.
+    are MB of them in one more, called `name`; `raw` is the archive itself, as base64.
     """
     if not isinstance(told, dict):
         return text(told).encode()
@@ -171,7 +172,7 @@ def archive_of(told: Any) -> bytes:
                     if isinstance(each, dict))  # fmt: skip
     zeros = told.get("zeros")
     if isinstance(zeros, int) and 0 < zeros <= 1500:
-        info = tarfile.TarInfo("zeros")
+        info = tarfile.TarInfo(str(told.get("name", "zeros")))
         info.size = zeros * 2**20
         # Members of a gzip file follow each other: packed once, they are there many times.
         return gzip.compress(made + info.tobuf(), 1) + gzip.compress(b"\0" * 2**20, 1) * zeros

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from discovery_xp import network
+from discovery_xp import network, pings
 from discovery_xp.providers.local import vde
 from tests.fuzz.answers.common import PLAN, Anything, hosts_of, printed, say, saying, target, text
 
@@ -65,7 +65,7 @@ def take_fping(told: Any) -> None:
     from discovery_xp.cli_network import _pairs_table
 
     printed(_pairs_table(pairs))
-    network.require_within_tolerance(pairs)
+    pings.require_within_tolerance(pairs)
 
 
 _SHOWINFO = (

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from discovery_xp.errors import Refused
 from tests.fuzz.answers.common import Target, say
 
 
@@ -47,8 +46,9 @@ def _connect(_: Any) -> None:
     socket.create_connection(("198.51.100.1", 80), 1)
 
 
-def _refuse(words: Any) -> None:
-    raise Refused(words, "do another thing")
+def _complain(words: Any) -> None:
+    sys.stderr.write(f"{words}; do another thing\n")
+    sys.exit(2)
 
 
 def _exit(code: Any) -> None:
@@ -61,6 +61,10 @@ def _leave(_: Any) -> None:
 
 def _show(path: Any) -> None:
     say(Path(path).read_text())
+
+
+def _write_page(words: Any) -> None:
+    Path("page.html").write_text(words)
 
 
 def _raise(_: Any) -> None:
@@ -82,11 +86,13 @@ PLANTED = {
     "makes outside": Target(_make_outside, None),
     "runs a program": Target(_run, None),
     "connects": Target(_connect, None),
-    "control characters": Target(_refuse, "a\x1b[31mb"),
+    "control characters": Target(_complain, "a\x1b[31mb"),
     "direction": Target(say, "a\u202eb"),
     "odd code": Target(_exit, 7),
     "leaves files": Target(_leave, None),
     "shows another file": Target(_show, "../outside/secret"),
+    "writes markup": Target(_write_page, "<p><script>alert(1)</script></p>"),
+    "writes control characters": Target(_write_page, "<p>\x1b[31m</p>"),
     "dies": Target(lambda _: __import__("os").abort(), None),
     "unpickles": Target(_unpickle, None),
 }
@@ -105,6 +111,8 @@ EXPECTED = {
     "odd code": {"exit"},
     "leaves files": {"left"},
     "shows another file": {"leak"},
+    "writes markup": {"markup"},
+    "writes control characters": {"control"},
     "dies": {"traceback"},
     "unpickles": {"started"},
 }
