@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from discovery_xp.cli_common import PlainConsole
+from discovery_xp.text import printable
 
 if TYPE_CHECKING:
     from discovery_xp.load.ledger import Pace
@@ -60,8 +63,8 @@ class Follower:
 
     def _print(self, words: str) -> None:
         elapsed = time.monotonic() - self.started
-        self.console.print(f"{elapsed:6.1f} s  ", style="dim", end="")
-        self.console.print(words, soft_wrap=True)
+        line = Text.assemble((f"{elapsed:6.1f} s  ", "dim"), printable(words))
+        self.console.print(line, soft_wrap=True)  # one line, however narrow the terminal is
 
     def _left(self, now: float) -> str:
         """Of all that is to be done, as far as it was foretold."""

@@ -85,10 +85,11 @@ def test_a_console_reads_no_markup_and_shows_escapes() -> None:
     assert all(line.isprintable() for line in text.splitlines())
 
 
-def test_progress_shows_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_line_each_with_escapes() -> None:
     follower, written = Follower(), io.StringIO()
-    follower.console = PlainConsole(file=written, width=80)
+    follower.console = PlainConsole(file=written, width=1)
     follower("[/x]\x1b[2J", 0, 0)
     follower.end("done\r")
-    assert "[/x]\\x1b[2J" in written.getvalue()
-    assert "\r" not in written.getvalue()
+    first, last = written.getvalue().splitlines()
+    assert first.endswith(" s  [/x]\\x1b[2J")
+    assert last.endswith(" s  done\\r")
