@@ -34,13 +34,15 @@ STRANGE = {
     "list": "[1, 2]",
     "mapping": "{'a': 1}",
 }
-CLOUD = f"""
+CLOUD = """
 name: pair
-sites: [{{name: site, count: 2, computes: 1, data: 0}}]
-network: {{delay: 10ms}}
-openstack: {{config: {{nova: {{strange: {json.dumps(STRANGE)}}},
-                     keystone: {{strange: {json.dumps(STRANGE)}}}}}}}
+sites: [{name: site, count: 2, computes: 1, data: 0}]
+network: {delay: 10ms}
 """
+CONFIG = (
+    f"openstack: {{config: {{nova: {{strange: {json.dumps(STRANGE)}}}, "
+    f"keystone: {{strange: {json.dumps(STRANGE)}}}}}}}\n"
+)
 FOLDER = HOME / "testbeds/pair"
 UNITS = {
     "site1-master-1": ["mariadb", "rabbitmq-server", "memcached", "keystone-api", "glance-api",
@@ -60,7 +62,7 @@ def deploy(cli: Cli, path: str, code: int = 0) -> subprocess.CompletedProcess[st
 @pytest.fixture(scope="module")
 def cloud(cli: Cli) -> Iterator[str]:
     """A cloud whose making was killed at three stages, and resumed each time."""
-    path = cli.topology("pair", CLOUD)
+    path = cli.topology("pair", CLOUD + CONFIG)
     for stage in ("schemas", "shared services", "computes"):
         kill_in(cli, path, stage)
     said = deploy(cli, path).stdout
