@@ -15,7 +15,7 @@ from discovery_xp import network
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import inside, traces
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 TOPOLOGY = """
 name: small
