@@ -23,7 +23,7 @@ from tests.real import listening
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import inside, rules, traces
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 TOPOLOGY = """
 name: small
