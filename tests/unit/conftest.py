@@ -2,7 +2,17 @@
 
 import discovery_xp.ansible_runs  # noqa: F401, I001 (it sets how Ansible is loaded)
 import pytest
+from hypothesis import HealthCheck, settings
 from pytest_socket import disable_socket, enable_socket
+
+# What a test says depends on no clock, and a run says the same as the one before.
+settings.register_profile(
+    "unit",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("unit")
 
 
 @pytest.fixture(autouse=True)
