@@ -13,6 +13,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -97,30 +98,53 @@ def workspace(folder: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _checked_answers() -> Iterator[None]:
     """Have Ansible fail a task whose host printed more than it may, or no result."""
-    command, parse = ssh.Connection.exec_command, ActionBase._parse_returned_data
-    ssh.Connection.exec_command = bounded(command)
+    processes, parse = ssh.subprocess, ActionBase._parse_returned_data
+    ssh.subprocess = _Subprocess()
     ActionBase._parse_returned_data = checked(parse)
     try:
         yield
     finally:
-        ssh.Connection.exec_command = command
+        ssh.subprocess = processes
         ActionBase._parse_returned_data = parse
 
 
-def bounded(run: Callable[..., tuple[int, bytes, bytes]]) -> Callable[..., Any]:
-    """`run` that raises AnsibleError instead of returning more than MAX_ANSWER_BYTES."""
+class _Subprocess:
+    """The module `subprocess` for Ansible's ssh, whose processes print so much at most."""
 
-    @functools.wraps(run)
-    def limited(*arguments: Any, **options: Any) -> tuple[int, bytes, bytes]:
-        try:
-            code, stdout, stderr = run(*arguments, **options)
-        except MemoryError:
-            raise _too_large() from None
-        if len(stdout) + len(stderr) > MAX_ANSWER_BYTES:
-            raise _too_large()
-        return code, stdout, stderr
+    def __getattr__(self, name: str) -> Any:
+        return BoundedProcess if name == "Popen" else getattr(subprocess, name)
 
-    return limited
+
+class BoundedProcess(subprocess.Popen[bytes]):
+    """A process that is killed, and raises AnsibleError, once it printed MAX_ANSWER_BYTES."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.left = MAX_ANSWER_BYTES
+        for name in ("stdout", "stderr"):
+            pipe = getattr(self, name)
+            if pipe is not None:
+                setattr(self, name, _Pipe(self, pipe))
+
+
+class _Pipe:
+    """What a process prints."""
+
+    def __init__(self, process: BoundedProcess, pipe: Any) -> None:
+        self.process = process
+        self.pipe = pipe
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pipe, name)
+
+    def read(self, *size: int) -> bytes | None:
+        """Read what there is, or so many bytes."""
+        data: bytes | None = self.pipe.read(*size)
+        self.process.left -= len(data or b"")
+        if self.process.left < 0:
+            self.process.kill()
+            raise AnsibleError(f"the host sent more than {MAX_ANSWER_BYTES >> 20} MiB")
+        return data
 
 
 # What Ansible itself reads in a module's result, and of which type it takes that to be.
@@ -181,7 +205,3 @@ def _is_deep(value: Any) -> bool:
         if not level:
             return False
     return True
-
-
-def _too_large() -> AnsibleError:
-    return AnsibleError(f"the host sent more than {MAX_ANSWER_BYTES >> 20} MiB")

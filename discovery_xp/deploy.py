@@ -293,7 +293,12 @@ def _debian_packages(plan: Plan) -> dict[str, list[str]]:
 def _options(plan: Plan) -> OpenStack:
     if plan.cloud is None:
         raise Refused(f"'{plan.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'")
-    for service, settings in plan.cloud.config.items():
+    return plan.cloud
+
+
+def require_writable(plan: Plan) -> None:
+    """Raise Refused for a setting that the file of its service can't hold."""
+    for service, settings in _options(plan).config.items():
         for section, options in settings.items():
             for option, value in options.items():
                 problem = writers.ini_problem(section, option, value)
@@ -301,7 +306,6 @@ def _options(plan: Plan) -> OpenStack:
                     raise Refused(
                         f"openstack.config.{service}: {problem}", "correct it in the topology"
                     )
-    return plan.cloud
 
 
 def _environment(testbed: Testbed, environment: software.Environment) -> dict[str, str]:
@@ -323,7 +327,13 @@ def _url(address: str, port: int, path: str = "") -> str:
 
 
 def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
-    """Make the plan's cloud on the hosts, or repair it; raises Failed with the host's words."""
+    """Make the plan's cloud on the hosts, or repair it; raises Failed with the host's words.
+
+    Raises Refused, before a host is asked, for settings that can't be written.
+    """
+    require_writable(hosts.plan)
+    if identities_file(testbed).exists():
+        _read_identities(testbed)
     known = variables(hosts, testbed)
     known = _remove_other_databases(hosts, testbed, known, progress)
     if known["rome"]:
@@ -349,10 +359,16 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
 
 
 def _identities(testbed: Testbed) -> dict[str, str]:
-    """What was kept; anything but a UUID, which a host may have made of its own, is left out."""
-    file = identities_file(testbed)
-    if not file.exists():
+    """Return what was kept; nothing where that can't be read: the cloud's end doesn't need it."""
+    try:
+        return _read_identities(testbed)
+    except (FileNotFoundError, Refused):
         return {}
+
+
+def _read_identities(testbed: Testbed) -> dict[str, str]:
+    """Return what was kept; anything but a UUID, which a host may have made, is left out."""
+    file = identities_file(testbed)
     try:
         kept = answers.mapping(read_json(file))
     except ValueError as error:

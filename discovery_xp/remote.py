@@ -116,6 +116,8 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
 
 def output_of(payload: Mapping[str, Any]) -> Output:
     """What Ansible's result of a command says; it is the host's word, of whatever type."""
+    if "rc" not in payload and "msg" in payload:  # Ansible gave it up, and says why
+        return Output(1, "", last_words(payload))
     code = payload.get("rc", 0)
     stdout, stderr = payload.get("stdout", ""), payload.get("stderr", "")
     return Output(

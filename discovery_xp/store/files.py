@@ -67,9 +67,9 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 def require_plain(folder: Path) -> None:
     """Raise Refused unless there are only regular files and folders in and below `folder`."""
-    left, count = [(folder, 0)], 0
-    while left:
-        here, depth = left.pop()
+    pending, count = [(folder, 0)], 0
+    while pending:
+        here, depth = pending.pop()
         try:
             with os.scandir(here) as entries:
                 for entry in entries:
@@ -82,7 +82,7 @@ def require_plain(folder: Path) -> None:
                     elif depth == MOST_DEPTH:
                         raise damaged(entry.path, "folders in folders without an end")
                     else:
-                        left.append((Path(entry.path), depth + 1))
+                        pending.append((Path(entry.path), depth + 1))
         except FileNotFoundError:
             continue  # a run that is being written: temporary files come and go
         except OSError as error:

@@ -29,8 +29,9 @@ MOST_RECORD_BYTES = 2**20  # of run.json
 MOST_LINKS_BYTES = 32 * 2**20  # of links.json: 250 sites have 31,125 pairs
 _MOST_PAIRS = 100_000
 _MOST_ENTRIES = 1000  # versions, stages, notes
-_MOST_VALUES = 10_000  # of `options` or `scenario`, in all
-_MOST_NESTED = 12
+_MOST_VALUES = 20_000  # of `options` or `scenario`, in all
+_MOST_NESTED = 20
+_MOST_TEXT = 100_000  # characters of one of them: a policy or a script may be a value of `config`
 _WORD, _LINE = 500, 4000  # characters
 # With these run.json fits into what is kept free for it, at six bytes a character.
 _WRITTEN_NOTES = 60
@@ -72,19 +73,19 @@ class _Scenario(_Known):
 
 def _require_plain(values: object) -> None:
     """Raise ValueError unless a value of JSON is of bounded depth, length and numbers."""
-    left, count = [(values, 0)], 0
-    while left:
-        value, depth = left.pop()
+    pending, count = [(values, 0)], 0
+    while pending:
+        value, depth = pending.pop()
         count += 1
         if count > _MOST_VALUES or depth > _MOST_NESTED:
             raise ValueError(f"more than {_MOST_VALUES} values, or {_MOST_NESTED} in each other")
         if isinstance(value, Mapping):
-            left += [(key, depth + 1) for key in value]
-            left += [(each, depth + 1) for each in value.values()]
+            pending += [(key, depth + 1) for key in value]
+            pending += [(each, depth + 1) for each in value.values()]
         elif isinstance(value, list | tuple):
-            left += [(each, depth + 1) for each in value]
+            pending += [(each, depth + 1) for each in value]
         elif isinstance(value, str):
-            if len(value) > _LINE:
+            if len(value) > _MOST_TEXT:
                 raise ValueError(f"a text of {len(value)} characters")
         # Not by way of math: an integer may have no float.
         elif isinstance(value, int | float) and not -1e18 < value < 1e18:
@@ -255,12 +256,12 @@ def _read(adapter: TypeAdapter[Any], text: bytes | str) -> Any:
         place = shortened(".".join(str(part) for part in first["loc"]), 60)
         # Of JSON that is none the input is all of it.
         of_value = first["type"] not in ("missing", "json_invalid")
-        wrong = f", not {_told(first['input'])}" if of_value else ""
+        wrong = f", not {_described(first['input'])}" if of_value else ""
         message = shortened(first["msg"]) + wrong
         raise ValueError(f"'{place}': {message}" if place else message) from None
 
 
-def _told(value: object) -> str:
+def _described(value: object) -> str:
     """Return a value of JSON for a message, without writing out all of a large one."""
     if isinstance(value, Mapping):
         return "a mapping"
@@ -279,9 +280,9 @@ def record_from_json(data: bytes | str | Mapping[str, Any]) -> RunRecord:
     values = pydantic_core.from_json(text)  # that a number is none, its key says below
     if not isinstance(values, dict):
         raise ValueError("it holds no keys")
-    if (found := values.get("format")) != FORMAT:
+    if (version := values.get("format")) != FORMAT:
         raise Refused(
-            f"a run of format {_told(found)}, but this version reads {FORMAT}",
+            f"a run of format {_described(version)}, but this version reads {FORMAT}",
             "use the version that wrote it",
         )
     for key in _ORDER:

@@ -70,7 +70,7 @@ _REMEDY = "name a run's folder, or a folder of runs"
 
 
 class Unfit(Failed, ValueError):
-    """Rows that a table can't hold: hosts measure them, and a host may say anything."""
+    """What a run can't hold: hosts measure its values, and a host may say anything."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,13 @@ class Run:
     def save(self, record: RunRecord) -> RunRecord:
         """Replace run.json in one step; returns what it now says, with long words cut.
 
-        Raises ValueError on a wrong type.
+        Raises Unfit on a wrong type, or what would be refused when it is read.
         """
         record = fitting(record)
-        record_from_json(record.to_json())  # what is written can be read again
+        try:
+            record_from_json(record.to_json())
+        except ValueError as error:
+            raise Unfit(f"run.json: {error}", "correct what says so, and run it again") from None
         replace_file(self.folder / "run.json", _json(record.to_json()))
         return record
 

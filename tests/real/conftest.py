@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from discovery_xp.testbed import home, testbeds
+from tests.real.machine import HOME as HOME
+from tests.real.machine import Turn, destroy_all, destroy_own, others_testbeds
 from tests.real.traces import traces
 
-# One place for all runs, so that a run that was killed is cleaned by the next one.
-HOME = Path("/var/tmp/discovery-xp-tests")
+_turn = Turn()
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,20 @@ class Cli:
         )
         return done
 
+    def on(self, host: str, command: str, testbed: str | None = None) -> str:
+        """Return what a command prints on a host of `testbed`, or of the only one.
+
+        ssh is asked, as `discovery-xp ssh` does, which takes half a second more.
+        """
+        folder = self.home / "testbeds"
+        name = testbed or ",".join(sorted(entry.name for entry in folder.iterdir()))
+        done = subprocess.run(
+            ["ssh", "-F", str(folder / name / "ssh_config"), host, command],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{host}: {command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*arguments),
@@ -65,12 +78,24 @@ class Cli:
         return str(path)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Wait for the machine before the test's own time runs."""
+    _turn.wait_for(item)
+    return (yield)
+
+
+def pytest_unconfigure() -> None:
+    """Let others have the machine."""
+    _turn.end()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def clean_machine() -> Iterator[None]:
     """Start from a machine without testbeds of ours, whatever an earlier run left."""
     if os.geteuid() != 0:
         pytest.exit("the real tests boot hosts: run them as root", returncode=2)
-    if home() != HOME and (found := testbeds()):
+    if found := others_testbeds():
         pytest.exit(
             f"the real tests would end your testbeds ({', '.join(found)}): run them after "
             "'discovery-xp destroy --all'",
@@ -78,28 +103,29 @@ def clean_machine() -> Iterator[None]:
         )
     # A shell has what it starts in the background ignore Ctrl-C, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    environment = {**os.environ, "DISCOVERY_XP_HOME": str(HOME)}
-    command = [sys.executable, "-m", "discovery_xp.cli", "destroy", "--all", "--forget"]
-    subprocess.run(command, env=environment, check=True, timeout=120)
-    shutil.rmtree(HOME, ignore_errors=True)
+    assert clean() == []
     yield
-    subprocess.run(command, env=environment, check=True, timeout=120)
+    assert clean() == []
     assert not HOME.exists()
+
+
+def clean() -> list[str]:
+    """Destroy what tests left up, all of the machine where no others use it; return traces."""
+    if _turn.is_alone:
+        destroy_all(HOME)
+        return traces()
+    return [trace for name in destroy_own(HOME) for trace in traces(name)]
 
 
 @pytest.fixture(autouse=True)
 def without_failed_ones(request: pytest.FixtureRequest) -> None:
     """A test of a testbed of its own starts without those of failed ones."""
     if "victim" in request.fixturenames:
-        environment = {**os.environ, "DISCOVERY_XP_HOME": str(HOME)}
-        command = [sys.executable, "-m", "discovery_xp.cli", "destroy", "--all", "--forget"]
-        subprocess.run(command, env=environment, check=True, timeout=120)
+        clean()
 
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """The command line; what a module's tests left up is destroyed after them."""
-    made = Cli(tmp_path_factory.mktemp("topologies"))
-    yield made
-    made.run("destroy", "--all", "--forget", code=None)
-    assert traces() == []
+    yield Cli(tmp_path_factory.mktemp("topologies"))
+    assert clean() == []

@@ -16,7 +16,7 @@ import pytest
 
 from tests.real.conftest import HOME, Cli
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 HOSTS = """
 name: boxes

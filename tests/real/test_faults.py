@@ -18,7 +18,7 @@ from discovery_xp.providers.local.machine import kernel_has_netem
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import traces
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 TOPOLOGY = """
 name: victim

@@ -185,7 +185,7 @@ def test_destroy_gives_all_back(cli: Cli, grid: Grid) -> None:
     assert not (HOME / "testbeds/cloud").exists()
 
 
-def wait_for(condition: Any, seconds: float = 240) -> None:
+def wait_for(condition: Any, seconds: float = DEPLOY_S) -> None:
     latest = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < latest

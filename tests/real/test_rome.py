@@ -13,10 +13,10 @@ import pytest
 
 from discovery_xp import databases, software
 from discovery_xp.plan import key_value_store
-from discovery_xp.testbed import Testbed
+from discovery_xp.testbed import State, Testbed
 from tests.real import listening
+from tests.real.cloud import deploy, files_with, kill_in, on, status
 from tests.real.conftest import HOME, Cli
-from tests.real.test_deploy import deploy, files_with, kill_in, on, status
 from tests.real.traces import traces
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
@@ -38,18 +38,22 @@ NODES = ("near-data-1", "far1-data-1", "far2-data-1")
 def cloud(cli: Cli) -> Iterator[str]:
     """A cloud whose making was killed while its cluster was made, and resumed."""
     path = cli.topology("keys", CLOUD + ROME)
-    kill_in(cli, path, "key/value store")
+    kill_in(cli, "key/value store", "deploy", path)
     said = deploy(cli, path).stdout
     assert re.search(r"near .* ACTIVE .* near-compute-1", said), said
     yield path
     cli.run("destroy")
-    assert traces() == []
+    assert traces("keys") == []
+
+
+def load_state() -> State:
+    testbed = Testbed("keys")
+    testbed.folder = FOLDER
+    return testbed.load()
 
 
 def store() -> databases.Store:
-    testbed = Testbed("keys")
-    testbed.folder = FOLDER
-    found = key_value_store(testbed.load().plan)
+    found = key_value_store(load_state().plan)
     assert found is not None
     return found
 
@@ -211,3 +215,22 @@ def test_databases_that_go_elsewhere_begin_anew(cli: Cli, cloud: str) -> None:
     for host in NODES:
         left = "ls -d /etc/redis/discovery-xp /var/lib/redis/discovery-xp; pgrep -l redis; true"
         assert on(cli, host, left) == ""
+
+
+def test_the_cloud_goes_and_its_hosts_stay(cli: Cli, cloud: str) -> None:
+    cli.run("destroy", "--cloud-only")
+    report = status(cli)
+    assert report["is_healthy"] and report["services"] is None
+    for host in (MASTER, *NODES, "near-controller-1", "near-compute-1"):
+        left = on(
+            cli, host,
+            "ls -d /etc/nova /etc/keystone /var/lib/nova /var/lib/mysql /var/lib/discovery-xp; "
+            "ps -eo user= | grep -E 'nova|keystone|glance|placement|neutron|mysql|rabbitmq'; true",
+        )  # fmt: skip
+        assert left == "", host
+    assert not (FOLDER / "passwords.json").exists()
+    refused = cli.run("openstack", "server", "list", code=2)
+    assert "has no cloud" in refused.stderr
+    state = load_state()
+    assert state.deployed is None and state.plan.cloud is None
+    cli.run("network", "measure")

@@ -152,7 +152,7 @@ def installed() -> list[str]:
 
 
 def on(cli: Cli, host: str, command: str) -> str:
-    return cli.run("ssh", "--testbed", "plain", host, command).stdout
+    return cli.on(host, command, "plain")
 
 
 def test_a_package_that_cannot_be_had_is_named_in_a_line(cli: Cli, lent: str) -> None:

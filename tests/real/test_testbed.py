@@ -23,7 +23,7 @@ from tests.real import listening
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import inside, rules, traces
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 TOPOLOGY = """
 name: small
@@ -345,6 +345,10 @@ def test_links_can_be_changed_and_reset_any_number_of_times(cli: Cli, small: str
     delays = {(e["source"], e["target"]): e["link"]["delay_ms"] for e in shown["read_back"]}
     assert delays["north", "south"] == delays["south", "north"] == 30
     assert delays["north", "west"] == 3
+    # What jitter and a slow link do to pings is no fault of the machine's.
+    cli.run("network", "set", "--delay", "20ms", "--jitter", "20ms")
+    cli.run("network", "set", "--delay", "20ms", "--jitter", "0ms", "--rate", "64kbit")
+    assert "can't be measured" in cli.run("network", "set", "--loss", "95%", code=2).stderr
     cli.run("network", "reset")
     shown = json.loads(cli.run("network", "show", "--json").stdout)
     assert {each["link"]["delay_ms"] for each in shown["read_back"]} == {0}

@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from tests.real.machine import HOMES
+
 
 def traces(name: str = "") -> list[str]:
     """What is left of testbed `name` (of any testbed when empty), in words."""
@@ -61,7 +63,7 @@ def _entries(path: str) -> list[str]:
 
 
 def _testbed_folders() -> list[Path]:
-    homes = (Path("/var/lib/discovery-xp"), Path("/var/tmp/discovery-xp-tests"))
+    homes = (Path("/var/lib/discovery-xp"), *HOMES)
     return [entry for home in homes for entry in home.glob("testbeds/*")]
 
 

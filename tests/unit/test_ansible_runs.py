@@ -18,11 +18,12 @@ from ansible import constants as settings
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.yaml.loader import AnsibleLoader
+from ansible.plugins.connection import ssh
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar
 
 from discovery_xp import ansible_runs, passwords, play, remote
-from discovery_xp.ansible_runs import bounded, literal, workspace
+from discovery_xp.ansible_runs import BoundedProcess, literal, workspace
 from discovery_xp.errors import Failed
 from discovery_xp.hosts import Hosts, inventory, to_roles_and_networks
 from discovery_xp.plan import make_plan
@@ -296,11 +297,26 @@ def test_a_host_that_sends_without_end_fails_its_task(
         run_playbook(hosts, "try", {}, lambda *_: None)
 
 
-def test_a_large_answer_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["", " >&2"])
+def test_ssh_is_killed_once_it_printed_too_much(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ansible_runs, "MAX_ANSWER_BYTES", 2**20)
-    assert bounded(lambda: (0, b"x" * 2**20, b""))() == (0, b"x" * 2**20, b"")
-    with pytest.raises(AnsibleError, match="sent more than 1 MiB"):
-        bounded(lambda: (0, b"x" * 2**20, b"x"))()
+    process = BoundedProcess(
+        ["sh", "-c", f"exec cat /dev/zero{where}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    pipe: Any = process.stderr if where else process.stdout
+    with pytest.raises(AnsibleError, match="the host sent more than 1 MiB"):
+        while pipe.read(2**16):
+            pass
+    assert process.wait(60) == -signal.SIGKILL
+
+
+def test_ansibles_ssh_has_bounded_processes_in_a_workspace(tmp_path: Path) -> None:
+    with workspace(tmp_path):
+        assert ssh.subprocess.Popen is BoundedProcess
+        assert ssh.subprocess.PIPE is subprocess.PIPE
+    assert ssh.subprocess is subprocess
 
 
 def test_only_ansibles_workers_are_bounded(tmp_path: Path) -> None:

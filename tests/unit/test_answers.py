@@ -106,6 +106,11 @@ def test_a_commands_result_is_an_output(payload: dict[str, Any]) -> None:
     assert isinstance(found.stderr, str)
 
 
+def test_a_command_that_ansible_gave_up_did_not_go_well() -> None:
+    found = output_of({"msg": "the host sent more than 64 MiB"})
+    assert (found.exit_code, found.stderr) == (1, "the host sent more than 64 MiB")
+
+
 # ---------------------------------------------------------------- commands
 
 

@@ -153,10 +153,15 @@ def test_of_a_lent_host_only_a_uuid_is_kept(
 @pytest.mark.parametrize("text", ["[1]", "x", '{"a-compute-1": "{{ x }}"}', "[" * 10**5])
 def test_a_damaged_file_of_identities_gives_no_template(text: str, testbed: Testbed) -> None:
     deploy.identities_file(testbed).write_text(text)
-    try:
-        assert deploy._identities(testbed) == {}
-    except Refused as refused:
-        assert "is damaged" in str(refused)
+    assert deploy._identities(testbed) == {}, "the cloud can be removed all the same"
+
+
+def test_a_damaged_file_of_identities_is_refused_before_a_deploy(
+    hosts: Hosts, testbed: Testbed
+) -> None:
+    deploy.identities_file(testbed).write_bytes(b"\xff[")
+    with pytest.raises(Refused, match="is damaged: it is no JSON; remove it"):
+        deploy.install(hosts, testbed, lambda *_: None)
 
 
 def test_a_setting_that_cannot_be_written_is_refused_before_a_host_is_asked() -> None:
@@ -168,4 +173,4 @@ def test_a_setting_that_cannot_be_written_is_refused_before_a_host_is_asked() ->
         cloud=True,
     )
     with pytest.raises(Refused, match=r"openstack.config.nova: \[DEFAULT\] 'a': .*correct it"):
-        deploy._options(plan)
+        deploy.require_writable(plan)

@@ -293,10 +293,10 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("options", {"config": {"x": -(10**400)}}, "a number beyond 10^18"),
     ("options", {"config": {"x": float("nan")}}, "a number beyond 10^18"),
     ("scenario", {"vms": float("inf")}, "a number beyond 10^18"),
-    ("options", {"config": ["x"] * 20_000}, "more than 10000 values"),
+    ("options", {"config": ["x"] * 20_000}, "more than 20000 values"),
     ("scenario", {"kind": ["reads"]}, "'kind': "),
     ("scenario", {"kind": "reads", "iterations": "many"}, "'iterations': "),
-    ("scenario", {"description": "x" * 5000}, "a text of 5000 characters"),
+    ("scenario", {"description": "x" * 100_001}, "a text of 100001 characters"),
     ("format", 2, "a run of format 2, but this version reads 1; use the version that wrote it"),
     ("format", [[[NASTY]]], "a run of format a list, but"),
     ("format", "9" * 5000, "... ("),
@@ -947,7 +947,7 @@ def test_the_docs_tell_the_limits() -> None:
         f"{files.MOST_FILES:,} in a run",
         f"{records.MOST_RECORD_BYTES >> 20} MiB, {records.MOST_LINKS_BYTES >> 20} MiB; UTF-8",
         f"{records._MOST_VALUES:,} values, {records._MOST_NESTED} in each other, texts of "
-        f"{records._LINE} characters",
+        f"{records._MOST_TEXT:,} characters",
         f"{tables.MOST_ROWS:,} rows, `calls` and `requests` {tables.MOST_ROWS_OF['calls']:,}; "
         f"{runs._MOST_PARTS} parts; a file "
         f"{tables.MOST_BYTES >> 20} MiB, unpacked {pages.MOST_BYTES >> 20} MiB",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,31 +14,39 @@ from pathlib import Path
 import pytest
 
 from tests import run_all
+from tests.run_all import Command
 
 SAY = "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"
 
 
-def say(word: str, code: int = 0) -> list[str]:
-    return [sys.executable, "-c", SAY, word, str(code)]
+def say(word: str, code: int = 0) -> Command:
+    return Command((sys.executable, "-c", SAY, word, str(code)))
 
 
 @pytest.mark.parametrize(
     ("codes", "expected"),
-    [((0, 0, 0), 0), ((1, 0, 0), 1), ((0, 1, 0), 1), ((0, 0, 3), 3), ((2, 2, 2), 2)],
+    [
+        ((0, 0, 0, 0), 0),
+        ((1, 0, 0, 0), 1),
+        ((0, 1, 0, 0), 1),
+        ((0, 0, 3, 0), 3),
+        ((0, 0, 0, 4), 4),
+        ((2, 2, 2, 2), 2),
+    ],
 )
 def test_one_failure_fails_all_and_all_are_run(
-    capfd: pytest.CaptureFixture[str], codes: tuple[int, int, int], expected: int
+    capfd: pytest.CaptureFixture[str], codes: tuple[int, int, int, int], expected: int
 ) -> None:
     front, *beside = (say(f"n{number}", code) for number, code in enumerate(codes))
     printed = io.BytesIO()
-    assert run_all.run(front, beside, printed) == expected
-    assert printed.getvalue() == b"n1\nn2\n"
+    assert run_all.run(front, [beside[:2], beside[2:]], printed) == expected
+    assert printed.getvalue() == b"n1\nn2\nn3\n"
     assert capfd.readouterr().out == "n0\n"
 
 
 def test_one_that_a_signal_ended_failed() -> None:
-    end = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
-    assert run_all.run(say("front"), [end], io.BytesIO()) == 128 + signal.SIGKILL
+    end = Command((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+    assert run_all.run(say("front"), [[end]], io.BytesIO()) == 128 + signal.SIGKILL
 
 
 WAIT = """
@@ -58,8 +67,12 @@ finally:
 SCRIPT = """
 import sys
 from tests import run_all
-wait = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
-run_all.FOREGROUND, run_all.BACKGROUND = [*wait, "front"], [[*wait, "beside"], [*wait, "never"]]
+from tests.run_all import Command
+def wait(name):
+    return run_all.Command((sys.executable, "-c", sys.argv[1], sys.argv[2], name))
+run_all.FOREGROUND = wait("front")
+run_all.BACKGROUND = [[wait("beside"), wait("never")], [wait("third")]]
+run_all.destroy_all = lambda home: None
 sys.exit(run_all.main())
 """
 
@@ -70,7 +83,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         cwd=run_all.CHECKOUT, start_new_session=True,
     )  # fmt: skip
-    wait_until(lambda: len(list(folder.glob("*.pid"))) == 2)
+    wait_until(lambda: len(list(folder.glob("*.pid"))) == 3)
     return process
 
 
@@ -94,22 +107,43 @@ def is_there(file: Path) -> bool:
 def test_an_interruption_ends_both_and_shows_what_was_said(tmp_path: Path, to_all: bool) -> None:
     process = start(tmp_path)
     files = [*tmp_path.glob("*.pid"), *tmp_path.glob("*.child")]
-    assert len(files) == 4 and all(is_there(file) for file in files)
+    assert len(files) == 6 and all(is_there(file) for file in files)
     if to_all:  # a terminal's Ctrl-C goes to the foreground group
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == run_all.INTERRUPTED
-    assert said.splitlines()[:2] == ["front has begun", "beside has begun"]
-    assert {path.stem for path in tmp_path.glob("*.ended")} == {"front", "beside"}, "in peace"
+    begun = [line.split()[0] for line in said.splitlines() if line.endswith(" has begun")]
+    assert begun == ["front", "beside", "third"]
+    assert {path.stem for path in tmp_path.glob("*.ended")} == {"front", "beside", "third"}, (
+        "in peace"
+    )
     wait_until(lambda: not any(is_there(file) for file in files))
 
 
 def test_what_runs_beside_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     process = start(tmp_path)
     process.kill()
-    wait_until(lambda: not is_there(tmp_path / "beside.pid"))
+    wait_until(
+        lambda: not is_there(tmp_path / "beside.pid") and not is_there(tmp_path / "third.pid")
+    )
     os.kill(int((tmp_path / "front.pid").read_text()), signal.SIGINT)  # it has the terminal's
     process.communicate(timeout=60)
     wait_until(lambda: not is_there(tmp_path / "front.child"))
+
+
+def test_each_module_is_run_once() -> None:
+    files = {str(path.relative_to(run_all.CHECKOUT)): path
+             for path in (run_all.CHECKOUT / "tests/real").rglob("test_*.py")}  # fmt: skip
+    assert files.keys() > set(run_all.SECOND_SIDE)
+    for path in run_all.SECOND_SIDE:
+        assert f"--ignore={path}" in run_all.FOREGROUND.words
+        assert "pytest.mark.alone" not in files[path].read_text()
+
+
+def test_what_destroys_all_testbeds_is_alone() -> None:
+    for path in (run_all.CHECKOUT / "tests/real").rglob("test_*.py"):
+        text = path.read_text()
+        if '"--all"' in text or re.search(r"(?<!\.)traces\(\)", text):
+            assert "pytest.mark.alone" in text, path

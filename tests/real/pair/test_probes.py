@@ -6,24 +6,19 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from discovery_xp.probes import PROBES
 from discovery_xp.store import TABLES
+from tests.real.cloud import on
 from tests.real.conftest import Cli
+from tests.real.pair.bench import MASTER, NAME
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
 
-NAME = "probed"
-CLOUD = f"""
-name: {NAME}
-sites: [{{name: site, count: 2, computes: 1, data: 0}}]
-network: {{delay: 10ms}}
-"""
-MASTER = "site1-master-1"
 UNITS = {
     MASTER: ["mariadb", "rabbitmq-server", "memcached", "keystone-api", "glance-api",
              "placement-api", "neutron-api"],
@@ -67,10 +62,6 @@ def call(cli: Cli, step: str, wanted: Sequence[str], *more: str) -> str:
     return done.stdout
 
 
-def on(cli: Cli, host: str, command: str) -> str:
-    return cli.run("ssh", host, command).stdout
-
-
 def main_processes(cli: Cli) -> dict[str, list[str]]:
     return {
         host: on(
@@ -95,15 +86,6 @@ def boot(cli: Cli, region: str, name: str, compute: str) -> None:
         "-f", "json", name,
     ).stdout  # fmt: skip
     assert json.loads(said)["status"] == "ACTIVE"
-
-
-@pytest.fixture(scope="module")
-def cloud(cli: Cli) -> Iterator[str]:
-    path = cli.topology(NAME, CLOUD)
-    # The first one may have to build the hosts' root tree.
-    cli.run("deploy", path, timeout_s=900)
-    yield path
-    cli.run("destroy")
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +294,5 @@ def test_probes_that_are_off_leave_no_trace(cli: Cli, measured: Mapping[str, Tab
     call(cli, "install", [])
     assert main_processes(cli) == after
     boot(cli, "site2", "without", "site2-compute-1")
+    names = [f"vm{number}" for number in range(1, VMS + 1)]
+    cli.run("openstack", "server", "delete", "--wait", *names, "without")

@@ -11,133 +11,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from discovery_xp import deploy, experiment, load
+from discovery_xp import load
 from discovery_xp.errors import Failed
 from discovery_xp.load import LoadRun
-from discovery_xp.load.ledger import Pace, Row
-from discovery_xp.load.rally_hosts import RAW, UNIT
-from discovery_xp.load.rally_task import FOLDER
-from discovery_xp.scenario import parse_scenario
-from discovery_xp.store import PROBES, Run, runs_under
-from discovery_xp.testbed import Testbed
-from tests.real.conftest import HOME, Cli
-from tests.real.traces import traces
+from discovery_xp.load.rally_hosts import RAW
+from discovery_xp.store import PROBES, Run
+from tests.real.pair.bench import CONTROLLERS, MASTER, NAME, VMS, Bench
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
 
-NAME = "loaded"
-CLOUD = f"""
-name: {NAME}
-sites: [{{name: site, count: 2, computes: 1, data: 0}}]
-network: {{delay: 10ms}}
-"""
-MASTER, CONTROLLERS = "site1-master-1", ("site1-controller-1", "site2-controller-1")
 COMPUTES = {"site1-compute-1", "site2-compute-1"}
-VMS = 6
-
-
-@dataclass
-class Told:
-    """What a load's caller was told while it went on."""
-
-    vms: list[Row] = field(default_factory=list)
-    actions: list[Row] = field(default_factory=list)
-    stages: list[tuple[str, int, int]] = field(default_factory=list)
-    paces: list[Pace] = field(default_factory=list)
-
-
-class Bench:
-    """The cloud, the first run on it, and loads."""
-
-    def __init__(self, cli: Cli, topology: str, results: Path) -> None:
-        self.cli = cli
-        self.topology = topology
-        self.results = results
-        self.said = ""
-        self.testbed = Testbed(NAME)
-        self.told = Told()
-
-    def command(self, *more: str, results: Path | None = None) -> tuple[str, ...]:
-        return ("bench", self.topology, "--results", str(results or self.results), *more)
-
-    def runs(self, results: Path | None = None) -> list[Run]:
-        """All that are stored, the oldest first."""
-        return runs_under(results or self.results)
-
-    def start(self, *more: str, results: Path | None = None) -> subprocess.Popen[str]:
-        return self.cli.start(*self.command(*more, results=results))
-
-    def wait_for_rows(self, process: subprocess.Popen[str], known: int, rows: int) -> None:
-        """Until a run that is new has stored so many VMs."""
-        latest = time.monotonic() + 300
-        while True:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < latest
-            found = self.runs()
-            if len(found) > known and found[-1].table("vms").num_rows >= rows:
-                return
-            time.sleep(0.5)
-
-    def load(
-        self, text: str, meanwhile: Callable[[int], None] = lambda _rows: None, **more: Any
-    ) -> LoadRun:
-        """Do a scenario; `meanwhile` is called with the number of rows there are so far."""
-        self.told = told = Told()
-        hosts = experiment.hosts_of(self.testbed)
-
-        def on_rows(vms: list[Row], actions: list[Row]) -> None:
-            told.vms += vms
-            told.actions += actions
-            meanwhile(len(told.vms))
-
-        return load.run(
-            hosts, self.testbed, deploy.variables(hosts, self.testbed),
-            parse_scenario(text, "try.yaml"), on_rows,
-            lambda *stage: told.stages.append(stage), on_pace=told.paces.append, **more,
-        )  # fmt: skip
-
-    def on(self, host: str, command: str) -> str:
-        return self.cli.run("ssh", host, command).stdout
-
-    def servers(self) -> list[Any]:
-        found: list[Any] = json.loads(
-            self.cli.run("openstack", "server", "list", "--all-projects", "-f", "json").stdout
-        )
-        return found
-
-    def traces(self) -> str:
-        """What loads left on the hosts that make load."""
-        return "".join(
-            self.on(
-                host,
-                f"ls -A {FOLDER} 2>/dev/null; pgrep -af '/opt/rall[y]'; "
-                f"systemctl is-active {UNIT} | grep -v inactive; true",
-            )
-            for host in (MASTER, *CONTROLLERS)
-        )
-
-
-@pytest.fixture(scope="module")
-def bench(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """After a whole run from nothing, kept."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISCOVERY_XP_HOME", str(HOME))
-        made = Bench(cli, cli.topology(NAME, CLOUD), tmp_path_factory.mktemp("results"))
-        done = cli.run(*made.command("--vms", str(VMS), "--keep"), timeout_s=900)
-        made.said = done.stdout + done.stderr
-        yield made
-
-
-@pytest.fixture(scope="module")
-def first(bench: Bench) -> Run:
-    [run] = bench.runs()
-    return run
 
 
 # ---------------------------------------------------------------- a whole run
@@ -415,22 +302,3 @@ def test_a_full_disk_ends_the_run_with_what_it_holds(bench: Bench, tmp_path: Pat
         assert record.reason == "it couldn't be stored: No space left on device"
         assert run.table("vms").num_rows == 8, "they came before the disk was full"
     assert bench.traces() == ""
-
-
-def test_ctrl_c_leaves_a_partial_run_and_nothing_else(bench: Bench) -> None:
-    known = len(bench.runs())
-    (bench.results / "long.yaml").write_text("kind: boot\nvms: 200\nconcurrency: 2\nwarm_up: 0")
-    process = bench.start("--scenario", str(bench.results / "long.yaml"))
-    bench.wait_for_rows(process, known, 2)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=300)[1]
-    assert process.returncode == 130
-    assert "as a partial run; its report is" in said
-    assert "Traceback" not in said
-    run = bench.runs()[-1]
-    record, found = run.load(), Counter(row["status"] for row in run.table("vms").to_pylist())
-    assert (record.status, record.reason) == ("partial", "interrupted")
-    assert found["ACTIVE"] >= 2 and found["TIMEOUT"] >= 1
-    assert record.window is not None and run.table("usage").num_rows
-    assert "PARTIAL" in (run.folder / "report.html").read_text()
-    assert not bench.testbed.exists() and traces() == []

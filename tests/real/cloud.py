@@ -1,0 +1,51 @@
+"""What tests of clouds have in common: a deployment, its end by a kill, looks at its hosts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.real.conftest import Cli
+
+
+def deploy(cli: Cli, path: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    # The first one may have to build the hosts' root tree.
+    return cli.run("deploy", path, code=code, timeout_s=900)
+
+
+def kill_in(cli: Cli, stage: str, *command: str) -> None:
+    """Start a command and kill it while it is in `stage`."""
+    process = cli.start(*command)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if stage in line:
+            break
+    else:
+        raise AssertionError(f"it never came to '{stage}'")
+    time.sleep(1.5)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    process.stderr.close()
+
+
+def on(cli: Cli, host: str, command: str) -> str:
+    return cli.on(host, command)
+
+
+def status(cli: Cli, code: int = 0) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(cli.run("status", "--json", code=code).stdout)
+    return report
+
+
+def files_with(secrets: list[str], folder: Path) -> list[str]:
+    return sorted(
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file()
+        and "hosts" not in path.relative_to(folder).parts[:1]
+        and any(secret.encode() in path.read_bytes() for secret in secrets)
+    )
