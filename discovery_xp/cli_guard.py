@@ -42,6 +42,7 @@ def run(command: click.Command) -> int:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
         # A login that is closed: nothing may stay reserved.
         signal.signal(signal.SIGHUP, _interrupt)
+    code = 0
     try:
         code = _code_of(command)
         sys.stdout.flush()
@@ -51,6 +52,8 @@ def run(command: click.Command) -> int:
         return 0
     except OSError as error:
         _print_to_nowhere(sys.stdout)
+        if code:  # why is told already
+            return code
         _say(f"the output can't be written: {error.strerror}; print it elsewhere")
         return Failed.exit_code
 

@@ -135,9 +135,11 @@ def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) ->
             raise
         told = ending.explained(testbed, error) if isinstance(error, UserError) else error
         if testbed.exists() and not keep and not had_it:
+            was_refused = getattr(error, "exit_code", None) == Refused.exit_code
             with contextlib.suppress(OSError):  # nothing of this is worth a job that runs on
                 log = log_file(plan.name)
-                if log.exists():  # in a folder that others may write in: no link is followed
+                # In a folder that others may write in: no link is followed.
+                if log.exists() and not was_refused:
                     text = log.read_text(errors="replace")
                     files.write_atomically(Path(f"{plan.name}-ansible.log").absolute(), text)
                 progress("giving the nodes back", 0, 0)
@@ -159,20 +161,23 @@ def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress, expose: bool) 
         progress("what is left of lost nodes", 0, 0)
         ending.release(testbed)
     _require_same_hosts(plan, testbed)
-    if testbed.exists():
-        before = testbed.load().plan
+    before = testbed.load() if testbed.exists() else None
+    if before is not None:
         if plan.cloud is None:  # `up` repairs hosts; what runs on them stays
-            plan = dataclasses.replace(plan, cloud=before.cloud)
+            plan = dataclasses.replace(plan, cloud=before.plan.cloud)
         testbed.update(phase="acquiring", plan=plan, changed_links=None, exposed=expose)
     else:
         testbed.save(State(plan=plan, phase="acquiring", created=now(), exposed=expose))
     try:
         hosts = _acquire(plan, testbed, progress)
     except Refused as error:
-        # Nothing was started: a refusal leaves no testbed behind that wasn't there.
-        is_refusal = error.exit_code == Refused.exit_code
-        if is_refusal and testbed.load().image is None and not (lender and lender.is_lent(testbed)):
-            ending.discard(testbed)
+        # Nothing was started: a refusal leaves no testbed behind that wasn't there, and one
+        # that was there as it was.
+        if error.exit_code == Refused.exit_code:
+            if before is not None and before.phase == "up":
+                testbed.save(before)
+            elif testbed.load().image is None and not (lender and lender.is_lent(testbed)):
+                ending.discard(testbed)
         raise
     write_inventory(hosts, testbed)
     return hosts

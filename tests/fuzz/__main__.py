@@ -21,7 +21,7 @@ from tests.fuzz import campaign
 from tests.fuzz.bases import REPOSITORY
 from tests.fuzz.campaign import Tally, Worker
 from tests.fuzz.case import Case, read_case, write_case
-from tests.fuzz.judge import KINDS, Finding, judge
+from tests.fuzz.judge import KINDS, Finding
 
 
 def main() -> None:
@@ -153,8 +153,7 @@ def replay(paths: Sequence[Path]) -> int:
     with Worker() as worker:
         for path in paths:
             case = read_case(path)
-            outcomes = worker.run(case)
-            found = judge(case, outcomes)
+            outcomes, found = campaign.examine(worker, case)
             bad = bad or bool(found)
             codes = ", ".join(str(outcome["code"]) for outcome in outcomes)
             console = Console(highlight=False, soft_wrap=True)

@@ -87,7 +87,7 @@ def _home(topology: str, *, is_up: bool = True) -> Mapping[str, Content]:
     }  # fmt: skip
     found: dict[str, Content] = {
         "work/two.yaml": LOCAL,
-        f"{folder}/state.json": json.dumps(state.to_json(), indent=1),
+        f"{folder}/state.json": json.dumps(state.to_json(), indent=1) + "\n",
         f"{folder}/deployment.json": json.dumps(deployment, indent=1),
         f"{folder}/passwords.json": json.dumps(
             dict.fromkeys((*passwords.PASSWORDS, *passwords.FERNET_KEYS), "0" * 32)

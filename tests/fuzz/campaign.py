@@ -81,6 +81,20 @@ class Worker:
         self.close()
 
 
+def examine(worker: Worker, case: Case) -> tuple[list[Mapping[str, Any]], list[Finding]]:
+    """Run a case; its outcomes and what is wrong with them.
+
+    On a machine that many work on, the same takes more CPU for a while: what takes too long
+    is run anew, and hangs if it does so three times.
+    """
+    for _ in range(3):
+        outcomes = worker.run(case)
+        found = judge(case, outcomes)
+        if not any(each.kind == "hang" for each in found):
+            break
+    return outcomes, found
+
+
 @dataclass
 class Tally:
     """What came of a kind's cases: how many, how many commands, findings by signature."""
@@ -93,7 +107,9 @@ class Tally:
     counts: dict[str, int] = field(default_factory=dict)
     found: dict[tuple[str, str], tuple[Case, Finding, int]] = field(default_factory=dict)
 
-    def add(self, case: Case, outcomes: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def add(
+        self, case: Case, outcomes: Sequence[Mapping[str, Any]], findings: Sequence[Finding]
+    ) -> list[Finding]:
         """Count a case; returns its findings that are new."""
         self.cases += 1
         self.commands += len(outcomes)
@@ -103,7 +119,6 @@ class Tally:
             code = str(outcome["code"])
             self.codes[code] = self.codes.get(code, 0) + 1
         new = []
-        findings = judge(case, outcomes)
         for kind in {finding.kind for finding in findings}:
             self.counts[kind] = self.counts.get(kind, 0) + 1
         for finding in findings:
@@ -137,9 +152,9 @@ def run_for(
                     if time.monotonic() > until or errors:
                         break
                     case = make_case(kind, seed, index)
-                    outcomes = worker.run(case)
+                    outcomes, findings = examine(worker, case)
                     with lock:
-                        for finding in tallies[kind].add(case, outcomes):
+                        for finding in tallies[kind].add(case, outcomes, findings):
                             tell(case, finding)
         except BaseException as error:  # told where it is waited for
             errors.append(error)

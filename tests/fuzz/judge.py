@@ -108,7 +108,8 @@ def _findings(case: Case, outcome: Mapping[str, Any]) -> list[Finding]:
         add("traceback", "printed: " + _signature(stderr), stderr[-1500:])
     if code not in (0, 1, 2, 130) and not error:
         add("exit", f"code {code}", f"exit code {code}; {stderr[-300:]!r}")
-    if code in (1, 2) and not (error or stderr.strip() or stdout.strip()):
+    is_heard = case.streams in ("plain", "ascii", "latin-1")
+    if code in (1, 2) and is_heard and not (error or stderr.strip() or stdout.strip()):
         add("exit", f"code {code} without a word", f"exit code {code}, nothing said")
     if (
         case.call is None

@@ -18,7 +18,7 @@ STEPS = (
     (4, ("report", "run", "--csv", "csv", "--latex", "latex")),
     (2, ("report", "run", "--figures", "figures")),
     (3, ("report", "run", "other")),
-    (2, ("report", "run", "other", "--figures", "figures", "--html", "page.html")),
+    (2, ("report", "run", "other", "--html", "page.html")),
     (1, ("report", ".", "--paper", "--html", "page.html")),
 )
 
