@@ -657,9 +657,8 @@ def destroy(name: str | None, everything: bool, forget: bool, cloud_only: bool) 
         if forget:
             chosen_ones += [Testbed(each, place) for each, place in elsewhere.items()]
     else:
-        known = ending.known_testbeds()
-        found = known[0] if name is None and len(known) == 1 else testbeds.choose(name).name
-        chosen_ones = [Testbed(found)]
+        # One that isn't named has to be of this home: traces alone may be anybody's.
+        chosen_ones = [Testbed(testbeds.choose(name).name)]
     failures = []
     for each in chosen_ones:
         try:
