@@ -649,8 +649,8 @@ def destroy(name: TestbedName | None, everything: bool, forget: bool, cloud_only
         if forget:
             chosen_ones += [Testbed(each, place) for each, place in elsewhere.items()]
     else:
-        # One that is named may have lost its state; one that isn't has to be of this home.
-        chosen_ones = [Testbed(_only_testbed() if name is None else name)]
+        # One that isn't named has to be of this home: traces alone may be anybody's.
+        chosen_ones = [Testbed(testbeds.choose(name).name)]
     failures = []
     for each in chosen_ones:
         try:
@@ -669,14 +669,6 @@ def destroy(name: TestbedName | None, everything: bool, forget: bool, cloud_only
         raise failures[0]
     if not chosen_ones and (forget or not elsewhere):
         echo("there is no testbed")
-
-
-def _only_testbed() -> str:
-    """The one testbed of this home, or the one whose traces alone are left of it."""
-    from discovery_xp import ending
-
-    known = ending.known_testbeds()
-    return known[0] if len(known) == 1 else testbeds.choose(None).name
 
 
 cli.add_command(network)

@@ -209,7 +209,8 @@ def no_room(error: BaseException | None) -> Failed | None:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            place = error.filename2 or error.filename or "the disk"
+            named = error.filename2 or error.filename
+            place = os.fsdecode(named) if isinstance(named, str | bytes) else "the disk"
             return Failed(
                 f"{place}: {(error.strerror or 'it is full').lower()}",
                 "free some space; the same command goes on, and 'destroy' needs none",

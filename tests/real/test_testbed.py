@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,10 @@ def test_a_host_fills_its_own_disk_only(cli: Cli, small: str) -> None:
     cli.run("ssh", "north-compute-1", "head -c 50m /dev/zero >/root/f && sync && rm /root/f")
     assert re.search(r"north-data-1 is at its quota of disk, 2\d\d MiB", cli.run("status").stdout)
     cli.run("ssh", "north-data-1", "rm /root/big; sync")
-    assert disk_blocks("north-data-1") < before + 32 * 2**20, "what is deleted isn't given back"
+    latest = time.monotonic() + 60  # the kernel gives back what is free when it comes to it
+    while disk_blocks("north-data-1") > before + 32 * 2**20:
+        assert time.monotonic() < latest, "what is deleted isn't given back"
+        time.sleep(0.2)
     assert "quota of disk" not in cli.run("status").stdout
 
 
@@ -217,7 +221,7 @@ def test_another_home_leaves_it_alone(cli: Cli, small: str, tmp_path: Path) -> N
         done = subprocess.run(
             cli.command(*arguments), env=own, capture_output=True, text=True, check=False
         )
-        assert "of another home" in done.stdout + done.stderr or done.returncode == 2
+        assert "another home" in done.stdout + done.stderr or "no testbed" in done.stderr
         assert "Traceback" not in done.stderr
     status(cli)
     assert not (tmp_path / "home").exists()

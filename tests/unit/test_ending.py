@@ -275,6 +275,16 @@ def test_all_homes_are_ended_where_that_is_asked_for(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli.cli, ["destroy", "--all"]).output == "there is no testbed\n"
 
 
+def test_a_testbed_that_is_not_named_has_to_be_of_this_home(tmp_path: Path) -> None:
+    """Traces alone may be of a testbed that an earlier version made, without noting its home."""
+    (tmp_path / "cgroup/systemd/discovery-xp/unnoted").mkdir(parents=True)
+    done = CliRunner().invoke(cli.cli, ["destroy"])
+    assert isinstance(done.exception, Refused)
+    assert "there is no testbed" in str(done.exception)
+    assert (tmp_path / "cgroup/systemd/discovery-xp/unnoted").exists()
+    assert "'unnoted' is gone" in CliRunner().invoke(cli.cli, ["destroy", "--all"]).output
+
+
 def test_what_no_home_has_any_more_is_anybodys_to_end(tmp_path: Path) -> None:
     make(tmp_path / "other").remove()  # the traces stay
     assert ending.known_testbeds() == ["mine"]

@@ -224,10 +224,13 @@ def test_no_more_is_read_than_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_full_disk_is_told_of_in_one_line_however_deep_it_lies(number: int) -> None:
+@pytest.mark.parametrize("name", ["/home/state.json", b"/home/state.json"])
+def test_a_full_disk_is_told_of_in_one_line_however_deep_it_lies(
+    number: int, name: str | bytes
+) -> None:
     try:
         try:
-            raise OSError(number, os.strerror(number), "/home/state.json")
+            raise OSError(number, os.strerror(number), name)
         except OSError as error:
             raise RuntimeError("a library's own") from error
     except RuntimeError as error:
