@@ -649,8 +649,9 @@ def destroy(name: TestbedName | None, everything: bool, forget: bool, cloud_only
         if forget:
             chosen_ones += [Testbed(each, place) for each, place in elsewhere.items()]
     else:
-        # One that isn't named has to be of this home: traces alone may be anybody's.
-        chosen_ones = [Testbed(testbeds.choose(name).name)]
+        # One that is named may have lost its state; one that isn't has to be of this home, as
+        # traces alone may be anybody's.
+        chosen_ones = [testbeds.choose(None) if name is None else Testbed(name)]
     failures = []
     for each in chosen_ones:
         try:

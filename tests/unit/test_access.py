@@ -16,7 +16,7 @@ from discovery_xp.errors import Failed
 from discovery_xp.plan import Plan, make_plan
 from discovery_xp.providers.local import access
 from discovery_xp.testbed import State, Testbed
-from discovery_xp.topology import derive_topology
+from discovery_xp.topology import SshHost, derive_topology
 
 PLAN = make_plan(derive_topology(2, None), "mine")
 OTHER = make_plan(derive_topology(2, None), "other")
@@ -187,7 +187,13 @@ def test_up_changes_what_it_can_change(
 ) -> None:
     """The firewall of lent hosts is `deploy`'s: the state must not say otherwise."""
     monkeypatch.setenv("DISCOVERY_XP_HOME", str(tmp_path))
-    plan = dataclasses.replace(PLAN, provider=provider)
+    hosts = [
+        host
+        if provider == "local"
+        else dataclasses.replace(host, ssh=SshHost(host.address or "", "root", 22, None))
+        for host in PLAN.hosts
+    ]
+    plan = dataclasses.replace(PLAN, provider=provider, hosts=tuple(hosts))
     Testbed(plan.name).save(State(plan, "up", "2027-01-01T00:00:00Z", exposed=before))
 
     def acquire(*_: object) -> None:

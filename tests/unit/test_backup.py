@@ -1,6 +1,7 @@
 """A backup holds what hosts sent that is fit to be used, and says what isn't."""
 
 import base64
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -160,17 +161,15 @@ def test_a_damaged_file_of_identities_is_refused_before_a_deploy(
     hosts: Hosts, testbed: Testbed
 ) -> None:
     deploy.identities_file(testbed).write_bytes(b"\xff[")
-    with pytest.raises(Refused, match="is damaged: it is no JSON; remove it"):
+    with pytest.raises(Refused, match=r"compute_ids.json is damaged: .*; remove it"):
         deploy.install(hosts, testbed, lambda *_: None)
 
 
 def test_a_setting_that_cannot_be_written_is_refused_before_a_host_is_asked() -> None:
-    plan = make_plan(
-        parse_topology(
-            "name: mine\nsites: [{name: a}]\n"
-            'openstack: {config: {nova: {DEFAULT: {a: "1\\n\\n[api]\\nauth_strategy = noauth2"}}}}'
-        ),
-        cloud=True,
-    )
+    plan = make_plan(parse_topology("name: mine\nsites: [{name: a}]\n"), cloud=True)
+    assert plan.cloud is not None
+    value = "1\n\n[api]\nauth_strategy = noauth2"  # which no topology can hold
+    cloud = dataclasses.replace(plan.cloud, config={"nova": {"DEFAULT": {"a": value}}})
+    plan = dataclasses.replace(plan, cloud=cloud)
     with pytest.raises(Refused, match=r"openstack.config.nova: \[DEFAULT\] 'a': .*correct it"):
         deploy.require_writable(plan)
