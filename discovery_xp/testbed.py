@@ -13,6 +13,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import pwd
 import re
 import shutil
 import time
@@ -39,7 +40,7 @@ def home() -> Path:
         return Path(given).absolute()
     if os.geteuid() == 0:
         return Path("/var/lib/discovery-xp")
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    state = os.environ.get("XDG_STATE_HOME") or _user_home() / ".local/state"
     return Path(state) / "discovery-xp"
 
 
@@ -50,7 +51,20 @@ def cache() -> Path:
         return Path(given).absolute()
     if os.geteuid() == 0:
         return Path("/var/cache/discovery-xp")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "discovery-xp"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _user_home() / ".cache") / "discovery-xp"
+
+
+def _user_home() -> Path:
+    """$HOME, or where the machine says; an empty one would be the root of the file system."""
+    given = os.environ.get("HOME")
+    if given:
+        return Path(given)
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        raise Refused(
+            "HOME isn't set, and this user has no home", "set HOME or DISCOVERY_XP_HOME"
+        ) from None
 
 
 @dataclass(frozen=True)

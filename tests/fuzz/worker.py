@@ -23,6 +23,7 @@ import gc
 import io
 import json
 import os
+import pwd
 import resource
 import select
 import shutil
@@ -344,8 +345,12 @@ def shortened(trace: str) -> str:
 def own_places(case: Case) -> list[str]:
     """Folders that the case's environment names for testbeds; nobody may write there, either."""
     if "TMPDIR" in case.environment:  # Python tries other folders then
-        return ["/tmp/", "/var/tmp/", "/usr/tmp/"]
-    named = map(case.environment.get, ("HOME", "DISCOVERY_XP_HOME", "XDG_STATE_HOME"))
+        return ["/tmp", "/var/tmp", "/usr/tmp", "/nowhere"]
+    named = [case.environment.get(each) for each in ("DISCOVERY_XP_HOME", "XDG_STATE_HOME")]
+    home = case.environment.get("HOME", "unchanged")
+    # Without one, it is where the machine says that the user's is.
+    user = NOBODY if os.geteuid() == 0 else os.geteuid()
+    named.append(home or pwd.getpwuid(user).pw_dir)
     return [
         "/.local" if value == "/" else value for value in named if value and value.startswith("/")
     ]
