@@ -56,7 +56,7 @@ class EmulatedNodes:
         host = self.host[node.fqdn]
         self.release(node)
         containers.prepare(self.testbed, self.plan, host)
-        upper = containers.folder(self.testbed, host.name) / "upper"
+        upper = containers.folder(self.testbed, host.name) / "files/upper"
         (upper / "etc/grid5000").mkdir(parents=True)
         release = environment.replace("-", "-x64-", 1)
         (upper / "etc/grid5000/release").write_text(f"{release}-2026010112\n")
