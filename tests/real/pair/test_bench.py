@@ -292,7 +292,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def test_a_full_disk_ends_the_run_with_what_it_holds(bench: Bench, tmp_path: Path) -> None:
-    with small_disk(tmp_path / "small", "400k") as disk:
+    with small_disk(tmp_path / "small", "784k") as disk:
         done = bench.cli.run(*bench.command("--vms", "8", "--keep", results=disk), code=1)
         assert "can't be stored: No space left on device" in done.stderr
         assert "Traceback" not in done.stderr
