@@ -42,6 +42,19 @@ STARTED = "/var/lib/discovery-xp"
 JOURNAL_LINES = 20
 
 
+def until_death(journal: list[str], unit: str) -> list[str]:
+    """Return a unit's lines up to its last end by a failure; all where there was none.
+
+    What a service says as systemd starts it again would take the place of why it died.
+    """
+    ends = [
+        place
+        for place, line in enumerate(journal)
+        if line.startswith(f"{unit}.service: Failed with result")
+    ]
+    return journal[: ends[-1] + 1] if ends else journal
+
+
 class Component:
     """One component on this host."""
 
@@ -221,7 +234,10 @@ class Component:
             ["journalctl", "--no-pager", "--output=cat", f"--unit={unit}",
              f"--since=@{int(since) - 1}"],
             capture_output=True, text=True, check=False,
-        ).stdout.splitlines()[-JOURNAL_LINES:]  # fmt: skip
+        ).stdout.splitlines()  # fmt: skip
+        if message.startswith("died"):
+            journal = until_death(journal, unit)
+        journal = journal[-JOURNAL_LINES:]
         self.module.fail_json(
             msg=f"{unit}: {message}", journal=journal, unit=unit, changes=self.changed
         )

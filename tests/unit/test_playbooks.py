@@ -212,6 +212,18 @@ def test_tasks_give_modules_only_what_they_accept() -> None:
 # ---------------------------------------------------------------- the module `component`
 
 component = loaded("library/component.py")
+
+
+def test_the_journal_of_a_death_ends_with_it() -> None:
+    death = ["no such store", "glance-api.service: Failed with result 'exit-code'."]
+    again = ["glance-api.service: Scheduled restart job", "Started", "a warning"]
+    assert component.until_death([*death, *again], "glance-api") == death
+    assert component.until_death([*death, *again, *death, *again], "glance-api") == [
+        *death, *again, *death,
+    ]  # fmt: skip
+    assert component.until_death(again, "glance-api") == again
+
+
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 
