@@ -285,11 +285,11 @@ def test_without_root_emulated_hosts_are_refused(cli: Cli, victim: str) -> None:
 
 def test_not_enough_memory_is_refused_with_the_sum(cli: Cli) -> None:
     text = (
-        "name: huge\nsites: [{name: s, count: 200, computes: 250}]\n"
+        "name: huge\nsites: [{name: s, count: 39, computes: 250}]\n"
         "provider: {type: local, network: 10.0.0.0/8}\n"
     )
     done = cli.run("up", cli.topology("huge", text), code=2)
-    assert "50201 hosts need 78" in done.stderr
+    assert "9790 hosts need 15" in done.stderr
     assert "of memory" in done.stderr
     assert traces() == []
     assert not HOME.exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.files import write_atomically
-from discovery_xp.plan import Plan
+from discovery_xp.plan import IMAGE_DISK_BYTES, Plan
 from discovery_xp.providers.local import cgroups, disks
 from discovery_xp.providers.local.run import run
 from discovery_xp.testbed import home
@@ -56,7 +56,8 @@ def check(plan: Plan, hosts_to_start: int, image_is_cached: bool) -> None:
     cgroups.check_limits(host.limit for host in plan.hosts)
     share = hosts_to_start / max(1, len(plan.hosts))
     _check_memory(plan.needs.memory_bytes * share, hosts_to_start)
-    _check_disk(plan.needs.disk_bytes * (share if image_is_cached else 1))
+    needed = plan.needs.disk_bytes
+    _check_disk((needed - IMAGE_DISK_BYTES) * share if image_is_cached else needed)
     _check_disk_limits(plan)
 
 
