@@ -6,9 +6,10 @@ one that a bench gives.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -72,8 +73,7 @@ def write_latex(folder: Path, runs: Sequence[Measurements], whole: bool = False)
 def write_figures(folder: Path, runs: Sequence[Measurements]) -> list[Path]:
     """Write every figure, as PDF for a paper and as PNG."""
     paths: list[Path] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _made(folder):
         for picture in pictures_of(runs):
             figure = picture.draw(plots.LIGHT)
             for kind in ("pdf", "png"):
@@ -81,26 +81,28 @@ def write_figures(folder: Path, runs: Sequence[Measurements]) -> list[Path]:
                 drawn = io.BytesIO()
                 figure.savefig(drawn, format=kind, dpi=150, bbox_inches="tight")
                 replace_file(paths[-1], drawn.getvalue())
-    except OSError as error:
-        raise Refused(
-            f"{printable(str(folder))}: can't be written to ({error.strerror})",
-            "name another folder",
-        ) from None
     return paths
 
 
 def _write(folder: Path, suffix: str, texts: dict[str, str]) -> list[Path]:
     paths = [folder / f"{name}{suffix}" for name in texts]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _made(folder):
         for path, text in zip(paths, texts.values(), strict=True):
             replace_file(path, text)
+    return paths
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder for what is written meanwhile; raises Refused where that can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise Refused(
             f"{printable(str(folder))}: can't be written to ({error.strerror})",
             "name another folder",
         ) from None
-    return paths
 
 
 _LATEX = {
