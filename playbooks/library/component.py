@@ -55,6 +55,25 @@ def until_death(journal: list[str], unit: str) -> list[str]:
     return journal[: ends[-1] + 1] if ends else journal
 
 
+def without_frames(journal: list[str]) -> list[str]:
+    """Return the lines without the frames of Python's tracebacks, save the last of each.
+
+    A service's workers die one after the other, some of them in the middle of an import; dozens
+    of frames would take the place of the error that was the reason.
+    """
+    kept: list[str] = []
+    frame: list[str] = []
+    for line in journal:
+        if line.startswith('  File "'):
+            frame = [line]
+        elif frame and line.startswith("    "):
+            frame.append(line)
+        else:
+            kept += [*frame, line]
+            frame = []
+    return kept + frame
+
+
 class Component:
     """One component on this host."""
 
@@ -237,7 +256,7 @@ class Component:
         ).stdout.splitlines()  # fmt: skip
         if message.startswith("died"):
             journal = until_death(journal, unit)
-        journal = journal[-JOURNAL_LINES:]
+        journal = without_frames(journal)[-JOURNAL_LINES:]
         self.module.fail_json(
             msg=f"{unit}: {message}", journal=journal, unit=unit, changes=self.changed
         )

@@ -84,8 +84,8 @@ def lead_to(ip: Ip, *plans: Plan) -> None:
 
 def test_servers_of_this_machine_come_first_then_root_then_nobody() -> None:
     assert access.rules("10.9.0.0/16", (32768, 60999)) == [
-        (22200, "iif lo to 10.9.0.0/16 ipproto tcp sport 1-32767 prohibit"),
-        (22201, "iif lo to 10.9.0.0/16 ipproto tcp sport 61000-65534 prohibit"),
+        (22200, "iif lo to 10.9.0.0/16 ipproto 6 sport 1-32767 prohibit"),
+        (22201, "iif lo to 10.9.0.0/16 ipproto 6 sport 61000-65534 prohibit"),
         (22202, "iif lo uidrange 0-0 to 10.9.0.0/16 lookup main"),
         (22203, "to 10.9.0.0/16 prohibit"),
     ]
@@ -154,7 +154,7 @@ def test_a_kernel_without_such_rules_is_told_and_nothing_stays(ip: Ip, after: in
 
 def test_datagrams_to_this_machine_end_at_the_site() -> None:
     assert access.site_rule(PLAN) == (
-        f"priority 100 protocol 222 iif hosts to {PLAN.machine} ipproto udp prohibit"
+        f"priority 100 protocol 222 iif hosts to {PLAN.machine} ipproto 17 prohibit"
     )
 
 

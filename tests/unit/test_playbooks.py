@@ -224,6 +224,17 @@ def test_the_journal_of_a_death_ends_with_it() -> None:
     assert component.until_death(again, "glance-api") == again
 
 
+def test_of_a_traceback_the_journal_shows_the_error_and_its_place() -> None:
+    frames = [f'  File "{name}.py", line 1, in f\n    call()\n    ^^^^^^' for name in "abc"]
+    begin, end = ["Traceback (most recent call last):"], ["StoreError: no such store"]
+    text = [line for frame in frames for line in frame.splitlines()]
+    assert component.without_frames([*begin, *text, *end, "Exiting"]) == [
+        *begin, *frames[-1].splitlines(), *end, "Exiting",
+    ]  # fmt: skip
+    assert component.without_frames([*begin, *text]) == [*begin, *frames[-1].splitlines()]
+    assert component.without_frames(["    indented", "plain"]) == ["    indented", "plain"]
+
+
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 

@@ -12,7 +12,8 @@ Where hosts' packets leave their site, datagrams (UDP) to this machine are prohi
 `up --expose` goes without any of these.
 
 The rules bear a number of ours as their protocol.  Those whose network no interface of ours
-leads to belong to a testbed that is gone.
+leads to belong to a testbed that is gone.  Transport protocols have their number: ip(8) knows
+their names from /etc/protocols only, which a small Debian lacks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import contextlib
 import ipaddress
 import json
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,10 @@ Rule = tuple[int, str]
 def rules(network: str, client_ports: tuple[int, int]) -> list[Rule]:
     """Priority and words of each rule; clients of this machine leave from `client_ports`."""
     lowest, highest = client_ports
-    words = [f"iif lo to {network} ipproto tcp sport 1-{lowest - 1} prohibit"] if lowest > 1 else []
+    tcp = f"iif lo to {network} ipproto {socket.IPPROTO_TCP:d}"
+    words = [f"{tcp} sport 1-{lowest - 1} prohibit"] if lowest > 1 else []
     if highest < _LAST_PORT:
-        words.append(f"iif lo to {network} ipproto tcp sport {highest + 1}-{_LAST_PORT} prohibit")
+        words.append(f"{tcp} sport {highest + 1}-{_LAST_PORT} prohibit")
     words.append(f"iif lo uidrange 0-0 to {network} lookup main")
     words.append(f"to {network} prohibit")
     return list(enumerate(words, start=_FIRST_PRIORITY))
@@ -58,7 +61,7 @@ def site_rule(plan: Plan) -> str:
     """Return what ip(8) is told after `rule add` in a site's namespace."""
     return (
         f"priority {_SITE_PRIORITY} protocol {PROTOCOL} "
-        f"iif hosts to {plan.machine} ipproto udp prohibit"
+        f"iif hosts to {plan.machine} ipproto {socket.IPPROTO_UDP:d} prohibit"
     )
 
 
