@@ -25,9 +25,11 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from discovery_xp import cloud, deploy, experiment, probes
-from discovery_xp.hosts import Hosts
-from discovery_xp.testbed import Testbed
+from discovery_xp import experiment, probes
+from discovery_xp.deployment import deploy
+from discovery_xp.planning import cloud
+from discovery_xp.testbeds.hosts import Hosts
+from discovery_xp.testbeds.testbed import Testbed
 
 # What runs inside the services is found by its folder there, too.
 sys.path.insert(0, str(Path(__file__).parents[1] / "playbooks/roles/probes/files"))

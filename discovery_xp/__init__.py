@@ -14,13 +14,13 @@ def _settings_file() -> str:
     for path in (own, Path("/etc/ansible/ansible.cfg")):
         if os.access(path, os.R_OK):
             return str(path)
-    return str(Path(__file__).parent / "ansible_plugins/ansible.cfg")
+    return str(Path(__file__).parent / "deployment/ansible_plugins/ansible.cfg")
 
 
 # Ansible reads its settings once, when something first imports it.
 for _name, _value in {
     "ANSIBLE_CONFIG": _settings_file(),
-    # See ansible_runs.py: it is removed as soon as it is made.
+    # See testbeds/ansible_runs.py: it is removed as soon as it is made.
     "ANSIBLE_LOCAL_TEMP": tempfile.gettempdir(),
     # What a host says of itself becomes no variable, least of all of how it is reached.
     "ANSIBLE_INJECT_FACT_VARS": "False",
@@ -29,8 +29,8 @@ for _name, _value in {
     # Most of our plays are one task long: nothing to share a connection with, and the
     # processes that keep shared connections would outlive a killed run.
     "ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none",
-    # Playbooks report to discovery_xp/play.py.
-    "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "ansible_plugins/callback"),
+    # Playbooks report to discovery_xp/deployment/play.py.
+    "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "deployment/ansible_plugins/callback"),
     "ANSIBLE_STDOUT_CALLBACK": "follow_plays",
     "ANSIBLE_DEPRECATION_WARNINGS": "False",
 }.items():

@@ -29,29 +29,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import (
-    answers,
-    cloud,
-    deploy,
-    ending,
-    experiment,
-    load,
-    network,
-    probes,
-    service_status,
-    software,
-    store,
-)
+from discovery_xp import ending, experiment, load, probes, software, store
+from discovery_xp.boundary import answers
+from discovery_xp.deployment import deploy, status
 from discovery_xp.errors import Failed, Refused, UserError
-from discovery_xp.hosts import Hosts, Progress, Stopwatch
+from discovery_xp.inputs.scenario import Scenario, read_scenario
 from discovery_xp.load.ledger import Pace, Row
 from discovery_xp.load.shares import shares
-from discovery_xp.plan import Plan
-from discovery_xp.plan_checks import needed_s
-from discovery_xp.remote import Output, answering_of, run_each
-from discovery_xp.scenario import Scenario, read_scenario
+from discovery_xp.planning import cloud
+from discovery_xp.planning.plan import Plan
+from discovery_xp.planning.plan_checks import needed_s
 from discovery_xp.store import Run, RunRecord
-from discovery_xp.testbed import Testbed, now
+from discovery_xp.testbeds import links
+from discovery_xp.testbeds.hosts import Hosts, Progress, Stopwatch
+from discovery_xp.testbeds.remote import Output, answering_of, run_each
+from discovery_xp.testbeds.testbed import Testbed, now
 from discovery_xp.text import short
 
 # After services were started they are busy for a while with each other.
@@ -224,7 +216,7 @@ def _measure(
         try:
             reason = _load_and_collect(hosts, testbed, known, wanted, stored, stopwatch, on_pace)
             stopwatch("measuring round trips again", 0, 0)
-            after = [pair.to_json() for pair in network.measure(hosts, deployed.state.links)]
+            after = [pair.to_json() for pair in links.measure(hosts, deployed.state.links)]
             stored.write_json("links.json", {"before": before, "after": after})
             _keep_logs(hosts, testbed, stored, stopwatch)
         except KeyboardInterrupt:
@@ -315,7 +307,7 @@ def _wait_for_services(hosts: Hosts) -> list[str]:
     """
     latest = time.monotonic() + SERVICES_UP_WITHIN_S
     while True:
-        found = service_status.inspect(hosts, answering_of(hosts))
+        found = status.inspect(hosts, answering_of(hosts))
         down = [each for each in found if not each.is_up]
         if not down or time.monotonic() > latest:
             return [f"{each.unit} on {each.host}: {each.complaint}" for each in down]

@@ -21,10 +21,11 @@ import time
 from pathlib import Path
 
 from discovery_xp import providers
+from discovery_xp.boundary.names import TestbedName
 from discovery_xp.errors import Failed, Refused, UserError
-from discovery_xp.names import TestbedName
+from discovery_xp.places import home
 from discovery_xp.providers import local
-from discovery_xp.testbed import State, Testbed, home, testbeds
+from discovery_xp.testbeds.testbed import State, Testbed, testbeds
 
 
 def known_testbeds() -> list[str]:
@@ -122,10 +123,11 @@ def release(testbed: Testbed, forget: bool = False) -> None:
 def _leave_static(state: State, testbed: Testbed, forget: bool) -> None:
     """Hosts that stay: nothing of ours may stay on them."""
     try:
-        from discovery_xp import deploy, network
+        from discovery_xp.deployment import deploy
+        from discovery_xp.testbeds import links
 
         hosts = providers.of("static").hosts(state.plan, testbed)
-        network.wan_of(hosts).reset()
+        links.wan_of(hosts).reset()
         if state.plan.cloud is not None:
             deploy.remove(hosts, testbed, lambda _stage, _done, _total: None)
     except (Refused, OSError, ImportError) as error:  # Ansible can't work without space

@@ -27,25 +27,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import (
-    ansible_runs,  # noqa: F401 (it comes before EnOSlib)
-    deploy,
-    ending,
-    files,
-    network,
-    providers,
-    service_status,
-)
-from discovery_xp.deploy import Boot, Deployment
+from discovery_xp.testbeds import ansible_runs  # noqa: F401 (it comes before EnOSlib)
+
+# isort: split
+from discovery_xp import ending, files, providers
+from discovery_xp.deployment import deploy, status
+from discovery_xp.deployment.deploy import Boot, Deployment
+from discovery_xp.deployment.play import log_file
+from discovery_xp.deployment.status import ServiceStatus
 from discovery_xp.errors import Failed, Refused, UserError
-from discovery_xp.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch, inventory
-from discovery_xp.pings import PairRtt, require_within_tolerance
-from discovery_xp.plan import Plan, PlannedLink
-from discovery_xp.play import log_file
+from discovery_xp.inputs.topology import Link
+from discovery_xp.planning.plan import Plan, PlannedLink
 from discovery_xp.providers import local
-from discovery_xp.service_status import ServiceStatus
-from discovery_xp.testbed import State, Testbed, now
-from discovery_xp.topology import Link
+from discovery_xp.testbeds import links
+from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch, inventory
+from discovery_xp.testbeds.pings import PairRtt, require_within_tolerance
+from discovery_xp.testbeds.testbed import State, Testbed, now
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def bring_up(plan: Plan, progress: Progress, keep: bool = False, expose: bool = 
             expose = testbed.exists() and testbed.load().exposed
         hosts = _make_hosts(plan, testbed, progress, expose)
         progress("imposing links", 0, 0)
-        network.impose(hosts, plan.links)
+        links.impose(hosts, plan.links)
         pairs = _measure_within_tolerance(hosts, testbed, progress)
         return Brought(testbed, testbed.update(phase="up"), pairs)
 
@@ -100,12 +97,12 @@ def deploy_cloud(
         hosts = _make_hosts(plan, testbed, progress, expose)
         if testbed.load().deployed is None and testbed.load().observed:
             # The hosts were up before: set-up over slow links would take its time.
-            network.wan_of(hosts).reset()
+            links.wan_of(hosts).reset()
         deployment = deploy.install(hosts, testbed, progress)
         # A cloud that runs already must not see its links go away and come back.
-        if network.disagreements(plan.links, network.wan_of(hosts).read_back()):
+        if links.disagreements(plan.links, links.wan_of(hosts).read_back()):
             progress("imposing links", 0, 0)
-            network.impose(hosts, plan.links)
+            links.impose(hosts, plan.links)
         pairs = _measure_within_tolerance(hosts, testbed, progress)
         boots = deploy.verify(hosts, testbed, progress)
         stopwatch.stop()
@@ -258,7 +255,7 @@ def inspect(testbed: Testbed) -> Inspection:
     services = None
     if deploy.deployment_file(testbed).exists():
         answering = {host.name for host in looked if host.answers}
-        services = service_status.inspect(hosts_of(testbed), answering)
+        services = status.inspect(hosts_of(testbed), answering)
     found = {host.name: host for host in looked}
     remarks = lender.remarks(testbed) if lender else []
     return Inspection(testbed.name, state.phase, found, broken, services, remarks)
@@ -274,27 +271,27 @@ def write_inventory(hosts: Hosts, testbed: Testbed) -> None:
 
 def show_links(testbed: Testbed) -> list[Reading]:
     """What holds now, read back from where it was imposed."""
-    return network.wan_of(hosts_of(testbed)).read_back()
+    return links.wan_of(hosts_of(testbed)).read_back()
 
 
-def set_links(testbed: Testbed, links: Sequence[PlannedLink]) -> list[PairRtt]:
+def set_links(testbed: Testbed, planned: Sequence[PlannedLink]) -> list[PairRtt]:
     """Impose other links, read them back and measure; the caller judges the round trips."""
     with testbed.locked():
         hosts = hosts_of(testbed)
         # Saved first: what a killed run left half imposed is set right by the next one.
-        testbed.update(changed_links=tuple(links), observed=())
-        network.impose(hosts, links)
-        return _measure_and_save(hosts, testbed, links)
+        testbed.update(changed_links=tuple(planned), observed=())
+        links.impose(hosts, planned)
+        return _measure_and_save(hosts, testbed, planned)
 
 
 def reset_links(testbed: Testbed) -> None:
     """Remove everything imposed, on all hosts; raises Failed if something stayed."""
     with testbed.locked():
         hosts = hosts_of(testbed)
-        links = [dataclasses.replace(link, link=Link()) for link in hosts.plan.links]
-        testbed.update(changed_links=tuple(links), observed=())
-        network.wan_of(hosts).reset()
-        network.impose(hosts, links)
+        plain = [dataclasses.replace(link, link=Link()) for link in hosts.plan.links]
+        testbed.update(changed_links=tuple(plain), observed=())
+        links.wan_of(hosts).reset()
+        links.impose(hosts, plain)
 
 
 def measure_links(testbed: Testbed) -> list[PairRtt]:
@@ -304,9 +301,9 @@ def measure_links(testbed: Testbed) -> list[PairRtt]:
 
 
 def _measure_and_save(
-    hosts: Hosts, testbed: Testbed, links: Sequence[PlannedLink]
+    hosts: Hosts, testbed: Testbed, planned: Sequence[PlannedLink]
 ) -> list[PairRtt]:
-    pairs = network.measure(hosts, links)
+    pairs = links.measure(hosts, planned)
     testbed.update(observed=tuple(pair.to_json() for pair in pairs))
     return pairs
 

@@ -17,12 +17,14 @@ from typing import Any
 
 import enoslib as en
 
-from discovery_xp import answers, archives, cloud, store
+from discovery_xp import store
+from discovery_xp.boundary import answers, archives
+from discovery_xp.deployment.play import run_playbook
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.hosts import Hosts, Progress
-from discovery_xp.plan import Plan
-from discovery_xp.play import run_playbook
-from discovery_xp.remote import answering_of, run_each, some
+from discovery_xp.planning import cloud
+from discovery_xp.planning.plan import Plan
+from discovery_xp.testbeds.hosts import Hosts, Progress
+from discovery_xp.testbeds.remote import answering_of, run_each, some
 
 PROBES = ("calls", "requests", "statements", "traffic", "messages", "usage")
 

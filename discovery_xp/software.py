@@ -23,24 +23,13 @@ from pathlib import Path
 
 from discovery_xp import files
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.testbed import cache
+from discovery_xp.places import cache, checkout
 
 # The Debian packages that all hosts of a cloud need.
 EVERYWHERE = ("python3-venv", "nftables")
 
 # Written last into an environment: the lock file's digest.
 STAMP = ".lock"
-
-
-def checkout() -> Path:
-    """Where `locks/` and `playbooks/` are; raises Refused when they aren't there."""
-    folder = Path(__file__).resolve().parent.parent
-    if not (folder / "playbooks/deploy.yml").exists():
-        raise Refused(
-            f"{folder} has no playbooks",
-            "install discovery-xp from its repository, as ./xp does, or with 'pip install -e'",
-        )
-    return folder
 
 
 def debian_packages() -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from discovery_xp.providers.local import cgroups, image
-from discovery_xp.testbed import Testbed
+from discovery_xp.testbeds.testbed import Testbed
 from tests.netem_vm import Step, StepResult, output, program, read_results, run_qemu
 
 CHECKOUT = Path(__file__).resolve().parents[1]

@@ -31,9 +31,9 @@ from discovery_xp.analysis.measurements import (
 )
 from discovery_xp.analysis.tables import Table, digits
 from discovery_xp.errors import Refused
+from discovery_xp.inputs.units import format_bytes
 from discovery_xp.store import PROBES, replace_file
 from discovery_xp.text import printable, shortened
-from discovery_xp.units import format_bytes
 
 _FACT = 4000  # characters of what is said of a run, such as its notes
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from discovery_xp.errors import Failed
-from discovery_xp.hosts import Hosts, Progress
+from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load.following import Following, OnRows
 from discovery_xp.load.ledger import Ledger, Pace, Row
 from discovery_xp.load.rally_hosts import WAITING, LoadHost, Said, files
 from discovery_xp.load.shares import shares
-from discovery_xp.scenario import Scenario
-from discovery_xp.testbed import Testbed
+from discovery_xp.testbeds.hosts import Hosts, Progress
+from discovery_xp.testbeds.testbed import Testbed
 
 # Between the word and the first request, so that all load hosts begin together.
 GO_DELAY_S = 1.0

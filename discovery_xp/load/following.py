@@ -7,11 +7,11 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 
-from discovery_xp.answers import Unfit
-from discovery_xp.hosts import Progress
+from discovery_xp.boundary.answers import Unfit
 from discovery_xp.load import records
 from discovery_xp.load.ledger import Ledger, Pace, Row
 from discovery_xp.load.rally_hosts import READ_EVERY_S, LoadHost, Said
+from discovery_xp.testbeds.hosts import Progress
 
 # The load's own process says something every other second.
 SILENT_S = 240.0

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from discovery_xp import answers
-from discovery_xp.answers import Unfit
+from discovery_xp.boundary import answers
+from discovery_xp.boundary.answers import Unfit
+from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load import records
-from discovery_xp.scenario import Scenario
 
 PACE_OVER_S = 30.0
 MOST_NOTES = 200

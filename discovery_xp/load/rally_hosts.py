@@ -15,13 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import answers, archives, software, writers
+from discovery_xp import software
+from discovery_xp.boundary import answers, archives, writers
 from discovery_xp.errors import Failed, Refused
+from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load import records
 from discovery_xp.load.rally_task import FOLDER, environment_spec, task
 from discovery_xp.load.shares import Share
-from discovery_xp.scenario import Scenario
-from discovery_xp.testbed import Testbed
+from discovery_xp.places import checkout
+from discovery_xp.testbeds.testbed import Testbed
 
 UNIT = "discovery-xp-load"
 NETWORK = "discovery"
@@ -253,7 +255,7 @@ def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
 def files(variables: Mapping[str, Any], scenario: Scenario, share: Share) -> dict[str, Any]:
     """What is laid down in the load's folder: texts with their modes, by name."""
     network = NETWORK if variables["cloud"]["nics"] else ""
-    plugin = software.checkout() / "scenarios/rally_plugins/discovery.py"
+    plugin = checkout() / "scenarios/rally_plugins/discovery.py"
     database = f"[database]\nconnection = sqlite:///{FOLDER}/rally.sqlite\n"
     place = software.RALLY.place
     return {

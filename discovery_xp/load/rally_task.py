@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load.shares import Share
-from discovery_xp.scenario import Scenario
 
 FOLDER = "/var/lib/discovery-xp/load"
 

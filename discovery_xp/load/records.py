@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from discovery_xp import answers, store
-from discovery_xp.answers import Unfit
+from discovery_xp import store
+from discovery_xp.boundary import answers
+from discovery_xp.boundary.answers import Unfit
 
 # A line holds at most an error's text; longer ones aren't read to their end.
 LONGEST_LINE = 2**16

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from discovery_xp import cloud
 from discovery_xp.errors import Refused
-from discovery_xp.plan import Plan
-from discovery_xp.remote import some
-from discovery_xp.scenario import Scenario
+from discovery_xp.inputs.scenario import Scenario
+from discovery_xp.planning import cloud
+from discovery_xp.planning.plan import Plan
+from discovery_xp.testbeds.remote import some
 
 
 @dataclass(frozen=True)

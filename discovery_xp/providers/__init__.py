@@ -8,9 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import Protocol, cast
 
-from discovery_xp.hosts import Hosts, HostStatus, Progress
-from discovery_xp.plan import Plan
-from discovery_xp.testbed import Testbed
+from discovery_xp.planning.plan import Plan
+from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress
+from discovery_xp.testbeds.testbed import Testbed
 
 _MODULES = {
     "local": "local",

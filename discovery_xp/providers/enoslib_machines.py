@@ -25,20 +25,23 @@ import jsonschema
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 from pydantic import TypeAdapter
 
-from discovery_xp import ansible_runs, files, oar, writers
+from discovery_xp import files
+from discovery_xp.boundary import writers
 from discovery_xp.errors import Failed, Refused, UserError
-from discovery_xp.hosts import Hosts, HostStatus, Progress, hosts_at
-from discovery_xp.plan import Plan
-from discovery_xp.platforms import (
+from discovery_xp.inputs.platforms import (
     ChameleonProvider,
     PlatformProvider,
     VagrantProvider,
     VMonG5kProvider,
 )
+from discovery_xp.inputs.topology import SshHost
+from discovery_xp.planning import oar
+from discovery_xp.planning.plan import Plan
 from discovery_xp.providers import MACHINES_RECORD
-from discovery_xp.remote import answering, output_of, plainly
-from discovery_xp.testbed import Testbed, write_atomically
-from discovery_xp.topology import SshHost
+from discovery_xp.testbeds import ansible_runs
+from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, hosts_at
+from discovery_xp.testbeds.remote import answering, output_of, plainly
+from discovery_xp.testbeds.testbed import Testbed, write_atomically
 
 NETWORK = "discovery_xp"
 # Where EnOSlib has what, and which of its extras brings what that needs.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from discovery_xp.errors import Failed
-from discovery_xp.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
-from discovery_xp.plan import Plan
-from discovery_xp.remote import Output, answering, run_each
-from discovery_xp.testbed import Testbed
-from discovery_xp.topology import SshHost
+from discovery_xp.inputs.topology import SshHost
+from discovery_xp.planning.plan import Plan
+from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
+from discovery_xp.testbeds.remote import Output, answering, run_each
+from discovery_xp.testbeds.testbed import Testbed
 
 
 def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:

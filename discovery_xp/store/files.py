@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from discovery_xp.errors import Refused
+from discovery_xp.inputs.units import format_bytes
 from discovery_xp.text import printable, shortened
-from discovery_xp.units import format_bytes
 
 MOST_FILES = 20_000  # in a run's folder: Rally's reports are a few for each host
 MOST_DEPTH = 16  # of its folders

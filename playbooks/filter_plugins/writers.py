@@ -1,4 +1,4 @@
-"""Filters that write values into files of other programs: see discovery_xp/writers.py."""
+"""Filters that write values into files of other programs: see discovery_xp/boundary/writers.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from discovery_xp import writers
+from discovery_xp.boundary import writers
 
 
 def _plainly(write: Callable[..., str]) -> Callable[..., str]:

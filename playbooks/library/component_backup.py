@@ -32,7 +32,7 @@ options:
   secrets: {description: "name -> text that must not get out", type: dict}
 """
 
-# discovery_xp/archives.py takes no more.
+# discovery_xp/boundary/archives.py takes no more.
 FILE_BYTES = 128 * 2**20
 PACKED_BYTES = 40 * 2**20
 

@@ -68,10 +68,10 @@ def _reference() -> Mapping[str, Content]:
 
 def _home(topology: str, *, is_up: bool = True) -> Mapping[str, Content]:
     """A home with a testbed 'fuzz' whose state says that it is up, with a cloud on it."""
-    from discovery_xp import passwords
-    from discovery_xp.plan import make_plan
-    from discovery_xp.testbed import State
-    from discovery_xp.topology import parse_topology
+    from discovery_xp.inputs.topology import parse_topology
+    from discovery_xp.planning.plan import make_plan
+    from discovery_xp.testbeds import passwords
+    from discovery_xp.testbeds.testbed import State
 
     plan = make_plan(parse_topology(topology), None, True)
     phase = "up" if is_up else "acquiring"

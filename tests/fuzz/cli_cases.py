@@ -93,7 +93,7 @@ class Command:
 @functools.cache
 def commands() -> tuple[Command, ...]:
     """Every command there is, groups without one of theirs, too."""
-    from discovery_xp.cli import cli
+    from discovery_xp.cli.main import cli
 
     found: list[Command] = []
 

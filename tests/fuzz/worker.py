@@ -360,7 +360,7 @@ def run(case: Case) -> int:
     """The command's exit code; 2 where a call was refused in our words."""
     try:
         if case.call is None:
-            from discovery_xp import cli
+            from discovery_xp.cli import main as cli
 
             cli.main()
         else:
@@ -454,8 +454,9 @@ def load() -> None:
     import matplotlib.font_manager
     import pyarrow.parquet
 
-    from discovery_xp import bench, cli, experiment
+    from discovery_xp import bench, experiment
     from discovery_xp.analysis import report
+    from discovery_xp.cli import main as cli
     from discovery_xp.providers import grid5000, local
     from tests.fuzz import answers
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import pytest
 from enoslib import Host
 
-from discovery_xp import network, pings
-from discovery_xp.hosts import Reading
-from discovery_xp.plan import Plan, PlannedLink, make_plan
-from discovery_xp.remote import Output
-from discovery_xp.testbed import cache
-from discovery_xp.topology import Link, parse_topology
+from discovery_xp.inputs.topology import Link, parse_topology
+from discovery_xp.places import cache
+from discovery_xp.planning.plan import Plan, PlannedLink, make_plan
+from discovery_xp.testbeds import links, pings
+from discovery_xp.testbeds.hosts import Reading
+from discovery_xp.testbeds.remote import Output
 from tests.netem_vm import Step, StepResult, VmHost, run_in_vm
 
 pytestmark = pytest.mark.vm
@@ -45,7 +45,7 @@ def results(plan: Plan) -> dict[str, dict[str, StepResult]]:
     """Everything in one boot: results by stage, then by host."""
     impose = imposing(plan, plan.links)
     changed = [PlannedLink(link.source, link.target, Link(1)) for link in plan.links[:1]]
-    read = {host.name: network.read_back_command("eth0") for host in plan.hosts}
+    read = {host.name: links.read_back_command("eth0") for host in plan.hosts}
     ping = {
         host.name: pings.fping_command(
             [str(other.address) for other in plan.hosts if other.name != host.name],
@@ -53,7 +53,7 @@ def results(plan: Plan) -> dict[str, dict[str, StepResult]]:
         )
         for host in plan.hosts
     }
-    reset = {host.name: network.RESET_COMMAND for host in plan.hosts}
+    reset = {host.name: links.RESET_COMMAND for host in plan.hosts}
     stages = {
         "impose": impose,
         "read": read,
@@ -79,15 +79,15 @@ def results(plan: Plan) -> dict[str, dict[str, StepResult]]:
     return found
 
 
-def imposing(plan: Plan, links: list[PlannedLink] | tuple[PlannedLink, ...]) -> dict[str, str]:
+def imposing(plan: Plan, planned: list[PlannedLink] | tuple[PlannedLink, ...]) -> dict[str, str]:
     hosts = {host.name: Host(host.address, alias=host.name) for host in plan.hosts}
     devices = dict.fromkeys(hosts, "eth0")
-    lines = network.tc_commands(network.htb_sources(plan, links, hosts, devices))
+    lines = links.tc_commands(links.htb_sources(plan, planned, hosts, devices))
     return {name: "\n".join(chunks) for name, chunks in lines.items()}
 
 
 def readings(plan: Plan, printed: dict[str, StepResult]) -> list[Reading]:
-    return network.readings_of(
+    return links.readings_of(
         plan,
         {
             name: Output(result.exit_code, result.stdout, result.stderr)
@@ -105,12 +105,12 @@ Results = dict[str, dict[str, StepResult]]
 
 def test_what_is_imposed_is_read_back(plan: Plan, results: Results) -> None:
     assert all(result.exit_code == 0 for result in results["impose"].values())
-    assert network.disagreements(plan.links, readings(plan, results["read"])) == []
+    assert links.disagreements(plan.links, readings(plan, results["read"])) == []
 
 
 def test_a_wrong_reading_would_be_noticed(plan: Plan, results: Results) -> None:
     other = [PlannedLink(link.source, link.target, Link(11)) for link in plan.links]
-    assert len(network.disagreements(other, readings(plan, results["read"]))) == 8
+    assert len(links.disagreements(other, readings(plan, results["read"]))) == 8
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_round_trips_are_those_asked_for(
     plan: Plan, results: Results, source: str, target: str, requested_ms: float
 ) -> None:
     replies = samples(results["ping"][source], plan, target)
-    links = (Link(requested_ms), Link())
-    pair = pings.summarise(source, target, links, replies, plan.tolerance)
+    pair_links = (Link(requested_ms), Link())
+    pair = pings.summarise(source, target, pair_links, replies, plan.tolerance)
     assert not pair.is_off, pair
     assert pair.error_ms is not None
     assert abs(pair.error_ms) < 1
@@ -151,12 +151,12 @@ def test_a_change_leaves_nothing_of_before(plan: Plan, results: Results) -> None
         PlannedLink(link.source, link.target, Link(1) if number == 0 else Link())
         for number, link in enumerate(plan.links)
     ]
-    assert network.disagreements(wanted, readings(plan, results["read changed"])) == []
+    assert links.disagreements(wanted, readings(plan, results["read changed"])) == []
 
 
 def test_reset_leaves_nothing(plan: Plan, results: Results) -> None:
     plain = [PlannedLink(link.source, link.target, Link()) for link in plan.links]
-    assert network.disagreements(plain, readings(plan, results["read after reset"])) == []
+    assert links.disagreements(plain, readings(plan, results["read after reset"])) == []
     for printed in results["read after reset"].values():
         assert "netem" not in printed.stdout
         assert "htb" not in printed.stdout

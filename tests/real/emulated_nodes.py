@@ -15,12 +15,12 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from discovery_xp.hosts import Hosts
-from discovery_xp.plan import Plan, PlannedHost, make_plan
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning.plan import Plan, PlannedHost, make_plan
 from discovery_xp.providers import local
 from discovery_xp.providers.local import containers
-from discovery_xp.testbed import State, Testbed, now
-from discovery_xp.topology import parse_topology
+from discovery_xp.testbeds.hosts import Hosts
+from discovery_xp.testbeds.testbed import State, Testbed, now
 from tests.grid5000 import Emulator, Platform, RunningClock, Server
 from tests.grid5000.jobs import Pace
 from tests.grid5000.platform import Node, User

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from discovery_xp import ports
-from discovery_xp.testbed import Testbed
+from discovery_xp.planning import ports
+from discovery_xp.testbeds.testbed import Testbed
 from tests.real.conftest import HOME, Cli
 
 SOCKETS = "ss --listening --tcp --udp --numeric --processes --no-header"

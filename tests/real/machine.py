@@ -17,7 +17,8 @@ from typing import IO
 
 import pytest
 
-from discovery_xp.testbed import home, testbeds
+from discovery_xp.places import home
+from discovery_xp.testbeds.testbed import testbeds
 
 # The same ones for all runs, so that a run that was killed is cleaned by the next one.
 HOMES = (Path("/var/tmp/discovery-xp-tests"), Path("/var/tmp/discovery-xp-tests-2"))

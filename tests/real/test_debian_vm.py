@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from discovery_xp.testbed import cache
+from discovery_xp.places import cache
 from tests.debian_vm import missing_requirement, run_on_debian
 from tests.netem_vm import StepResult
 

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from discovery_xp import databases, software
-from discovery_xp.plan import key_value_store
-from discovery_xp.testbed import State, Testbed
+from discovery_xp import software
+from discovery_xp.planning import databases
+from discovery_xp.planning.plan import key_value_store
+from discovery_xp.testbeds.testbed import State, Testbed
 from tests.real import listening
 from tests.real.cloud import deploy, files_with, kill_in, on, status
 from tests.real.conftest import HOME, Cli

@@ -27,8 +27,8 @@ from typing import Any
 import pytest
 
 from discovery_xp import software
+from discovery_xp.places import cache
 from discovery_xp.providers.local import image
-from discovery_xp.testbed import cache
 from tests.real.conftest import HOME, Cli
 
 DEPLOY_S = 1500

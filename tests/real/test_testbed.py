@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import network
 from discovery_xp.errors import Failed
+from discovery_xp.places import cache
 from discovery_xp.providers.local import disks
-from discovery_xp.testbed import cache
+from discovery_xp.testbeds import links
 from tests.real import listening
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import inside, rules, traces
@@ -92,7 +92,7 @@ def test_hosts_may_shape_their_own_traffic(cli: Cli, small: str) -> None:
     rate = "tc class add dev eth0 parent 1: classid 1:1 htb rate 1gbit"
     done = cli.run("ssh", "south-compute-1", f"{shape} && {rate} && tc qdisc show dev eth0")
     assert "qdisc htb 1: root" in done.stdout
-    done = cli.run("ssh", "south-compute-1", f"{network.RESET_COMMAND}; tc qdisc show dev eth0")
+    done = cli.run("ssh", "south-compute-1", f"{links.RESET_COMMAND}; tc qdisc show dev eth0")
     assert "htb" not in done.stdout
 
 

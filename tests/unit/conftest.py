@@ -1,6 +1,6 @@
 """Unit tests decide and compare values: one that opens a socket fails."""
 
-import discovery_xp.ansible_runs  # noqa: F401, I001 (it sets how Ansible is loaded)
+import discovery_xp.testbeds.ansible_runs  # noqa: F401, I001 (it sets how Ansible is loaded)
 import pytest
 from hypothesis import HealthCheck, settings
 from pytest_socket import disable_socket, enable_socket

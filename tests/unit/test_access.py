@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from discovery_xp import experiment
-from discovery_xp.cli import cli
+from discovery_xp.cli.main import cli
 from discovery_xp.errors import Failed
-from discovery_xp.plan import Plan, make_plan
+from discovery_xp.inputs.topology import SshHost, derive_topology
+from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.providers.local import access
-from discovery_xp.testbed import State, Testbed
-from discovery_xp.topology import SshHost, derive_topology
+from discovery_xp.testbeds.testbed import State, Testbed
 
 PLAN = make_plan(derive_topology(2, None), "mine")
 OTHER = make_plan(derive_topology(2, None), "other")

@@ -22,15 +22,16 @@ from ansible.plugins.connection import ssh
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar
 
-from discovery_xp import ansible_runs, passwords, play, remote
-from discovery_xp.ansible_runs import BoundedProcess, literal, workspace
+from discovery_xp.deployment import play
+from discovery_xp.deployment.play import run_playbook
 from discovery_xp.errors import Failed
-from discovery_xp.hosts import Hosts, inventory, to_roles_and_networks
-from discovery_xp.plan import make_plan
-from discovery_xp.play import run_playbook
-from discovery_xp.remote import run_each
-from discovery_xp.testbed import Testbed
-from discovery_xp.topology import parse_topology
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning.plan import make_plan
+from discovery_xp.testbeds import ansible_runs, passwords, remote
+from discovery_xp.testbeds.ansible_runs import BoundedProcess, literal, workspace
+from discovery_xp.testbeds.hosts import Hosts, inventory, to_roles_and_networks
+from discovery_xp.testbeds.remote import run_each
+from discovery_xp.testbeds.testbed import Testbed
 from tests.unit import unchecked
 
 # Ansible leaves files of its own to the collector.

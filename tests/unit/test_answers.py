@@ -13,22 +13,24 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from discovery_xp import answers, cloud, deploy
-from discovery_xp.answers import TooLarge, Unfit, printable, run_bounded
+from discovery_xp.boundary import answers
+from discovery_xp.boundary.answers import TooLarge, Unfit, printable, run_bounded
+from discovery_xp.deployment import deploy
+from discovery_xp.deployment.status import read_status
 from discovery_xp.errors import Failed
+from discovery_xp.inputs.scenario import Scenario
+from discovery_xp.inputs.topology import parse_topology
 from discovery_xp.load import records
 from discovery_xp.load.ledger import Ledger
-from discovery_xp.network import parse_tc
-from discovery_xp.pings import parse_fping
-from discovery_xp.plan import make_plan
+from discovery_xp.planning import cloud
+from discovery_xp.planning.plan import make_plan
 from discovery_xp.probes import PROBES, to_rows
 from discovery_xp.providers.local import containers
-from discovery_xp.remote import Output, output_of
-from discovery_xp.scenario import Scenario
-from discovery_xp.service_status import read_status
 from discovery_xp.store import tables as stored
-from discovery_xp.testbed import Testbed
-from discovery_xp.topology import parse_topology
+from discovery_xp.testbeds.links import parse_tc
+from discovery_xp.testbeds.pings import parse_fping
+from discovery_xp.testbeds.remote import Output, output_of
+from discovery_xp.testbeds.testbed import Testbed
 
 PLAN = make_plan(parse_topology("sites: [{name: a}]"), cloud=True)
 BY_HOST = {

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discovery_xp.archives import Hostile, Limits, decode, inflate, unpack
+from discovery_xp.boundary.archives import Hostile, Limits, decode, inflate, unpack
 from tests.unit.test_playbooks import loaded
 
 SMALL = Limits(packed=2**20, file=1000, total=2500, files=5, name=60, depth=4)

@@ -10,15 +10,15 @@ from typing import Any
 import enoslib as en
 import pytest
 
-from discovery_xp import deploy
-from discovery_xp.deploy import backup, deployment_file
+from discovery_xp.deployment import deploy
+from discovery_xp.deployment.deploy import backup, deployment_file
+from discovery_xp.deployment.play import Outcome, PlayRun, log_file
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.hosts import Hosts
-from discovery_xp.plan import make_plan
-from discovery_xp.play import Outcome, PlayRun, log_file
-from discovery_xp.remote import Output
-from discovery_xp.testbed import State, Testbed, now
-from discovery_xp.topology import parse_topology
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning.plan import make_plan
+from discovery_xp.testbeds.hosts import Hosts
+from discovery_xp.testbeds.remote import Output
+from discovery_xp.testbeds.testbed import State, Testbed, now
 from tests.unit.test_archives import entry, packed
 
 PLAN = make_plan(parse_topology("name: mine\nsites: [{name: a}]"), cloud=True)

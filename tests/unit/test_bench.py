@@ -7,14 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from discovery_xp import bench, cli, store
+from discovery_xp import bench, store
 from discovery_xp.bench import Wanted
+from discovery_xp.cli import main as cli
+from discovery_xp.deployment.status import ServiceStatus
 from discovery_xp.errors import Refused
-from discovery_xp.plan import Plan, make_plan
-from discovery_xp.scenario import Scenario
-from discovery_xp.service_status import ServiceStatus
+from discovery_xp.inputs.scenario import Scenario
+from discovery_xp.inputs.topology import derive_topology, parse_topology
+from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.store import Run
-from discovery_xp.topology import derive_topology, parse_topology
 from tests.unit.synthetic_run import make_run
 from tests.unit.test_cli import discovery_xp
 
@@ -182,7 +183,7 @@ def test_a_load_begins_when_all_services_are_up(monkeypatch: pytest.MonkeyPatch)
     said = [[status("down")], [status("down")], [status("up")]]
     hosts = SimpleNamespace(plan=SimpleNamespace(hosts=()))
     monkeypatch.setattr(bench, "answering_of", lambda _hosts: set())
-    monkeypatch.setattr("discovery_xp.service_status.inspect", lambda *_: said.pop(0))
+    monkeypatch.setattr("discovery_xp.deployment.status.inspect", lambda *_: said.pop(0))
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     assert bench._wait_for_services(hosts) == []  # type: ignore[arg-type]
     assert said == []

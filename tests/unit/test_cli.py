@@ -92,7 +92,7 @@ def test_plan_for_programs_is_json() -> None:
 
 def test_a_plan_loads_neither_enoslib_nor_ansible() -> None:
     code = (
-        "import sys; from discovery_xp.cli import cli; "
+        "import sys; from discovery_xp.cli.main import cli; "
         f"cli(['plan', '{TOPOLOGIES / 'hundred-sites.yaml'}'], standalone_mode=False); "
         "sys.exit(bool({'enoslib', 'ansible'} & sys.modules.keys()))"
     )

@@ -11,12 +11,13 @@ from pathlib import Path
 import click
 import pytest
 
-from discovery_xp import cli_guard, plan_checks
-from discovery_xp.cli import cli
-from discovery_xp.cli_guard import DEFECT
+from discovery_xp.cli import guard as cli_guard
+from discovery_xp.cli.guard import DEFECT
+from discovery_xp.cli.main import cli
 from discovery_xp.errors import Failed
-from discovery_xp.kernel import own_networks
-from discovery_xp.testbed import Testbed
+from discovery_xp.planning import plan_checks
+from discovery_xp.planning.kernel import own_networks
+from discovery_xp.testbeds.testbed import Testbed
 
 
 class Ended:
@@ -165,7 +166,7 @@ def test_what_isnt_a_file_is_refused_wherever_one_is_taken(run: Runner, tmp_path
 def test_a_backup_goes_where_nothing_is(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("discovery_xp.testbed.choose", lambda _name: Testbed("mine"))
+    monkeypatch.setattr("discovery_xp.testbeds.testbed.choose", lambda _name: Testbed("mine"))
     (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "file").touch()
     for path, words in (
@@ -324,7 +325,7 @@ def test_closed_and_full_outputs_end_well(words: str, redirection: str, code: in
 def test_a_closed_stream_is_no_file_of_ours(tmp_path: Path) -> None:
     # The next file that is opened would get the stream's number, and what programs print.
     code = (
-        "import os; from discovery_xp.cli_guard import open_streams; open_streams(); "
+        "import os; from discovery_xp.cli.guard import open_streams; open_streams(); "
         "open('number', 'w').write(str(os.open('f', os.O_CREAT)))"
     )
     subprocess.run(

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from discovery_xp import cli_progress
-from discovery_xp.cli_common import PlainConsole
-from discovery_xp.cli_progress import Follower, duration_in_words, pace_in_words
+from discovery_xp.cli import progress as cli_progress
+from discovery_xp.cli.common import PlainConsole
+from discovery_xp.cli.progress import Follower, duration_in_words, pace_in_words
 from discovery_xp.load.ledger import Pace
 
 

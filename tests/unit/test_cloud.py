@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import cloud, deploy
-from discovery_xp.cloud import Region
-from discovery_xp.deploy import Boot, Deployment, Endpoint
+from discovery_xp.deployment import deploy
+from discovery_xp.deployment.deploy import Boot, Deployment, Endpoint
 from discovery_xp.errors import Failed, InvalidInput, Refused
-from discovery_xp.plan import Plan, make_plan
-from discovery_xp.plan_json import plan_from_json
-from discovery_xp.testbed import Testbed
-from discovery_xp.topology import derive_topology, parse_topology, read_topology
+from discovery_xp.inputs.topology import derive_topology, parse_topology, read_topology
+from discovery_xp.planning import cloud
+from discovery_xp.planning.cloud import Region
+from discovery_xp.planning.plan import Plan, make_plan
+from discovery_xp.planning.plan_json import plan_from_json
+from discovery_xp.testbeds.testbed import Testbed
 
 SHIPPED = sorted((Path(__file__).parents[2] / "topologies").glob("*.yaml"))
 

@@ -2,11 +2,11 @@ import itertools
 
 import pytest
 
-from discovery_xp import cloud, databases
-from discovery_xp.databases import Node, key_slot, slot_ranges, spread
 from discovery_xp.errors import Refused
-from discovery_xp.plan import Plan, key_value_store, make_plan
-from discovery_xp.topology import OpenStack, derive_topology, parse_topology
+from discovery_xp.inputs.topology import OpenStack, derive_topology, parse_topology
+from discovery_xp.planning import cloud, databases
+from discovery_xp.planning.databases import Node, key_slot, slot_ranges, spread
+from discovery_xp.planning.plan import Plan, key_value_store, make_plan
 
 ROME = OpenStack(backend="rome")
 CARRIED = ["nova", "nova_api", "placement", "keystone", "glance", "nova_cell0"]

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from discovery_xp import deploy, passwords
-from discovery_xp.hosts import Hosts
-from discovery_xp.plan import Plan, make_plan
+from discovery_xp.deployment import deploy
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.providers import static
-from discovery_xp.testbed import Testbed
-from discovery_xp.topology import parse_topology
+from discovery_xp.testbeds import passwords
+from discovery_xp.testbeds.hosts import Hosts
+from discovery_xp.testbeds.testbed import Testbed
 
 
 def plan_of(openstack: str, data: int = 0, provider: str = "") -> Plan:

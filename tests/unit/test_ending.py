@@ -11,12 +11,14 @@ from typing import NoReturn
 import pytest
 from click.testing import CliRunner
 
-from discovery_xp import cli, ending, experiment, files
+from discovery_xp import ending, experiment, files
+from discovery_xp.cli import main as cli
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.plan import make_plan
+from discovery_xp.inputs.topology import derive_topology, parse_topology
+from discovery_xp.places import home
+from discovery_xp.planning.plan import make_plan
 from discovery_xp.providers.local import access, cgroups, claims, fabric, machine
-from discovery_xp.testbed import State, Testbed, home
-from discovery_xp.topology import derive_topology, parse_topology
+from discovery_xp.testbeds.testbed import State, Testbed
 
 PLAN = make_plan(derive_topology(2, "10ms"), "mine")
 STATE = State(plan=PLAN, phase="up", created="2027-01-01T00:00:00Z", image="0" * 12)
@@ -161,7 +163,7 @@ def test_jobs_are_given_back_on_a_full_disk(
     ended: list[tuple[str, int]] = []
     monkeypatch.setattr(jobs, "end", lambda refs: ended.extend(refs))
     monkeypatch.setattr(jobs, "active", lambda sites, name: [])
-    monkeypatch.setattr("discovery_xp.testbed.write_atomically", full)
+    monkeypatch.setattr("discovery_xp.testbeds.testbed.write_atomically", full)
     ending.tear_down(testbed)
     assert ended == [("rennes", 17)]
     assert not testbed.folder.exists()

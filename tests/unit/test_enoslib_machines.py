@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.plan import Plan, make_plan
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.providers import enoslib_machines, lender
 from discovery_xp.providers.enoslib_machines import address_in, configuration, enoslib_configuration
-from discovery_xp.testbed import Testbed
-from discovery_xp.topology import parse_topology
+from discovery_xp.testbeds.testbed import Testbed
 
 SITES = "name: t\nsites: [{name: a, computes: 2}, {name: b}]\n"
 PROVIDERS = {

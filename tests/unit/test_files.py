@@ -10,9 +10,9 @@ import pytest
 
 from discovery_xp import files, software
 from discovery_xp.errors import Refused
+from discovery_xp.places import cache
 from discovery_xp.providers.grid5000 import slots
 from discovery_xp.providers.local import image
-from discovery_xp.testbed import cache
 
 STRANGER = 54321
 

@@ -9,15 +9,15 @@ import pytest
 from grid5000.exceptions import Grid5000Error
 
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.plan import Plan, make_plan
-from discovery_xp.platforms import Access, Cluster, G5kProvider
-from discovery_xp.platforms import Job as G5kJob
+from discovery_xp.inputs.platforms import Access, Cluster, G5kProvider
+from discovery_xp.inputs.platforms import Job as G5kJob
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.providers.grid5000 import api, jobs, nodes, record
 from discovery_xp.providers.grid5000.jobs import Job
 from discovery_xp.providers.grid5000.nodes import Deployed
 from discovery_xp.providers.grid5000.record import Node, Record
-from discovery_xp.testbed import Testbed
-from discovery_xp.topology import parse_topology
+from discovery_xp.testbeds.testbed import Testbed
 
 PARAVANCE, GROS = Cluster("rennes", "paravance"), Cluster("nancy", "gros")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import yamlfile
+from discovery_xp.boundary.reading import Unreadable, read_bytes, read_text
 from discovery_xp.errors import InvalidInput
-from discovery_xp.fields import OWN_NETWORKS
-from discovery_xp.plan_checks import LEAST_ANSWERED_PERCENT
-from discovery_xp.reading import Unreadable, read_bytes, read_text
-from discovery_xp.scenario import parse_scenario, read_scenario
-from discovery_xp.topology import parse_topology, read_topology
-from discovery_xp.topology_file import MAX_HOSTS, MAX_SITES
+from discovery_xp.inputs import yamlfile
+from discovery_xp.inputs.fields import OWN_NETWORKS
+from discovery_xp.inputs.scenario import parse_scenario, read_scenario
+from discovery_xp.inputs.topology import parse_topology, read_topology
+from discovery_xp.inputs.topology_file import MAX_HOSTS, MAX_SITES
+from discovery_xp.planning.plan_checks import LEAST_ANSWERED_PERCENT
 
 TWO = "sites: [{name: a}, {name: b}]\n"
 STATIC = TWO + "provider: {type: static, hosts: {a: [10.0.0.1, 10.0.0.2, 10.0.0.3], b: [%s]}%s}\n"

@@ -29,7 +29,7 @@ from discovery_xp import store
 from discovery_xp.analysis import drawing, export, plots, report
 from discovery_xp.analysis import tables as shown_tables
 from discovery_xp.analysis.measurements import Measurements, read_runs
-from discovery_xp.cli import cli
+from discovery_xp.cli.main import cli
 from discovery_xp.errors import Refused
 from discovery_xp.store import Run, files, pages, records, runs, tables
 from tests.unit.synthetic_run import call, make_run

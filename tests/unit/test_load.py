@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from discovery_xp import load
 from discovery_xp.errors import Refused
+from discovery_xp.inputs.scenario import Scenario
+from discovery_xp.inputs.topology import parse_topology
 from discovery_xp.load import rally_hosts
 from discovery_xp.load.ledger import ACTION_COLUMNS, VM_COLUMNS, Ledger, rate_per_s
 from discovery_xp.load.rally_task import task
 from discovery_xp.load.shares import Share, shares, split
-from discovery_xp.plan import Plan, make_plan
-from discovery_xp.scenario import Scenario
-from discovery_xp.topology import parse_topology
+from discovery_xp.planning.plan import Plan, make_plan
 
 MASTER = "site1-master-1"
 SITES = {"site1-compute-1": "site1", "site2-compute-1": "site2"}

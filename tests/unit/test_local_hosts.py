@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import files
-from discovery_xp.cli import _at_quota
+from discovery_xp.cli.main import _at_quota
 from discovery_xp.experiment import Inspection
-from discovery_xp.hosts import HostStatus, Usage
-from discovery_xp.plan import make_plan
+from discovery_xp.inputs.topology import Limit, parse_topology
+from discovery_xp.planning.plan import make_plan
 from discovery_xp.providers.local import cgroups, containers, disks
 from discovery_xp.providers.local.cgroups import Bounds
-from discovery_xp.testbed import State, Testbed
-from discovery_xp.topology import Limit, parse_topology
+from discovery_xp.testbeds.hosts import HostStatus, Usage
+from discovery_xp.testbeds.testbed import State, Testbed
 
 GIB = 2**30
 

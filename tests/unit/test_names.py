@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from discovery_xp import names, testbed
+from discovery_xp.boundary import names
+from discovery_xp.boundary.names import BadName, HostName, RegionName, SiteName, TestbedName
 from discovery_xp.errors import Refused
-from discovery_xp.names import BadName, HostName, RegionName, SiteName, TestbedName
-from discovery_xp.plan import PlannedHost, PlannedLink, PlannedSite, make_plan
-from discovery_xp.plan_json import plan_from_json
-from discovery_xp.testbed import State, Testbed, choose
-from discovery_xp.topology import Link, SshHost, derive_topology
+from discovery_xp.inputs.topology import Link, SshHost, derive_topology
+from discovery_xp.planning.plan import PlannedHost, PlannedLink, PlannedSite, make_plan
+from discovery_xp.planning.plan_json import plan_from_json
+from discovery_xp.testbeds import testbed
+from discovery_xp.testbeds.testbed import State, Testbed, choose
 
 # What would be another path, a line more, an option, or nothing at all.
 HOSTILE = [

@@ -4,14 +4,14 @@ import random
 import pytest
 from enoslib import Host
 
-from discovery_xp import network, pings
-from discovery_xp.cli_network import change_links
+from discovery_xp.cli.network import change_links
 from discovery_xp.errors import Failed, InvalidInput, Refused
-from discovery_xp.hosts import Reading
-from discovery_xp.plan import Plan, PlannedLink, make_plan
+from discovery_xp.inputs.topology import Link, Tolerance, parse_topology
+from discovery_xp.planning.plan import Plan, PlannedLink, make_plan
 from discovery_xp.providers.local import vde
-from discovery_xp.remote import Output
-from discovery_xp.topology import Link, Tolerance, parse_topology
+from discovery_xp.testbeds import links, pings
+from discovery_xp.testbeds.hosts import Reading
+from discovery_xp.testbeds.remote import Output
 
 UNEVEN = """
 name: t
@@ -34,8 +34,8 @@ def plan() -> Plan:
 def commands_of(plan: Plan) -> dict[str, str]:
     hosts = {host.name: Host(host.address, alias=host.name) for host in plan.hosts}
     devices = {host.name: "eth0" for host in plan.hosts}
-    sources = network.htb_sources(plan, plan.links, hosts, devices)
-    return {name: " ; ".join(lines) for name, lines in network.tc_commands(sources).items()}
+    sources = links.htb_sources(plan, plan.links, hosts, devices)
+    return {name: " ; ".join(lines) for name, lines in links.tc_commands(sources).items()}
 
 
 def test_each_host_shapes_what_it_sends_to_each_site(plan: Plan) -> None:
@@ -59,8 +59,8 @@ def test_the_commands_are_the_same_in_every_run(plan: Plan) -> None:
 
 def test_netems_queue_holds_what_is_on_the_way() -> None:
     # 10 Gbit/s for 50 ms is 41667 packets of 1500 bytes.
-    assert network.netem_arguments(Link(delay_ms=50)) == "50ms limit 83333"
-    assert network.netem_arguments(Link(delay_ms=1, rate_mbit=10)) == "1ms limit 1000"
+    assert links.netem_arguments(Link(delay_ms=50)) == "50ms limit 83333"
+    assert links.netem_arguments(Link(delay_ms=1, rate_mbit=10)) == "1ms limit 1000"
 
 
 QDISCS = """[{"kind":"htb","handle":"1:","root":true,"options":{}},
@@ -80,7 +80,7 @@ filter protocol ip pref 49152 u32 chain 0 fh 800::801 order 2049 flowid 1:2 not_
 
 
 def test_what_tc_says_becomes_links() -> None:
-    read = network.parse_tc(Output(0, "\n==\n".join([QDISCS, CLASSES, FILTERS]), ""))
+    read = links.parse_tc(Output(0, "\n==\n".join([QDISCS, CLASSES, FILTERS]), ""))
     assert read == {
         "10.99.2.0/24": Link(3, 1, 0.5, 100),
         "10.99.3.0/24": Link(10, 0, 0, None),
@@ -88,12 +88,12 @@ def test_what_tc_says_becomes_links() -> None:
 
 
 def test_a_host_without_qdiscs_imposes_nothing() -> None:
-    assert network.parse_tc(Output(0, "[]\n==\n\n==\n", "")) == {}
+    assert links.parse_tc(Output(0, "[]\n==\n\n==\n", "")) == {}
 
 
 def test_a_host_without_tc_is_said_so() -> None:
     with pytest.raises(Failed, match="tc: not found"):
-        network.parse_tc(Output(127, "", "sh: tc: not found"))
+        links.parse_tc(Output(127, "", "sh: tc: not found"))
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_a_host_without_tc_is_said_so() -> None:
     ],
 )
 def test_readings_are_compared_with_what_was_asked(asked: Link, read: Link, agrees: bool) -> None:
-    wrong = network.disagreements([PlannedLink("a", "b", asked)], [Reading("host", "a", "b", read)])
+    wrong = links.disagreements([PlannedLink("a", "b", asked)], [Reading("host", "a", "b", read)])
     assert (wrong == []) == agrees
 
 
 def test_a_link_that_nobody_read_back_disagrees() -> None:
-    assert network.disagreements([PlannedLink("a", "b", Link(1))], []) == [
+    assert links.disagreements([PlannedLink("a", "b", Link(1))], []) == [
         "a to b: nothing was read back"
     ]
 
@@ -229,7 +229,7 @@ def test_what_isnt_tcs_is_said_so() -> None:
         '[{"kind": "netem", "options": 1}]',
     ):
         with pytest.raises(Failed, match="tc says something else"):
-            network.parse_tc(Output(0, f"{first}\n==\n\n==\n", ""))
+            links.parse_tc(Output(0, f"{first}\n==\n\n==\n", ""))
 
 
 def test_only_what_fping_prints_is_a_sample() -> None:
@@ -321,10 +321,10 @@ def test_static_sites_are_covered_exactly() -> None:
             "{a: [10.0.0.4, 10.0.0.5, 10.0.0.6, 10.0.0.7], b: [10.0.0.9]}}"
         )
     )
-    assert network.site_prefixes(plan, "a") == ["10.0.0.4/30"]
-    assert network.site_prefixes(plan, "b") == ["10.0.0.9/32"]
+    assert links.site_prefixes(plan, "a") == ["10.0.0.4/30"]
+    assert links.site_prefixes(plan, "b") == ["10.0.0.9/32"]
 
 
 def test_links_are_described_in_words() -> None:
-    assert network.describe(Link(10, 1, 0.1, 1000)) == "10ms ± 1ms, 0.1% loss, 1gbit"
-    assert network.describe(dataclasses.replace(Link(), delay_ms=2.5)) == "2.5ms"
+    assert links.describe(Link(10, 1, 0.1, 1000)) == "10ms ± 1ms, 0.1% loss, 1gbit"
+    assert links.describe(dataclasses.replace(Link(), delay_ms=2.5)) == "2.5ms"

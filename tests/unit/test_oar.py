@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from discovery_xp import oar
 from discovery_xp.errors import Refused
-from discovery_xp.plan import Plan, make_plan
-from discovery_xp.platforms import Cluster, G5kProvider, Job
-from discovery_xp.topology import parse_topology
+from discovery_xp.inputs.platforms import Cluster, G5kProvider, Job
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning import oar
+from discovery_xp.planning.plan import Plan, make_plan
 
 SITES = "name: t\nsites: [{name: a, computes: 2}, {name: b}]\n"
 PARAVANCE = {Cluster("rennes", "paravance"): 65}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import passwords
 from discovery_xp.errors import Refused
-from discovery_xp.plan import make_plan
-from discovery_xp.testbed import State, Testbed
-from discovery_xp.topology import derive_topology
+from discovery_xp.inputs.topology import derive_topology
+from discovery_xp.planning.plan import make_plan
+from discovery_xp.testbeds import passwords
+from discovery_xp.testbeds.testbed import State, Testbed
 
 PLAN = make_plan(derive_topology(2, "10ms"), "mine", cloud=True)
 STATE = State(

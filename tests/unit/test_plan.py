@@ -6,9 +6,9 @@ import pytest
 from enoslib.infra.enos_g5k.configuration import ClusterConfiguration
 
 from discovery_xp.errors import Refused
-from discovery_xp.plan import Plan, make_plan
-from discovery_xp.plan_json import plan_from_json
-from discovery_xp.topology import derive_topology, parse_topology, read_topology
+from discovery_xp.inputs.topology import derive_topology, parse_topology, read_topology
+from discovery_xp.planning.plan import Plan, make_plan
+from discovery_xp.planning.plan_json import plan_from_json
 
 SHIPPED = sorted((Path(__file__).parents[2] / "topologies").glob("*.yaml"))
 

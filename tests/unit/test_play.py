@@ -12,15 +12,15 @@ import enoslib as en
 import pytest
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
-from discovery_xp import hosts as contract
-from discovery_xp import play
-from discovery_xp.ansible_plugins.callback.follow_plays import CallbackModule
+from discovery_xp.deployment import play
+from discovery_xp.deployment.ansible_plugins.callback.follow_plays import CallbackModule
+from discovery_xp.deployment.play import Listener, Outcome, PlayRun, run_playbook
 from discovery_xp.errors import Failed
-from discovery_xp.hosts import Hosts, Stopwatch
-from discovery_xp.plan import make_plan
-from discovery_xp.play import Listener, Outcome, PlayRun, run_playbook
-from discovery_xp.testbed import Testbed
-from discovery_xp.topology import parse_topology
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning.plan import make_plan
+from discovery_xp.testbeds import hosts as contract
+from discovery_xp.testbeds.hosts import Hosts, Stopwatch
+from discovery_xp.testbeds.testbed import Testbed
 
 PLAN = make_plan(parse_topology("name: mine\nsites: [{name: a, computes: 2}, {name: b}]"))
 

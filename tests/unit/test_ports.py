@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import cloud, deploy, ports, probes
-from discovery_xp.plan import make_plan
+from discovery_xp import probes
+from discovery_xp.deployment import deploy
+from discovery_xp.inputs.topology import derive_topology, parse_topology
+from discovery_xp.planning import cloud, ports
+from discovery_xp.planning.plan import make_plan
 from discovery_xp.providers import static
-from discovery_xp.testbed import State, Testbed
-from discovery_xp.topology import derive_topology, parse_topology
+from discovery_xp.testbeds.testbed import State, Testbed
 
 PAGE = Path(__file__).parents[2] / "docs/ports.md"
 

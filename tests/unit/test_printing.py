@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.table import Table
 
-from discovery_xp.cli_common import PlainConsole
-from discovery_xp.cli_progress import Follower
+from discovery_xp.cli.common import PlainConsole
+from discovery_xp.cli.progress import Follower
 from discovery_xp.errors import LONGEST_LINE, Failed, InvalidInput, Problem, Refused
 from discovery_xp.text import SHOWN, printable, printable_lines, short
 

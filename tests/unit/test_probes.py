@@ -23,12 +23,12 @@ import enoslib as en
 import pytest
 
 from discovery_xp import probes
+from discovery_xp.deployment.play import Outcome, PlayRun
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.hosts import Hosts
-from discovery_xp.plan import make_plan
-from discovery_xp.play import Outcome, PlayRun
+from discovery_xp.inputs.topology import derive_topology
+from discovery_xp.planning.plan import make_plan
 from discovery_xp.store import TABLES
-from discovery_xp.topology import derive_topology
+from discovery_xp.testbeds.hosts import Hosts
 from playbooks.library import probes as module
 from playbooks.roles.probes.files.discovery_probes import (
     calls,

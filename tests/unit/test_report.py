@@ -17,7 +17,7 @@ from rich.console import Console
 
 from discovery_xp.analysis import export, paper, report, tables
 from discovery_xp.analysis.measurements import Measurements, read_runs
-from discovery_xp.cli import cli
+from discovery_xp.cli.main import cli
 from discovery_xp.store import Run
 from tests.unit.synthetic_run import make_run
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from discovery_xp.errors import InvalidInput
-from discovery_xp.scenario import (
+from discovery_xp.inputs.scenario import (
     KINDS,
     READS,
     Scenario,

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from discovery_xp import cloud
-from discovery_xp.plan import make_plan
-from discovery_xp.service_status import ServiceStatus, read_status
-from discovery_xp.topology import parse_topology
+from discovery_xp.deployment.status import ServiceStatus, read_status
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning import cloud
+from discovery_xp.planning.plan import make_plan
 
 PLAN = make_plan(parse_topology("sites: [{name: a}]"), cloud=True)
 BY_HOST = {

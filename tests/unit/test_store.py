@@ -426,7 +426,7 @@ def test_a_table_of_other_columns_is_damaged(tmp_path: Path) -> None:
 
 def test_importing_the_store_loads_no_arrow() -> None:
     code = (
-        "import sys; import discovery_xp.store, discovery_xp.cli; "
+        "import sys; import discovery_xp.store, discovery_xp.cli.main; "
         "sys.exit(bool({'pyarrow', 'pandas', 'matplotlib', 'jinja2'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import testbed as module
 from discovery_xp.errors import Refused
-from discovery_xp.plan import PlannedLink, make_plan
-from discovery_xp.testbed import State, Testbed, choose, home, write_atomically
-from discovery_xp.topology import Link, derive_topology
+from discovery_xp.inputs.topology import Link, derive_topology
+from discovery_xp.places import home
+from discovery_xp.planning.plan import PlannedLink, make_plan
+from discovery_xp.testbeds import testbed as module
+from discovery_xp.testbeds.testbed import State, Testbed, choose, write_atomically
 
 BAD_PLAN = (
     '{"format": 2, "plan": [], "phase": "up", "created": "", "wan": null, "image": null,'

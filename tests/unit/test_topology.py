@@ -6,13 +6,13 @@ import pytest
 import yaml
 
 from discovery_xp.errors import InvalidInput
-from discovery_xp.platforms import (
+from discovery_xp.inputs.platforms import (
     ChameleonProvider,
     G5kProvider,
     VagrantProvider,
     VMonG5kProvider,
 )
-from discovery_xp.topology import (
+from discovery_xp.inputs.topology import (
     Limit,
     Link,
     LocalProvider,
@@ -21,7 +21,7 @@ from discovery_xp.topology import (
     parse_topology,
     read_topology,
 )
-from discovery_xp.topology_file import topology_schema
+from discovery_xp.inputs.topology_file import topology_schema
 
 SHIPPED = sorted((Path(__file__).parents[2] / "topologies").glob("*.yaml"))
 

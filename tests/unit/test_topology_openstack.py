@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from discovery_xp.errors import InvalidInput
-from discovery_xp.topology import (
+from discovery_xp.inputs.topology import (
     OpenStack,
     Rome,
     parse_topology,
 )
-from discovery_xp.topology_file import WORKER_SERVICES, topology_schema
+from discovery_xp.inputs.topology_file import WORKER_SERVICES, topology_schema
 
 SITES = "sites: [{name: a}]\n"
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery_xp import units
+from discovery_xp.inputs import units
 
 
 @pytest.mark.parametrize(

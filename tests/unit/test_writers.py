@@ -13,10 +13,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from discovery_xp import writers
+from discovery_xp.boundary import writers
+from discovery_xp.boundary.writers import Unwritable
 from discovery_xp.errors import Refused
-from discovery_xp.testbed import Testbed
-from discovery_xp.writers import Unwritable
+from discovery_xp.testbeds.testbed import Testbed
 from tests.unit import unchecked
 
 # Texts that look like parts of the formats as well as any others.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from discovery_xp.topology import SshHost
+from discovery_xp.inputs.topology import SshHost
 
 
 def ssh_host(

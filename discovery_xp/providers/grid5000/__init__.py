@@ -21,17 +21,17 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from discovery_xp import oar
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.hosts import Hosts, HostStatus, Progress, hosts_at
-from discovery_xp.oar import Request
-from discovery_xp.plan import Plan
-from discovery_xp.plan_checks import needed_s
-from discovery_xp.platforms import G5kProvider
+from discovery_xp.inputs.platforms import G5kProvider
+from discovery_xp.inputs.topology import SshHost
+from discovery_xp.planning import oar
+from discovery_xp.planning.oar import Request
+from discovery_xp.planning.plan import Plan
+from discovery_xp.planning.plan_checks import needed_s
 from discovery_xp.providers.grid5000 import api, jobs, record, slots
 from discovery_xp.providers.grid5000.record import Record
-from discovery_xp.testbed import Testbed, testbeds
-from discovery_xp.topology import SshHost
+from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, hosts_at
+from discovery_xp.testbeds.testbed import Testbed, testbeds
 
 # How often a date is tried that OAR finds taken meanwhile.
 ATTEMPTS = 5
@@ -187,7 +187,7 @@ def _repair(
 ) -> Hosts:
     """The nodes of an earlier run, spares in place of those that don't answer any more."""
     from discovery_xp.providers.grid5000 import nodes
-    from discovery_xp.remote import answering
+    from discovery_xp.testbeds.remote import answering
 
     found = hosts(plan, testbed)
     progress("reaching nodes", 0, len(plan.hosts))
@@ -236,7 +236,7 @@ def hosts(plan: Plan, testbed: Testbed) -> Hosts:
 
 def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
     """How every host of the plan is; a host that greets us is running."""
-    from discovery_xp.remote import answering
+    from discovery_xp.testbeds.remote import answering
 
     if not record.load(testbed).nodes:
         return [HostStatus(host.name, False, False, None) for host in plan.hosts]

@@ -21,7 +21,7 @@ import yaml
 from grid5000 import Grid5000
 from grid5000.exceptions import Grid5000AuthenticationError, Grid5000Error
 
-from discovery_xp.answers import printable
+from discovery_xp.boundary.answers import printable
 from discovery_xp.errors import Failed, Refused
 
 GATEWAY = "access.grid5000.fr"

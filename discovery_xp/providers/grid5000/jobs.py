@@ -15,9 +15,10 @@ from typing import Any
 import requests
 from grid5000.exceptions import Grid5000DeleteError, Grid5000Error, Grid5000GetError
 
-from discovery_xp import answers, oar
+from discovery_xp.boundary import answers
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.oar import Request
+from discovery_xp.planning import oar
+from discovery_xp.planning.oar import Request
 from discovery_xp.providers.grid5000 import api
 
 # The last one is our word for a job that the platform doesn't know any more.

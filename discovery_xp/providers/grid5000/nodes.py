@@ -23,15 +23,16 @@ from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 from grid5000.exceptions import Grid5000Error
 from requests.exceptions import RequestException
 
-from discovery_xp import ansible_runs, writers
+from discovery_xp.boundary import writers
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.hosts import Progress
-from discovery_xp.oar import Request, job_name
-from discovery_xp.plan import Plan
-from discovery_xp.platforms import Cluster, G5kProvider
+from discovery_xp.inputs.platforms import Cluster, G5kProvider
+from discovery_xp.planning.oar import Request, job_name
+from discovery_xp.planning.plan import Plan
 from discovery_xp.providers.grid5000.record import Node
-from discovery_xp.remote import output_of, plainly, quietly, some
-from discovery_xp.testbed import Testbed, write_atomically
+from discovery_xp.testbeds import ansible_runs
+from discovery_xp.testbeds.hosts import Progress
+from discovery_xp.testbeds.remote import output_of, plainly, quietly, some
+from discovery_xp.testbeds.testbed import Testbed, write_atomically
 
 READY_WITHIN_S = 300
 ROLE = "discovery-xp"

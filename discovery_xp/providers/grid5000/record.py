@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from discovery_xp.errors import Refused
 from discovery_xp.files import read_json, write_atomically
 from discovery_xp.providers import RECORDS
-from discovery_xp.testbed import Testbed
+from discovery_xp.testbeds.testbed import Testbed
 
 RECORD_FORMAT = 1
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import files, oar
+from discovery_xp import files
 from discovery_xp.errors import Refused
-from discovery_xp.oar import Request
-from discovery_xp.platforms import G5kProvider
+from discovery_xp.inputs.platforms import G5kProvider
+from discovery_xp.places import cache
+from discovery_xp.planning import oar
+from discovery_xp.planning.oar import Request
 from discovery_xp.providers.grid5000 import api
-from discovery_xp.testbed import cache
 
 # A reservation has to be in the future once OAR reads it.
 LEAD_S = 60

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.files import write_atomically
-from discovery_xp.hosts import Hosts, HostStatus, Progress, Usage, to_roles_and_networks
-from discovery_xp.plan import Plan, PlannedHost
+from discovery_xp.inputs.topology import SshHost
+from discovery_xp.places import home
+from discovery_xp.planning.plan import Plan, PlannedHost
 from discovery_xp.providers.local import (
     cgroups,
     claims,
@@ -25,8 +26,8 @@ from discovery_xp.providers.local import (
     machine,
 )
 from discovery_xp.providers.local.vde import VdeWan
-from discovery_xp.testbed import Testbed, home, testbeds
-from discovery_xp.topology import SshHost
+from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, Usage, to_roles_and_networks
+from discovery_xp.testbeds.testbed import Testbed, testbeds
 
 
 def choose_wan(plan: Plan) -> str:
@@ -160,7 +161,7 @@ def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
 
 
 def _answering(hosts: Sequence[PlannedHost]) -> set[str]:
-    from discovery_xp.remote import answering  # it loads Ansible
+    from discovery_xp.testbeds.remote import answering  # it loads Ansible
 
     return answering(hosts)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from discovery_xp.errors import Failed
-from discovery_xp.plan import Plan
+from discovery_xp.planning.plan import Plan
 from discovery_xp.providers.local.run import run
 
 # Of rtnetlink's protocols, one that no routing daemon has; see /etc/iproute2/rt_protos.

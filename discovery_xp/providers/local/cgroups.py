@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.topology import Limit
+from discovery_xp.inputs.topology import Limit
 
 ROOT = Path("/sys/fs/cgroup")
 TOP = "discovery-xp"

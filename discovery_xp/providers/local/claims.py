@@ -15,7 +15,8 @@ from pathlib import Path
 
 from discovery_xp import files
 from discovery_xp.errors import Refused
-from discovery_xp.testbed import Testbed, home
+from discovery_xp.places import home
+from discovery_xp.testbeds.testbed import Testbed
 
 RUN = Path("/run/discovery-xp")  # short: a socket's path may have 107 characters at most
 

@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from discovery_xp import files
-from discovery_xp.answers import printable
+from discovery_xp.boundary.answers import printable
 from discovery_xp.errors import Failed
-from discovery_xp.plan import Plan, PlannedHost
+from discovery_xp.planning.plan import Plan, PlannedHost
 from discovery_xp.providers.local import cgroups, disks, fabric, image
 from discovery_xp.providers.local.cgroups import Bounds
 from discovery_xp.providers.local.run import run
-from discovery_xp.testbed import Testbed
+from discovery_xp.testbeds.testbed import Testbed
 
 # More at once only makes each of them slower, and the last ones time out.
 BOOTING_AT_ONCE = 64
@@ -291,7 +291,9 @@ async def _boot(
 
 
 async def _wait_for_ssh(host: PlannedHost, limit_s: float, alive: Callable[[], bool]) -> bool:
-    from discovery_xp.remote import ssh_answers  # it loads Ansible, which `destroy` goes without
+    from discovery_xp.testbeds.remote import (
+        ssh_answers,  # it loads Ansible, which `destroy` goes without
+    )
 
     deadline = time.monotonic() + limit_s
     grace = time.monotonic() + 5.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from discovery_xp.errors import Failed
-from discovery_xp.plan import Plan, PlannedSite
+from discovery_xp.planning.plan import Plan, PlannedSite
 from discovery_xp.providers.local import access
 from discovery_xp.providers.local.run import run
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from discovery_xp import files, software
 from discovery_xp.errors import Failed
 from discovery_xp.files import write_atomically
-from discovery_xp.hosts import Progress
+from discovery_xp.places import cache
 from discovery_xp.providers.local import cgroups
 from discovery_xp.software import Environment
-from discovery_xp.testbed import Testbed, cache, testbeds
+from discovery_xp.testbeds.hosts import Progress
+from discovery_xp.testbeds.testbed import Testbed, testbeds
 
 SUITE = "bookworm"
 PACKAGES = (

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.files import write_atomically
-from discovery_xp.plan import IMAGE_DISK_BYTES, Plan
+from discovery_xp.inputs.units import format_bytes
+from discovery_xp.places import home
+from discovery_xp.planning.plan import IMAGE_DISK_BYTES, Plan
 from discovery_xp.providers.local import cgroups, disks
 from discovery_xp.providers.local.run import run
-from discovery_xp.testbed import home
-from discovery_xp.units import format_bytes
 
 # Program -> Debian package that has it.
 TOOLS = {

@@ -25,11 +25,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from discovery_xp.errors import Failed
-from discovery_xp.hosts import Reading
-from discovery_xp.plan import Plan, PlannedLink, PlannedSite
+from discovery_xp.inputs.topology import Link
+from discovery_xp.planning.plan import Plan, PlannedLink, PlannedSite
 from discovery_xp.providers.local import cgroups, claims, fabric
 from discovery_xp.providers.local.run import run
-from discovery_xp.topology import Link
+from discovery_xp.testbeds.hosts import Reading
 
 _PROMPT = b"VDEwf$ "
 _NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"

@@ -12,11 +12,14 @@ import types
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import bench, cloud, deploy, remote, service_status
-from discovery_xp.plan import make_plan
-from discovery_xp.play import Listener, Outcome, PlayRun, _failure
-from discovery_xp.testbed import State, Testbed
-from discovery_xp.topology import parse_topology
+from discovery_xp import bench
+from discovery_xp.deployment import deploy, status
+from discovery_xp.deployment.play import Listener, Outcome, PlayRun, _failure
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning import cloud
+from discovery_xp.planning.plan import make_plan
+from discovery_xp.testbeds import remote
+from discovery_xp.testbeds.testbed import State, Testbed
 from tests.fuzz.answers.common import (
     MASTER,
     PLAN,
@@ -52,11 +55,11 @@ def take_status(told: Any) -> None:
     for service in cloud.services(PLAN):
         by_host.setdefault(service.host, []).append(service)
     said = {host: text(told[host]) for host in by_host if isinstance(told, dict) and host in told}
-    found = service_status.read_status(by_host, said)
+    found = status.read_status(by_host, said)
     if len(found) != len(cloud.services(PLAN)):
         raise AssertionError("a service is missing")
-    from discovery_xp.cli import _print_services
-    from discovery_xp.cli_common import console
+    from discovery_xp.cli.common import console
+    from discovery_xp.cli.main import _print_services
 
     _print_services(console(), PLAN, found)
     json.dumps([dataclasses.asdict(each) for each in found])
@@ -90,7 +93,7 @@ def take_boots(told: Any) -> None:
     _in_playbooks_place(PlayRun([Outcome("smoke : a VM at each site", MASTER, "ok", result)]))
     boots = deploy.verify(hosts_of(), Testbed("fuzz"), quiet)
     deploy.require_active(boots)
-    from discovery_xp.cli import _boots_table
+    from discovery_xp.cli.main import _boots_table
 
     one = deploy.Endpoint("site1", "site1", "site1-controller-1", "http://10.0.0.1:8774/v2.1")
     other = dataclasses.replace(one, region="site2", site="site2")
@@ -130,8 +133,8 @@ def take_failure(told: Any) -> None:
     listener = Listener(hosts_of(), io.StringIO(), quiet)
     listener.on_play("stage", ["all"])
     listener.on_task("x")
-    for status in ("ok", "changed", "failed", "unreachable"):
-        listener.on_result(MASTER, status, payload)
+    for outcome in ("ok", "changed", "failed", "unreachable"):
+        listener.on_result(MASTER, outcome, payload)
     host = types.SimpleNamespace(host=MASTER, task="install", payload=payload)
     error: Anything = types.SimpleNamespace(hosts=[host])
     remote.last_words(payload)
@@ -223,8 +226,8 @@ def take_backup(told: Any) -> None:
 def require_plain_files(folder: Path) -> None:
     """What came from a host is files and folders, without more rights than files have."""
     for path in folder.rglob("*"):
-        status = path.lstat()
+        entry = path.lstat()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise AssertionError(f"{path} is no file")
-        if status.st_mode & 0o7000 or (path.is_file() and status.st_nlink > 1):
-            raise AssertionError(f"{path} has mode {status.st_mode:o}, {status.st_nlink} names")
+        if entry.st_mode & 0o7000 or (path.is_file() and entry.st_nlink > 1):
+            raise AssertionError(f"{path} has mode {entry.st_mode:o}, {entry.st_nlink} names")

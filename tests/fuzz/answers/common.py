@@ -12,10 +12,10 @@ from typing import Any
 import enoslib as en
 
 from discovery_xp import store
-from discovery_xp.hosts import Hosts
-from discovery_xp.plan import Plan, make_plan
-from discovery_xp.remote import Output
-from discovery_xp.topology import parse_topology
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning.plan import Plan, make_plan
+from discovery_xp.testbeds.hosts import Hosts
+from discovery_xp.testbeds.remote import Output
 
 PLAN = make_plan(
     parse_topology("name: fuzz\nsites: [{name: site, count: 2}]\nnetwork: {delay: 10ms}"),
@@ -116,7 +116,7 @@ def saying(told: Any) -> Anything:
 
 def printed(*tables: Any) -> None:
     """Print as the command line does."""
-    from discovery_xp.cli_common import console
+    from discovery_xp.cli.common import console
 
     for table in tables:
         console().print(table)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from discovery_xp import network, pings
 from discovery_xp.providers.local import vde
+from discovery_xp.testbeds import links, pings
 from tests.fuzz.answers.common import PLAN, Anything, hosts_of, printed, say, saying, target, text
 
 _TC = {
@@ -27,13 +27,13 @@ _TC = {
 def take_tc(told: Any) -> None:
     """What tc says, for `network show` and after links were imposed."""
     outputs = saying(told)(hosts_of(), {host.name: "" for host in PLAN.hosts})
-    for words in network.disagreements(PLAN.links, network.readings_of(PLAN, outputs)):
+    for words in links.disagreements(PLAN.links, links.readings_of(PLAN, outputs)):
         printed_words(words)
 
 
 def printed_words(words: str) -> None:
     """A line as `network show` prints it."""
-    from discovery_xp.cli_common import console
+    from discovery_xp.cli.common import console
 
     console().print(f"  {words}", markup=False)
 
@@ -41,9 +41,9 @@ def printed_words(words: str) -> None:
 @target("routes", {"": "10.0.0.2 via 10.0.0.254 dev host0 src 10.0.0.1 uid 0\\    cache"})
 def take_routes(told: Any) -> None:
     """The devices by which hosts say they reach each other; they stand in shell commands."""
-    module: Anything = network
+    module: Anything = links
     module.run_each = saying(told)
-    for device in network.NetemWan(hosts_of())._devices().values():
+    for device in links.NetemWan(hosts_of())._devices().values():
         if any(sign in device for sign in ";|&$`()<>\n'\"\\* "):
             raise AssertionError(f"a host's word goes into a command: {device!r}")
 
@@ -58,11 +58,11 @@ _FPING = {
 @target("fping", _FPING)
 def take_fping(told: Any) -> None:
     """Round trips as fping prints them on the hosts."""
-    module: Anything = network
+    module: Anything = links
     module.run_each = saying(told)
-    pairs = network.measure(hosts_of(), PLAN.links, 3)
+    pairs = links.measure(hosts_of(), PLAN.links, 3)
     json.dumps([pair.to_json() for pair in pairs])
-    from discovery_xp.cli_network import _pairs_table
+    from discovery_xp.cli.network import _pairs_table
 
     printed(_pairs_table(pairs))
     pings.require_within_tolerance(pairs)
@@ -78,4 +78,4 @@ _SHOWINFO = (
 def take_showinfo(told: Any) -> None:
     """What wirefilter says of itself."""
     there, back = vde.parse_showinfo(text(told))
-    say(f"{network.describe(there)} {network.describe(back)}")
+    say(f"{links.describe(there)} {links.describe(back)}")

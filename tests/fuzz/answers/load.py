@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from discovery_xp import probes, store
-from discovery_xp.cli_progress import Follower
+from discovery_xp.cli.progress import Follower
+from discovery_xp.deployment.play import Outcome, PlayRun
+from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load import following, ledger, rally_hosts
-from discovery_xp.play import Outcome, PlayRun
-from discovery_xp.scenario import Scenario
-from discovery_xp.testbed import Testbed
+from discovery_xp.testbeds.testbed import Testbed
 from tests.fuzz.answers.cloud import archive_of, require_plain_files
 from tests.fuzz.answers.common import (
     CONTROLLER,

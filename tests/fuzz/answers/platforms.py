@@ -6,11 +6,11 @@ import json
 import types
 from typing import Any
 
-from discovery_xp.plan import make_plan
+from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.planning.plan import make_plan
 from discovery_xp.providers import enoslib_machines, static
 from discovery_xp.providers.grid5000 import api, jobs, nodes
-from discovery_xp.testbed import State, Testbed
-from discovery_xp.topology import parse_topology
+from discovery_xp.testbeds.testbed import State, Testbed
 from tests.fuzz.answers.common import Anything, quiet, say, saying, target, text
 
 

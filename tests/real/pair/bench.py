@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import deploy, experiment, load
+from discovery_xp import experiment, load
+from discovery_xp.deployment import deploy
+from discovery_xp.inputs.scenario import parse_scenario
 from discovery_xp.load import LoadRun
 from discovery_xp.load.ledger import Pace, Row
 from discovery_xp.load.rally_hosts import UNIT
 from discovery_xp.load.rally_task import FOLDER
-from discovery_xp.scenario import parse_scenario
 from discovery_xp.store import Run, runs_under
-from discovery_xp.testbed import Testbed
+from discovery_xp.testbeds.testbed import Testbed
 from tests.real.conftest import Cli
 
 NAME = "pair"

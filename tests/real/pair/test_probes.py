@@ -33,7 +33,7 @@ VMS = 2
 DRIVER = """
 import json, sys
 from discovery_xp import deploy, experiment, probes
-from discovery_xp.testbed import Testbed
+from discovery_xp.testbeds.testbed import Testbed
 testbed = Testbed(sys.argv[1])
 hosts = experiment.hosts_of(testbed)
 known = deploy.variables(hosts, testbed)

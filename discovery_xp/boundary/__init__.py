@@ -1,0 +1,1 @@
+"""What crosses the border to files, hosts and other programs: names, quoting, archives, answers."""

@@ -1,0 +1,208 @@
+"""A plan as it is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from discovery_xp.cli.common import console, echo
+from discovery_xp.inputs import units
+from discovery_xp.inputs.topology import Link
+from discovery_xp.inputs.units import format_bytes
+from discovery_xp.planning.plan import Plan, PlannedLink
+
+
+def print_plan(made: Plan) -> None:
+    out = console()
+    out.print(
+        f"{made.name}: {len(made.hosts)} hosts at {len(made.sites)} sites, "
+        f"provider {made.provider}, plan {made.digest}"
+    )
+    for line in _facts(made):
+        out.print(line, soft_wrap=True)
+    out.print(_hosts_table(made))
+    if made.cloud is not None:
+        out.print(_services_table(made))
+    out.print(links_table(made.links))
+    for request in made.requests:
+        echo(f"POST /sites/{request.site}/jobs {json.dumps(request.body)}")
+    if len(made.requests) > 1 and "reservation" not in made.requests[0].body:
+        echo("each with the same 'reservation', the first slot that all sites have then")
+    out.print("Order of play:")
+    for number, step in enumerate(made.steps, start=1):
+        out.print(f"  {number}. {step}")
+
+
+def _facts(made: Plan) -> list[str]:
+    lines = []
+    if made.network:
+        lines.append(f"network {made.network}, this machine is {made.machine} in it")
+    if made.provider == "local":
+        lines.append(
+            f"needs {format_bytes(made.needs.memory_bytes)} of memory, "
+            f"{format_bytes(made.needs.disk_bytes)} of disk"
+        )
+    if made.node_hours is not None:
+        nodes = sum(request.nodes for request in made.requests)
+        lines.append(f"{nodes} nodes, {made.node_hours:g} node-hours")
+    lines += [f"usage policy: {warning}" for warning in made.warnings]
+    if made.cloud is not None:
+        cloud = made.cloud
+        more = {name: count for name, count in cloud.workers.items() if count > 1}
+        lines.append(
+            f"OpenStack on {cloud.backend}, placement {cloud.placement}, "
+            f"periodic tasks {cloud.periodic_tasks}, virt driver {cloud.virt_driver}, "
+            f"{cloud.nics} NICs a VM, "
+            f"workers {', '.join(f'{name} {n}' for name, n in more.items()) or '1 each'}"
+        )
+        lines += _databases_in_words(made)
+    lines.append(f"links are imposed by {_wan_in_words(made)}")
+    allowed = made.tolerance
+    lines.append(
+        f"a round trip may be off by {allowed.absolute_ms:g} ms or "
+        f"{allowed.relative_percent:g} %, whichever is larger"
+    )
+    return lines
+
+
+def _databases_in_words(made: Plan) -> list[str]:
+    """Where the databases are, where they aren't all on the one MariaDB."""
+    from discovery_xp.planning import databases
+    from discovery_xp.planning.plan import key_value_store
+
+    store = key_value_store(made)
+    if made.cloud is None or store is None:
+        return []
+    moved, stay = (databases.held_by(made.cloud, each) for each in ("rome", "mysql"))
+    words = {
+        "everysec": "on disk within a second",
+        "always": "on disk before it is answered",
+        "none": "nothing on disk",
+    }[store.persistence]
+    if store.kind == "server":
+        there = sum("data" in host.roles for host in made.hosts)
+        lines = [f"databases on one Redis server, {words}: {', '.join(moved)}"]
+        if made.cloud.rome.store == "auto":
+            lines.append(
+                f"a Redis Cluster would need {databases.MIN_MASTERS} data nodes, there "
+                f"{'is' if there == 1 else 'are'} {there or 'none'}"
+            )
+    else:
+        held: dict[str, list[str]] = {}
+        for name in moved:
+            held.setdefault(store.master_of(name).host, []).append(name)
+        copies = {0: "no copy", 1: "a copy", 2: "two copies"}[made.cloud.rome.replicas]
+        lines = [
+            f"databases on a Redis Cluster of {len(store.masters)} masters, {copies} of each, "
+            f"{words}",
+            *(f"  {', '.join(names)} on {host}" for host, names in held.items()),
+        ]
+    if stay:
+        lines.append(f"databases that ROME doesn't carry, on MariaDB: {', '.join(stay)}")
+    return lines
+
+
+def _wan_in_words(made: Plan) -> str:
+    if made.provider != "local":
+        return "tc netem on the hosts"
+    words = {"netem": "tc netem on the hosts", "vde": "VDE between the sites"}
+    if made.wan in words:
+        return words[made.wan]
+    from discovery_xp.planning.kernel import netem_is_likely
+
+    likely = netem_is_likely()
+    if likely is None:
+        return f"{words['netem']}, or {words['vde']} if the kernel has no sch_netem"
+    here = "this kernel has sch_netem" if likely else "this kernel has no sch_netem"
+    return f"{words['netem' if likely else 'vde']} ({here})"
+
+
+def _hosts_table(made: Plan) -> Table:
+    table = Table(title="Hosts", title_justify="left", show_edge=False)
+    for column in ("site", "network", "role", "hosts", "addresses", "limits"):
+        table.add_column(column, overflow="fold")
+    for site in made.sites:
+        groups: dict[tuple[Any, ...], list[Any]] = {}
+        for host in made.hosts_of(site.name):
+            groups.setdefault((host.roles, host.limit), []).append(host)
+        for (roles, limit), hosts in groups.items():
+            names, addresses = [host.name for host in hosts], [host.address for host in hosts]
+            bounds = []
+            if limit.cpus is not None:
+                bounds.append(f"{limit.cpus:g} cpus")
+            if limit.memory_bytes is not None:
+                bounds.append(format_bytes(limit.memory_bytes))
+            if limit.disk_bytes is not None:
+                bounds.append(f"{format_bytes(limit.disk_bytes)} of disk")
+            if limit.processes is not None:
+                bounds.append(f"{limit.processes} processes")
+            table.add_row(
+                site.name,
+                site.network or "",
+                ", ".join(roles),
+                names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)})",
+                _range(addresses),
+                ", ".join(bounds),
+            )
+    return table
+
+
+def _services_table(made: Plan) -> Table:
+    """How many of each service there are, and where."""
+    from discovery_xp.planning.cloud import services
+
+    table = Table(title="Services", title_justify="left", show_edge=False)
+    for column in ("service", "hosts", "of sites"):
+        table.add_column(column, overflow="fold")
+    places: dict[str, list[tuple[str, str]]] = {}
+    for service in services(made):
+        places.setdefault(service.unit, []).append((service.host, service.site))
+    for unit, where in places.items():
+        sites = list(dict.fromkeys(site for _, site in where))
+        hosts = where[0][0] if len(where) == 1 else str(len(where))
+        table.add_row(unit, hosts, sites[0] if len(sites) == 1 else f"{sites[0]} ... {sites[-1]}")
+    return table
+
+
+def _range(addresses: Sequence[str | None]) -> str:
+    known = [address for address in addresses if address]
+    if not known:
+        return "assigned by the provider"
+    return known[0] if len(known) == 1 else f"{known[0]} ... {known[-1]}"
+
+
+def _link_cells(link: Link) -> list[str]:
+    return [
+        units.format_ms(link.delay_ms),
+        units.format_ms(link.jitter_ms) if link.jitter_ms else "",
+        units.format_percent(link.loss_percent) if link.loss_percent else "",
+        units.format_rate(link.rate_mbit) if link.rate_mbit else "",
+    ]
+
+
+def links_table(links: Sequence[PlannedLink]) -> Table:
+    """One row for each pair, or for all pairs that are alike when those are many."""
+    by_ends = {(link.source, link.target): link.link for link in links}
+    groups: dict[tuple[Link, Link], list[str]] = {}
+    seen: set[tuple[str, str]] = set()
+    for (source, target), there in by_ends.items():
+        if (target, source) not in seen:
+            seen.add((source, target))
+            back = by_ends[target, source]
+            groups.setdefault((there, back), []).append(f"{source} - {target}")
+    table = Table(title="Links between sites", title_justify="left", show_edge=False)
+    for column in ("sites", "direction", "delay (one-way)", "jitter", "loss", "rate", "rtt"):
+        table.add_column(column)
+    for (there, back), pairs in groups.items():
+        rtt = units.format_ms(there.delay_ms + back.delay_ms)
+        many = len(pairs) > 40 or (len(groups) == 1 and len(pairs) > 3)
+        for pair in [f"{pairs[0]} and {len(pairs) - 1} more pairs"] if many else pairs:
+            if there == back:
+                table.add_row(pair, "both", *_link_cells(there), rtt)
+            else:
+                table.add_row(pair, "there", *_link_cells(there), rtt)
+                table.add_row("", "back", *_link_cells(back), "")
+    return table

@@ -1,0 +1,165 @@
+"""How the services of a cloud are: what systemd, their ports, Nova and RabbitMQ say of each."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from discovery_xp import software
+from discovery_xp.boundary import answers
+from discovery_xp.planning import cloud
+from discovery_xp.testbeds.hosts import Hosts
+from discovery_xp.testbeds.remote import run_each
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """How a service is: `state` is systemd's ('active', 'failed', ...) or 'unknown'.
+
+    `answers` is what its port says over HTTP, None where it has none; `nova` what Nova
+    itself calls it ('up', 'down'), None where Nova doesn't know it or wasn't asked; `listens`
+    says whether it reads its queue of the message bus, None where it has none or RabbitMQ
+    wasn't asked.
+    """
+
+    unit: str
+    host: str
+    site: str
+    state: str
+    restarts: int
+    answers: bool | None
+    nova: str | None
+    listens: bool | None
+
+    @property
+    def is_up(self) -> bool:
+        """True when nothing speaks against it."""
+        return self.complaint == ""
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with it, in a few words; empty when it is up."""
+        if self.state != "active":
+            return "its host doesn't answer" if self.state == "unknown" else self.state
+        if self.answers is False:
+            return "active, but its port doesn't answer"
+        if self.nova == "down":
+            return "active, but Nova calls it down"
+        return "active, but not on the message bus" if self.listens is False else ""
+
+
+_NOVA_LIST = (
+    f"{software.OPENSTACK.place}/bin/openstack --os-cloud admin compute service list -f json"
+)
+
+
+_QUEUES_LIST = "rabbitmqctl --quiet --formatter json list_queues name consumers"
+
+
+def _look_command(services: Sequence[cloud.Service], is_master: bool) -> str:
+    """A line of bash that says how a host's services are, a line for each thing it says."""
+    units = " ".join(service.unit for service in services)
+    parts = [
+        f"for unit in {units}; do echo unit $unit $(systemctl show "
+        "--property=ActiveState,NRestarts $unit); done"
+    ]
+    for service in services:
+        if service.port is not None:
+            request = f"exec 3<>/dev/tcp/127.0.0.1/{service.port}; "
+            request += "printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3"
+            parts.append(
+                f"echo port {service.unit} $(timeout 10 bash -c {shlex.quote(request)} 2>&1)"
+            )
+    if is_master:
+        parts.append(f"echo nova $(timeout 60 {_NOVA_LIST} 2>/dev/null)")
+        parts.append(f"echo queues $(timeout 60 {_QUEUES_LIST} 2>/dev/null)")
+    return f"bash -c {shlex.quote('; '.join(parts))}"
+
+
+def inspect(hosts: Hosts, answering: Set[str]) -> list[ServiceStatus]:
+    """How every service of the plan's cloud is; only hosts in `answering` are asked."""
+    by_host: dict[str, list[cloud.Service]] = {}
+    for service in cloud.services(hosts.plan):
+        by_host.setdefault(service.host, []).append(service)
+    master = cloud.master(hosts.plan).name
+    outputs = run_each(
+        hosts,
+        {
+            host: _look_command(services, is_master=host == master)
+            for host, services in by_host.items()
+            if host in answering
+        },
+    )
+    return read_status(by_host, {host: output.stdout for host, output in outputs.items()})
+
+
+def read_status(
+    by_host: Mapping[str, Sequence[cloud.Service]], said: Mapping[str, str]
+) -> list[ServiceStatus]:
+    """What `_look_command` printed on each host, as values."""
+    states: dict[tuple[str, str], dict[str, str]] = {}
+    answered: dict[tuple[str, str], bool] = {}
+    nova: dict[tuple[str, str], str] = {}
+    queues: dict[str, bool] | None = None
+    for host, text in said.items():
+        for line in text.splitlines():
+            kind, _, rest = line.partition(" ")
+            unit, _, value = rest.partition(" ")
+            if kind == "unit":
+                words = (word.split("=", 1) for word in value.split() if "=" in word)
+                states[unit, host] = {word[0]: answers.text(word[1], 40) for word in words}
+            elif kind == "port":
+                answered[unit, host] = value.startswith("HTTP/")
+            elif kind == "nova":
+                with contextlib.suppress(answers.Unfit):  # the client had nothing to say
+                    nova |= _nova_states(rest)
+            elif kind == "queues":
+                with contextlib.suppress(answers.Unfit):  # RabbitMQ doesn't run
+                    queues = _read_queues(rest)
+    return [
+        ServiceStatus(
+            service.unit,
+            host,
+            service.site,
+            states.get((service.unit, host), {}).get("ActiveState", "unknown"),
+            _restarts(states.get((service.unit, host), {})),
+            answered.get((service.unit, host), False if host in said else None)
+            if service.port
+            else None,
+            nova.get((service.unit, host)),
+            queues.get(service.queue, False)
+            if queues is not None and service.queue is not None
+            else None,
+        )
+        for host, services in by_host.items()
+        for service in services
+    ]
+
+
+def _restarts(state: Mapping[str, str]) -> int:
+    with contextlib.suppress(answers.Unfit):
+        return answers.whole_of(state.get("NRestarts", "0"))
+    return 0
+
+
+def _nova_states(words: str) -> dict[tuple[str, str], str]:
+    """Nova's word on each service, by binary and host; raises Unfit where it is none."""
+    found = {}
+    for entry in answers.listed(answers.from_json(words)):
+        values = answers.mapping(entry)
+        binary, host, state = (
+            answers.text(values.get(key), 300) for key in ("Binary", "Host", "State")
+        )
+        found[binary, host] = state
+    return found
+
+
+def _read_queues(words: str) -> dict[str, bool]:
+    """Which queues are read, by name; raises Unfit where RabbitMQ says something else."""
+    found = {}
+    for entry in answers.listed(answers.from_json(words)):
+        values = answers.mapping(entry)
+        found[answers.text(values.get("name"), 300)] = answers.whole(values.get("consumers")) > 0
+    return found

@@ -1,0 +1,473 @@
+"""Scenario YAML to a frozen `Scenario`: what load a cloud is to take.
+
+The file is read as strictly as topologies are: every problem in it is found in one go,
+each with its line, its value and a remedy.  `scenarios/README.md` describes the format,
+`scenario_schema()` gives it to editors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from discovery_xp.boundary.names import RegionName, ScenarioName, derived
+from discovery_xp.errors import InvalidInput, Problem
+from discovery_xp.inputs.fields import Label
+from discovery_xp.inputs.yamlfile import YamlFile, parse_yaml, read_yaml
+from discovery_xp.text import short
+
+BOOTING = ("boot", "boot-and-delete", "boot-and-list")
+KINDS = (*BOOTING, "reads", "authenticate")
+READS = ("list", "show", "flavors", "images", "hypervisors", "services")
+
+MAX_VMS = 100_000
+MAX_ITERATIONS = 1_000_000
+MAX_TIME_S = 24 * 3600.0
+
+_DOCS = "see scenarios/README.md"
+_TIME = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
+_LONGEST = 60  # no time is longer, and what is longer takes its time to be looked at
+MAX_REGIONS = 250
+MAX_READS = 100
+_UNITS_S = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+# ---------------------------------------------------------------- the file's shape
+
+
+def _complaint(reason: str, remedy: str, item: int | None = None) -> PydanticCustomError:
+    """What a validator raises; `item` is the index of a list's item that is wrong."""
+    context: dict[str, Any] = {"reason": reason, "remedy": remedy, "item": item}
+    return PydanticCustomError("own", "{reason}", context)
+
+
+def _whole(most: int, least: int, example: int, also: str | None = None) -> Any:
+    """A whole number from `least` to `most`, or the word `also`."""
+
+    def validate(value: object) -> object:
+        if also is not None and value == also:
+            return value
+        if not isinstance(value, int) or isinstance(value, bool):
+            choice = f" or '{also}'" if also else ""
+            raise _complaint(
+                f"'{short(value)}' is not a whole number{choice}", f"write e.g. {example}{choice}"
+            )
+        if not least <= value <= most:
+            raise _complaint(f"'{value}' is out of range", f"write {least} to {most}")
+        return value
+
+    number: dict[str, Any] = {"type": "integer", "minimum": least, "maximum": most}
+    schema = number if also is None else {"anyOf": [number, {"const": also}]}
+    return (BeforeValidator(validate), WithJsonSchema(schema))
+
+
+def _seconds(least_s: float) -> Any:
+    def validate(value: object) -> float:
+        is_scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
+        text = str(value) if is_scalar else ""
+        match = _TIME.fullmatch(text) if len(text) <= _LONGEST else None
+        known = ", ".join(_UNITS_S)
+        if match is None:
+            raise _complaint(
+                f"'{short(value)}' is not a time", f"write a number and one of {known}"
+            )
+        if not match[2]:
+            raise _complaint(f"'{short(value)}' has no unit", f"write '{short(text.strip())}s'")
+        if match[2] not in _UNITS_S:
+            raise _complaint(
+                f"'{short(value)}' has the unknown unit '{match[2]}'", f"write one of {known}"
+            )
+        time_s = float(match[1]) * _UNITS_S[match[2]]
+        if not least_s <= time_s <= MAX_TIME_S:
+            raise _complaint(f"'{short(value)}' is out of range", f"write '{least_s:g}s' to '24h'")
+        return time_s
+
+    pattern = rf"^\s*(\d+\.?\d*|\.\d+)\s*({'|'.join(_UNITS_S)})\s*$"
+    schema = {"type": "string", "pattern": pattern, "examples": ["30s", "5min"]}
+    return (BeforeValidator(validate), WithJsonSchema(schema))
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str) or not value.strip():
+        raise _complaint(f"'{short(value)}' is not text", "write a word, in quotes if need be")
+    return value
+
+
+def _flag(value: object) -> object:
+    if not isinstance(value, bool):
+        raise _complaint(f"'{short(value)}' is neither true nor false", "write 'true' or 'false'")
+    return value
+
+
+def _choice(*words: str) -> Any:
+    def validate(value: object) -> object:
+        if value not in words:
+            close = difflib.get_close_matches(short(value), words, 1)
+            remedy = f"did you mean '{close[0]}'?" if close else f"write one of {_listed(words)}"
+            raise _complaint(f"'{short(value)}' is unknown", remedy)
+        return value
+
+    return (BeforeValidator(validate), WithJsonSchema({"enum": list(words)}))
+
+
+def _regions(value: object) -> object:
+    if value == "controllers":
+        return value
+    if not isinstance(value, list) or not value:
+        raise _complaint(
+            f"'{short(value)}' is no way to spread the load",
+            "write 'controllers', or a list of regions such as [site1, site2]",
+        )
+    if len(value) > MAX_REGIONS:
+        raise _complaint(f"{len(value)} regions", f"write at most {MAX_REGIONS}")
+    seen: set[str] = set()
+    for index, region in enumerate(value):
+        objection = RegionName.objection(region)
+        if objection is not None:
+            raise _complaint(*objection, index)
+        if region in seen:
+            raise _complaint(f"'{region}' is named twice", "name each region once", index)
+        seen.add(region)
+    return value
+
+
+def _reads(value: object) -> object:
+    if not isinstance(value, list) or not value:
+        raise _complaint(
+            f"'{short(value)}' is not a list of reads", f"write some of [{', '.join(READS)}]"
+        )
+    if len(value) > MAX_READS:
+        raise _complaint(f"{len(value)} reads", f"write at most {MAX_READS}, and 'repeats'")
+    for index, read in enumerate(value):
+        if read not in READS:
+            close = difflib.get_close_matches(short(read), READS, 1)
+            remedy = f"did you mean '{close[0]}'?" if close else f"write some of {_listed(READS)}"
+            raise _complaint(f"'{short(read)}' is unknown", remedy, index)
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
+_REGION_SCHEMA = {
+    "anyOf": [
+        {"const": "controllers"},
+        {
+            "type": "array",
+            "minItems": 1,
+            "uniqueItems": True,
+            "items": {"type": "string", "pattern": f"^{RegionName.pattern}$"},
+        },
+    ]
+}
+_READS_SCHEMA = {"type": "array", "minItems": 1, "items": {"enum": list(READS)}}
+
+
+class ScenarioFile(BaseModel):
+    """A scenario: what is asked of the cloud, how much of it, how fast, and from where."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: ScenarioName | None = Field(None, description="default: the file's name")
+    description: Text = ""
+    kind: Annotated[
+        Literal["boot", "boot-and-delete", "boot-and-list", "reads", "authenticate"],
+        *_choice(*KINDS),
+    ]
+    vms: Annotated[int, *_whole(MAX_VMS, 1, 500)] = Field(
+        500, description="how many VMs are asked for, in all"
+    )
+    iterations: Annotated[int, *_whole(MAX_ITERATIONS, 1, 100)] = Field(
+        100, description="how many rounds of reads, or tokens, in all"
+    )
+    concurrency: Annotated[int | str, *_whole(MAX_VMS, 1, 20, also="all")] = Field(
+        "all", description="ask for all at once, or keep so many under way"
+    )
+    flavor: Label = "m1.tiny"
+    image: Label = "discovery"
+    spread: Annotated[
+        list[str] | str, BeforeValidator(_regions), WithJsonSchema(_REGION_SCHEMA)
+    ] = Field("controllers", description="fairly over all controllers, or these regions")
+    from_: Annotated[Literal["master", "sites"], *_choice("master", "sites")] = Field(
+        "master", alias="from", description="the hosts where the load starts"
+    )
+    poll_interval: Annotated[float, *_seconds(0.1)] = Field(
+        1.0, description="pause between two looks at the VMs"
+    )
+    vm_timeout: Annotated[float, *_seconds(1)] = Field(
+        1800.0, description="for a VM to be ACTIVE, or to be gone"
+    )
+    run_timeout: Annotated[float, *_seconds(1)] = Field(
+        3600.0, description="for all of the load, from its first request"
+    )
+    warm_up: Annotated[int, *_whole(MAX_VMS, 0, 2)] = Field(
+        0,
+        description="VMs booted and deleted before (default: one for each region and compute)",
+    )
+    delete_after: Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})] = (
+        Field(True, description="delete the VMs at the end, timed")
+    )
+    reads: Annotated[list[str], BeforeValidator(_reads), WithJsonSchema(_READS_SCHEMA)] = Field(
+        list(READS), description="what a round of reads asks, in this order"
+    )
+    repeats: Annotated[int, *_whole(1000, 1, 3)] = Field(
+        1, description="how often a round asks each of its reads"
+    )
+
+
+# Keys that only some kinds look at; the others would silently ignore them.
+_ONLY_FOR: Mapping[str, tuple[str, ...]] = {
+    "vms": BOOTING,
+    "iterations": ("reads", "authenticate"),
+    "flavor": (*BOOTING, "reads"),
+    "image": (*BOOTING, "reads"),
+    "poll_interval": (*BOOTING, "reads"),
+    "vm_timeout": (*BOOTING, "reads"),
+    "warm_up": (*BOOTING, "reads"),
+    "delete_after": ("boot", "boot-and-list"),
+    "reads": ("reads",),
+    "repeats": ("reads",),
+}
+
+
+# ---------------------------------------------------------------- the value
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What load a cloud is to take; `scenarios/README.md` says what each field does.
+
+    `concurrency` None asks for all at once; `regions` None are all there are; `warm_up`
+    None is one VM for each region and one on each compute.
+    """
+
+    name: str
+    kind: str
+    vms: int = 500
+    iterations: int = 100
+    concurrency: int | None = None
+    flavor: str = "m1.tiny"
+    image: str = "discovery"
+    regions: tuple[str, ...] | None = None
+    starts_on: str = "master"
+    poll_interval_s: float = 1.0
+    vm_timeout_s: float = 1800.0
+    run_timeout_s: float = 3600.0
+    warm_up: int | None = None
+    delete_after: bool = True
+    reads: tuple[str, ...] = READS
+    repeats: int = 1
+    description: str = ""
+
+    @property
+    def boots(self) -> bool:
+        """True when an iteration is a VM."""
+        return self.kind in BOOTING
+
+    @property
+    def count(self) -> int:
+        """How many iterations there are: VMs, rounds of reads, tokens."""
+        return self.vms if self.boots else self.iterations
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+    def to_yaml(self) -> str:
+        """A scenario file that says the same, every key that its kind looks at."""
+        written: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description or None,
+            "kind": self.kind,
+            "vms": self.vms,
+            "iterations": self.iterations,
+            "concurrency": "all" if self.concurrency is None else self.concurrency,
+            "flavor": self.flavor,
+            "image": self.image,
+            "spread": "controllers" if self.regions is None else list(self.regions),
+            "from": self.starts_on,
+            "poll_interval": f"{self.poll_interval_s:g}s",
+            "vm_timeout": f"{self.vm_timeout_s:g}s",
+            "run_timeout": f"{self.run_timeout_s:g}s",
+            "warm_up": self.warm_up,
+            "delete_after": self.delete_after,
+            "reads": list(self.reads),
+            "repeats": self.repeats,
+        }
+        kept = {
+            key: value
+            for key, value in written.items()
+            if value is not None and self.kind in _ONLY_FOR.get(key, KINDS)
+        }
+        return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_scenario(path: Path) -> Scenario:
+    """Read a scenario file; raises InvalidInput with every problem found."""
+    try:
+        parsed = read_yaml(path)
+    except InvalidInput as error:
+        raise InvalidInput([_of_a_scenario(problem) for problem in error.problems]) from None
+    return _build(parsed, _name_from(path.stem))
+
+
+def parse_scenario(text: str, name: str = "scenario.yaml") -> Scenario:
+    """The same from text; `name` is what the problems call it."""
+    return _build(parse_yaml(text, name), _name_from(Path(name).stem))
+
+
+def scenario_schema() -> dict[str, Any]:
+    """The JSON Schema of a scenario file, for editors."""
+    schema = ScenarioFile.model_json_schema(by_alias=True)
+    for key in ("name", "warm_up"):  # their defaults depend on what is outside of the file
+        del schema["properties"][key]["default"]
+    for key, kinds in _ONLY_FOR.items():
+        schema.setdefault("allOf", []).append(
+            {"if": {"required": [key]}, "then": {"properties": {"kind": {"enum": list(kinds)}}}}
+        )
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _of_a_scenario(problem: Problem) -> Problem:
+    """What is said of files that can't be read speaks of topologies."""
+    remedy = problem.remedy.replace("topologies/", "scenarios/").replace("topology", "scenario")
+    return dataclasses.replace(problem, remedy=remedy)
+
+
+def _name_from(stem: str) -> ScenarioName:
+    return ScenarioName(derived(stem, "s"))
+
+
+def _build(parsed: YamlFile, default_name: ScenarioName) -> Scenario:
+    if not isinstance(parsed.data, dict):
+        parsed.report((), "is not a scenario", f"write a mapping with 'kind:', {_DOCS}")
+        raise InvalidInput(parsed.problems)
+    # A key without a value counts as left out.
+    written = {key: value for key, value in parsed.data.items() if value is not None}
+    shape: ScenarioFile | None = None
+    try:
+        shape = ScenarioFile.model_validate(written)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            _report(parsed, detail)
+    # Cross-checks look at each value alone, so that they are found in the same run.
+    _check_keys_of_kind(parsed, written)
+    _check_times(parsed, written)
+    _check_show(parsed, written)
+    if parsed.problems or shape is None:
+        raise InvalidInput(parsed.problems)
+    return _resolve(shape, default_name)
+
+
+def _report(parsed: YamlFile, detail: ErrorDetails) -> None:
+    key = detail["loc"][:1]
+    if detail["type"] in ("own", "name", "quantity"):
+        context = detail["ctx"]
+        item = context.get("item")
+        place = key if item is None else (*key, item)
+        parsed.report(place, str(context["reason"]), str(context["remedy"]))
+    elif detail["type"] == "missing":
+        parsed.report(
+            (), f"'{short(key[0])}' is missing", f"add '{key[0]}: ...', one of {_listed(KINDS)}"
+        )
+    elif detail["type"] == "extra_forbidden":
+        known = sorted(ScenarioFile.model_json_schema(by_alias=True)["properties"])
+        close = difflib.get_close_matches(short(key[0]), known, 1)
+        remedy = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
+        parsed.report(key, "unknown key", remedy)
+    else:
+        parsed.report(key, f"'{short(detail['input'])}': {detail['msg']}", _DOCS)
+
+
+def _check_keys_of_kind(parsed: YamlFile, written: Mapping[str, Any]) -> None:
+    kind = written.get("kind")
+    for key in written:
+        kinds = _ONLY_FOR.get(key)
+        if kind in KINDS and kinds is not None and kind not in kinds:
+            other = {"vms": "iterations", "iterations": "vms"}.get(key)
+            parsed.report(
+                (key,),
+                f"means nothing to '{kind}'",
+                f"write '{other}'" if other else f"leave it out (it is for {_listed(kinds)})",
+            )
+
+
+def _alone(written: Mapping[str, Any], key: str) -> Any:
+    """The value of `key`, or its default where what is written isn't valid."""
+    entry = {"kind": KINDS[0], **({key: written[key]} if key in written else {})}
+    try:
+        return getattr(ScenarioFile.model_validate(entry), key)
+    except ValidationError:
+        return ScenarioFile.model_fields[key].default
+
+
+def _check_times(parsed: YamlFile, written: Mapping[str, Any]) -> None:
+    if written.get("kind") == "authenticate":
+        return
+    vm_s, run_s = _alone(written, "vm_timeout"), _alone(written, "run_timeout")
+    if vm_s > run_s:
+        key = "run_timeout" if "run_timeout" in written else "vm_timeout"
+        parsed.report(
+            (key,),
+            f"the run ({run_s:g}s) is over before the time of a VM ({vm_s:g}s)",
+            "write a run_timeout of at least the vm_timeout",
+        )
+    if _alone(written, "poll_interval") >= vm_s:
+        parsed.report(
+            ("poll_interval" if "poll_interval" in written else "vm_timeout",),
+            f"the time of a VM ({vm_s:g}s) is over before it is looked at",
+            "write a poll_interval under the vm_timeout",
+        )
+
+
+def _check_show(parsed: YamlFile, written: Mapping[str, Any]) -> None:
+    shows = "show" in _alone(written, "reads")
+    if written.get("kind") == "reads" and shows and written.get("warm_up") == 0:
+        parsed.report(
+            ("warm_up",),
+            "without any VM there is none to 'show'",
+            "write at least 1, or leave 'show' out of 'reads'",
+        )
+
+
+def _resolve(shape: ScenarioFile, default_name: ScenarioName) -> Scenario:
+    return Scenario(
+        name=shape.name or default_name,
+        kind=shape.kind,
+        vms=shape.vms,
+        iterations=shape.iterations,
+        concurrency=None if isinstance(shape.concurrency, str) else shape.concurrency,
+        flavor=shape.flavor,
+        image=shape.image,
+        regions=None if isinstance(shape.spread, str) else tuple(shape.spread),
+        starts_on=shape.from_,
+        poll_interval_s=shape.poll_interval,
+        vm_timeout_s=shape.vm_timeout,
+        run_timeout_s=shape.run_timeout,
+        warm_up=shape.warm_up if "warm_up" in shape.model_fields_set else None,
+        delete_after=shape.delete_after,
+        reads=tuple(shape.reads),
+        repeats=shape.repeats,
+        description=shape.description,
+    )
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return ", ".join(f"'{word}'" for word in words)

@@ -1,0 +1,303 @@
+"""The shape of a topology file: its keys, their types, what editors are told of them.
+
+What one key's value says of another's is looked at in `topology_checks`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic_core import ErrorDetails
+
+from discovery_xp.boundary.names import Name, TestbedName
+from discovery_xp.inputs.fields import (
+    Address,
+    Duration,
+    Entry,
+    FilePath,
+    Loss,
+    Option,
+    Percent,
+    Rate,
+    Section,
+    Setting,
+    Size,
+    SshUser,
+)
+from discovery_xp.inputs.platforms import ChameleonEntry, G5kEntry, VagrantEntry, VMonG5kEntry
+from discovery_xp.inputs.yamlfile import YamlFile
+from discovery_xp.text import short
+
+MAX_SITES = 250
+MAX_SERVERS_PER_SITE = 1000
+MAX_HOSTS = 10_000
+DOCS = "see docs/topologies.md"
+
+
+class SiteEntry(Entry):
+    """One site, or `count` equal ones named NAME1, NAME2, ..."""
+
+    name: Name
+    count: int = Field(1, ge=1, le=MAX_SITES, description="how many equal sites this stands for")
+    controllers: int = Field(1, ge=0, le=MAX_SERVERS_PER_SITE)
+    computes: int = Field(1, ge=0, le=MAX_SERVERS_PER_SITE)
+    data: int = Field(0, ge=0, le=MAX_SERVERS_PER_SITE, description="key/value (data) nodes")
+
+
+class LinkValues(Entry):
+    """What can be said of a link; None where nothing is."""
+
+    delay: Duration | None = Field(None, description="one way, as in tc")
+    rtt: Duration | None = Field(None, description="round trip; half of it each way")
+    jitter: Duration | None = Field(None, description="variation of the one-way delay")
+    loss: Loss | None = Field(None, description="share of packets lost, each way")
+    rate: Rate | None = Field(None, description="bandwidth limit, each way")
+
+
+class LinkEntry(LinkValues):
+    """A rule for one pair of sites (`between`) or one direction (`from`, `to`)."""
+
+    between: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    from_: str | None = Field(None, alias="from")
+    to: str | None = None
+
+
+class ToleranceEntry(Entry):
+    """How far an observed round trip may be off: the larger of the two."""
+
+    absolute: Duration = 2.0
+    relative: Percent = 5.0
+
+
+class NetworkEntry(LinkValues):
+    """The links between sites: what holds for all, and `links` for single pairs."""
+
+    links: list[LinkEntry] = Field([])
+    tolerance: ToleranceEntry = ToleranceEntry()
+
+
+class LimitEntry(Entry):
+    """What one emulated host may use."""
+
+    cpus: float | None = Field(None, gt=0, le=1024, strict=False, description="in cores, e.g. 0.5")
+    memory: Size | None = None
+    disk: Size | None = Field(None, description="what it may write, e.g. 20GiB; at least 64MiB")
+    processes: int | None = Field(
+        None, ge=64, le=4_000_000, description="with their threads, e.g. 4096"
+    )
+
+
+class LocalEntry(Entry):
+    """Emulated hosts on this machine."""
+
+    type: Literal["local"]
+    network: str | None = Field(None, description="IPv4 network of the hosts, e.g. 10.64.0.0/16")
+    wan: Literal["auto", "netem", "vde"] = Field(
+        "auto", description="how latency is imposed; auto: tc netem if the kernel has it, else VDE"
+    )
+    limits: dict[Literal["default", "master", "controller", "compute", "data"], LimitEntry] = Field(
+        {}
+    )
+
+
+class StaticHostEntry(Entry):
+    """One ssh host, where it differs from the provider's defaults."""
+
+    address: Address
+    user: SshUser | None = None
+    port: int | None = Field(None, ge=1, le=65535)
+    key: FilePath | None = None
+
+
+class StaticEntry(Entry):
+    """Hosts that exist already and answer over ssh."""
+
+    type: Literal["static"]
+    hosts: dict[str, list[str | StaticHostEntry]] = Field(
+        description="for each site, the addresses of at least as many hosts as it needs"
+    )
+    user: SshUser = "root"
+    port: int = Field(22, ge=1, le=65535)
+    key: FilePath | None = Field(None, description="path of the private ssh key")
+
+
+# The processes of a deployment whose number of workers can be chosen.
+WORKER_SERVICES = (
+    "keystone", "glance", "placement", "neutron", "nova-api", "nova-conductor", "nova-scheduler",
+)  # fmt: skip
+Workers = Annotated[int, Field(ge=1, le=64)]
+
+
+# Section -> option -> value, as in the service's own configuration file.
+Settings = dict[Section, dict[Option, Setting]]
+
+
+class RomeEntry(Entry):
+    """Redis, where ROME keeps the services' databases in it."""
+
+    store: Literal["auto", "server", "cluster"] = Field(
+        "auto",
+        description="one Redis server, or a Redis Cluster with a master on each data node; "
+        "auto: a cluster from 3 data nodes on",
+    )
+    persistence: Literal["everysec", "always", "none"] = Field(
+        "everysec",
+        description="when Redis has its log of writes on disk: a second later at most, "
+        "before it answers, or never",
+    )
+    replicas: int = Field(0, ge=0, le=2, description="copies of each datum, on other data nodes")
+
+
+class OpenStackEntry(Entry):
+    """The cloud that `deploy` makes on the hosts."""
+
+    backend: Literal["mysql", "rome"] = Field(
+        "mysql", description="what holds the services' databases: MariaDB, or Redis through ROME"
+    )
+    rome: RomeEntry = Field(RomeEntry(), description="with 'backend: rome'")
+    placement: Literal["shared", "availability-zones"] = Field(
+        "shared", description="one pool of computes, or an aggregate and a zone for each site"
+    )
+    periodic_tasks: Literal["quiet", "default"] = Field(
+        "quiet", description="Nova's own periodic tasks as they come, or as few as it allows"
+    )
+    virt_driver: Literal["fake"] = Field("fake", description="what the computes run VMs with")
+    nics: int = Field(0, ge=0, le=1, description="network interfaces of each VM")
+    workers: dict[
+        Literal[
+            "default", "keystone", "glance", "placement", "neutron",
+            "nova-api", "nova-conductor", "nova-scheduler",
+        ],
+        Workers,
+    ] = Field({}, description="processes of each service on its host, by service")  # fmt: skip
+    config: dict[Literal["keystone", "glance", "placement", "neutron", "nova"], Settings] = Field(
+        {}, description="options of the services' own, by service and section"
+    )
+
+
+class TopologyFile(Entry):
+    """A topology: sites, what runs where, the network between them, the provider."""
+
+    name: TestbedName | None = Field(None, description="default: the file's name")
+    description: str | None = None
+    sites: Annotated[list[SiteEntry], Field(min_length=1, max_length=MAX_SITES)]
+    master: str | None = Field(
+        None,
+        description="site of the host for shared services (default: the first); "
+        "'none' lets the first controller do it",
+    )
+    network: NetworkEntry = NetworkEntry()
+    openstack: OpenStackEntry = OpenStackEntry()
+    provider: Annotated[
+        LocalEntry | StaticEntry | G5kEntry | VMonG5kEntry | VagrantEntry | ChameleonEntry,
+        Field(discriminator="type"),
+    ] = LocalEntry(type="local")
+
+
+# ---------------------------------------------------------------- what is said of it
+
+
+_ANNOTATIONS = ("title", "description", "default")
+
+
+def topology_schema() -> dict[str, Any]:
+    """The JSON Schema of a topology file, for editors."""
+    schema = TopologyFile.model_json_schema(by_alias=True)
+    # `provider: local` is short for `provider: {type: local}`.
+    provider = schema["properties"]["provider"]
+    full = {key: provider.pop(key) for key in ("discriminator", "oneOf")}
+    provider["anyOf"] = [{"const": "local"}, {"oneOf": full["oneOf"]}]
+    # `workers: 2` is short for `workers: {default: 2}`.
+    workers = schema["$defs"]["OpenStackEntry"]["properties"]["workers"]
+    by_service = {key: workers.pop(key) for key in tuple(workers) if key not in _ANNOTATIONS}
+    workers["anyOf"] = [by_service["additionalProperties"], by_service]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def report_shape(parsed: YamlFile, detail: ErrorDetails) -> None:
+    """Report what pydantic found, in words of ours: the place, the value, the remedy."""
+    path, kind = parsed.written(detail["loc"]), detail["type"]
+    context = detail.get("ctx", {})
+    shown = f"'{short(detail['input'])}'"
+    if kind == "missing":
+        key = short(detail["loc"][-1])
+        parsed.report(path, f"'{key}' is missing", f"add '{key}: ...'")
+    elif kind == "extra_forbidden":
+        known = _known_keys(detail["loc"][:-1])
+        close = difflib.get_close_matches(str(path[-1])[:100], known, 1)
+        remedy = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
+        parsed.report(path, "unknown key", remedy)
+    elif kind in ("quantity", "name"):
+        parsed.report(path, str(context["reason"]), str(context["remedy"]))
+    elif kind in ("int_type", "int_from_float", "int_parsing"):
+        parsed.report(path, f"{shown} is not a whole number", "write e.g. 3")
+    elif kind in ("greater_than_equal", "less_than_equal", "greater_than"):
+        bound = context.get("ge", context.get("le", context.get("gt")))
+        wanted = {"greater_than_equal": "at least", "less_than_equal": "at most"}.get(kind, "over")
+        parsed.report(path, f"{shown} is out of range", f"write {wanted} {bound}")
+    elif kind in ("literal_error", "union_tag_invalid"):
+        expected = context.get("expected", context.get("expected_tags", ""))
+        if "__key__" in str(detail["loc"][-1]) or str(detail["loc"][-1]) == "[key]":
+            parsed.report(path, "unknown key", f"known here: {expected}")
+        else:
+            tag = context.get("tag")
+            parsed.report(
+                path,
+                f"'{short(tag)}' is unknown" if tag else f"{shown} is unknown",
+                f"write one of {expected}",
+            )
+    elif kind == "union_tag_not_found":
+        parsed.report(path, "'type' is missing", "add e.g. 'type: local', 'static' or 'g5k'")
+    elif kind in ("model_type", "dict_type", "model_attributes_type"):
+        parsed.report(path, f"{shown} is not a mapping", f"write 'key: value' pairs, {DOCS}")
+    elif kind == "list_type":
+        parsed.report(path, f"{shown} is not a list", "write '- ' items")
+    elif kind in ("too_short", "too_long"):
+        few = "few" if kind == "too_short" else "many"
+        limit = context.get("min_length", context.get("max_length"))
+        parsed.report(
+            path,
+            f"has too {few} items ({context.get('actual_length')})",
+            f"write {'at least' if few == 'few' else 'at most'} {limit}",
+        )
+    elif kind == "string_type":
+        parsed.report(path, f"{shown} is not text", "write a word, in quotes if need be")
+    elif kind in ("float_type", "float_parsing"):
+        parsed.report(path, f"{shown} is not a number", "write e.g. 0.5")
+    else:
+        parsed.report(path, f"{shown}: {detail['msg']}", DOCS)
+
+
+@functools.cache
+def _model_schema() -> dict[str, Any]:
+    return TopologyFile.model_json_schema(by_alias=True)
+
+
+def _known_keys(path: Sequence[str | int]) -> list[str]:
+    """The keys that the schema knows at `path`."""
+    schema = _model_schema()
+
+    def follow(node: dict[str, Any]) -> dict[str, Any]:
+        for key in ("anyOf", "oneOf"):
+            inner = [part for part in node.get(key, []) if part.get("type") != "null"]
+            if inner and "discriminator" not in node:
+                node = next((part for part in inner if "$ref" in part), inner[0])
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].split("/")[-1]]
+        return node
+
+    node: dict[str, Any] = schema
+    for part in path:
+        if "discriminator" in node:
+            node = follow({"$ref": node["discriminator"]["mapping"].get(part, "#/x/LocalEntry")})
+        elif isinstance(part, int):
+            node = follow(node.get("items", {}))
+        elif part in node.get("properties", {}):
+            node = follow(node["properties"][part])
+        elif isinstance(node.get("additionalProperties"), dict):
+            node = follow(node["additionalProperties"])
+    return sorted(node.get("properties", {}))

@@ -1,0 +1,1 @@
+"""Values to a plan: hosts, layout of the cloud, databases, requests.  Pure: nothing is touched."""

@@ -1,0 +1,173 @@
+"""What listens where: every port of a testbed's hosts, for whom, and what it asks for.
+
+Pure, as plans are.  docs/ports.md shows it as a table (`as_markdown`), a host's firewall closes
+`CLOUD_PORTS` to others, and the real tests compare it with what listens on their hosts.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from discovery_xp.planning import databases
+
+
+class Address(enum.Enum):
+    """Where a program listens."""
+
+    ALL = "all"
+    HOST = "the host's own"
+    BOTH = "the host's own, loopback"
+    LOOPBACK = "loopback"
+
+    def allows(self, address: str, own: str) -> bool:
+        """Return whether a program may listen at `address` of a host that others know as `own`."""
+        if self is Address.ALL:
+            return True
+        loopback = address.startswith("127.") or address == "::1"
+        return (address == own and self is not Address.LOOPBACK) or (
+            loopback and self is not Address.HOST
+        )
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A program that listens at TCP ports; `program` is what the kernel calls its process.
+
+    `role` is the role of its hosts; `is_brief` is true of what listens only while a command
+    runs, or only in some clouds.
+    """
+
+    service: str
+    program: str
+    ports: tuple[int, ...]
+    role: str
+    address: Address
+    asks_for: str
+    secret: str
+    is_brief: bool = False
+    remark: str = ""
+
+
+_REDIS = tuple(databases.PORT + number for number in range(databases.MAX_REPLICAS + 1))
+_TOKEN = "a token of Keystone's"
+_PASSWORDS = "passwords.json"
+
+SSH = Listener("ssh", "sshd", (22,), "every host", Address.ALL, "a key", "login_key, or the user's")
+
+LISTENERS: tuple[Listener, ...] = (
+    SSH,
+    Listener("MariaDB", "mariadbd", (3306,), "master", Address.HOST,
+             "user and password; root only locally", f"{_PASSWORDS}: database",
+             remark="absent where Redis holds all"),
+    Listener("RabbitMQ", "beam.smp", (5672,), "master", Address.BOTH,
+             "user and password; there is no `guest`", f"{_PASSWORDS}: rabbitmq"),
+    Listener("RabbitMQ: Erlang's distribution", "beam.smp", (25672,), "master", Address.LOOPBACK,
+             "the cookie", f"{_PASSWORDS}: erlang"),
+    Listener("rabbitmqctl: Erlang's distribution", "beam.smp", tuple(range(35672, 35683)),
+             "master", Address.LOOPBACK, "the cookie", f"{_PASSWORDS}: erlang", is_brief=True,
+             remark="while it runs"),
+    Listener("Erlang's port mapper", "epmd", (4369,), "master", Address.LOOPBACK, "nothing", "",
+             remark="tells the port of the distribution"),
+    Listener("memcached", "memcached", (11211,), "master", Address.BOTH, "user and password",
+             f"{_PASSWORDS}: memcached"),
+    Listener("Keystone", "gunicorn", (5000,), "master", Address.BOTH,
+             f"a password, then {_TOKEN}", f"{_PASSWORDS}: admin, user, services"),
+    Listener("Glance", "gunicorn", (9292,), "master", Address.BOTH, _TOKEN, ""),
+    Listener("Placement", "gunicorn", (8778,), "master", Address.BOTH, _TOKEN, ""),
+    Listener("Neutron", "gunicorn", (9696,), "master", Address.BOTH, _TOKEN, ""),
+    Listener("Nova", "gunicorn", (8774,), "controller", Address.BOTH, _TOKEN, ""),
+    Listener("Redis", "redis-server", _REDIS, "data", Address.BOTH,
+             "user and password; services may not administer",
+             f"{_PASSWORDS}: database, redis (administrator)", is_brief=True,
+             remark="with `backend: rome`; on the master where there are no data nodes"),
+    Listener("Redis Cluster: its nodes' bus", "redis-server",
+             tuple(port + databases.BUS_OFFSET for port in _REDIS), "data", Address.BOTH,
+             "nothing", "", is_brief=True, remark="with a cluster of `backend: rome`"),
+    Listener("wheels for the other hosts", "python3", (8780,), "master", Address.HOST, "nothing",
+             "", is_brief=True, remark="while `deploy` installs; nothing but public packages"),
+)  # fmt: skip
+
+# What a firewall on a lent host leaves to the testbed's own hosts.
+CLOUD_PORTS: tuple[int, ...] = tuple(
+    sorted({port for each in LISTENERS if each is not SSH for port in each.ports})
+)
+
+
+@dataclass(frozen=True)
+class Socket:
+    """Something that listens on a host, and whose it is: what `ss` says of it."""
+
+    protocol: str
+    address: str
+    port: int
+    programs: tuple[str, ...]
+
+
+def read_sockets(text: str) -> list[Socket]:
+    """What `ss --listening --tcp --udp --numeric --processes --no-header` printed, as values.
+
+    Raises ValueError for a line of another form.
+    """
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 6:
+            raise ValueError(f"not a line of ss: {line!r}")
+        address, _, port = words[4].rpartition(":")
+        address = address.partition("%")[0].strip("[]")
+        programs = re.findall(r'\("([^":]+)', line)  # "gunicorn: worke", cut short by the kernel
+        found.append(Socket(words[0], address, int(port), tuple(dict.fromkeys(programs))))
+    return found
+
+
+def differences(own: str, roles: Sequence[str], sockets: Sequence[Socket]) -> list[str]:
+    """What listens on a host with these roles and isn't in the table, or is and doesn't listen.
+
+    `own` is the host's address.  A line for each; none when host and table agree.
+    """
+    listeners = [each for each in LISTENERS if _is_on(each, roles)]
+    lines = []
+    for socket in sockets:
+        known = [each for each in listeners if socket.port in each.ports]
+        program = ", ".join(socket.programs) or "something"
+        if socket.protocol != "tcp" or not known:
+            lines.append(f"{program} listens at {socket.protocol} port {socket.port}")
+        elif not any(each.program in socket.programs for each in known):
+            lines.append(f"{program} listens at {known[0].service}'s port {socket.port}")
+        elif not known[0].address.allows(socket.address, own):
+            lines.append(f"{known[0].service} listens at {socket.address}:{socket.port}")
+    heard = {socket.port for socket in sockets}
+    lines += [
+        f"{each.service} doesn't listen at port {port}"
+        for each in listeners
+        if not each.is_brief
+        for port in each.ports
+        if port not in heard
+    ]
+    return lines
+
+
+def _is_on(listener: Listener, roles: Sequence[str]) -> bool:
+    where = {listener.role}
+    if listener.service.startswith("Redis"):
+        where.add("master")
+    return listener.role == SSH.role or bool(where & set(roles))
+
+
+def as_markdown() -> str:
+    """The table of docs/ports.md."""
+    lines = [
+        "| TCP port | Service | On | Listens at | Asks for | Its secret | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in LISTENERS:
+        first, last = each.ports[0], each.ports[-1]
+        port = str(first) if first == last else f"{first} to {last}"
+        lines.append(
+            f"| {port} | {each.service} | {each.role} | {each.address.value} | {each.asks_for} | "
+            f"{each.secret} | {each.remark} |"
+        )
+    return "\n".join(lines) + "\n"
