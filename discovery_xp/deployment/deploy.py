@@ -165,8 +165,8 @@ def variables(hosts: Hosts, testbed: Testbed) -> dict[str, Any]:
         "mariadb_databases": databases.held_by(options, databases.MYSQL),
         "redis": _redis(store, address, secrets),
         "rome": _rome() if store else {},
-        "prepared": plan.provider == "local",
-        "firewall": _firewall(plan, testbed, address),
+        "prepared": hosts.is_prepared,
+        "firewall": {} if hosts.is_guarded else _firewall(testbed, address),
         "api_threads": API_THREADS,
         "user": USER,
         "flavor": FLAVOR,
@@ -255,12 +255,9 @@ def _redis(
     }
 
 
-def _firewall(plan: Plan, testbed: Testbed, address: Mapping[str, str]) -> dict[str, Any]:
-    """Who may reach which ports of hosts that somebody lends; empty where all may.
-
-    Emulated hosts need none: this machine's routing keeps others away.
-    """
-    if plan.provider == "local" or (testbed.exists() and testbed.load().exposed):
+def _firewall(testbed: Testbed, address: Mapping[str, str]) -> dict[str, Any]:
+    """Who may reach which ports of the hosts; empty where all may."""
+    if testbed.exists() and testbed.load().exposed:
         return {}
     return {"hosts": sorted(address.values()), "ports": list(ports.CLOUD_PORTS)}
 
