@@ -145,6 +145,10 @@ class CloudLayout:
 
     # ------------------------------------------------------------ databases
 
+    def databases_of(self, region: str) -> list[Database]:
+        """Return the databases that services of a region ask: its own, and those that all share."""
+        return [each for each in self.databases if each.region in (None, region)]
+
     def store_of(self, database: Database) -> Store:
         """Return the store that holds a database."""
         return next(store for store in self.stores if store.name == database.store)

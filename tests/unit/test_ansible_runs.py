@@ -281,6 +281,22 @@ def test_a_hosts_answer_ends_as_a_result_or_as_one_line(
         assert all(isinstance(outcome.changes, list) for outcome in run.outcomes)
 
 
+@pytest.mark.parametrize("titles", [("one", "two"), ("in other words", ""), ("two", "one")])
+def test_results_are_found_whatever_the_titles_of_tasks_say(
+    titles: tuple[str, str], testbed: Testbed, playbooks: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    write_play(playbooks, [
+        {"name": titles[0], "stat": {"path": str(tmp_path / "file")}},
+        {"name": titles[1], "debug": {"msg": "said"}},
+    ])  # fmt: skip
+    run = run_playbook(local_hosts(), "try", {}, lambda *_: None)
+    [master] = [host.name for host in PLAN.hosts if "master" in host.roles]
+    assert run.results("stat")[master]["stat"]["exists"] is True
+    assert run.results("debug") == {master: run.results("debug")[master]}
+    assert run.results("debug")[master]["msg"] == "said"
+
+
 def test_what_a_host_says_of_itself_is_no_variable(
     testbed: Testbed, playbooks: Path, tmp_path: Path
 ) -> None:
