@@ -17,6 +17,7 @@ from typing import Any
 
 from discovery_xp import software
 from discovery_xp.boundary import answers, archives, writers
+from discovery_xp.deployment.variables import PlayVariables
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load import records
@@ -26,7 +27,6 @@ from discovery_xp.places import checkout
 from discovery_xp.testbeds.testbed import Testbed
 
 UNIT = "discovery-xp-load"
-NETWORK = "discovery"
 # What is kept of a host's folder.
 RAW = ("results.json", "report.html", "rally.log", "records.jsonl", "task.json")
 READ_EVERY_S = 1.0
@@ -252,9 +252,10 @@ def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
     return made.getvalue()
 
 
-def files(variables: Mapping[str, Any], scenario: Scenario, share: Share) -> dict[str, Any]:
+def files(variables: PlayVariables, scenario: Scenario, share: Share) -> dict[str, Any]:
     """What is laid down in the load's folder: texts with their modes, by name."""
-    network = NETWORK if variables["cloud"]["nics"] else ""
+    cloud = variables.cloud
+    network = cloud.network if cloud.options["nics"] else ""
     plugin = checkout() / "scenarios/rally_plugins/discovery.py"
     database = f"[database]\nconnection = sqlite:///{FOLDER}/rally.sqlite\n"
     place = software.RALLY.place
