@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import probes
 from discovery_xp.deployment import deploy
 from discovery_xp.inputs.topology import derive_topology, parse_topology
+from discovery_xp.onhost import catalogue
 from discovery_xp.planning import cloud, ports
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.providers import static
@@ -88,7 +88,7 @@ def test_ports_that_others_know_are_in_the_table() -> None:
     listed = {port for each in ports.LISTENERS for port in each.ports}
     plan = make_plan(derive_topology(2, None), "mine", cloud=True)
     known = {each.port for each in cloud.services(plan) if each.port is not None}
-    known |= set(probes._SERVICE_BY_PORT) - {0}
+    known |= set(catalogue.TRAFFIC)
     assert known <= listed
     assert known <= set(ports.CLOUD_PORTS)
     assert 22 not in ports.CLOUD_PORTS

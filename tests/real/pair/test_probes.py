@@ -32,7 +32,8 @@ VMS = 2
 # The probes are called by the bench, in one process with Ansible: here in one of their own.
 DRIVER = """
 import json, sys
-from discovery_xp import deploy, experiment, probes
+from discovery_xp import experiment, probes
+from discovery_xp.deployment import deploy
 from discovery_xp.testbeds.testbed import Testbed
 testbed = Testbed(sys.argv[1])
 hosts = experiment.hosts_of(testbed)
