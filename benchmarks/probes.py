@@ -12,7 +12,6 @@ asserted.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import statistics
 import subprocess
@@ -27,15 +26,10 @@ from typing import Any
 
 from discovery_xp import experiment, probes
 from discovery_xp.deployment.variables import FLAVOR, IMAGE
+from discovery_xp.onhost.probes.inside import calls, requests, statements
+from discovery_xp.onhost.probes.inside.recorder import Recorder
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.testbed import Testbed
-
-# What runs inside the services is found by its folder there, too.
-sys.path.insert(0, str(Path(__file__).parents[1] / "playbooks/roles/probes/files"))
-calls, requests, statements, recorders = (
-    importlib.import_module(f"discovery_probes.{name}")
-    for name in ("calls", "requests", "statements", "recorder")
-)
 
 REPEATS = 20_000
 SETTLE_S = 20
@@ -89,7 +83,7 @@ class Plain:
 def code() -> dict[str, float]:
     """Microseconds by what is recorded."""
     with tempfile.TemporaryDirectory() as folder:
-        recorder = recorders.Recorder(folder)
+        recorder = Recorder(folder)
 
         def function(context: Any) -> None:
             """Asks no database."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from discovery_xp import files, software
 from discovery_xp.errors import Failed
 from discovery_xp.files import write_atomically
+from discovery_xp.onhost.environment import STAMP, script, steps
 from discovery_xp.places import cache
 from discovery_xp.providers.local import cgroups
 from discovery_xp.software import Environment
@@ -248,16 +249,9 @@ def _install(testbed: Testbed, environment: Environment, target: Path, log: Path
     """Install the locked wheels in an environment of their own, from the cache alone."""
     place, wheels = environment.place, "tmp/wheels"
     shutil.copytree(environment.ensure_wheels(), target / wheels, copy_function=_link_or_copy)
-    # Compiling is half of the work, and pip compiles on one core.
-    script = (
-        f"/usr/bin/python3 -m venv {place} && "
-        # Hashes were checked when the wheels were fetched.
-        f"{place}/bin/pip install --quiet --no-index --no-deps --no-compile "
-        f"--disable-pip-version-check --root-user-action=ignore /{wheels}/*.whl && "
-        f"{place}/bin/python -m compileall -q -j 0 {place}/lib; "
-        f"test -x {place}/bin/{environment.program}"
-    )
-    if _contained(testbed, ["chroot", str(target), "sh", "-c", script], log):
+    paths = [f"/{wheels}/{path.name}" for path in sorted((target / wheels).glob("*.whl"))]
+    line = script(steps(place, paths, environment.program))
+    if _contained(testbed, ["chroot", str(target), "sh", "-c", line], log):
         lines = [line for line in log.read_text().splitlines() if "ERROR" in line]
         raise Failed(
             f"{environment.title} can't be installed in the hosts' root tree: "
@@ -265,7 +259,7 @@ def _install(testbed: Testbed, environment: Environment, target: Path, log: Path
             f"see {log.name}, then try again",
         )
     shutil.rmtree(target / wheels)
-    stamp = target / place.lstrip("/") / software.STAMP
+    stamp = target / place.lstrip("/") / STAMP
     files.write_public(stamp, f"{environment.lock_digest}\n")
 
 

@@ -13,13 +13,11 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from .lines import STATEMENT
+from ...wire.probes import KINDS, STATEMENT
 from .recorder import Recorder
 
 # (kind, statements, round trips, bytes sent, bytes received, seconds)
 Count = Callable[[str, int, int, int, int, float], None]
-
-KINDS = ("SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT", "ROLLBACK", "OTHER")
 
 
 def patches(recorder: Recorder) -> Mapping[str, Callable[[ModuleType], None]]:

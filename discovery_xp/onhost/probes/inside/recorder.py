@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import Any
 
-from . import lines
+from ...wire import probes as wire
 
 INTERVAL_S = 1.0
 # Records that wait to be written; more than this and they are dropped, and counted.
@@ -65,7 +65,7 @@ class Recorder:
     # ------------------------------------------------------------ what probes call
 
     def record(self, record: tuple[Any, ...]) -> None:
-        """Take one; see `lines` for what the tuples are."""
+        """Take one; see `wire.probes` for what the tuples are."""
         try:
             if len(self.queue) < QUEUE_LIMIT:
                 self.queue.append(record)
@@ -85,7 +85,7 @@ class Recorder:
         """Something can't be measured at all, for a reason worth a line."""
         self.errors += 1
         self.last_error = text[:PROBLEM_LIMIT]
-        self.record((lines.NOTE,))
+        self.record((wire.NOTE,))
 
     # ------------------------------------------------------------ writing
 
@@ -129,7 +129,7 @@ class Recorder:
             for _ in range(len(self.queue)):
                 taken.append(self.queue.popleft())
             now = time.time()
-            text = lines.encode(taken, self._since, now)
+            text = wire.encode(taken, self._since, now)
             self._since = now
             if text:
                 self._append(text.encode(errors="replace"))
@@ -144,7 +144,7 @@ class Recorder:
         if (self.dropped, self.errors) == self._told:
             return
         self._told = (self.dropped, self.errors)
-        text = lines.note(time.time(), self.dropped, self.errors, self.last_error)
+        text = wire.note(time.time(), self.dropped, self.errors, self.last_error)
         path = f"{self.path.removesuffix('.records')}.problems"
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -160,7 +160,7 @@ class Recorder:
         try:
             size = os.fstat(descriptor).st_size
             if size == 0:
-                data = lines.header(os.getpid(), sys.argv[:1]).encode() + data
+                data = wire.header(os.getpid(), sys.argv[:1]).encode() + data
             if size + len(data) > FILE_LIMIT:
                 self.dropped += data.count(b"\n")
                 return

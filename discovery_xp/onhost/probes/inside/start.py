@@ -1,9 +1,4 @@
-"""Probes inside OpenStack's services: what they measure goes to a file for each process.
-
-They come in by PYTHONPATH and patch modules as those get imported, so that no line of a
-service is changed and a process that never imports a module pays nothing for its probe.
-Standard library only.
-"""
+"""Starting the probes of a process."""
 
 from __future__ import annotations
 
@@ -24,11 +19,11 @@ PROBES: Mapping[str, Probe] = {
 }
 
 
-def start(wanted: Sequence[str], folder: str) -> Recorder:
-    """Have the wanted probes wait for their modules; records go below `folder`."""
+def start(names: Sequence[str], folder: str) -> Recorder:
+    """Have the probes of these names wait for their modules; records go below `folder`."""
     recorder = Recorder(folder)
     patches: dict[str, list[Patch]] = {}
-    for name in wanted:
+    for name in names:
         if name not in PROBES:
             recorder.problem(f"no probe '{name}'")
             continue

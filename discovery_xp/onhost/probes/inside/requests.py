@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from .lines import REQUEST
+from ...wire.probes import REQUEST
 from .recorder import Recorder
 
 

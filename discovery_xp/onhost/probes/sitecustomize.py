@@ -15,7 +15,9 @@ def _start() -> None:
     wanted = os.environ.get("DISCOVERY_PROBES", "")
     folder = os.environ.get("DISCOVERY_PROBE_FOLDER", "")
     if wanted and folder:
-        importlib.import_module("discovery_probes").start(wanted.split(","), folder)
+        importlib.import_module("discovery_xp.onhost.probes.inside.start").start(
+            wanted.split(","), folder
+        )
 
 
 def _run_the_systems_own() -> None:

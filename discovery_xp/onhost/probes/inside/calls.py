@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import Any
 
-from .lines import CALL
+from ...wire.probes import CALL
 from .recorder import Recorder
 
 Function = Callable[..., Any]
