@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 
-from rome.stores.redis_store import _script
+from rome.stores.redis.store import _script
 
 # One of these stands in every commit's request, and in no other: the script's name or its text.
 _COMMIT = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rome.cli import main
-from rome.statements import first_word, single, split_script
+from rome.sqlite.statements import first_word, single, split_script
 from sqlalchemy import Connection, Engine, literal_column, select, text
 from sqlalchemy.exc import (
     DBAPIError,

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from rome.catalogue import Catalogue
-from rome.check import check
-from rome.schema_change import SchemaChange
-from rome.shared import Shared
-from rome.stores import redis_store
+from rome.admin.check import check
+from rome.engine.shared import Shared
+from rome.schema import change as schema_change
+from rome.schema.catalogue import Catalogue
+from rome.schema.change import SchemaChange
+from rome.schema.verification import Verification
 from rome.stores.base import SchemaChanged
-from rome.stores.redis_wire import Commands, Lost, Wire
-from rome.verification import Verification
+from rome.stores.redis import store as redis_store
+from rome.stores.redis.connection import Commands, Lost, Wire
 from sqlalchemy import (
     DDL,
     Column,
@@ -37,7 +38,7 @@ from sqlalchemy.exc import (
     SAWarning,
 )
 
-from rome import driver, schema_change
+from rome import driver
 from tests.fuzzing.pairs import wrong_index
 from tests.servers import RedisServer
 

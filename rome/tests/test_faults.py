@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rome.catalogue import Catalogue
-from rome.check import check
-from rome.stores.redis_store import RedisStore
+from rome.admin.check import check
+from rome.schema.catalogue import Catalogue
+from rome.stores import rows
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import (
     Column,
     Connection,
@@ -44,7 +45,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from rome import errors, rows
+from rome import errors
 from tests.cutting_proxy import AFTER, BEFORE, HALF, HALF_ANSWER, POINTS, CuttingProxy
 from tests.processes import new_processes
 from tests.servers import RedisServer, ask, redis_cluster, redis_server, wait_until

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from rome.check import check
-from rome.stores import pages
-from rome.stores.redis_store import RedisStore
+from rome.admin.check import check
+from rome.stores.redis import pages
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import (
     Column,
     Connection,
@@ -385,8 +385,8 @@ def test_the_schema_may_change_during_a_read(both: Both, meddler: Meddler) -> No
 DYING = """
 import sys, time
 from sqlalchemy import create_engine, text
-from rome.stores import pages
-from rome.stores.redis_store import RedisStore
+from rome.stores.redis import pages
+from rome.stores.redis.store import RedisStore
 usual = RedisStore._scan
 def dying(store, version):
     send = usual(store, version)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from rome.check import check
-from rome.stores.redis_store import RedisStore
+from rome.admin.check import check
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import IntegrityError, OperationalError
 

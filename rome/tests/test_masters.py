@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from rome.catalogue import Catalogue
-from rome.check import check
+from rome.admin.check import check
 from rome.driver import OutcomeUnknown
 from rome.errors import OperationalError as OperationalErrorOfDriver
-from rome.stores import redis_wire
-from rome.stores.redis_link import Server, slot_of
-from rome.stores.redis_store import RedisStore
+from rome.schema.catalogue import Catalogue
+from rome.stores.redis import connection as redis_wire
+from rome.stores.redis.link import Server, slot_of
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from rome.rows import encode
-from rome.shared import Shared
-from rome.state import Result
-from rome.stores import memory
+from rome.engine import result_cache as answers
+from rome.engine.shared import Shared
+from rome.engine.state import Result
+from rome.stores.memory import store as memory
+from rome.stores.rows import encode
 from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, select
 
-from rome import answers
 from tests.servers import RedisServer
 
 BOUND = 4 * 2**20

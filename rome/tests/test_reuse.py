@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from rome.shared import Shared
+from rome.engine.shared import Shared
 from sqlalchemy import (
     Column,
     Connection,

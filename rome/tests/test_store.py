@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack import unpackb
-from rome.rows import NULL, pack_value
-from rome.sort_bytes import AFTER, entry, sort_bytes
+from rome.stores import rows
 from rome.stores.base import (
     Changed,
     Commit,
@@ -23,11 +22,12 @@ from rome.stores.base import (
     SchemaChanged,
     Store,
 )
-from rome.stores.memory import MemoryStore
-from rome.stores.redis_link import Server
-from rome.stores.redis_store import RedisStore
+from rome.stores.memory.store import MemoryStore
+from rome.stores.redis.link import Server
+from rome.stores.redis.store import RedisStore
+from rome.stores.rows import NULL, pack_value
+from rome.stores.sort_bytes import AFTER, entry, sort_bytes
 
-from rome import rows
 from tests.servers import RedisServer
 
 T, U = 1, 2  # tables

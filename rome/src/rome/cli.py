@@ -16,15 +16,15 @@ from urllib.parse import unquote
 from sqlalchemy import exc
 from sqlalchemy.engine.url import URL, make_url
 
-from rome import load
-from rome.catalogue import Catalogue
-from rome.check import check
+from rome.admin import load
+from rome.admin.check import check
+from rome.admin.inspection import Usage, inspect
 from rome.dialect import RomeDialect, RomeMemoryDialect
-from rome.dump import statements
 from rome.errors import Error
-from rome.inspection import Usage, inspect
+from rome.schema.catalogue import Catalogue
+from rome.schema.dump import statements
 from rome.stores.base import SchemaChanged
-from rome.stores.redis_store import RedisStore
+from rome.stores.redis.store import RedisStore
 
 _PATIENCE_S = "3"  # a person waits for the answer
 # The command line stands in the list of processes, for all users of the machine to read.

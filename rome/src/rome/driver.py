@@ -13,7 +13,10 @@ from typing import Any, Self
 
 import apsw
 
-from rome.ddl import PendingDDL
+from rome.engine.questions import Pragma, about_schema, speaks_of_schema
+from rome.engine.shared import Options, Shared
+from rome.engine.state import Result
+from rome.engine.transaction import Transaction
 from rome.errors import (
     ConflictError,
     DatabaseError,
@@ -28,13 +31,10 @@ from rome.errors import (
     ProgrammingError,
     Warning,  # noqa: A004 - the name is PEP 249's
 )
-from rome.plan import Layout, Plan, TextPlan
-from rome.questions import Pragma, about_schema, speaks_of_schema
-from rome.shared import Options, Shared
-from rome.state import Result
-from rome.statements import bare, first_word, single, split_script
+from rome.planner.plan import Layout, Plan, TextPlan
+from rome.schema.ddl import PendingDDL
+from rome.sqlite.statements import bare, first_word, single, split_script
 from rome.stores.base import Store
-from rome.transaction import Transaction
 
 __all__ = [
     "BINARY",
@@ -252,7 +252,7 @@ class Connection:
 
     def iterdump(self) -> Iterator[str]:
         """The database as SQL, in the form of sqlite3's iterdump."""
-        from rome.dump import statements
+        from rome.schema.dump import statements
 
         self.flush_ddl()
         yield "BEGIN TRANSACTION;"

@@ -8,9 +8,9 @@ from random import Random
 from typing import Any
 
 from rome.errors import ConflictError
-from rome.rows import NULL, split, unpack_value
-from rome.schema import Table as StoredTable
-from rome.sort_bytes import entry
+from rome.schema.tables import Table as StoredTable
+from rome.stores.rows import NULL, split, unpack_value
+from rome.stores.sort_bytes import entry
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, insert, select, text
 from sqlalchemy.pool import StaticPool
 

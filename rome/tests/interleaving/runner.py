@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, cast
 
-from rome.rows import NULL, split, unpack_value
-from rome.shared import Shared
+from rome.engine import row_locks
+from rome.engine.shared import Shared
+from rome.stores.rows import NULL, split, unpack_value
 from sqlalchemy import Connection
 
-from rome import errors, row_locks
+from rome import errors
 from tests.fuzzing.pairs import wrong_index
 from tests.interleaving.committed import CONFLICT, DONE, Model, Rules, Violation
 from tests.interleaving.databases import Database, InMemory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rome.rows import NULL, split, unpack_value
+from rome.stores.rows import NULL, split, unpack_value
 
 # Bytes of columns that rows older than them lack, by slot.
 Fills = Mapping[int, bytes]

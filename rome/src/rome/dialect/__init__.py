@@ -1,0 +1,10 @@
+"""From SQLAlchemy to ROME: the dialect, its compilers, and the analysis of statements."""
+
+from rome.dialect.base import (
+    RomeDialect,
+    RomeExecutionContext,
+    RomeMemoryDialect,
+    RomeTLSDialect,
+)
+
+__all__ = ["RomeDialect", "RomeExecutionContext", "RomeMemoryDialect", "RomeTLSDialect"]

@@ -1,0 +1,366 @@
+"""Foreign keys: parents that must be there, children that follow.
+
+The work area holds only some rows, so SQLite's own checks would not do: parents and
+children are looked up in the store as well, and again at commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from rome.errors import IntegrityError, NotSupportedError, ProgrammingError
+from rome.planner.workspace import Touch, Workspace
+from rome.schema.catalogue import Schema
+from rome.schema.changes import Change, Key, Row
+from rome.schema.tables import ForeignKey, Table, fold, quote
+from rome.stores.base import Step
+from rome.stores.rows import pack_value
+from rome.stores.values import UNKNOWN, canonical
+
+FAILED = "FOREIGN KEY constraint failed"
+
+
+class Holder(Protocol):
+    """What foreign keys need of a transaction."""
+
+    check_foreign_keys: bool
+    changes: dict[Key, Change]
+    work: Workspace
+
+    @property
+    def schema(self) -> Schema:
+        """The tables."""
+
+    def read_again(self, step: Step) -> list[bytes]:
+        """The rows of a step alone."""
+
+    def lock(self, table: Table, number: int) -> None:
+        """Let the commit check that a row of the store is as it was read."""
+
+
+# Has the rows of steps in the work area, or raises what makes the statement run again with them.
+Require = Callable[[Sequence[Step]], None]
+
+
+class ForeignKeys:
+    """The foreign keys of the tables that a transaction writes."""
+
+    def __init__(self, transaction: Holder) -> None:
+        self._transaction = transaction
+        self._parents: dict[ForeignKey, tuple[Table, tuple[int, ...]]] = {}
+        self._parents_in: Schema | None = None
+
+    # ------------------------------------------------------------ parents
+
+    def new_by_parent(self, table: Table, slots: Sequence[int], row: Row) -> bool:
+        """Whether these columns hold the key of a parent that this transaction made.
+
+        No other transaction can have a child of it, so no row with these values either.
+        """
+        if not self._transaction.check_foreign_keys:
+            return False
+        for foreign in table.foreign_keys:
+            if set(foreign.slots) <= set(slots):
+                values = _at(table, row, foreign.slots)
+                if None not in values and self._made_here(foreign, values):
+                    return True
+        return False
+
+    def _parent(self, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
+        schema = self._transaction.schema
+        if schema is not self._parents_in:
+            self._parents.clear()
+            self._parents_in = schema
+        found = self._parents.get(foreign)
+        if found is None:
+            found = self._parents[foreign] = self._find_parent(schema, foreign)
+        return found
+
+    @staticmethod
+    def _find_parent(schema: Schema, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
+        parent = schema.tables.get(fold(foreign.parent))
+        if parent is None:
+            raise ProgrammingError(f"no such table: {foreign.parent}")
+        names = foreign.parent_columns
+        if not names[0]:  # the parent's primary key
+            if not parent.primary:
+                raise ProgrammingError(f"foreign key mismatch: {parent.name} has no primary key")
+            return parent, parent.primary
+        columns = [parent.column(name) for name in names]
+        if None in columns:
+            raise ProgrammingError(f"foreign key mismatch: {parent.name} has no such column")
+        return parent, tuple(column.slot for column in columns if column)
+
+    def _as_parent_has(self, foreign: ForeignKey, values: list[Any]) -> list[Any]:
+        """Return a child's values as the parent's columns keep them: '1' as 1 in an integer one."""
+        parent, slots = self._parent(foreign)
+        affinities = {column.slot: column.affinity for column in parent.columns}
+        fitting = [
+            canonical(value, affinities[slot]) for slot, value in zip(slots, values, strict=True)
+        ]
+        return [
+            value if found is UNKNOWN else found
+            for value, found in zip(values, fitting, strict=True)
+        ]
+
+    def _made_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
+        parent, slots = self._parent(foreign)
+        values = self._as_parent_has(foreign, values)
+        return any(
+            change.table is parent
+            and change.base is None
+            and change.row is not None
+            and _at(parent, change.row, slots) == values
+            for change in self._transaction.changes.values()
+        )
+
+    def _keyed_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
+        """Whether this transaction has made the parent, or given it this key."""
+        parent, slots = self._parent(foreign)
+        values = self._as_parent_has(foreign, values)
+        for change in self._transaction.changes.values():
+            if change.table is parent and change.row is not None:
+                before = change.values_before
+                if _at(parent, change.row, slots) == values and (
+                    not before or [before[slot] for slot in slots] != values
+                ):
+                    return True
+        return False
+
+    def _number_here(self, foreign: ForeignKey, values: list[Any]) -> int | None:
+        """Return the number of a parent in the work area."""
+        parent, slots = self._parent(foreign)
+        work = self._transaction.work
+        work.ensure([parent], clean=False)
+        tests = " AND ".join(f"{quote(name)} = ?" for name in parent.names(slots))
+        number = work.row_number(parent)
+        sql = f"SELECT {number} FROM {quote(parent.name)} WHERE {tests} LIMIT 1"
+        found: Any = work.database.execute(sql, values).fetchall()
+        return int(found[0][0]) if found else None
+
+    def _lookup(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> list[Any] | None:
+        """How the store finds rows with these values: kind, index, key."""
+        columns = {column.slot: column for column in table.columns}
+        fitting = [
+            canonical(value, columns[slot].affinity)
+            for slot, value in zip(slots, values, strict=True)
+        ]
+        if UNKNOWN in fitting:
+            return None
+        if slots == (table.key,):
+            return ["row", 0, str(fitting[0])] if isinstance(fitting[0], int) else None
+        index = table.find_index(slots, unique=True) or table.find_index(slots)
+        if index is None or not index.ready:
+            return None
+        return [
+            "unique" if index.unique else "set",
+            index.number,
+            b"".join(map(pack_value, fitting)),
+        ]
+
+    def _step(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> Step:
+        lookup = self._lookup(table, slots, values)
+        if lookup is not None:
+            kind, index, key = lookup
+            return [table.number, [[kind, index, [key], []]], [], table.packed_fills, [], 0, False]
+        # SQLite finds them among all rows.
+        return [table.number, [], [], table.packed_fills, [], 0, False]
+
+    def parent_steps(
+        self, changed: Iterable[Change], require: Require, read_now: bool
+    ) -> list[Step]:
+        """Return what to read, for the rows that a statement wrote: each step must find a row.
+
+        read_now: the rows of the store that are here are those of the statement's moment, not of
+        an earlier one.
+        """
+        steps: list[Step] = []
+        for change in changed:
+            for foreign, values in self._needed(change):
+                if self._made_here(foreign, values):
+                    continue
+                parent, slots = self._parent(foreign)
+                step = self._step(parent, slots, values)
+                number = self._number_here(foreign, values)
+                key = (parent.number, number)
+                if not read_now and key not in self._transaction.changes:
+                    number = None
+                if not step[1]:
+                    if number is None:
+                        require([step])
+                        raise IntegrityError(FAILED)
+                    # No look-up tells the commit that this parent is still there: its row has to.
+                    self._transaction.lock(parent, number)
+                elif number is None and step not in steps:
+                    steps.append(step)
+        return steps
+
+    def _needed(self, change: Change) -> Iterable[tuple[ForeignKey, list[Any]]]:
+        """The parents that a written row has, where it didn't have them before."""
+        if change.row is None or not change.table.foreign_keys:
+            return
+        before = change.before
+        for foreign in change.table.foreign_keys:
+            values = _at(change.table, change.row, foreign.slots)
+            if None in values:
+                continue
+            if (
+                before is not None
+                and all(
+                    pack_value(value) == before[slot]
+                    for slot, value in zip(foreign.slots, values, strict=True)
+                )
+                and not self._gone_here(foreign, values)
+            ):
+                continue
+            yield foreign, values
+
+    def _gone_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
+        """Whether this transaction has deleted the parent, or given it another key."""
+        parent, slots = self._parent(foreign)
+        values = self._as_parent_has(foreign, values)
+        for change in self._transaction.changes.values():
+            if change.base is None or change.table is not parent:
+                continue
+            before = change.values_before
+            if [before[slot] for slot in slots] == values and (
+                change.row is None or _at(parent, change.row, slots) != values
+            ):
+                return True
+        return False
+
+    def parents_lacking(self, steps: Sequence[Step], answer: Sequence[list[bytes]]) -> list[Step]:
+        """Return the steps that found no row which is still there."""
+        lacking = []
+        for step, rows in zip(steps, answer, strict=True):
+            # Perhaps an earlier step has given that row: then it isn't given again.
+            if not self._there(step, rows) and not self._there(
+                step, self._transaction.read_again(step)
+            ):
+                lacking.append(step)
+        return lacking
+
+    def _there(self, step: Step, rows: list[bytes]) -> bool:
+        """Whether there is a row that this transaction hasn't changed: what it has changed
+        was looked at before."""
+        changes = self._transaction.changes
+        return any((step[0], int(number)) not in changes for number in rows[::2])
+
+    def exists(self, changes: Iterable[Change]) -> list[list[Any]]:
+        """What a commit must find in the store: parents that this transaction didn't make."""
+        wanted: dict[tuple[Any, ...], None] = {}
+        for change in changes:
+            for foreign, values in self._needed(change):
+                if not self._keyed_here(foreign, values):
+                    parent, slots = self._parent(foreign)
+                    lookup = self._lookup(parent, slots, values)
+                    if lookup is not None:
+                        wanted[lookup[0], parent.number, lookup[1], lookup[2]] = None
+        return [list(key) for key in wanted]
+
+    # ------------------------------------------------------------ children
+
+    def childless(self, changes: Iterable[Change]) -> list[list[Any]]:
+        """Keys of parents that go, which no child may have but those that go as well."""
+        schema = self._transaction.schema
+        found: list[list[Any]] = []
+        for change in changes:
+            children = schema.children.get(fold(change.table.name), ())
+            if change.base is None or not children:
+                continue
+            before = change.values_before
+            for name, place in children:
+                child = schema.tables[name]
+                foreign = child.foreign_keys[place]
+                _, slots = self._parent(foreign)
+                old = [before[slot] for slot in slots]
+                if None in old or self._has(change.table, slots, old):
+                    continue
+                lookup = self._lookup(child, foreign.slots, old)
+                if lookup is not None:
+                    own = [
+                        str(c.number)
+                        for c in self._transaction.changes.values()
+                        if c.table is child and c.base is not None
+                    ]
+                    found.append([lookup[0], child.number, lookup[1], own, lookup[2]])
+        return found
+
+    def _has(self, table: Table, slots: Sequence[int], values: list[Any]) -> bool:
+        """Whether a row that the transaction wrote has these values."""
+        return any(
+            change.table is table
+            and change.row is not None
+            and _at(table, change.row, slots) == values
+            for change in self._transaction.changes.values()
+        )
+
+    def follow(self, touches: list[Touch], require: Require) -> list[Touch]:
+        """What happens to the children of parents that went or got another key.
+
+        Returns what that wrote.  Raises IntegrityError where a child holds a parent back.
+        """
+        work = self._transaction.work
+        written: list[Touch] = []
+        refusing: list[tuple[Table, ForeignKey, list[Any]]] = []
+        todo = touches
+        for _ in range(50):
+            lost = list(self._lost(todo))
+            if not lost:
+                break
+            steps = [self._step(child, foreign.slots, old) for child, foreign, old, _ in lost]
+            require(steps)
+            work.ensure([child for child, _, _, _ in lost], clean=False)
+            todo = []
+            for child, foreign, old, new in lost:
+                action = foreign.on_delete if new is None else foreign.on_update
+                names = child.names(foreign.slots)
+                tests = " AND ".join(f"{quote(name)} = ?" for name in names)
+                if action == "CASCADE" and new is None:
+                    sql, values = f"DELETE FROM {quote(child.name)} WHERE {tests}", old
+                elif action in ("CASCADE", "SET NULL"):
+                    given = new if action == "CASCADE" and new else [None] * len(names)
+                    sets = ", ".join(f"{quote(name)} = ?" for name in names)
+                    sql = f"UPDATE {quote(child.name)} SET {sets} WHERE {tests}"
+                    values = [*given, *old]
+                elif action == "SET DEFAULT":
+                    raise NotSupportedError("ON DELETE or ON UPDATE SET DEFAULT")
+                else:
+                    refusing.append((child, foreign, old))
+                    continue
+                todo += work.write(sql, values)[3]
+            written += todo
+        for child, foreign, old in refusing:
+            tests = " AND ".join(f"{quote(name)} = ?" for name in child.names(foreign.slots))
+            sql = f"SELECT 1 FROM {quote(child.name)} WHERE {tests} LIMIT 1"
+            parent, slots = self._parent(foreign)
+            if work.database.execute(sql, old).fetchall():
+                same = " AND ".join(f"{quote(name)} = ?" for name in parent.names(slots))
+                again = f"SELECT 1 FROM {quote(parent.name)} WHERE {same} LIMIT 1"
+                if not work.database.execute(again, old).fetchall():
+                    raise IntegrityError(FAILED)
+        return written
+
+    def _lost(
+        self, touches: Iterable[Touch]
+    ) -> Iterable[tuple[Table, ForeignKey, list[Any], list[Any] | None]]:
+        """Child table, its foreign key, the old values, and the new ones."""
+        schema = self._transaction.schema
+        for touch in touches:
+            if touch.old is None:
+                continue
+            children = schema.children.get(fold(touch.table), ())
+            for name, place in children:
+                child = schema.tables[name]
+                foreign = child.foreign_keys[place]
+                parent, slots = self._parent(foreign)
+                old = _at(parent, touch.old, slots)
+                new = None if touch.row is None else _at(parent, touch.row, slots)
+                if None not in old and old != new:
+                    yield child, foreign, old, new
+
+
+def _at(table: Table, row: Row, slots: Sequence[int]) -> list[Any]:
+    by_slot = row if table.plain else table.row(row)
+    return [by_slot[slot] for slot in slots]

@@ -1,0 +1,154 @@
+"""SELECTs: answered from rows of the store, by the store itself, or by SQLite in the work area."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rome.engine.reads import Wanted
+from rome.engine.state import Call, Result, State
+from rome.planner.plan import BoundPlan
+from rome.schema.changes import index_data
+from rome.stores.base import Step
+from rome.stores.rows import unpack_value
+from rome.stores.values import sort_key
+
+
+class Selects:
+    """The SELECTs of a transaction."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def select(self, call: Call, bound: BoundPlan) -> Result:
+        """The answer of one."""
+        state = self._state
+        parameters = call.parameters[0] if call.parameters else ()
+        if not bound.tables:
+            return self._evaluated(call, parameters)
+        wanted = state.reads.wanted(bound, call.sql, parameters, call.layout)
+        if not wanted.plain:
+            state.settle()
+        if self._known(wanted.steps):
+            state.unload()
+            state.work.ensure(bound.tables, state.clean)
+        elif wanted.plain:
+            return self._read_plainly(call, bound, wanted, parameters)
+        else:
+            state.fetch(wanted.steps, bound)
+        if bound.locks:
+            self._lock(bound)
+        return self._evaluated(call, parameters)
+
+    def _read_plainly(
+        self, call: Call, bound: BoundPlan, wanted: Wanted, parameters: Sequence[Any]
+    ) -> Result:
+        """The answer of a SELECT from rows of the store only."""
+        state = self._state
+        state.reading_calls += 1
+        answer = state.reads.read(wanted)
+        state.saw_all(wanted.request, answer.commits)
+        kept, found = wanted.kept, answer.rows
+        summed = wanted.request is not wanted.steps
+        if found is None and kept is not None:
+            state.unload()
+            if not summed:
+                state.aside = wanted.steps, kept.found
+            known: Result = kept.result
+            return known
+        found = found or []
+        if summed:
+            result = self._sums(call, found)
+            if result is None:
+                state.fetch(wanted.steps, bound)
+                return self._evaluated(call, parameters)
+        else:
+            result = self._rows(call, bound, wanted, found, parameters)
+        if state.reads.answers is not None and wanted.key is not None:
+            state.reads.answers.put(wanted.key, result, [] if summed else found, answer.commits)
+        return result
+
+    def _rows(
+        self,
+        call: Call,
+        bound: BoundPlan,
+        wanted: Wanted,
+        found: list[list[bytes]],
+        parameters: Sequence[Any],
+    ) -> Result:
+        state = self._state
+        state.unload()
+        window = None
+        if wanted.told and bound.projection is not None:
+            window = bound.window(parameters, call.layout)
+        if bound.projection is not None and window is not None:
+            rows = bound.projection.answer(found[0], window)
+            state.aside = wanted.steps, found
+            return Result(rows, state.work.description(call.sql), -1, None)
+        state.work.ensure(bound.tables, state.clean)
+        state.bring_in(wanted.steps, found)
+        return Result(*state.work.query(call.sql, parameters), -1, None)
+
+    def _sums(self, call: Call, found: list[list[Any]]) -> Result | None:
+        """Counts, sums and extremes, as the store has found them; None: it met values that it
+        can't add without loss."""
+        (groups,) = found
+        if groups and groups[0] == b"no":
+            return None
+        rows = [tuple(map(unpack_value, group)) for group in groups]
+        if len(rows) > 1:
+            # GROUP BY, in the order that SQLite gives.
+            rows.sort(key=lambda row: [sort_key(value) for value in row])
+        return Result(rows, self._state.work.description(call.sql), -1, None)
+
+    def _evaluated(self, call: Call, parameters: Sequence[Any]) -> Result:
+        """The answer over the rows in the work area."""
+        state = self._state
+        state.reading_calls += 1
+        return Result(*state.work.query(call.sql, parameters), -1, None)
+
+    def _known(self, steps: Sequence[Step]) -> bool:
+        """Whether no row of the store is needed: the one row with a unique key is the
+        transaction's own, or the statement asks for some of no values."""
+        state = self._state
+        if state.serializable:
+            return False
+        if _find_nothing(steps):
+            return True
+        if len(steps) != 1:
+            return False
+        number, lookups = steps[0][0], steps[0][1]
+        for kind, index_number, keys, *_ in lookups:
+            if keys is False or kind == "set" or len(keys) != 1:
+                continue
+            for (table, row_number), change in state.changes.items():
+                if table != number or change.row is None:
+                    continue
+                if kind == "row":
+                    if str(row_number) == keys[0]:
+                        return True
+                    continue
+                index = next((i for i in change.table.indexes if i.number == index_number), None)
+                row = change.values
+                if index and row and index_data(change.table, index, row) == keys[0]:
+                    return True
+        return False
+
+    def _lock(self, bound: BoundPlan) -> None:
+        """SELECT ... FOR UPDATE: these rows must be the same at commit."""
+        state = self._state
+        for table in bound.tables:
+            for number in state.loaded.get(table.number, {}):
+                state.lock(table, number)
+
+
+def _find_nothing(steps: Sequence[Step]) -> bool:
+    """Whether each step looks for no keys, or for those of rows that such a step finds."""
+    for place, step in enumerate(steps):
+        nothing = any(
+            not lookup[5] and lookup[3] < place if lookup[2] is False else not lookup[2]
+            for lookup in step[1]
+        )
+        if not nothing:
+            return False
+    return True

@@ -1,0 +1,158 @@
+"""Conditions of a plan on the columns of one version of the schema, and as a store's filters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rome.planner.conditions import Bind, Condition, Constant, Layout, plain_values
+from rome.schema.tables import Column, Table
+from rome.stores.rows import NULL, pack_value
+from rome.stores.values import UNKNOWN, canonical
+
+COMPARISONS = ("<", "<=", ">", ">=")
+_SMALL = 2**53  # integers that a double holds exactly are below it
+
+
+@dataclass
+class Predicate:
+    """A condition whose column is known.
+
+    index: kind of look-up and number of the index over just this column.  source,
+    source_slot: of a join, the earlier step and its column.
+    """
+
+    slot: int
+    affinity: str
+    op: str
+    values: tuple[Bind | Constant, ...]
+    source: int = -1
+    source_slot: int = -1
+    index: tuple[str, int] | None = None
+    filter: bool = True  # whether the store can test it
+    branches: tuple[tuple[Predicate, ...], ...] = ()
+
+
+def bind_condition(
+    tables: Mapping[int, Table], steps: Mapping[int, int], condition: Condition
+) -> Predicate | None:
+    """Find a condition's columns and index; None: it can't be used.
+
+    tables: by occurrence.  steps: the steps of those occurrences that are read before.
+    """
+    table = tables[condition.occurrence]
+    if condition.op == "any":
+        branches = tuple(
+            tuple(bind_condition(tables, steps, part) for part in branch)
+            for branch in condition.branches
+        )
+        if any(part is None for branch in branches for part in branch):
+            return None
+        parts = tuple(tuple(part for part in branch if part) for branch in branches)
+        return Predicate(0, "", "any", (), branches=parts)
+    column = table.column(condition.column)
+    if column is None or not column.binary:
+        return None
+    index: tuple[str, int] | None = None
+    if column.slot == table.key:
+        index = ("row", 0)
+    else:
+        for unique in (True, False):
+            found = table.find_index((column.slot,), unique)
+            if index is None and found is not None and found.ready:
+                index = ("unique" if unique else "set", found.number)
+    if condition.op != "join":
+        return Predicate(column.slot, column.affinity, condition.op, condition.values, index=index)
+    if condition.source not in steps or index is None:
+        return None
+    other = tables[condition.source].column(condition.other)
+    if other is None or not same_bytes(column, other):
+        return None
+    return Predicate(
+        column.slot,
+        column.affinity,
+        "join",
+        (),
+        source=steps[condition.source],
+        source_slot=other.slot,
+        index=index,
+        filter=False,
+    )
+
+
+def same_bytes(column: Column, other: Column) -> bool:
+    """Tell whether equal values have equal bytes in both columns."""
+    if not column.binary or not other.binary or "BLOB" in (column.affinity, other.affinity):
+        return False
+    whole = ("INTEGER", "NUMERIC")
+    return column.affinity == other.affinity or (
+        column.affinity in whole and other.affinity in whole
+    )
+
+
+def values_of(predicate: Predicate, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:
+    """Give a condition's values as its column holds them, without NULLs; None: not known.
+
+    NULL equals nothing, so `in` needs no rows for it; `out` and comparisons with NULL hold
+    for no row, and are left to SQLite.
+    """
+    result: dict[Any, None] = {}
+    for value in predicate.values:
+        if isinstance(value, Bind) and value.name not in layout:
+            return None
+        for raw in plain_values(value, parameters, layout):
+            fitting = canonical(raw, predicate.affinity)
+            if fitting is UNKNOWN:
+                return None
+            if fitting is not None:
+                result[fitting] = None
+            elif predicate.op != "in":
+                return None
+    return list(result)
+
+
+def filter_of(predicate: Predicate, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:
+    """Give a condition as a filter of the store (stores/base.py); None: it can't test that."""
+    op = predicate.op
+    if op == "any":
+        branches = []
+        for branch in predicate.branches:
+            tests = [filter_of(part, parameters, layout) for part in branch]
+            if None in tests:
+                return None
+            # NULL is not in an empty list either.
+            branches.append([test for test in tests if test and (test[1] != "out" or test[2])])
+        return _one_filter(branches) or [0, "any", branches]
+    if op in ("null", "some"):
+        return [predicate.slot, op, []]
+    values = values_of(predicate, parameters, layout)
+    if values is None:
+        return None
+    if op in COMPARISONS:
+        if not values or isinstance(values[0], bytes):
+            return None
+        if isinstance(values[0], int) and abs(values[0]) >= _SMALL:
+            return None
+    return [predicate.slot, op, [pack_value(value) for value in values]]
+
+
+def is_tested(predicate: Predicate, parameters: Sequence[Any], layout: Layout) -> bool:
+    """Tell whether the store can test a condition with these parameters."""
+    return predicate.filter and filter_of(predicate, parameters, layout) is not None
+
+
+def _one_filter(branches: list[list[list[Any]]]) -> list[Any] | None:
+    """Write `x = ? OR x IS NULL`, `x != ? OR x IS NULL` as one test of a column's bytes."""
+    if any(len(branch) != 1 for branch in branches):
+        return None
+    tests = [branch[0] for branch in branches]
+    ops = [test[1] for test in tests]
+    if len({test[0] for test in tests}) != 1 or not set(ops) <= {"in", "null", "out"}:
+        return None
+    values = [value for test in tests for value in test[2]]
+    if "out" not in ops:
+        return [tests[0][0], "in", values + [NULL] * ("null" in ops)]
+    if sorted(ops) == ["null", "out"]:
+        return [tests[0][0], "not", values]
+    return None

@@ -1,0 +1,546 @@
+"""Reads that are too large for one script: page by page, and yet as of one moment.
+
+A script blocks the server while it runs, so read.lua refuses to look at more than so many
+rows.  The same request is then answered by many short scripts (scan.lua).  Rows change in
+between, so a read of this kind is a *scan with catching up*:
+
+1. Before its first page it marks its tables, and from then on each commit notes the numbers
+   of the rows that it changes in them.
+2. Each page also brings the rows that were noted since the page before, as they are now, or
+   that they are gone.  They take the place of what was read earlier.  So after each page all
+   that was read is as it is at the moment of that page.
+3. When all pages are there, rows that were changed may join rows that nobody has asked for:
+   these are asked for, again with what was noted since, until nothing is missing.
+
+The first rows in an order that an ordered index has are found by a walk along it: each row up
+to where the walk has come is known, for those that have come or gone since were noted.  So it ends
+when enough of the rows that it has met are unchanged, and goes on if too many have changed.
+
+The answer is what one script would have answered at the moment of the last page, and so are
+the tokens of the tables that come with it.  Sums are made by page; if a row changes
+meanwhile, they are made from the rows instead.
+
+A scan that was forgotten for too long, that met more changes than are noted, or whose
+connection broke (another master may have taken over, without the latest commits) has lapsed:
+it begins anew, a few times, and then fails with ConflictError.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from rome.errors import ConflictError
+from rome.stores.base import Answer, Request, Rows, Step
+from rome.stores.rows import NULL, pack_value, unpack_value
+from rome.stores.steps import Fills, column, part
+from rome.stores.values import sort_key
+
+# Keys of a look-up in one page, pages in one round trip, and keys whose sets are measured.
+KEYS, WINDOW, MEASURED = 500, 16, 1000
+# Times that a scan begins, and that it looks for what is missing.
+ATTEMPTS, ROUNDS = 8, 100
+# Rows that are brought beside the first so many, to take the places of those that change.
+MARGIN = 50
+# Rows that a page may be expected to look at, before one is there.
+USUAL_PAGE = 1500
+_EXACT = 2**53
+# Rows that a walk looks for at least, in one round trip.
+_WALKED = 16
+
+# What a page has to do, or None: only to bring what was changed.
+#   ["whole", step, name]                     the next part of the step's table
+#   ["set", step, name, index, bytes, others] the next part of a set, as far as in the others
+#   ["order", step, name, index, range]       the next part of a range of an ordered index
+#   ["walk", step, name, index, range, wanted] the same, until so many rows of it are wanted
+#   ["keys", step, kind, index, keys]         what keys find
+# Under its name a task goes on where the page before has stopped.
+Task = list[Any]
+
+
+class Lapsed(Exception):
+    """What was read so far is of no use: the scan must begin anew."""
+
+
+class Page(NamedTuple):
+    """What one script has answered.
+
+    rows: numbers and rows by turns, or groups.  done: keys that it has looked for; 1: the
+    end of a table or set.  looked: rows that it has looked at.  left: numbers of rows that
+    there was no time for.  large: keys of sets that want pages of their own.  changed: for
+    each table that was written its number, the numbers of rows, and for each step (by its
+    place) those of them that it wants.  more: whether there are more changed rows.
+    commits: the last commits of the tables that are watched.
+    """
+
+    rows: list[Any]
+    done: int
+    looked: int
+    left: list[bytes]
+    large: list[bytes]
+    changed: list[Any]
+    more: int
+    commits: list[bytes | None]
+
+
+# send(commands) -> answers of scan.lua; a command is its number in the scan (0: it begins)
+# and its task.  All go in one round trip.  Raises Lapsed, SchemaChanged.
+Send = Callable[[Sequence[tuple[int, Any]]], list[list[Any]]]
+
+
+def read_in_pages(new_scan: Callable[[], Send], request: Request, about: int = 0) -> Answer:
+    """The answer to a request; each call of `new_scan` makes a scan of its own.
+
+    about: rows that it will have to look at, as far as that is known.
+    """
+    cut, in_store = True, True
+    for _ in range(ATTEMPTS):
+        scan = _Scan(new_scan(), request, cut, in_store, about)
+        try:
+            return scan.read()
+        except _TooFewRows:
+            cut = False
+        except _SumsChanged:
+            in_store = False
+        except Lapsed:
+            continue
+    raise ConflictError("a large read met too many changes by others; try again")
+
+
+class _TooFewRows(Lapsed):
+    """Of the first rows in an order so many were changed that others may take their place."""
+
+
+class _SumsChanged(Lapsed):
+    """Rows were changed, or met twice, after they went into sums."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found for a step.
+
+    columns: slots that its rows have; empty: they are whole.  added: all rows that ever came.
+    lookup: the one that finds them, or None: the whole table is looked at.  asked: keys that
+    were looked for.  used: how many of the rows that came for the step that the look-up names
+    have given their keys.  size: rows that it will look at.  walking: whether the look-up is a
+    walk for the first rows.  walked: the rows that it has met and that are unchanged, in its order.
+    met: how many it has met.  trips: round trips of the walk.
+    """
+
+    step: Step
+    columns: tuple[int, ...]
+    fills: Fills
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    added: list[bytes] = field(default_factory=list)
+    removed: int = 0
+    looked: int = 0
+    size: float = 0
+    done: bool = False
+    lookup: list[Any] | None = None
+    asked: set[Any] = field(default_factory=set)
+    used: int = 0
+    walking: bool = False
+    walked: dict[bytes, None] = field(default_factory=dict)
+    met: int = 0
+    trips: int = 0
+
+    def add(self, pairs: Sequence[bytes]) -> None:
+        """Take rows, given as numbers and rows by turns."""
+        self.rows.update(zip(pairs[::2], pairs[1::2], strict=True))
+        self.added += pairs[1::2]
+
+    def remove(self, numbers: Iterable[bytes]) -> None:
+        """Take out rows that were changed."""
+        for number in numbers:
+            if self.rows.pop(number, None) is not None:
+                self.removed += 1
+                self.walked.pop(number, None)
+
+    def walk(self, pairs: Sequence[bytes]) -> None:
+        """Take rows that a walk has met."""
+        self.add(pairs)
+        for number in pairs[::2]:
+            self.walked.pop(number, None)  # it may have moved on to where it is met again
+            self.walked[number] = None
+            self.met += 1
+
+    def walked_enough(self) -> bool:
+        """Whether the first rows are there, and those equal to the last of them."""
+        limit = self.step[5]
+        if self.done or not self.walking:
+            return self.done
+        if len(self.walked) < limit:
+            return False
+        numbers = list(self.walked)
+        assert self.lookup is not None
+        ties: list[int] = self.lookup[2][4]
+        return not ties or any(
+            self._value(numbers[limit - 1], slot) != self._value(numbers[-1], slot) for slot in ties
+        )
+
+    def _value(self, number: bytes, slot: int) -> Any:
+        row = self.rows[number]
+        if slot in self.columns:
+            return unpack_value(row)[self.columns.index(slot)]
+        return unpack_value(column(row, slot, self.fills))
+
+    def values(self, slot: int) -> Iterator[Any]:
+        """What each row has in a column."""
+        if slot in self.columns:
+            place = self.columns.index(slot)
+            return (unpack_value(row)[place] for row in self.rows.values())
+        return (unpack_value(column(row, slot, self.fills)) for row in self.rows.values())
+
+    def keys(self, kind: str, slots: Sequence[int], start: int) -> Iterator[Any]:
+        """What rows have in some columns, as keys of a look-up."""
+        places = [self.columns.index(slot) for slot in slots] if self.columns else []
+        for row in self.added[start:]:
+            if places:
+                values = unpack_value(row)
+                parts = [pack_value(values[place]) for place in places]
+            else:
+                parts = [column(row, slot, self.fills) for slot in slots]
+            if NULL in parts:
+                continue
+            if kind != "row":
+                yield b"".join(parts)
+            elif isinstance(number := unpack_value(parts[0]), int):
+                yield str(number)
+
+
+class _Scan:
+    """One attempt to read.
+
+    cut: whether pages bring only the first rows, where only these are wanted.  in_store:
+    whether sums are made by page, in the store.
+    """
+
+    def __init__(self, send: Send, request: Request, cut: bool, in_store: bool, about: int) -> None:
+        self._send_all = send
+        self._about = about
+        self._steps = request.steps
+        self._watched = list(request.watched)
+        self._cut = cut
+        first = self._steps[0]
+        self._sums: list[Any] = first[7] or [] if len(first) > 7 else []
+        self._in_store = bool(self._sums) and in_store
+        self._found = [
+            _Found(step, self._columns(place), dict(map(tuple, step[3])))
+            for place, step in enumerate(self._steps)
+        ]
+        self._groups: dict[tuple[bytes, ...], list[Any]] = {}
+        self._countable = True  # whether sums are right
+        self._number = 1
+        self._last: Page | None = None
+        self._page_rows = USUAL_PAGE
+        self._lengths: dict[int, int] = {}
+        self._sizes: dict[tuple[int, int], float] = {}
+
+    def read(self) -> Answer:
+        """The answer, as of the last page."""
+        self._begin()
+        for place, found in enumerate(self._found):
+            self._choose(place, found)
+            if found.lookup is None and not found.done:
+                self._run([["whole", place, f"w{place}"]])
+            self._run(self._missing(place))
+        for _ in range(ROUNDS):
+            tasks = [task for place in range(len(self._steps)) for task in self._missing(place)]
+            if tasks:
+                self._run(tasks)
+            elif self._last is None or self._last.more:
+                self._send([None])
+            else:
+                return self._answer(self._last)
+        raise Lapsed
+
+    # ------------------------------------------------------------ what is asked for
+
+    def _columns(self, place: int) -> tuple[int, ...]:
+        step = self._steps[place]
+        if self._sums:
+            slots, functions = self._sums
+            return tuple(sorted({*slots, *(s for _, s in functions if s >= 0)})) or (0,)
+        columns = tuple(step[6] or ())
+        if any(not set(columns).issuperset(lookup[2][4]) for lookup in _walks(step)):
+            return ()
+        for later in self._steps[place + 1 :]:
+            for lookup in later[1]:
+                joins = lookup[2] is False and lookup[3] == place
+                if joins and not set(columns).issuperset(lookup[4]):
+                    return ()
+            for other, slot, _, _ in later[8] if len(later) > 8 else ():
+                if other == place and slot not in columns:
+                    return ()
+        for _, _, own_slot, _ in step[8] if len(step) > 8 else ():
+            if own_slot not in columns:
+                return ()
+        return columns
+
+    def _view(self, found: _Found) -> list[Any]:
+        """A step as scan.lua takes it."""
+        table, _, filters, fills, order, limit = found.step[:6]
+        sums: Any = False
+        if self._in_store:
+            slots, functions = self._sums
+            # The groups' own values come first, to tell which groups of two pages are one.
+            sums = [slots, [*(["", slot] for slot in slots), *functions]]
+        limit = limit + MARGIN if limit and self._cut else 0
+        return [table, [], filters, fills, order, limit, list(found.columns) or False, sums]
+
+    def _begin(self) -> None:
+        tables = list(dict.fromkeys(step[0] for step in self._steps))
+        places: list[tuple[int, int]] = []
+        measured: list[list[Any]] = []
+        for place, step in enumerate(self._steps):
+            for position, (kind, index, keys, *_) in enumerate(step[1]):
+                if kind in ("set", "order") and keys is not False:
+                    places.append((place, position))
+                    measured.append([step[0], kind, index, list(keys[:MEASURED])])
+        views = [self._view(found) for found in self._found]
+        commands: list[tuple[int, Any]] = [(0, [[views, tables, self._watched], tables, measured])]
+        whole = ["whole", 0, "w0"]
+        if not self._steps[0][1]:
+            pages_expected = min(WINDOW, 1 + self._about // USUAL_PAGE)
+            commands += [(number, whole) for number in range(1, 1 + pages_expected)]
+        (_, lengths, sizes), *pages = self._send_all(commands)
+        self._number = len(commands)
+        self._lengths = dict(zip(tables, lengths, strict=True))
+        self._sizes = dict(zip(places, sizes, strict=True))
+        for page in pages:
+            self._take(whole, Page(*page[1:]))
+
+    def _choose(self, place: int, found: _Found) -> None:
+        """The look-up that costs least, if it costs less than the whole table."""
+        found.size = self._lengths[found.step[0]]
+        least = found.size / 2
+        for position, lookup in enumerate(found.step[1]):
+            kind, _, keys = lookup[:3]
+            if kind == "order":
+                cost: float = self._sizes[place, position]
+            elif keys is False:
+                cost = len(set(self._found[lookup[3]].keys(kind, lookup[4], 0)))
+                cost += len(lookup[5])
+                if kind == "set":
+                    cost *= 2
+            elif kind == "set":
+                cost = self._sizes[place, position] * len(keys) / max(1, min(len(keys), MEASURED))
+            else:
+                cost = len(keys)
+            if cost <= least:
+                least = found.size = cost
+                found.lookup = lookup
+        for lookup in _walks(found.step):
+            # It may end before its range does, so only a much better look-up is better.
+            size = self._sizes[place, found.step[1].index(lookup)]
+            if not self._sums and (found.lookup is None or found.size > size / 2):
+                found.size, found.lookup, found.walking = size, lookup, True
+
+    def _missing(self, place: int) -> list[Task]:
+        """Tasks for keys that a step's look-up has and nobody has asked for yet."""
+        found = self._found[place]
+        if found.lookup is None:
+            return []
+        kind, index, keys = found.lookup[:3]
+        if kind == "order":
+            if found.walked_enough():
+                return []
+            if not found.walking:
+                return [["order", place, f"o{place}", index, keys]]
+            more = max(found.step[5] + 1 - len(found.walked), found.met, _WALKED)
+            return [["walk", place, f"o{place}", index, keys, found.met + more]]
+        others: list[Any] = []
+        if keys is False:
+            source = self._found[found.lookup[3]]
+            keys = [*found.lookup[5], *source.keys(kind, found.lookup[4], found.used)]
+            found.used = len(source.added)
+        elif kind == "set" and len(keys) == 1 and not self._sums:
+            others = [
+                [other[1], other[2][0]]
+                for other in found.step[1]
+                if other[0] == "set" and other[2] and len(other[2]) == 1
+                if other is not found.lookup
+            ]
+        new = [key for key in dict.fromkeys(keys) if key not in found.asked]
+        found.asked.update(new)
+        if len(new) == 1 and kind == "set":
+            return [["set", place, f"s{place}.{len(found.asked)}", index, new[0], others]]
+        return [
+            ["keys", place, kind, index, new[start : start + KEYS]]
+            for start in range(0, len(new), KEYS)
+        ]
+
+    # ------------------------------------------------------------ pages
+
+    def _run(self, tasks: Sequence[Task]) -> None:
+        waiting = deque(tasks)
+        while waiting:
+            task = waiting.popleft()
+            if task[0] != "keys":
+                found = self._found[task[1]]
+                left = math.ceil(max(0.0, found.size - found.looked) / self._page_rows)
+                if task[0] == "walk":
+                    left = min(left, 2**found.trips)
+                    found.trips += 1
+                pages = self._send([task] * max(1, min(WINDOW, left)))
+                if task[0] == "walk":
+                    waiting.extendleft(self._missing(task[1]))
+                elif not any(page.done for page in pages):
+                    waiting.appendleft(task)
+                for page in pages:
+                    waiting.extend(_by_number(task[1], page.left))
+                continue
+            several = [task]
+            while waiting and len(several) < WINDOW and waiting[0][0] == "keys":
+                several.append(waiting.popleft())
+            for done, page in zip(several, self._send(several), strict=True):
+                _, place, kind, index, keys = done
+                if page.done < len(keys):
+                    waiting.append(["keys", place, kind, index, keys[page.done :]])
+                for data in page.large:
+                    name = f"l{place}.{len(self._found[place].asked)}.{data!r}"
+                    waiting.append(["set", place, name, index, data, []])
+                waiting.extend(_by_number(place, page.left))
+
+    def _send(self, tasks: Sequence[Task | None]) -> list[Page]:
+        """One round trip: a page for each task."""
+        answers = self._send_all(list(enumerate(tasks, self._number)))
+        self._number += len(tasks)
+        pages = [Page(*answer[1:]) for answer in answers]
+        for task, page in zip(tasks, pages, strict=True):
+            self._take(task, page)
+        return pages
+
+    def _take(self, task: Task | None, page: Page) -> None:
+        """Take in what a page has brought."""
+        self._last = page
+        for table, numbers, wanted in page.changed:
+            if self._in_store:
+                raise _SumsChanged
+            for found in self._found:
+                if found.step[0] == table:
+                    found.remove(numbers)
+            for place, pairs in wanted:
+                self._found[place].add(pairs)
+        if self._cut and any(
+            found.step[5] and found.removed > MARGIN and not found.walking for found in self._found
+        ):
+            raise _TooFewRows
+        if task is None:
+            return
+        found = self._found[task[1]]
+        found.looked += page.looked
+        if task[0] in ("whole", "order", "walk"):
+            found.done = found.done or bool(page.done)
+        if task[0] != "keys" and page.looked and not page.done:
+            self._page_rows = page.looked
+        if task[0] == "walk":
+            found.walk(page.rows)
+        elif not self._in_store:
+            found.add(page.rows)
+        elif page.rows == [b"no"]:
+            self._countable = False
+        else:
+            slots, functions = self._sums
+            for group in page.rows:
+                self._add_up(tuple(group[: len(slots)]), group[len(slots) :], functions)
+
+    # ------------------------------------------------------------ answers
+
+    def _answer(self, last: Page) -> Answer:
+        commits = [(commit or b"0").decode() for commit in last.commits]
+        if self._sums:
+            return Answer([self._groups_of(self._found[0])], commits)
+        for place in range(len(self._found)):
+            self._reduce(place)
+        taken: dict[int, set[bytes]] = {}
+        answer: list[Rows] = []
+        for found in self._found:
+            had = taken.setdefault(found.step[0], set())
+            only: Sequence[int] = () if found.columns else found.step[6] or ()
+            out: Rows = []
+            for number, row in found.rows.items():
+                if number not in had:
+                    out += (number, part(row, only, found.fills) if only else row)
+            had.update(found.rows)
+            answer.append(out)
+        return Answer(answer, commits)
+
+    def _reduce(self, place: int) -> None:
+        """Take out of earlier steps the rows that no row of this one matches."""
+        found = self._found[place]
+        for other, slot, own_slot, _ in found.step[8] if len(found.step) > 8 else ():
+            earlier = self._found[other]
+            values = {value for value in found.values(own_slot) if value is not None}
+            wanted = [value in values for value in earlier.values(slot)]
+            if not all(wanted):
+                earlier.rows = dict(itertools.compress(earlier.rows.items(), wanted))
+                self._reduce(other)
+
+    def _groups_of(self, found: _Found) -> list[Any]:
+        slots, functions = self._sums
+        if not self._in_store:
+            groups, places = [found.columns.index(slot) for slot in slots], found.columns
+            for row in found.rows.values():
+                values = [pack_value(value) for value in unpack_value(row)]
+                one = [
+                    pack_value(1)
+                    if function == "count" and (slot < 0 or values[places.index(slot)] != NULL)
+                    else pack_value(0)
+                    if function == "count"
+                    else values[places.index(slot)]
+                    for function, slot in functions
+                ]
+                self._add_up(tuple(values[place] for place in groups), one, functions)
+        elif self._countable and found.looked != found.size:
+            raise _SumsChanged  # some rows were met twice, or none of it is known
+        if not self._groups and not slots:
+            self._add_up(
+                (), [pack_value(0 if f == "count" else None) for f, _ in functions], functions
+            )
+        if not self._countable:
+            return [b"no"]
+        return [[pack_value(value) for value in group] for group in self._groups.values()]
+
+    def _add_up(
+        self, key: tuple[bytes, ...], group: Sequence[bytes], functions: Sequence[list[Any]]
+    ) -> None:
+        """Add the sums of some rows to those of the others in their group."""
+        values = [unpack_value(data) for data in group]
+        have = self._groups.get(key)
+        if have is None:
+            have = self._groups[key] = [None] * len(values)
+        for place, ((function, _), value) in enumerate(zip(functions, values, strict=True)):
+            other = have[place]
+            if value is None:
+                continue
+            if function in ("sum", "count"):
+                if type(value) is not int:
+                    self._countable = False
+                    return
+                have[place] = value if other is None else other + value
+            elif function in ("min", "max"):
+                if isinstance(value, int | float) and abs(value) >= _EXACT:
+                    self._countable = False
+                    return
+                less = other is not None and sort_key(value) < sort_key(other)
+                if other is None or less == (function == "min"):
+                    have[place] = value
+            else:
+                have[place] = value
+            if function == "sum" and abs(have[place]) >= _EXACT:
+                self._countable = False
+
+
+def _by_number(place: int, numbers: Sequence[bytes]) -> Iterator[Task]:
+    for start in range(0, len(numbers), KEYS):
+        yield ["keys", place, "row", 0, numbers[start : start + KEYS]]
+
+
+def _walks(step: Step) -> list[list[Any]]:
+    """The look-ups of a step by which a walk finds its first rows."""
+    return [lookup for lookup in step[1] if lookup[0] == "order" and lookup[2][3] and step[5]]
