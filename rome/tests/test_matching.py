@@ -124,7 +124,7 @@ def rows_read(connection: Connection, statement: Any) -> tuple[list[Any], Counte
     def counted(version: str, requests: Sequence[Request]) -> Any:
         answers = read(version, requests)
         for step, rows in zip(requests[0].steps, answers[0].rows or (), strict=True):
-            table = driver.transaction.schema.by_number(step[0])
+            table = driver.transaction.schema.by_number(step.table)
             counts[table.name] += len(rows) // 2
         return answers
 

@@ -29,6 +29,7 @@ from rome.stores.rows import NULL, pack_value
 from rome.stores.sort_bytes import AFTER, entry, sort_bytes
 
 from tests.servers import RedisServer
+from tests.steps import typed
 
 T, U = 1, 2  # tables
 NAME, GROUP = 1, 2  # indexes of T: unique over slot 1, a set over slot 2
@@ -52,7 +53,7 @@ class Database:
     def ask(
         self, *steps: list[Any], watched: Sequence[int] = (), unless: Sequence[str] = ()
     ) -> tuple[list[Any], list[str]]:
-        request = Request([list(step) for step in steps], watched, unless)
+        request = Request([typed(step) for step in steps], watched, unless)
         rows, commits = self.store.read(self.version, [request])[0]
         assert rows is not None
         return rows, commits
@@ -517,7 +518,7 @@ def test_a_commit_that_is_sent_twice_is_done_once(filled: Database) -> None:
 def test_rows_that_did_not_change_are_not_sent(filled: Database) -> None:
     rows, commits = filled.ask(step(), watched=[T, U])
     assert rows[0]
-    request = Request([step()], [T, U], commits)
+    request = Request([typed(step())], [T, U], commits)
     assert filled.store.read(filled.version, [request]) == [(None, commits)]
     filled.commit(write("update", 1, checks=[], deltas=[[3, key(11)]]))
     changed, later = filled.ask(step(), watched=[T, U], unless=commits)
@@ -528,9 +529,9 @@ def test_several_requests_are_answered_each_by_itself(filled: Database) -> None:
     _, commits = filled.ask(watched=[T])
     by_name = step([("unique", NAME, [key("a")], [])])
     requests = [
-        Request([step([("row", 0, ["1"])])]),
-        Request([step([("row", 0, ["1"])]), by_name]),  # a row once in each answer
-        Request([step()], [T], commits),
+        Request([typed(step([("row", 0, ["1"])]))]),
+        Request([typed(step([("row", 0, ["1"])])), typed(by_name)]),  # a row once in each answer
+        Request([typed(step())], [T], commits),
     ]
     first, second, third = filled.store.read(filled.version, requests)
     assert first.rows is not None and second.rows is not None

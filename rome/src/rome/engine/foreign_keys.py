@@ -14,9 +14,9 @@ from rome.planner.workspace import Touch, Workspace
 from rome.schema.catalogue import Schema
 from rome.schema.changes import Change, Key, Row
 from rome.schema.tables import ForeignKey, Table, fold, quote
-from rome.stores.base import Step
 from rome.stores.rows import pack_value
 from rome.stores.values import UNKNOWN, canonical
+from rome.stores.wire import IndexKey, KeyLookup, Kind, Step
 
 FAILED = "FOREIGN KEY constraint failed"
 
@@ -139,8 +139,8 @@ class ForeignKeys:
         found: Any = work.database.execute(sql, values).fetchall()
         return int(found[0][0]) if found else None
 
-    def _lookup(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> list[Any] | None:
-        """How the store finds rows with these values: kind, index, key."""
+    def _lookup(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> KeyLookup | None:
+        """Return the look-up of rows with these values; None: no index has them."""
         columns = {column.slot: column for column in table.columns}
         fitting = [
             canonical(value, columns[slot].affinity)
@@ -149,23 +149,18 @@ class ForeignKeys:
         if UNKNOWN in fitting:
             return None
         if slots == (table.key,):
-            return ["row", 0, str(fitting[0])] if isinstance(fitting[0], int) else None
+            return KeyLookup("row", 0, [str(fitting[0])]) if isinstance(fitting[0], int) else None
         index = table.find_index(slots, unique=True) or table.find_index(slots)
         if index is None or not index.ready:
             return None
-        return [
-            "unique" if index.unique else "set",
-            index.number,
-            b"".join(map(pack_value, fitting)),
-        ]
+        kind: Kind = "unique" if index.unique else "set"
+        return KeyLookup(kind, index.number, [b"".join(map(pack_value, fitting))])
 
     def _step(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> Step:
         lookup = self._lookup(table, slots, values)
-        if lookup is not None:
-            kind, index, key = lookup
-            return [table.number, [[kind, index, [key], []]], [], table.packed_fills, [], 0, False]
-        # SQLite finds them among all rows.
-        return [table.number, [], [], table.packed_fills, [], 0, False]
+        # Without one SQLite finds them among all rows.
+        lookups = [] if lookup is None else [lookup]
+        return Step(table.number, lookups, defaults=table.packed_fills)
 
     def parent_steps(
         self, changed: Iterable[Change], require: Require, read_now: bool
@@ -186,7 +181,7 @@ class ForeignKeys:
                 key = (parent.number, number)
                 if not read_now and key not in self._transaction.changes:
                     number = None
-                if not step[1]:
+                if not step.lookups:
                     if number is None:
                         require([step])
                         raise IntegrityError(FAILED)
@@ -245,18 +240,18 @@ class ForeignKeys:
         """Whether there is a row that this transaction hasn't changed: what it has changed
         was looked at before."""
         changes = self._transaction.changes
-        return any((step[0], int(number)) not in changes for number in rows[::2])
+        return any((step.table, int(number)) not in changes for number in rows[::2])
 
     def exists(self, changes: Iterable[Change]) -> list[list[Any]]:
         """What a commit must find in the store: parents that this transaction didn't make."""
-        wanted: dict[tuple[Any, ...], None] = {}
+        wanted: dict[tuple[Kind, int, int, IndexKey], None] = {}
         for change in changes:
             for foreign, values in self._needed(change):
                 if not self._keyed_here(foreign, values):
                     parent, slots = self._parent(foreign)
                     lookup = self._lookup(parent, slots, values)
                     if lookup is not None:
-                        wanted[lookup[0], parent.number, lookup[1], lookup[2]] = None
+                        wanted[lookup.kind, parent.number, lookup.index, lookup.keys[0]] = None
         return [list(key) for key in wanted]
 
     # ------------------------------------------------------------ children
@@ -284,7 +279,7 @@ class ForeignKeys:
                         for c in self._transaction.changes.values()
                         if c.table is child and c.base is not None
                     ]
-                    found.append([lookup[0], child.number, lookup[1], own, lookup[2]])
+                    found.append([lookup.kind, child.number, lookup.index, own, lookup.keys[0]])
         return found
 
     def _has(self, table: Table, slots: Sequence[int], values: list[Any]) -> bool:

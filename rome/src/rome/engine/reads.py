@@ -17,7 +17,8 @@ from rome.engine.result_cache import Answers, Kept, key_of
 from rome.planner.plan import BoundPlan, Layout, Plan, TextPlan
 from rome.schema.catalogue import Schema
 from rome.schema.changes import Change, Key
-from rome.stores.base import Answer, Request, Step, Store
+from rome.stores.base import Answer, Request, Store
+from rome.stores.wire import Step
 
 # Seconds for which rows that came with an earlier statement may be used.
 FRESH = 5.0
@@ -127,9 +128,9 @@ class Reads:
         wanted = Wanted(steps, steps, told, bound.reads_only and not bound.locks and untouched)
         if not wanted.plain:
             return wanted
-        sums = bound.summed_up(parameters, layout) if told else None
-        if sums is not None:
-            wanted.request = [[*steps[0][:6], False, sums]]
+        aggregation = bound.aggregation(parameters, layout) if told else None
+        if aggregation is not None:
+            wanted.request = [replace(steps[0], columns=None, aggregation=aggregation)]
         if self.answers is not None and bound.repeatable and not serializable:
             wanted.key = key_of(bound.schema.version, sql, parameters)
             wanted.kept = self.answers.get(wanted.key) if wanted.key else None
@@ -143,7 +144,7 @@ class Reads:
         if call is None:
             self.discard()
         if self._transaction.serializable:
-            return self._ask([Request(wanted.request, [step[0] for step in wanted.request])])[0]
+            return self._ask([Request(wanted.request, [step.table for step in wanted.request])])[0]
         others: list[tuple[str, Wanted]] = []
         if call is not None and self._foresight is not None and not call.replaying:
             call.read = True
@@ -208,7 +209,7 @@ class Reads:
             self._foresaw[ahead.source][1] += 1
             if time.monotonic() - ahead.moment > FRESH:
                 return None
-            if self._moments.written_since({step[0] for step in ahead.request}, ahead.moment):
+            if self._moments.written_since({step.table for step in ahead.request}, ahead.moment):
                 return None
             # Rows that weren't sent are those of the answer that was kept then.
             usable = ahead.answer.rows is not None or ahead.kept is wanted.kept
@@ -263,12 +264,12 @@ def _again(ahead: _Ahead) -> Request:
     """The request of an answer that came ahead, for its rows if they have changed since."""
     if not ahead.answer.commits:
         return Request(ahead.request)
-    tables = list(dict.fromkeys(step[0] for step in ahead.request))
+    tables = list(dict.fromkeys(step.table for step in ahead.request))
     return Request(ahead.request, tables, ahead.answer.commits)
 
 
 def _request(wanted: Wanted) -> Request:
     if wanted.key is None:
         return Request(wanted.request)
-    tables = list(dict.fromkeys(step[0] for step in wanted.request))
+    tables = list(dict.fromkeys(step.table for step in wanted.request))
     return Request(wanted.request, tables, wanted.kept.commits if wanted.kept else ())

@@ -9,9 +9,9 @@ from rome.engine.reads import Wanted
 from rome.engine.state import Call, Result, State
 from rome.planner.plan import BoundPlan
 from rome.schema.changes import index_data
-from rome.stores.base import Step
 from rome.stores.rows import unpack_value
 from rome.stores.values import sort_key
+from rome.stores.wire import JoinLookup, KeyLookup, Lookup, Step
 
 
 class Selects:
@@ -117,20 +117,20 @@ class Selects:
             return True
         if len(steps) != 1:
             return False
-        number, lookups = steps[0][0], steps[0][1]
-        for kind, index_number, keys, *_ in lookups:
-            if keys is False or kind == "set" or len(keys) != 1:
+        for lookup in steps[0].lookups:
+            if not isinstance(lookup, KeyLookup) or lookup.kind == "set" or len(lookup.keys) != 1:
                 continue
+            (key,) = lookup.keys
             for (table, row_number), change in state.changes.items():
-                if table != number or change.row is None:
+                if table != steps[0].table or change.row is None:
                     continue
-                if kind == "row":
-                    if str(row_number) == keys[0]:
+                if lookup.kind == "row":
+                    if str(row_number) == key:
                         return True
                     continue
-                index = next((i for i in change.table.indexes if i.number == index_number), None)
+                index = next((i for i in change.table.indexes if i.number == lookup.index), None)
                 row = change.values
-                if index and row and index_data(change.table, index, row) == keys[0]:
+                if index and row and index_data(change.table, index, row) == key:
                     return True
         return False
 
@@ -145,10 +145,13 @@ class Selects:
 def _find_nothing(steps: Sequence[Step]) -> bool:
     """Whether each step looks for no keys, or for those of rows that such a step finds."""
     for place, step in enumerate(steps):
-        nothing = any(
-            not lookup[5] and lookup[3] < place if lookup[2] is False else not lookup[2]
-            for lookup in step[1]
-        )
-        if not nothing:
+        if not any(_finds_nothing(lookup, place) for lookup in step.lookups):
             return False
     return True
+
+
+def _finds_nothing(lookup: Lookup, place: int) -> bool:
+    """Tell whether a look-up has no keys, if the steps before this place find nothing."""
+    if isinstance(lookup, JoinLookup):
+        return not lookup.keys and lookup.step < place
+    return isinstance(lookup, KeyLookup) and not lookup.keys

@@ -19,7 +19,8 @@ from rome.planner.workspace import Workspace
 from rome.schema.catalogue import Schema
 from rome.schema.changes import Change, Key, Row
 from rome.schema.tables import Table
-from rome.stores.base import Request, Step, Store
+from rome.stores.base import Request, Store
+from rome.stores.wire import Step
 
 # Begins the message of a conflict over the number of a new row.
 NUMBER_TAKEN = "another transaction has taken the number of a new row"
@@ -182,7 +183,7 @@ class State:
         self.work.begin()
         for step, rows in zip(steps, found, strict=True):
             if rows:
-                self.load(step[0], rows, step[6] or None)
+                self.load(step.table, rows, step.columns)
 
     def settle(self) -> None:
         """Bring the rows that were inserted plainly into the work area."""
@@ -288,7 +289,7 @@ class State:
         """A serializable transaction has read these tables, as these commits had left them."""
         if self.serializable:
             for step, commit in zip(steps, commits, strict=True):
-                self.saw(step[0], commit)
+                self.saw(step.table, commit)
 
     def keys_given_back(self, tables: Iterable[int]) -> None:
         """Take for read what said that keys of new rows were free: the commit checks that only for

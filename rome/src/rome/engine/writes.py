@@ -23,7 +23,8 @@ from rome.planner.plan import BoundPlan
 from rome.planner.workspace import Touch
 from rome.schema.changes import Change, Key, Row, index_data
 from rome.schema.tables import Table, fold
-from rome.stores.base import Request, Step
+from rome.stores.base import Request
+from rome.stores.wire import KeyLookup, Step
 
 # Row numbers go through doubles in the store's scripts.
 LARGEST_NUMBER = 2**53
@@ -76,7 +77,7 @@ class Writes:
                 steps += bound.steps(parameters, call.layout, state.changes, len(steps))[0]
             if state.aside is not None and bound.by_number:
                 aside, state.aside = state.aside, None
-                state.work.ensure([state.table_of(step[0]) for step in aside[0]], state.clean)
+                state.work.ensure([state.table_of(step.table) for step in aside[0]], state.clean)
                 state.bring_in(*aside)
             if not self._all_here(bound, steps):
                 if bound.compares_and_sets:
@@ -114,7 +115,7 @@ class Writes:
             except apsw.ConstraintError:
                 # Where a row of the transaction's own collides, SQLite doesn't get to rows that
                 # are not here, about which ON CONFLICT may have something else to say.
-                step = [bound.target.number, [], [], bound.target.packed_fills, [], 0, False]
+                step = Step(bound.target.number, defaults=bound.target.packed_fills)
                 if not _RESOLVES.search(call.sql) or not self._uncovered([step]):
                     raise
                 more.append(step)
@@ -131,7 +132,7 @@ class Writes:
                 self._fetches = self._read_now = True
                 state.reading_calls += 1
                 request = [*steps, *_merged(more)]
-                state.work.ensure([state.table_of(step[0]) for step in request], state.clean)
+                state.work.ensure([state.table_of(step.table) for step in request], state.clean)
                 state.fetch(request, bound)
             for number, rows in self._missing:
                 # Rows that the statement collides with came from the store.
@@ -153,11 +154,11 @@ class Writes:
         """Until no other transaction of this process compares and sets the same rows."""
         state = self._state
         keys = {
-            (step[0], lookup[0], lookup[1], key)
+            (step.table, lookup.kind, lookup.index, key)
             for step in steps
-            for lookup in step[1]
-            if lookup[0] in ("row", "unique") and lookup[2] is not False
-            for key in lookup[2]
+            for lookup in step.lookups
+            if isinstance(lookup, KeyLookup) and lookup.kind != "set"
+            for key in lookup.keys
         }
         if keys:
             state.row_locks.take(state, sorted(keys, key=repr))
@@ -238,15 +239,15 @@ class Writes:
             return False
         if state.partial and fold(target.name) in state.schema.children:
             return False  # children may be here in part, and follow
-        table, lookups = steps[0][0], steps[0][1]
+        table = steps[0].table
         if table in state.partial:
             return False
         here = state.loaded.get(table, {})
         return all(
             int(key) in here or (table, int(key)) in state.changes
-            for lookup in lookups
-            if lookup[0] == "row"
-            for key in lookup[2]
+            for lookup in steps[0].lookups
+            if isinstance(lookup, KeyLookup) and lookup.kind == "row"
+            for key in lookup.keys
         )
 
     def _apply(self, call: Call, bound: BoundPlan, sets: Sequence[Sequence[Any]]) -> Result | None:
@@ -437,7 +438,7 @@ class Writes:
         if not steps and not parents:
             return True
         asked = [*steps, *parents]
-        watched = [step[0] for step in asked] if state.serializable else ()
+        watched = [step.table for step in asked] if state.serializable else ()
         read = state.reads.check(Request(asked, watched))
         new = state.overlay.noted_since(self._mark)
         answer, commits = read.rows or [], read.commits
@@ -450,9 +451,9 @@ class Writes:
                 state.free_then.setdefault(watched[place], commit)
         for step, rows in zip(steps, answer, strict=False):
             fresh: list[bytes] = []
-            here = state.loaded.get(step[0], {}) if in_area else {}
+            here = state.loaded.get(step.table, {}) if in_area else {}
             for number, row in zip(rows[::2], rows[1::2], strict=True):
-                key = (step[0], int(number))
+                key = (step.table, int(number))
                 own = state.changes.get(key)
                 if own is None:
                     # One that came in while the statement ran may have been left out, as
@@ -465,7 +466,7 @@ class Writes:
                         raise ConflictError(f"{NUMBER_TAKEN}; try again")
                     fresh += (number, row)
             if fresh:
-                self._missing.append((step[0], fresh))
+                self._missing.append((step.table, fresh))
         if self._missing:
             if self._fetches:
                 self._missing = []
@@ -489,9 +490,7 @@ class Writes:
             if change.row is None:
                 continue
             if change.base is None and not touched[table.number, change.number]:
-                steps.append(
-                    [table.number, [["row", 0, [str(change.number)], []]], [], [], [], 0, False]
-                )
+                steps.append(Step(table.number, [KeyLookup("row", 0, [str(change.number)])]))
             unique = [index for index in table.indexes if index.unique]
             if not unique:
                 continue
@@ -502,38 +501,37 @@ class Writes:
                 if data is None or self._state.foreign.new_by_parent(table, index.slots, row):
                     continue
                 if before is None or data != b"".join(before[slot] for slot in index.slots):
-                    lookup = ["unique", index.number, [data], []]
-                    steps.append([table.number, [lookup], [], [], [], 0, False])
+                    steps.append(Step(table.number, [KeyLookup("unique", index.number, [data])]))
         return steps
 
 
 def _look_up_of(step: Step) -> Any:
     """Return what a step with one look-up of one key, or without any, asks for."""
-    if not step[1]:
-        return step[0]
-    kind, index, keys, _ = step[1][0]
-    return step[0], kind, index, keys[0]
+    lookup = _key_lookup(step)
+    if lookup is None:
+        return step.table
+    return step.table, lookup.kind, lookup.index, lookup.keys[0]
+
+
+def _key_lookup(step: Step) -> KeyLookup | None:
+    """Return the one look-up of a step; None: it scans its table."""
+    lookup = step.lookups[0] if step.lookups else None
+    return lookup if isinstance(lookup, KeyLookup) else None
 
 
 def _merged(steps: list[Step]) -> list[Step]:
     """Look-ups in one index as one step."""
-    merged: dict[tuple[int, str, int], Step] = {}
+    scans: dict[int, Step] = {}
+    merged: dict[tuple[int, str, int], KeyLookup] = {}
     for step in steps:
-        if not step[1]:
-            merged[step[0], "", 0] = step
+        lookup = _key_lookup(step)
+        if lookup is None:
+            scans[step.table] = step
             continue
-        kind, index, keys, _ = step[1][0]
-        have = merged.get((step[0], kind, index))
-        if have is None:
-            merged[step[0], kind, index] = [
-                step[0],
-                [[kind, index, list(keys), []]],
-                [],
-                [],
-                [],
-                0,
-                False,
-            ]
+        place = (step.table, lookup.kind, lookup.index)
+        if place in merged:
+            merged[place].keys.extend(lookup.keys)
         else:
-            have[1][0][2].extend(keys)
-    return list(merged.values())
+            merged[place] = KeyLookup(lookup.kind, lookup.index, list(lookup.keys))
+    lookups = [Step(table, [lookup]) for (table, _, _), lookup in merged.items()]
+    return [*scans.values(), *lookups]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rome.planner.conditions import Bind, Constant, Layout, plain_values
-from rome.planner.predicates import Predicate, filter_of, is_tested, values_of
+from rome.planner.predicates import Predicate, excludes_nothing, filter_of, is_tested, values_of
 from rome.planner.ranges import Bound, Ranges, may_help, ordered_lookups
 from rome.schema.tables import Table
-from rome.stores.base import Step
 from rome.stores.rows import NULL, pack_value
+from rome.stores.wire import Filter, IndexKey, JoinLookup, KeyLookup, Lookup, SemiJoin, Step, Test
 
 # Rows that the transaction wrote, by table and row number.
 Changes = Mapping[Any, Any]
@@ -94,8 +94,8 @@ class _Step:
         self._occurrence = occurrences[place]
         self._values = values
         self._before = before
-        self._lookups: list[list[Any]] = []
-        self._filters: list[list[Any]] = []
+        self._lookups: list[Lookup] = []
+        self._filters: list[Test] = []
         self._single: dict[int, list[bytes]] = {}
         self._joins: dict[Reduction, int] = {}  # columns -> place of the look-up
         self._ranges = Ranges()
@@ -114,19 +114,23 @@ class _Step:
             if index.unique and index.ready and len(index.slots) > 1:
                 key = self._unique_key(index.slots)
                 if key is not None:
-                    self._lookups.append(["unique", index.number, [key], []])
+                    self._lookups.append(KeyLookup("unique", index.number, [key]))
         order, limit = self._limit()
         if occurrence.ranged and not self._keyed():
             self._lookups += ordered_lookups(table, self._ranges, order, limit)
-        part = parts.get(table.number, False)
-        step: Step = [
-            *(table.number, self._lookups, self._filters, table.packed_fills),
-            *(order, limit, part),
-        ]
-        reductions = self._reductions()
-        if reductions:
-            before, joins = self._before, self._joins
-            step += [False, [[before + r[0], r[1], r[2], joins.get(r, -1)] for r in reductions]]
+        before, joins = self._before, self._joins
+        step = Step(
+            table.number,
+            self._lookups,
+            self._filters,
+            table.packed_fills,
+            order,
+            limit,
+            parts.get(table.number),
+            semi_joins=[
+                SemiJoin(before + r[0], r[1], r[2], joins.get(r, -1)) for r in self._reductions()
+            ],
+        )
         return step, self._tested
 
     def _test(self, predicate: Predicate) -> None:
@@ -135,33 +139,33 @@ class _Step:
         if test is None:
             self._tested = False
             return
-        op, data = test[1], test[2]
-        said = []
-        if op != "out" or data:  # NULL is not in an empty list either
-            said = [len(self._filters)]
+        places: list[int] = []
+        if not excludes_nothing(test):
+            places = [len(self._filters)]
             self._filters.append(test)
             if self._occurrence.ranged:
-                self._ranges.note(predicate, self._values_of, said[0])
-        if predicate.op == "any":
+                self._ranges.note(predicate, self._values_of, places[0])
+        if predicate.op == "any" or not isinstance(test, Filter):
             return
+        op, data = test.op, test.values
         if op == "in":
             self._single.setdefault(predicate.slot, data)
         if predicate.index is None:
             return
         kind, number = predicate.index
         if op == "in":
-            keys: list[Any] = data
+            keys: list[IndexKey] = [*data]
             if kind == "row":
-                found = values_of(predicate, values.parameters, values.layout) or ()
-                keys = [str(value) for value in found if type(value) is int]
-            self._lookups.append([kind, number, keys, said])
+                numbers = values_of(predicate, values.parameters, values.layout) or ()
+                keys = [str(value) for value in numbers if type(value) is int]
+            self._lookups.append(KeyLookup(kind, number, keys, places))
         elif op == "null" and kind == "set":
-            self._lookups.append(["set", number, [NULL], said])
+            self._lookups.append(KeyLookup("set", number, [NULL], places))
 
     def _keyed(self) -> bool:
         """Tell whether a look-up names each row by a key of its own."""
         return any(
-            lookup[0] in ("row", "unique") and lookup[2] is not False for lookup in self._lookups
+            isinstance(lookup, KeyLookup) and lookup.kind != "set" for lookup in self._lookups
         )
 
     def _values_of(self, predicate: Predicate) -> list[Any] | None:
@@ -179,14 +183,14 @@ class _Step:
         columns = (predicate.source, predicate.source_slot, predicate.slot)
         self._joins[columns] = len(self._lookups)
         source = self._occurrences[predicate.source].table
-        extra: list[Any] = []
+        extra: list[IndexKey] = []
         for change in self._values.changes.values():
             if change.table is source and change.row is not None:
                 value = source.row(change.row)[predicate.source_slot]
                 if value is not None:
                     extra.append(str(value) if kind == "row" else pack_value(value))
         place = self._before + predicate.source
-        self._lookups.append([kind, number, False, place, [predicate.source_slot], extra])
+        self._lookups.append(JoinLookup(kind, number, place, [predicate.source_slot], extra))
 
     def _reductions(self) -> list[Reduction]:
         """Give those that hold for the store's rows: a row of the transaction's own may match
@@ -199,7 +203,7 @@ class _Step:
             return []
         return [r for r in reductions if self._occurrences[r[0]].table.number not in changed]
 
-    def _limit(self) -> tuple[list[Any], int]:
+    def _limit(self) -> tuple[Sequence[tuple[int, bool]], int]:
         """Order, and how many rows are wanted; 0: all.
 
         Rows that the transaction has changed are not the store's any more: so many more of
@@ -219,6 +223,6 @@ class _Step:
         table = self._occurrence.table
         total += sum(change.table is table for change in values.changes.values())
         if first.not_null is not None:
-            self._filters.append([first.not_null, "some", []])
+            self._filters.append(Filter(first.not_null, "some", []))
             self._ranges.of(first.not_null).low.append(Bound(None, True, len(self._filters) - 1))
-        return [list(part) for part in first.order], max(total, 1)
+        return first.order, max(total, 1)

@@ -13,7 +13,7 @@ from rome.planner.predicates import COMPARISONS, Predicate, bind_condition, same
 from rome.planner.projection import Projection
 from rome.schema.alter import plain
 from rome.schema.tables import Table, fold
-from rome.stores.base import Step
+from rome.stores.wire import Aggregation, Step
 
 if TYPE_CHECKING:
     from rome.planner.workspace import Footprint, Workspace
@@ -96,8 +96,7 @@ class BoundPlan:
                 if part:
                     self.parts[table.number] = part
         self._whole = [
-            [t.number, [], [], t.packed_fills, [], 0, self.parts.get(t.number, False)]
-            for t in whole
+            Step(t.number, defaults=t.packed_fills, columns=self.parts.get(t.number)) for t in whole
         ]
         self.fetches = bool(self._occurrences or self._whole)
         self.by_number = (
@@ -210,8 +209,8 @@ class BoundPlan:
                 found.append((steps[condition.occurrence], column.slot, own.slot))
         return found
 
-    def _aggregate(self, plan: StatementPlan) -> list[Any] | None:
-        """What the store is asked for: slots to group by, functions and slots."""
+    def _aggregate(self, plan: StatementPlan) -> Aggregation | None:
+        """Return the aggregation that the store can do instead of giving rows."""
         wanted = plan.aggregate
         if wanted is None or not self.reads_only or len(self._occurrences) != 1 or self._whole:
             return None
@@ -223,10 +222,10 @@ class BoundPlan:
         # The store tells groups by bytes: 1 and 1.0, which are equal, may both be in a BLOB column.
         if not all(column and column.binary and column.affinity != "BLOB" for column in groups):
             return None
-        functions = []
+        functions: list[tuple[str, int]] = []
         for function, name in wanted.columns:
             if name is None:
-                functions.append([function, -1])
+                functions.append((function, -1))
                 continue
             column = table.column(name)
             if column is None or not column.binary:
@@ -235,14 +234,14 @@ class BoundPlan:
                 return None
             # A column that is never NULL needs not be looked at to be counted.
             never_null = column.required or column.slot == table.key
-            functions.append([function, -1 if function == "count" and never_null else column.slot])
-        return [[column.slot for column in groups if column], functions]
+            functions.append((function, -1 if function == "count" and never_null else column.slot))
+        return Aggregation([column.slot for column in groups if column], functions)
 
     def _walk_to_extreme(self) -> None:
         """Find the least or greatest value of a key in the first row in its order."""
-        if self.aggregate is None or self.aggregate[0] or len(self.aggregate[1]) != 1:
+        if self.aggregate is None or self.aggregate.groups or len(self.aggregate.functions) != 1:
             return
-        function, slot = self.aggregate[1][0]
+        function, slot = self.aggregate.functions[0]
         occurrence = self._occurrences[0]
         table = occurrence.table
         if function not in ("min", "max"):
@@ -280,8 +279,8 @@ class BoundPlan:
             wanted.counts,
         )
 
-    def summed_up(self, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:
-        """What the store is asked for, if it can answer by itself once it tests all conditions."""
+    def aggregation(self, parameters: Sequence[Any], layout: Layout) -> Aggregation | None:
+        """Return what the store aggregates, if it tests all conditions; None: rows have to come."""
         wanted = self.plan.aggregate
         if self.aggregate is None or wanted is None:
             return None

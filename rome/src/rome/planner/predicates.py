@@ -10,6 +10,7 @@ from rome.planner.conditions import Bind, Condition, Constant, Layout, plain_val
 from rome.schema.tables import Column, Table
 from rome.stores.rows import NULL, pack_value
 from rome.stores.values import UNKNOWN, canonical
+from rome.stores.wire import AnyFilter, Filter, Kind, Test
 
 COMPARISONS = ("<", "<=", ">", ">=")
 _SMALL = 2**53  # integers that a double holds exactly are below it
@@ -29,7 +30,7 @@ class Predicate:
     values: tuple[Bind | Constant, ...]
     source: int = -1
     source_slot: int = -1
-    index: tuple[str, int] | None = None
+    index: tuple[Kind, int] | None = None
     filter: bool = True  # whether the store can test it
     branches: tuple[tuple[Predicate, ...], ...] = ()
 
@@ -54,7 +55,7 @@ def bind_condition(
     column = table.column(condition.column)
     if column is None or not column.binary:
         return None
-    index: tuple[str, int] | None = None
+    index: tuple[Kind, int] | None = None
     if column.slot == table.key:
         index = ("row", 0)
     else:
@@ -112,20 +113,23 @@ def values_of(predicate: Predicate, parameters: Sequence[Any], layout: Layout) -
     return list(result)
 
 
-def filter_of(predicate: Predicate, parameters: Sequence[Any], layout: Layout) -> list[Any] | None:
-    """Give a condition as a filter of the store (stores/base.py); None: it can't test that."""
+def filter_of(predicate: Predicate, parameters: Sequence[Any], layout: Layout) -> Test | None:
+    """Return a condition as a filter of the store; None: the store can't test it."""
     op = predicate.op
     if op == "any":
-        branches = []
+        branches: list[list[Test]] = []
         for branch in predicate.branches:
-            tests = [filter_of(part, parameters, layout) for part in branch]
-            if None in tests:
-                return None
-            # NULL is not in an empty list either.
-            branches.append([test for test in tests if test and (test[1] != "out" or test[2])])
-        return _one_filter(branches) or [0, "any", branches]
+            tests = []
+            for part in branch:
+                test = filter_of(part, parameters, layout)
+                if test is None:
+                    return None
+                if not excludes_nothing(test):
+                    tests.append(test)
+            branches.append(tests)
+        return _one_filter(branches) or AnyFilter(branches)
     if op in ("null", "some"):
-        return [predicate.slot, op, []]
+        return Filter(predicate.slot, op, [])
     values = values_of(predicate, parameters, layout)
     if values is None:
         return None
@@ -134,7 +138,12 @@ def filter_of(predicate: Predicate, parameters: Sequence[Any], layout: Layout) -
             return None
         if isinstance(values[0], int) and abs(values[0]) >= _SMALL:
             return None
-    return [predicate.slot, op, [pack_value(value) for value in values]]
+    return Filter(predicate.slot, op, [pack_value(value) for value in values])
+
+
+def excludes_nothing(test: Test) -> bool:
+    """Tell whether a filter is `NOT IN ()`, which also NULL fulfils: it must not be tested."""
+    return isinstance(test, Filter) and test.op == "out" and not test.values
 
 
 def is_tested(predicate: Predicate, parameters: Sequence[Any], layout: Layout) -> bool:
@@ -142,17 +151,19 @@ def is_tested(predicate: Predicate, parameters: Sequence[Any], layout: Layout) -
     return predicate.filter and filter_of(predicate, parameters, layout) is not None
 
 
-def _one_filter(branches: list[list[list[Any]]]) -> list[Any] | None:
+def _one_filter(branches: list[list[Test]]) -> Filter | None:
     """Write `x = ? OR x IS NULL`, `x != ? OR x IS NULL` as one test of a column's bytes."""
     if any(len(branch) != 1 for branch in branches):
         return None
-    tests = [branch[0] for branch in branches]
-    ops = [test[1] for test in tests]
-    if len({test[0] for test in tests}) != 1 or not set(ops) <= {"in", "null", "out"}:
+    tests = [test for (test,) in branches if isinstance(test, Filter)]
+    ops = [test.op for test in tests]
+    if len(tests) != len(branches) or len({test.slot for test in tests}) != 1:
         return None
-    values = [value for test in tests for value in test[2]]
+    if not set(ops) <= {"in", "null", "out"}:
+        return None
+    values = [value for test in tests for value in test.values]
     if "out" not in ops:
-        return [tests[0][0], "in", values + [NULL] * ("null" in ops)]
+        return Filter(tests[0].slot, "in", values + [NULL] * ("null" in ops))
     if sorted(ops) == ["null", "out"]:
-        return [tests[0][0], "not", values]
+        return Filter(tests[0].slot, "not", values)
     return None

@@ -10,6 +10,7 @@ from rome.planner.predicates import COMPARISONS, Predicate
 from rome.schema.tables import OrderedIndex, Table
 from rome.stores.sort_bytes import AFTER, NULL, sort_bytes
 from rome.stores.values import sort_key
+from rome.stores.wire import Lookup, RangeLookup, Walk
 
 # Give the values of a predicate; None: not known.
 ValuesOf = Callable[[Predicate], list[Any] | None]
@@ -109,12 +110,12 @@ def may_help(table: Table, predicates: Iterable[Predicate], limited: bool) -> bo
     )
 
 
-def ordered_lookups(table: Table, ranges: Ranges, order: Order, limit: int) -> list[list[Any]]:
-    """Give a step's look-ups by ordered indexes (stores/base.py).
+def ordered_lookups(table: Table, ranges: Ranges, order: Order, limit: int) -> list[Lookup]:
+    """Return a step's look-ups by ordered indexes.
 
     order, limit: of the step; limit 0: all rows are wanted.
     """
-    lookups = []
+    lookups: list[Lookup] = []
     for index in table.ordered:
         if not index.ready:
             continue
@@ -127,7 +128,7 @@ def ordered_lookups(table: Table, ranges: Ranges, order: Order, limit: int) -> l
     return lookups
 
 
-def _by_number(index: OrderedIndex, ranges: Ranges, order: Order, limit: int) -> list[Any] | None:
+def _by_number(index: OrderedIndex, ranges: Ranges, order: Order, limit: int) -> RangeLookup | None:
     """Look up by a key that is the row number: scores are numbers."""
     slot = index.slots[0]
     found = ranges.of(slot)
@@ -143,20 +144,20 @@ def _by_number(index: OrderedIndex, ranges: Ranges, order: Order, limit: int) ->
     if highs:
         best = min(highs, key=lambda bound: (bound.value, not bound.strict))
         high = _score(best)
-    walk = 0
+    walk: Walk = 0
     if limit and (not order or order[0][0] == slot):
         walk = -1 if order and order[0][1] else 1
     if not lows and not highs and not walk:
         return None
     covered = _filters(lows, highs)
-    return ["order", index.number, [low, high, 1, walk, []], covered]
+    return RangeLookup(index.number, low, high, True, walk, [], covered)
 
 
 def _score(bound: Bound) -> str:
     return ("(" if bound.strict else "") + repr(bound.value)
 
 
-def _by_bytes(index: OrderedIndex, ranges: Ranges, order: Order, limit: int) -> list[Any] | None:
+def _by_bytes(index: OrderedIndex, ranges: Ranges, order: Order, limit: int) -> RangeLookup | None:
     """Look up by columns whose bytes have their order, the first of them perhaps fixed."""
     fixed: list[Bound] = []
     for slot in index.slots:
@@ -180,9 +181,10 @@ def _by_bytes(index: OrderedIndex, ranges: Ranges, order: Order, limit: int) -> 
     useful = any(bound.value is not None for bound in found.low) or bool(found.high)
     if not useful and not walked and len(fixed) < 2:
         return None
-    walk = (-1 if walked[0][1] else 1) if walked else 0
+    walk: Walk = (-1 if walked[0][1] else 1) if walked else 0
     covered = _filters(fixed, found.low, found.high)
-    return ["order", index.number, [low, high, 0, walk, [s for s, _ in walked]], covered]
+    ties = [slot for slot, _ in walked]
+    return RangeLookup(index.number, low, high, False, walk, ties, covered)
 
 
 def _low_end(bound: Bound) -> bytes:

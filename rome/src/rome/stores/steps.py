@@ -1,11 +1,11 @@
-"""What stores do alike, in Python, with the steps of a read (base.py)."""
+"""What stores do alike, in Python, with the steps of a read (wire.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rome.stores.rows import NULL, split, unpack_value
+from rome.stores.wire import IndexKey, JoinLookup
 
 # Bytes of columns that rows older than them lack, by slot.
 Fills = Mapping[int, bytes]
@@ -19,22 +19,21 @@ def column(row: bytes, slot: int, fills: Fills) -> bytes:
     return parts[slot] if slot < len(parts) else fills.get(slot, NULL)
 
 
-def joined(lookup: Sequence[Any], found: Sequence[Found]) -> list[Any]:
-    """The keys of a look-up by the rows of an earlier step."""
-    rows, fills = found[lookup[3]]
-    keys: dict[Any, None] = {}
+def join_keys(lookup: JoinLookup, found: Sequence[Found]) -> list[IndexKey]:
+    """Return the keys of a look-up by the rows of an earlier step."""
+    rows, fills = found[lookup.step]
+    keys: dict[IndexKey, None] = {}
     for row in rows:
-        parts = [column(row, slot, fills) for slot in lookup[4]]
+        parts = [column(row, slot, fills) for slot in lookup.slots]
         if NULL in parts:
             continue
-        if lookup[0] == "row":
+        if lookup.kind == "row":
             number = unpack_value(parts[0])
             if isinstance(number, int):
                 keys[str(number)] = None
         else:
             keys[b"".join(parts)] = None
-    for key in lookup[5] if len(lookup) > 5 else ():
-        keys[key] = None
+    keys.update(dict.fromkeys(lookup.keys))
     return list(keys)
 
 

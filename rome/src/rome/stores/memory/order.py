@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from rome.stores.sort_bytes import number_in
+from rome.stores.wire import RangeLookup
 
 
-def _bytes(text: str | bytes) -> bytes:
+def as_bytes(text: str | bytes) -> bytes:
+    """Return a key as bytes."""
     return text.encode() if isinstance(text, str) else text
 
 
@@ -21,23 +23,23 @@ class Order:
 
     def add(self, score: str | bytes, member: str | bytes) -> None:
         """Put an entry in, once."""
-        entry = int(score), _bytes(member)
+        entry = int(score), as_bytes(member)
         place = bisect.bisect_left(self._entries, entry)
         if self._entries[place : place + 1] != [entry]:
             self._entries.insert(place, entry)
 
     def remove(self, member: str | bytes) -> None:
         """Take an entry out, if it is there."""
-        gone = _bytes(member)
+        gone = as_bytes(member)
         for place, (_, known) in enumerate(self._entries):
             if known == gone:
                 del self._entries[place]
                 return
 
-    def span(self, keys: Sequence[Any]) -> list[bytes]:
-        """Give row numbers from the low to the high end of a look-up."""
-        low, high = _bytes(keys[0]), _bytes(keys[1])
-        if keys[2]:
+    def span(self, lookup: RangeLookup) -> list[bytes]:
+        """Return row numbers from the low to the high end of a look-up."""
+        low, high = as_bytes(lookup.low), as_bytes(lookup.high)
+        if lookup.by_number:
             return [m for score, m in self._entries if _within(score, low, high, float)]
         return [number_in(m) for _, m in self._entries if _within(m, low, high, bytes)]
 

@@ -20,13 +20,13 @@ from rome.stores.base import (
     Request,
     Rows,
     SchemaChanged,
-    Step,
     Traffic,
     Written,
 )
-from rome.stores.memory.order import Order
-from rome.stores.steps import Fills, Found, column, joined, part
+from rome.stores.memory.order import Order, as_bytes
+from rome.stores.steps import Fills, Found, column, join_keys, part
 from rome.stores.values import sort_key
+from rome.stores.wire import Aggregation, AnyFilter, IndexKey, JoinLookup, RangeLookup, Step, Test
 
 
 class Database:
@@ -53,13 +53,14 @@ def forget(name: str) -> None:
     _databases.pop(name, None)
 
 
-def _passes(row: bytes, filters: Sequence[list[Any]], fills: Fills) -> bool:
-    for slot, op, values in filters:
-        if op == "any":
-            if not any(_passes(row, branch, fills) for branch in values):
+def _passes(row: bytes, filters: Sequence[Test], fills: Fills) -> bool:
+    for test in filters:
+        if isinstance(test, AnyFilter):
+            if not any(_passes(row, branch, fills) for branch in test.branches):
                 return False
             continue
-        data = column(row, slot, fills)
+        op, values = test.op, test.values
+        data = column(row, test.slot, fills)
         if op == "in":
             good = data in values
         elif op == "out":
@@ -163,35 +164,37 @@ class MemoryStore:
         taken: dict[int, set[bytes]] = {}
         answer = []
         for step, (kept, fills), own in zip(steps, found, numbers, strict=True):
-            if len(step) > 7 and step[7]:
-                answer.append(_summed_up(kept, fills, *step[7]))
+            if step.aggregation is not None:
+                answer.append(_aggregated(kept, fills, step.aggregation))
                 continue
-            had = taken.setdefault(step[0], set())
+            had = taken.setdefault(step.table, set())
             out: Rows = []
             for number, row in zip(own, kept, strict=True):
                 if number not in had:
                     had.add(number)
-                    if step[6]:
-                        row = part(row, step[6], fills)
+                    if step.columns:
+                        row = part(row, step.columns, fills)
                     out += (number, row)
             answer.append(out)
         return answer
 
     def _step(self, step: Step, found: list[Found]) -> tuple[list[bytes], list[bytes], Fills]:
-        table, lookups, filters, fill_list, order, limit = step[:6]
-        fills: Fills = dict(fill_list)
+        table, filters, limit = step.table, step.filters, step.limit
+        fills: Fills = dict(step.defaults)
         stored = self.database.rows.get(table, {})
         best = None
         walk: list[bytes] | None = None
         ties: Sequence[int] = ()
-        for lookup in lookups:
-            if lookup[0] == "order":
-                numbers = self.database.ordered.get((table, lookup[1]), Order()).span(lookup[2])
-                if lookup[2][3] and limit:
-                    walk, ties = numbers[:: lookup[2][3]], lookup[2][4]
+        for lookup in step.lookups:
+            if isinstance(lookup, RangeLookup):
+                numbers = self.database.ordered.get((table, lookup.index), Order()).span(lookup)
+                if lookup.walk and limit:
+                    walk, ties = numbers[:: lookup.walk], lookup.ties
             else:
-                keys = lookup[2] if lookup[2] is not False else joined(lookup, found)
-                numbers = self._numbers(table, lookup[0], lookup[1], keys)
+                keys = lookup.keys
+                if isinstance(lookup, JoinLookup):
+                    keys = join_keys(lookup, found)
+                numbers = self._numbers(table, lookup.kind, lookup.index, keys)
             if best is None or len(numbers) < len(best):
                 best = numbers
         if walk is not None:
@@ -202,18 +205,18 @@ class MemoryStore:
             if number in stored and _passes(stored[number], filters, fills)
         ]
         if limit and len(pairs) > limit:
-            pairs = _first(pairs, order, limit, fills)
+            pairs = _first(pairs, step.order, limit, fills)
         return [number for number, _ in pairs], [row for _, row in pairs], fills
 
-    def _numbers(self, table: int, kind: str, index: int, keys: Sequence[Any]) -> list[bytes]:
+    def _numbers(self, table: int, kind: str, index: int, keys: Sequence[IndexKey]) -> list[bytes]:
         if kind == "row":
-            found = [key if isinstance(key, bytes) else key.encode() for key in keys]
+            found = list(map(as_bytes, keys))
         elif kind == "unique":
             entries = self.database.unique.get((table, index), {})
-            found = [entries[key] for key in keys if key in entries]
+            found = [entries[key] for key in map(as_bytes, keys) if key in entries]
         else:
             sets = self.database.sets.get((table, index), {})
-            found = [number for key in keys for number in sorted(sets.get(key, ()))]
+            found = [number for key in map(as_bytes, keys) for number in sorted(sets.get(key, ()))]
         return list(dict.fromkeys(found))
 
     @staticmethod
@@ -221,7 +224,7 @@ class MemoryStore:
         stored: Mapping[bytes, bytes],
         walk: Sequence[bytes],
         ties: Sequence[int],
-        filters: Sequence[list[Any]],
+        filters: Sequence[Test],
         fills: Fills,
         limit: int,
     ) -> list[bytes]:
@@ -448,18 +451,18 @@ def _reduce(
 ) -> None:
     """Take out of earlier steps the rows that no row of this one matches."""
     rows_here, fills_here = found[place]
-    for other, slot, own_slot, _ in steps[place][8] if len(steps[place]) > 8 else ():
-        values = {column(row, own_slot, fills_here) for row in rows_here} - {rows.NULL}
-        kept, fills = found[other]
-        good = [column(row, slot, fills) in values for row in kept]
+    for join in steps[place].semi_joins:
+        values = {column(row, join.own_slot, fills_here) for row in rows_here} - {rows.NULL}
+        kept, fills = found[join.step]
+        good = [column(row, join.slot, fills) in values for row in kept]
         if not all(good):
-            found[other] = list(itertools.compress(kept, good)), fills
-            numbers[other] = list(itertools.compress(numbers[other], good))
-            _reduce(steps, found, numbers, other)
+            found[join.step] = list(itertools.compress(kept, good)), fills
+            numbers[join.step] = list(itertools.compress(numbers[join.step], good))
+            _reduce(steps, found, numbers, join.step)
 
 
 def _first(
-    pairs: list[tuple[bytes, bytes]], order: Sequence[list[Any]], limit: int, fills: Fills
+    pairs: list[tuple[bytes, bytes]], order: Sequence[tuple[int, bool]], limit: int, fills: Fills
 ) -> list[tuple[bytes, bytes]]:
     keys = {
         number: [sort_key(rows.unpack_value(column(row, slot, fills))) for slot, _ in order]
@@ -479,9 +482,8 @@ def _first(
     return pairs[:stop]
 
 
-def _summed_up(
-    kept: Sequence[bytes], fills: Fills, slots: Sequence[int], functions: Sequence[list[Any]]
-) -> list[Any]:
+def _aggregated(kept: Sequence[bytes], fills: Fills, aggregation: Aggregation) -> list[Any]:
+    slots, functions = aggregation.groups, aggregation.functions
     groups: dict[bytes, list[bytes]] = {} if slots else {b"": []}
     for row in kept:
         key = b"".join(column(row, slot, fills) for slot in slots)

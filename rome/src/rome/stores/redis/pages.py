@@ -31,14 +31,24 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from rome.errors import ConflictError
-from rome.stores.base import Answer, Request, Rows, Step
+from rome.stores.base import Answer, Request, Rows
 from rome.stores.rows import NULL, pack_value, unpack_value
 from rome.stores.steps import Fills, column, part
 from rome.stores.values import sort_key
+from rome.stores.wire import (
+    Aggregation,
+    JoinLookup,
+    KeyLookup,
+    Lookup,
+    RangeLookup,
+    Step,
+    pack_range,
+    pack_step,
+)
 
 # Keys of a look-up in one page, pages in one round trip, and keys whose sets are measured.
 KEYS, WINDOW, MEASURED = 500, 16, 1000
@@ -140,7 +150,7 @@ class _Found:
     looked: int = 0
     size: float = 0
     done: bool = False
-    lookup: list[Any] | None = None
+    lookup: Lookup | None = None
     asked: set[Any] = field(default_factory=set)
     used: int = 0
     walking: bool = False
@@ -170,14 +180,14 @@ class _Found:
 
     def walked_enough(self) -> bool:
         """Whether the first rows are there, and those equal to the last of them."""
-        limit = self.step[5]
+        limit = self.step.limit
         if self.done or not self.walking:
             return self.done
         if len(self.walked) < limit:
             return False
         numbers = list(self.walked)
-        assert self.lookup is not None
-        ties: list[int] = self.lookup[2][4]
+        assert isinstance(self.lookup, RangeLookup)
+        ties = self.lookup.ties
         return not ties or any(
             self._value(numbers[limit - 1], slot) != self._value(numbers[-1], slot) for slot in ties
         )
@@ -226,10 +236,10 @@ class _Scan:
         self._watched = list(request.watched)
         self._cut = cut
         first = self._steps[0]
-        self._sums: list[Any] = first[7] or [] if len(first) > 7 else []
-        self._in_store = bool(self._sums) and in_store
+        self._sums = first.aggregation
+        self._in_store = self._sums is not None and in_store
         self._found = [
-            _Found(step, self._columns(place), dict(map(tuple, step[3])))
+            _Found(step, self._columns(place), dict(step.defaults))
             for place, step in enumerate(self._steps)
         ]
         self._groups: dict[tuple[bytes, ...], list[Any]] = {}
@@ -263,48 +273,54 @@ class _Scan:
     def _columns(self, place: int) -> tuple[int, ...]:
         step = self._steps[place]
         if self._sums:
-            slots, functions = self._sums
-            return tuple(sorted({*slots, *(s for _, s in functions if s >= 0)})) or (0,)
-        columns = tuple(step[6] or ())
-        if any(not set(columns).issuperset(lookup[2][4]) for lookup in _walks(step)):
-            return ()
+            slots = {slot for _, slot in self._sums.functions if slot >= 0}
+            return tuple(sorted({*self._sums.groups, *slots})) or (0,)
+        columns = step.columns or ()
+        needed = {slot for lookup in _walks(step) for slot in lookup.ties}
+        needed.update(join.own_slot for join in step.semi_joins)
         for later in self._steps[place + 1 :]:
-            for lookup in later[1]:
-                joins = lookup[2] is False and lookup[3] == place
-                if joins and not set(columns).issuperset(lookup[4]):
-                    return ()
-            for other, slot, _, _ in later[8] if len(later) > 8 else ():
-                if other == place and slot not in columns:
-                    return ()
-        for _, _, own_slot, _ in step[8] if len(step) > 8 else ():
-            if own_slot not in columns:
-                return ()
-        return columns
+            for lookup in later.lookups:
+                if isinstance(lookup, JoinLookup) and lookup.step == place:
+                    needed.update(lookup.slots)
+            needed.update(join.slot for join in later.semi_joins if join.step == place)
+        return columns if needed.issubset(columns) else ()
 
     def _view(self, found: _Found) -> list[Any]:
         """A step as scan.lua takes it."""
-        table, _, filters, fills, order, limit = found.step[:6]
-        sums: Any = False
-        if self._in_store:
-            slots, functions = self._sums
+        step, sums = found.step, None
+        if self._sums is not None and self._in_store:
             # The groups' own values come first, to tell which groups of two pages are one.
-            sums = [slots, [*(["", slot] for slot in slots), *functions]]
-        limit = limit + MARGIN if limit and self._cut else 0
-        return [table, [], filters, fills, order, limit, list(found.columns) or False, sums]
+            groups = self._sums.groups
+            own = [("", slot) for slot in groups]
+            sums = Aggregation(groups, [*own, *self._sums.functions])
+        limit = step.limit + MARGIN if step.limit and self._cut else 0
+        return pack_step(
+            replace(
+                step,
+                lookups=(),
+                limit=limit,
+                columns=found.columns or None,
+                aggregation=sums,
+                semi_joins=(),
+            )
+        )
 
     def _begin(self) -> None:
-        tables = list(dict.fromkeys(step[0] for step in self._steps))
+        tables = list(dict.fromkeys(step.table for step in self._steps))
         places: list[tuple[int, int]] = []
         measured: list[list[Any]] = []
         for place, step in enumerate(self._steps):
-            for position, (kind, index, keys, *_) in enumerate(step[1]):
-                if kind in ("set", "order") and keys is not False:
+            for position, lookup in enumerate(step.lookups):
+                if isinstance(lookup, RangeLookup):
                     places.append((place, position))
-                    measured.append([step[0], kind, index, list(keys[:MEASURED])])
+                    measured.append([step.table, "order", lookup.index, pack_range(lookup)])
+                elif isinstance(lookup, KeyLookup) and lookup.kind == "set":
+                    places.append((place, position))
+                    measured.append([step.table, "set", lookup.index, lookup.keys[:MEASURED]])
         views = [self._view(found) for found in self._found]
         commands: list[tuple[int, Any]] = [(0, [[views, tables, self._watched], tables, measured])]
         whole = ["whole", 0, "w0"]
-        if not self._steps[0][1]:
+        if not self._steps[0].lookups:
             pages_expected = min(WINDOW, 1 + self._about // USUAL_PAGE)
             commands += [(number, whole) for number in range(1, 1 + pages_expected)]
         (_, lengths, sizes), *pages = self._send_all(commands)
@@ -316,54 +332,57 @@ class _Scan:
 
     def _choose(self, place: int, found: _Found) -> None:
         """The look-up that costs least, if it costs less than the whole table."""
-        found.size = self._lengths[found.step[0]]
+        found.size = self._lengths[found.step.table]
         least = found.size / 2
-        for position, lookup in enumerate(found.step[1]):
-            kind, _, keys = lookup[:3]
-            if kind == "order":
+        for position, lookup in enumerate(found.step.lookups):
+            if isinstance(lookup, RangeLookup):
                 cost: float = self._sizes[place, position]
-            elif keys is False:
-                cost = len(set(self._found[lookup[3]].keys(kind, lookup[4], 0)))
-                cost += len(lookup[5])
-                if kind == "set":
+            elif isinstance(lookup, JoinLookup):
+                source = self._found[lookup.step]
+                cost = len(set(source.keys(lookup.kind, lookup.slots, 0))) + len(lookup.keys)
+                if lookup.kind == "set":
                     cost *= 2
-            elif kind == "set":
-                cost = self._sizes[place, position] * len(keys) / max(1, min(len(keys), MEASURED))
+            elif lookup.kind == "set":
+                count = len(lookup.keys)
+                cost = self._sizes[place, position] * count / max(1, min(count, MEASURED))
             else:
-                cost = len(keys)
+                cost = len(lookup.keys)
             if cost <= least:
                 least = found.size = cost
                 found.lookup = lookup
         for lookup in _walks(found.step):
             # It may end before its range does, so only a much better look-up is better.
-            size = self._sizes[place, found.step[1].index(lookup)]
+            size = self._sizes[place, list(found.step.lookups).index(lookup)]
             if not self._sums and (found.lookup is None or found.size > size / 2):
                 found.size, found.lookup, found.walking = size, lookup, True
 
     def _missing(self, place: int) -> list[Task]:
         """Tasks for keys that a step's look-up has and nobody has asked for yet."""
         found = self._found[place]
-        if found.lookup is None:
+        lookup = found.lookup
+        if lookup is None:
             return []
-        kind, index, keys = found.lookup[:3]
-        if kind == "order":
+        index = lookup.index
+        if isinstance(lookup, RangeLookup):
             if found.walked_enough():
                 return []
+            span = pack_range(lookup)
             if not found.walking:
-                return [["order", place, f"o{place}", index, keys]]
-            more = max(found.step[5] + 1 - len(found.walked), found.met, _WALKED)
-            return [["walk", place, f"o{place}", index, keys, found.met + more]]
+                return [["order", place, f"o{place}", index, span]]
+            more = max(found.step.limit + 1 - len(found.walked), found.met, _WALKED)
+            return [["walk", place, f"o{place}", index, span, found.met + more]]
+        kind, keys = lookup.kind, lookup.keys
         others: list[Any] = []
-        if keys is False:
-            source = self._found[found.lookup[3]]
-            keys = [*found.lookup[5], *source.keys(kind, found.lookup[4], found.used)]
+        if isinstance(lookup, JoinLookup):
+            source = self._found[lookup.step]
+            keys = [*keys, *source.keys(kind, lookup.slots, found.used)]
             found.used = len(source.added)
         elif kind == "set" and len(keys) == 1 and not self._sums:
             others = [
-                [other[1], other[2][0]]
-                for other in found.step[1]
-                if other[0] == "set" and other[2] and len(other[2]) == 1
-                if other is not found.lookup
+                [other.index, other.keys[0]]
+                for other in found.step.lookups
+                if isinstance(other, KeyLookup) and other.kind == "set" and len(other.keys) == 1
+                if other is not lookup
             ]
         new = [key for key in dict.fromkeys(keys) if key not in found.asked]
         found.asked.update(new)
@@ -422,12 +441,13 @@ class _Scan:
             if self._in_store:
                 raise _SumsChanged
             for found in self._found:
-                if found.step[0] == table:
+                if found.step.table == table:
                     found.remove(numbers)
             for place, pairs in wanted:
                 self._found[place].add(pairs)
         if self._cut and any(
-            found.step[5] and found.removed > MARGIN and not found.walking for found in self._found
+            found.step.limit and found.removed > MARGIN and not found.walking
+            for found in self._found
         ):
             raise _TooFewRows
         if task is None:
@@ -444,24 +464,24 @@ class _Scan:
             found.add(page.rows)
         elif page.rows == [b"no"]:
             self._countable = False
-        else:
-            slots, functions = self._sums
+        elif self._sums is not None:
+            own = len(self._sums.groups)
             for group in page.rows:
-                self._add_up(tuple(group[: len(slots)]), group[len(slots) :], functions)
+                self._add_up(tuple(group[:own]), group[own:], self._sums.functions)
 
     # ------------------------------------------------------------ answers
 
     def _answer(self, last: Page) -> Answer:
         commits = [(commit or b"0").decode() for commit in last.commits]
         if self._sums:
-            return Answer([self._groups_of(self._found[0])], commits)
+            return Answer([self._groups_of(self._found[0], self._sums)], commits)
         for place in range(len(self._found)):
             self._reduce(place)
         taken: dict[int, set[bytes]] = {}
         answer: list[Rows] = []
         for found in self._found:
-            had = taken.setdefault(found.step[0], set())
-            only: Sequence[int] = () if found.columns else found.step[6] or ()
+            had = taken.setdefault(found.step.table, set())
+            only: Sequence[int] = () if found.columns else found.step.columns or ()
             out: Rows = []
             for number, row in found.rows.items():
                 if number not in had:
@@ -473,16 +493,16 @@ class _Scan:
     def _reduce(self, place: int) -> None:
         """Take out of earlier steps the rows that no row of this one matches."""
         found = self._found[place]
-        for other, slot, own_slot, _ in found.step[8] if len(found.step) > 8 else ():
-            earlier = self._found[other]
-            values = {value for value in found.values(own_slot) if value is not None}
-            wanted = [value in values for value in earlier.values(slot)]
-            if not all(wanted):
-                earlier.rows = dict(itertools.compress(earlier.rows.items(), wanted))
-                self._reduce(other)
+        for join in found.step.semi_joins:
+            earlier = self._found[join.step]
+            values = {value for value in found.values(join.own_slot) if value is not None}
+            matches = [value in values for value in earlier.values(join.slot)]
+            if not all(matches):
+                earlier.rows = dict(itertools.compress(earlier.rows.items(), matches))
+                self._reduce(join.step)
 
-    def _groups_of(self, found: _Found) -> list[Any]:
-        slots, functions = self._sums
+    def _groups_of(self, found: _Found, sums: Aggregation) -> list[Any]:
+        slots, functions = sums.groups, sums.functions
         if not self._in_store:
             groups, places = [found.columns.index(slot) for slot in slots], found.columns
             for row in found.rows.values():
@@ -507,7 +527,7 @@ class _Scan:
         return [[pack_value(value) for value in group] for group in self._groups.values()]
 
     def _add_up(
-        self, key: tuple[bytes, ...], group: Sequence[bytes], functions: Sequence[list[Any]]
+        self, key: tuple[bytes, ...], group: Sequence[bytes], functions: Sequence[tuple[str, int]]
     ) -> None:
         """Add the sums of some rows to those of the others in their group."""
         values = [unpack_value(data) for data in group]
@@ -541,6 +561,7 @@ def _by_number(place: int, numbers: Sequence[bytes]) -> Iterator[Task]:
         yield ["keys", place, "row", 0, numbers[start : start + KEYS]]
 
 
-def _walks(step: Step) -> list[list[Any]]:
-    """The look-ups of a step by which a walk finds its first rows."""
-    return [lookup for lookup in step[1] if lookup[0] == "order" and lookup[2][3] and step[5]]
+def _walks(step: Step) -> list[RangeLookup]:
+    """Return the look-ups of a step by which a walk finds its first rows."""
+    ranges = [lookup for lookup in step.lookups if isinstance(lookup, RangeLookup)]
+    return [lookup for lookup in ranges if lookup.walk and step.limit]

@@ -51,6 +51,7 @@ from rome.stores.redis.commit import by_key
 from rome.stores.redis.connection import Wire
 from rome.stores.redis.link import Node, Server, slot_of
 from rome.stores.redis.pages import Lapsed, Send, read_in_pages
+from rome.stores.wire import pack_steps
 
 # Scripts that a node runs only while it is sure to be the master.
 _FENCED = ("commit", "confirm", "schema")
@@ -261,7 +262,10 @@ class RedisStore:
 
     def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
         most = min(self._page, MOST)
-        word, *answer = self._run("read", _pack([version, requests, most]))[0]
+        packed = [
+            (pack_steps(request.steps), request.watched, request.unless) for request in requests
+        ]
+        word, *answer = self._run("read", _pack([version, packed, most]))[0]
         if word == b"schema":
             raise SchemaChanged
         if word == b"large":
