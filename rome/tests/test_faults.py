@@ -960,7 +960,7 @@ def test_unreachable_for_oslo_db() -> None:
 def large() -> Iterator[tuple[RedisServer, Engine]]:
     """A server with a table that takes a script a while, and hardly any patience with scripts."""
     with redis_server(busy_reply_threshold="1") as server:
-        engine = database(server.url(answers="off"))  # so that it is looked at each time
+        engine = database(server.url(result_cache="off"))  # so that it is looked at each time
         row = rows.encode([0, 7])
         with server.client() as client, client.pipeline(transaction=False) as pipe:
             number = next(int(n) for n in client.hkeys("{test}:ids") if n != b"tables")

@@ -144,7 +144,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 def both(server: RedisServer) -> Iterator[Both]:
     server.client().flushall()
-    made = Both(server.url("meddled", page=8, foreign_keys="off", answers="off"))
+    made = Both(server.url("meddled", page=8, foreign_keys="off", result_cache="off"))
     yield made
     made.close()
 
@@ -276,7 +276,7 @@ def test_serializable_relies_on_the_moment_of_the_last_page(both: Both, meddler:
 
 
 def test_a_kept_answer_is_that_of_the_last_page(both: Both, meddler: Meddler) -> None:
-    engine = create_engine(str(both.rome.url).replace("answers=off", "answers=on"))
+    engine = create_engine(str(both.rome.url).replace("result_cache=off", "result_cache=on"))
     question = select(parents.c.id, parents.c.name)
 
     def change() -> None:
@@ -509,7 +509,7 @@ def _work(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def test_others_are_served_between_pages(server: RedisServer) -> None:
     """Pages that are sent together are not run one right after the other."""
-    engine = create_engine(server.url("between", answers="off", page=500))
+    engine = create_engine(server.url("between", result_cache="off", page=500))
     fill_accounts(engine, 8000)
     with engine.connect() as connection:
         # Who asks is not run at any time on a machine that has much to do.
@@ -588,7 +588,7 @@ def test_a_scan_does_not_go_on_at_another_server(both: Both, server: RedisServer
 @pytest.mark.parametrize("where", ["range", "set", "numbers", "walk", "whole"])
 def test_large_rows_count_by_their_bytes(redis_server: RedisServer, where: str) -> None:
     """A script gives up before it has looked at them; then pages are read."""
-    engine = create_engine(redis_server.url(f"wide-{where}", answers="off", foresight="off"))
+    engine = create_engine(redis_server.url(f"wide-{where}", result_cache="off", prefetch="off"))
     wide = Table(
         "wide",
         MetaData(),

@@ -40,7 +40,7 @@ class Looked:
     def __init__(self, server: RedisServer, table: Table) -> None:
         self.table = table
         url = server.url(f"looked-{table.name}")
-        self.engine = create_engine(f"{url}?page={FEW}&answers=off&foresight=off")
+        self.engine = create_engine(f"{url}?page={FEW}&result_cache=off&prefetch=off")
         metadata.create_all(self.engine, [table])
         with self.engine.begin() as connection:
             rows_of_it = [

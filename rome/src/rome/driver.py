@@ -103,6 +103,8 @@ _SAVEPOINT = re.compile(
     r"\s+\"?([^\s\";]+)\"?\s*;?\s*\Z",
     re.I,
 )
+_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:QUERY\s+PLAN\s+)?", re.I)
+_EXPLAINED = ("SELECT", "WITH", "VALUES", "INSERT", "REPLACE", "UPDATE", "DELETE")
 _NOTHING = Result([], None, -1, None)
 _KINDS = {"SELECT": "SELECT", "WITH": "SELECT", "VALUES": "SELECT", "REPLACE": "INSERT"}
 
@@ -112,8 +114,8 @@ def connect(
     shared: Shared,
     foreign_keys: bool = True,
     serializable: bool = False,
-    answers: bool = True,
-    foresight: bool = True,
+    result_cache: bool = True,
+    prefetch: bool = True,
 ) -> Connection:
     """A connection to a database.
 
@@ -121,7 +123,7 @@ def connect(
     connections to one database.  `answers`: use those that the process has again while they
     are right; `foresight`: read what will follow together with a statement.
     """
-    return Connection(store(), shared, Options(foreign_keys, serializable, answers, foresight))
+    return Connection(store(), shared, Options(foreign_keys, serializable, result_cache, prefetch))
 
 
 class Connection:
@@ -229,7 +231,7 @@ class Connection:
         self, name: str, narg: int, func: Callable[..., Any], *, deterministic: bool = False
     ) -> None:
         """A function of SQL for this connection, whose answers are then its own."""
-        self.transaction.reads.answers = None
+        self.transaction.reads.result_cache = None
         self.transaction.work.database.create_scalar_function(
             name, func, narg, deterministic=deterministic
         )
@@ -333,12 +335,26 @@ class Cursor:
     ) -> Result:
         if ";" in sql or not sql[:1].isalpha():
             sql = single(sql)
+        if (match := _EXPLAIN.match(sql)) is not None:
+            return self._explain(sql[match.end() :], sets, plan, layout)
         if plan is None:
             return self._text(sql, sets, many)
         connection = self.connection
         if connection.ddl.waiting:
             connection.flush_ddl()
         return connection.transaction.execute(sql, sets, many, plan, layout)
+
+    def _explain(
+        self, sql: str, sets: Sequence[Sequence[Any]], plan: Plan | None, layout: Layout
+    ) -> Result:
+        """Return the plan of the statement behind EXPLAIN."""
+        if first_word(sql) not in _EXPLAINED:
+            raise NotSupportedError(f"EXPLAIN of the statement {first_word(sql)}")
+        connection = self.connection
+        connection.flush_ddl()
+        if plan is None:
+            plan = TextPlan()
+        return connection.transaction.explain(sql, sets, plan, layout)
 
     def _text(self, sql: str, sets: Sequence[Sequence[Any]], many: bool) -> Result:
         """A statement that is only known as text, without comments before it."""
@@ -375,7 +391,7 @@ class Cursor:
         if word == "ROLLBACK":
             transaction.rollback()
             return _NOTHING
-        if word in ("EXPLAIN", "ATTACH", "DETACH"):
+        if word in ("ATTACH", "DETACH"):
             raise NotSupportedError(f"the statement {word}")
         texts = connection.shared.texts
         plan = texts.get(sql)

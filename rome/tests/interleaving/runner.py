@@ -49,7 +49,7 @@ class Variant:
         """What the model has to know of it."""
         return Rules(
             serializable=self.level == "SERIALIZABLE",
-            foresight=self.reuse != "off",
+            prefetch=self.reuse != "off",
             one_process=self.place != "processes",
             as_text=self.form == "text",
         )
@@ -122,7 +122,7 @@ class Runner:
         self._threads: list[_Thread] = []
         if variant.place == "threads":
             self._threads = [_Thread() for _ in range(sessions)]
-        self._observer = database.connect(Shared(), answers=False, foresight=False)
+        self._observer = database.connect(Shared(), result_cache=False, prefetch=False)
         self._seen: dict[Any, dict[str, list[Values]]] = {}
         self._shared: list[Shared] = []
         self._connections: list[Any] = []
@@ -143,8 +143,8 @@ class Runner:
             self.database.connect(
                 self._shared[session % count],
                 serializable=self.variant.level == "SERIALIZABLE",
-                answers=on,
-                foresight=on,
+                result_cache=on,
+                prefetch=on,
             )
             for session in range(self.sessions)
         ]

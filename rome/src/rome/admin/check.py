@@ -198,7 +198,7 @@ class _Checker:
         request = {
             "mode": "rows",
             "t": table.number,
-            "fills": table.packed_fills,
+            "defaults": table.packed_defaults,
             "key": False if table.key is None else table.key,
             "not_null": self._not_null(table),
             "indexes": [[i.number, list(i.slots), i.unique] for i in table.indexes if i.ready],
@@ -223,7 +223,7 @@ class _Checker:
                 "t": table.number,
                 "index": index.number,
                 "slots": list(index.slots),
-                "fills": table.packed_fills,
+                "defaults": table.packed_defaults,
                 "cursor": cursor,
             }
             found, cursor = yield "check", request
@@ -242,7 +242,7 @@ class _Checker:
             "index": order.number,
             "slots": list(order.slots),
             "key": -1 if table.key is None else table.key,
-            "fills": table.packed_fills,
+            "defaults": table.packed_defaults,
         }
         cursor = b"0"
         while True:
@@ -344,7 +344,7 @@ class _Checker:
             elif match[2] == b"i" and index is not None and index.ready:
                 slots = list(index.slots)
                 data = name[match.end() :]
-                sets.append([table.number, index.number, slots, table.packed_fills, data, b"0"])
+                sets.append([table.number, index.number, slots, table.packed_defaults, data, b"0"])
                 if len(sets) >= _SETS_AT_ONCE * _SCRIPTS_AT_ONCE:
                     yield from self._all_sets(sets)
                     sets = []

@@ -6,5 +6,6 @@ from rome.dialect.base import (
     RomeMemoryDialect,
     RomeTLSDialect,
 )
+from rome.dialect.explain import explain
 
-__all__ = ["RomeDialect", "RomeExecutionContext", "RomeMemoryDialect", "RomeTLSDialect"]
+__all__ = ["RomeDialect", "RomeExecutionContext", "RomeMemoryDialect", "RomeTLSDialect", "explain"]

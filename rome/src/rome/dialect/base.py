@@ -39,6 +39,8 @@ from rome.stores.redis.store import RedisStore
 class RomeCompiler(SQLiteCompiler):
     """SQLite's compiler, which notes each SELECT that it writes."""
 
+    rome_explains = False  # whether the statement is explained, not run
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.rome_scopes: list[Scope] = []
         self._rome_around: list[Scope] = []
@@ -242,7 +244,7 @@ class RomeExecutionContext(SQLiteExecutionContext):
         compiled = self.compiled
         if not isinstance(compiled, RomeCompiler) or self.isddl:
             return None, {}
-        if not (compiled.rome_scopes or compiled.isinsert):
+        if not (compiled.rome_scopes or compiled.isinsert or compiled.rome_explains):
             return None, {}  # text, savepoints
         plan = compiled.rome_plan
         if self._expanded_parameters:
@@ -323,8 +325,8 @@ class RomeDialect(SQLiteDialect):
         common: dict[str, Any] = {
             "foreign_keys": options.flag("foreign_keys", True),
             "serializable": options.flag("serializable", False),
-            "answers": options.flag("answers", True),
-            "foresight": options.flag("foresight", True),
+            "result_cache": options.flag("result_cache", True),
+            "prefetch": options.flag("prefetch", True),
         }
         common |= self._store(url, database, options)
         options.done()
@@ -424,6 +426,10 @@ class RomeMemoryDialect(RomeDialect):
         }
 
 
+# Options that had another name in an earlier version.
+_RENAMED = {"answers": "result_cache", "foresight": "prefetch"}
+
+
 class Options:
     """The options of a URL; each may be asked for once, and none may be left."""
 
@@ -466,12 +472,16 @@ class Options:
 
     def done(self) -> None:
         """Refuse what nobody asked for."""
-        if self._query:
-            raise ValueError(
-                f"unknown option {min(self._query)}: the options are answers,"
-                " connect_timeout, foresight, foreign_keys, fresh, node_timeout, page, patience,"
-                " serializable, tag, timeout, tls_ca, tls_cert, tls_check_hostname, tls_key, wait"
-            )
+        if not self._query:
+            return
+        unknown = min(self._query)
+        if unknown in _RENAMED:
+            raise ValueError(f"option {unknown} has the name {_RENAMED[unknown]} now")
+        raise ValueError(
+            f"unknown option {unknown}: the options are connect_timeout, foreign_keys, fresh,"
+            " node_timeout, page, patience, prefetch, result_cache, serializable, tag, timeout,"
+            " tls_ca, tls_cert, tls_check_hostname, tls_key, wait"
+        )
 
 
 # Names of databases and tags are parts of keys.  Braces and colons end these parts, the others

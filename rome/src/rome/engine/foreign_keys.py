@@ -160,7 +160,7 @@ class ForeignKeys:
         lookup = self._lookup(table, slots, values)
         # Without one SQLite finds them among all rows.
         lookups = [] if lookup is None else [lookup]
-        return Step(table.number, lookups, defaults=table.packed_fills)
+        return Step(table.number, lookups, defaults=table.packed_defaults)
 
     def parent_steps(
         self, changed: Iterable[Change], require: Require, read_now: bool

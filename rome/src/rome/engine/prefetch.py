@@ -5,7 +5,7 @@ come from the first of them: an instance by its uuid, then its metadata, then it
 metadata.  So when a statement goes to the store, the rows of those that have followed it
 before are asked for in the same round trip.  A statement that is then run, and needs just
 those rows, needs no round trip of its own; it reads as of the moment of the earlier one.
-Whatever was foreseen wrongly is never looked at.
+Whatever was prefetched wrongly is never looked at.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from rome.planner.plan import Bind, Layout, Plan
 
-# Statements that are foreseen at once.
+# Statements that are prefetched at once.
 MOST = 24
 # Transactions that are remembered for each statement, and statements.
 _REMEMBERED = 4
@@ -29,7 +29,7 @@ _LESSONS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class StatementRead:
     """A statement that needed rows of the store."""
 
     sql: str
@@ -39,7 +39,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class FollowUp:
     """A statement that will follow: each of its parameters is one of the first statement's
     (its place), or the same each time."""
 
@@ -61,32 +61,41 @@ class Expected:
 class _Followed:
     """What has followed one statement: its parameters each time, and the statements."""
 
-    times: deque[tuple[Sequence[Any], list[Reading]]]
-    expected: tuple[Expected, ...] = ()
-    right: int = 0
-    wrong: int = 0
+    times: deque[tuple[Sequence[Any], list[StatementRead]]]
+    follow_ups: tuple[FollowUp, ...] = ()
+    hits: int = 0
+    misses: int = 0
     seen: int = 0  # times that something else followed
 
 
-class Foresight:
+class PrefetchHistory:
     """What all connections of a process have seen of one database."""
 
     def __init__(self) -> None:
         self._by_sql: dict[str, _Followed] = {}
 
-    def expected(self, sql: str, parameters: Sequence[Any]) -> Iterator[tuple[Expected, list[Any]]]:
+    def follow_ups(
+        self, sql: str, parameters: Sequence[Any]
+    ) -> Iterator[tuple[FollowUp, list[Any]]]:
         """The statements that will follow this one, with their parameters."""
         followed = self._by_sql.get(sql)
-        if followed is None or followed.wrong > followed.right + _PATIENCE:
+        if followed is None or followed.misses > followed.hits + _PATIENCE:
             return
-        for expected in followed.expected:
-            if all(place < len(parameters) for place in expected.places):
-                yield expected, expected.parameters(parameters)
+        for follow_up in followed.follow_ups:
+            if all(place < len(parameters) for place in follow_up.places):
+                yield follow_up, follow_up.parameters(parameters)
 
     def learn(
-        self, first: Reading, later: Sequence[Reading], foreseen: int = 0, used: int = 0
+        self,
+        first: StatementRead,
+        later: Sequence[StatementRead],
+        prefetched: int = 0,
+        used: int = 0,
     ) -> None:
-        """What followed a statement in its transaction; how many were foreseen, and were right."""
+        """Learn what followed a statement in its transaction.
+
+        prefetched, used: how many statements were prefetched with it, and how many of them came.
+        """
         followed = self._by_sql.get(first.sql)
         if followed is None:
             if not later:
@@ -94,15 +103,15 @@ class Foresight:
             if len(self._by_sql) >= _STATEMENTS:
                 self._by_sql.clear()
             followed = self._by_sql[first.sql] = _Followed(deque(maxlen=_REMEMBERED))
-        followed.right += used
-        followed.wrong += foreseen - used
-        if foreseen == used == min(len(later), MOST):
+        followed.hits += used
+        followed.misses += prefetched - used
+        if prefetched == used == min(len(later), MOST):
             return  # nothing new
         followed.seen += 1
         if followed.seen > _LESSONS and followed.seen % _LESSONS:
-            return  # it doesn't let itself be foreseen: seldom is often enough
+            return  # it doesn't let itself be prefetched: seldom is often enough
         followed.times.append((first.parameters, list(later[:MOST])))
-        followed.expected = _in_common(list(followed.times))
+        followed.follow_ups = _in_common(list(followed.times))
 
 
 def memorable(parameters: Sequence[Any]) -> bool:
@@ -112,12 +121,12 @@ def memorable(parameters: Sequence[Any]) -> bool:
     )
 
 
-def _in_common(times: list[tuple[Sequence[Any], list[Reading]]]) -> tuple[Expected, ...]:
+def _in_common(times: list[tuple[Sequence[Any], list[StatementRead]]]) -> tuple[FollowUp, ...]:
     """What the latest transaction has in common with one of those before, as far as possible."""
     if len(times) < 2:
         return ()
     now, latest = times[-1]
-    longest: list[tuple[Reading, Reading]] = []
+    longest: list[tuple[StatementRead, StatementRead]] = []
     known: Sequence[Any] = ()
     for before, earlier in reversed(times[:-1]):
         pairs = []
@@ -127,13 +136,13 @@ def _in_common(times: list[tuple[Sequence[Any], list[Reading]]]) -> tuple[Expect
             pairs.append(pair)
         if len(pairs) > len(longest):
             longest, known = pairs, before
-    found = [_expected(reading, now, other, known) for reading, other in longest]
-    return tuple(expected for expected in found if expected is not None)
+    found = [_follow_up(reading, now, other, known) for reading, other in longest]
+    return tuple(follow_up for follow_up in found if follow_up is not None)
 
 
-def _expected(
-    reading: Reading, now: Sequence[Any], other: Reading, before: Sequence[Any]
-) -> Expected | None:
+def _follow_up(
+    reading: StatementRead, now: Sequence[Any], other: StatementRead, before: Sequence[Any]
+) -> FollowUp | None:
     """None: it needs a value that comes from elsewhere."""
     places = []
     needed = _needed(reading.plan, reading.layout)
@@ -148,7 +157,7 @@ def _expected(
         if place < 0 and position in needed and not _same(value, earlier):
             return None
         places.append(place)
-    return Expected(reading.sql, reading.plan, reading.layout, tuple(places), reading.parameters)
+    return FollowUp(reading.sql, reading.plan, reading.layout, tuple(places), reading.parameters)
 
 
 def _needed(plan: Plan, layout: Layout) -> set[int]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rome.engine.moments import Moments
-from rome.engine.prefetch import Foresight, Reading, memorable
-from rome.engine.result_cache import Answers, Kept, key_of
+from rome.engine.prefetch import PrefetchHistory, StatementRead, memorable
+from rome.engine.result_cache import CachedResult, ResultCache, cache_key
 from rome.planner.plan import BoundPlan, Layout, Plan, TextPlan
 from rome.schema.catalogue import Schema
 from rome.schema.changes import Change, Key
@@ -25,25 +25,25 @@ FRESH = 5.0
 
 
 @dataclass(slots=True)
-class Wanted:
+class ReadRequest:
     """What a statement needs of the store.
 
-    steps: for its rows.  request: what is asked for; other steps, if only sums of the rows
-    are.  told: whether the store tests all its conditions.  plain: whether its answer comes
-    from rows of the store only.  key, kept: under which its answer is kept, and the one that
-    is.
+    steps: those that give its rows.  sent: those that are sent, with an aggregation where the
+    store can do it.  pushed_down: whether the store tests all its conditions.  store_only: whether
+    its answer comes from rows of the store only, none of the transaction's.  key, cached: the key
+    in the result cache, and the result that is there.
     """
 
     steps: list[Step]
-    request: list[Step]
-    told: bool
-    plain: bool
+    sent: list[Step]
+    pushed_down: bool
+    store_only: bool
     key: Any = None
-    kept: Kept | None = None
+    cached: CachedResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Ahead:
+class _PrefetchedAnswer:
     """An answer that came before its statement, and the statement that it came with.
 
     moment: when it was asked for, in seconds of the monotonic clock: the rows are not older.
@@ -51,7 +51,7 @@ class _Ahead:
 
     request: list[Step]
     answer: Answer
-    kept: Kept | None
+    cached: CachedResult | None
     source: str
     moment: float
 
@@ -64,7 +64,7 @@ class Calling(Protocol):
     many: bool
     plan: Plan
     layout: Layout
-    replaying: bool
+    retrying: bool
     read: bool
     asked: bool
 
@@ -88,84 +88,90 @@ class Reads:
     def __init__(
         self,
         transaction: Holder,
-        answers: Answers | None,
-        foresight: Foresight | None,
+        result_cache: ResultCache | None,
+        prefetch_history: PrefetchHistory | None,
         moments: Moments,
     ) -> None:
-        self.answers = answers
+        self.result_cache = result_cache
         self._moments = moments
         self._me = object()  # names this connection to `moments`
         self._transaction = transaction
-        self._foresight = foresight
-        self._ahead: dict[str, list[_Ahead]] = {}
-        self._foresaw: dict[str, list[int]] = {}  # how many, and how many were used
+        self._prefetch_history = prefetch_history
+        self._prefetched: dict[str, list[_PrefetchedAnswer]] = {}
+        self._prefetch_counts: dict[str, list[int]] = {}  # how many, and how many were used
         self._running: Calling | None = None  # the statement, until it has read
         self._statements: set[tuple[str, tuple[Any, ...]]] = set()  # that have read
 
     def forget(self) -> None:
         """The transaction is over, or is run again."""
-        self._ahead.clear()
-        self._foresaw.clear()
+        self._prefetched.clear()
+        self._prefetch_counts.clear()
         self._statements.clear()
         self._running = None
 
     def discard(self) -> None:
         """The transaction sees what is newer than the rows that came before their statements:
         from now on it must not see these, or it would go back in time."""
-        self._ahead.clear()
+        self._prefetched.clear()
 
     def begin(self, call: Calling) -> None:
         """A statement is run."""
         self._running = call
 
-    def wanted(
+    def plan_read(
         self, bound: BoundPlan, sql: str, parameters: Sequence[Any], layout: Layout
-    ) -> Wanted:
+    ) -> ReadRequest:
         """What a SELECT, or an UPDATE or DELETE, needs."""
         changes, serializable = self._transaction.changes, self._transaction.serializable
         steps, told = bound.steps(parameters, layout, changes)
         untouched = not changes or not any(table in bound.numbers for table, _ in changes)
-        wanted = Wanted(steps, steps, told, bound.reads_only and not bound.locks and untouched)
-        if not wanted.plain:
-            return wanted
+        read_request = ReadRequest(
+            steps, steps, told, bound.reads_only and not bound.locks and untouched
+        )
+        if not read_request.store_only:
+            return read_request
         aggregation = bound.aggregation(parameters, layout) if told else None
         if aggregation is not None:
-            wanted.request = [replace(steps[0], columns=None, aggregation=aggregation)]
-        if self.answers is not None and bound.repeatable and not serializable:
-            wanted.key = key_of(bound.schema.version, sql, parameters)
-            wanted.kept = self.answers.get(wanted.key) if wanted.key else None
-        return wanted
+            read_request.sent = [replace(steps[0], columns=None, aggregation=aggregation)]
+        if self.result_cache is not None and bound.repeatable and not serializable:
+            read_request.key = cache_key(bound.schema.version, sql, parameters)
+            read_request.cached = (
+                self.result_cache.get(read_request.key) if read_request.key else None
+            )
+        return read_request
 
     # ------------------------------------------------------------ reading
 
-    def read(self, wanted: Wanted) -> Answer:
+    def read(self, read_request: ReadRequest) -> Answer:
         """The answer of the store; its rows are None if the one that is kept is right."""
         call, self._running = self._running, None
         if call is None:
             self.discard()
         if self._transaction.serializable:
-            return self._ask([Request(wanted.request, [step.table for step in wanted.request])])[0]
-        others: list[tuple[str, Wanted]] = []
-        if call is not None and self._foresight is not None and not call.replaying:
+            return self._ask(
+                [Request(read_request.sent, [step.table for step in read_request.sent])]
+            )[0]
+        others: list[tuple[str, ReadRequest]] = []
+        if call is not None and self._prefetch_history is not None and not call.retrying:
             call.read = True
             # Who reads the same again wants to see what has changed.
             statement = call.sql, tuple(call.parameters[0] if call.parameters else ())
             if statement not in self._statements:
                 self._statements.add(statement)
-                ahead = self._taken(call.sql, wanted)
+                ahead = self._take_prefetched(call.sql, read_request)
                 if ahead is not None:
                     return ahead
             call.asked = True
             self.discard()
             if not call.many:
-                others = self._following(call, wanted, self._foresight)
+                others = self._prefetch_requests(call, read_request, self._prefetch_history)
         moment = time.monotonic()
-        answers = self._ask([_request(wanted), *(_request(other) for _, other in others)])
+        answers = self._ask([_request(read_request), *(_request(other) for _, other in others)])
         if call is not None and others:
-            self._foresaw.setdefault(call.sql, [0, 0])[0] += len(others)
+            self._prefetch_counts.setdefault(call.sql, [0, 0])[0] += len(others)
             for (sql, other), answer in zip(others, answers[1:], strict=False):
-                ahead_of = _Ahead(other.request, answer, other.kept, call.sql, moment)
-                self._ahead.setdefault(sql, []).append(ahead_of)
+                ahead_of = _PrefetchedAnswer(other.sent, answer, other.cached, call.sql, moment)
+                self._prefetched.setdefault(sql, []).append(ahead_of)
         return answers[0]
 
     def check(self, request: Request) -> Answer:
@@ -174,15 +180,17 @@ class Reads:
         The answer shows the application a later moment than rows that came ahead of their
         statements, so these are asked for again in the same round trip.
         """
-        waiting = [(sql, ahead) for sql, found in self._ahead.items() for ahead in found]
-        self._ahead.clear()
+        waiting = [(sql, ahead) for sql, found in self._prefetched.items() for ahead in found]
+        self._prefetched.clear()
         moment = time.monotonic()
         again = [_again(ahead) for _, ahead in waiting]
         answers = self._ask([request, *again])
         for (sql, ahead), answer in zip(waiting, answers[1:], strict=False):
             if answer.rows is None:  # the same as before
                 answer = ahead.answer
-            self._ahead.setdefault(sql, []).append(replace(ahead, answer=answer, moment=moment))
+            self._prefetched.setdefault(sql, []).append(
+                replace(ahead, answer=answer, moment=moment)
+            )
         return answers[0]
 
     def committed(self, tables: Iterable[int]) -> None:
@@ -196,71 +204,91 @@ class Reads:
         self._moments.heard(self._me)
         return answers
 
-    def _taken(self, sql: str, wanted: Wanted) -> Answer | None:
+    def _take_prefetched(self, sql: str, read_request: ReadRequest) -> Answer | None:
         """The answer to just this request, if it came with an earlier statement and this thread,
         or a commit of this process, shows the application nothing newer since."""
-        if self._ahead and not self._moments.heard_last(self._me):
+        if self._prefetched and not self._moments.heard_last(self._me):
             self.discard()
-        waiting = self._ahead.get(sql, [])
+        waiting = self._prefetched.get(sql, [])
         for place, ahead in enumerate(waiting):
-            if ahead.request != wanted.request:
+            if ahead.request != read_request.sent:
                 continue
             del waiting[place]
-            self._foresaw[ahead.source][1] += 1
+            self._prefetch_counts[ahead.source][1] += 1
             if time.monotonic() - ahead.moment > FRESH:
                 return None
             if self._moments.written_since({step.table for step in ahead.request}, ahead.moment):
                 return None
             # Rows that weren't sent are those of the answer that was kept then.
-            usable = ahead.answer.rows is not None or ahead.kept is wanted.kept
+            usable = ahead.answer.rows is not None or ahead.cached is read_request.cached
             return ahead.answer if usable else None
         return None
 
-    def _following(
-        self, call: Calling, wanted: Wanted, foresight: Foresight
-    ) -> list[tuple[str, Wanted]]:
+    def _prefetch_requests(
+        self, call: Calling, read_request: ReadRequest, history: PrefetchHistory
+    ) -> list[tuple[str, ReadRequest]]:
         """Statements that will follow this one, and what they need."""
-        found: list[tuple[str, Wanted]] = []
+        found: list[tuple[str, ReadRequest]] = []
         schema = self._transaction.schema
         first = call.parameters[0] if call.parameters else ()
         mine = call.plan.bound
         is_late = mine is not None and not mine.reads_only and mine.compares_and_sets
-        for expected, parameters in foresight.expected(call.sql, first):
-            bound = expected.plan.bound
+        for follow_up, parameters in history.follow_ups(call.sql, first):
+            bound = follow_up.plan.bound
             if bound is None or bound.schema is not schema:
                 continue
             # A row that is compared and set should be read as late as it can be: the longer
             # the way to the commit, the more often another transaction is faster.
             if not bound.reads_only and bound.compares_and_sets and not is_late:
                 break
-            other = self.wanted(bound, expected.sql, parameters, expected.layout)
+            other = self.plan_read(bound, follow_up.sql, parameters, follow_up.layout)
             # Who reads the same again wants to see what has changed.
-            if other.request and other.request != wanted.request:
-                found.append((expected.sql, other))
+            if other.sent and other.sent != read_request.sent:
+                found.append((follow_up.sql, other))
         return found
+
+    # ------------------------------------------------------------ explaining
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether statements that will follow are read ahead."""
+        return self._prefetch_history is not None and not self._transaction.serializable
+
+    def is_prefetched(self, sql: str, read_request: ReadRequest) -> bool:
+        """Tell whether the rows of a statement have come with an earlier one."""
+        waiting = self._prefetched.get(sql, ())
+        return any(ahead.request == read_request.sent for ahead in waiting)
+
+    def prefetch_plan(self, call: Calling, parameters: Sequence[Any]) -> list[str]:
+        """Return the SQL of the statements that would be prefetched with this one."""
+        history, bound = self._prefetch_history, call.plan.bound
+        if history is None or bound is None:
+            return []
+        read_request = self.plan_read(bound, call.sql, parameters, call.layout)
+        return [sql for sql, _ in self._prefetch_requests(call, read_request, history)]
 
     # ------------------------------------------------------------ learning
 
     def learn(self, calls: Iterable[Calling]) -> None:
         """Remember which statements of a transaction have followed which."""
-        if self._foresight is None:
+        if self._prefetch_history is None:
             return
-        readings: list[tuple[Calling, Reading]] = []
+        readings: list[tuple[Calling, StatementRead]] = []
         for call in calls:
             if not call.read:
                 continue
             given = call.parameters[0] if call.parameters else ()
             if call.many or isinstance(call.plan, TextPlan) or not memorable(given):
                 break
-            readings.append((call, Reading(call.sql, tuple(given), call.plan, call.layout)))
+            readings.append((call, StatementRead(call.sql, tuple(given), call.plan, call.layout)))
         later = [reading for _, reading in readings]
         for place, (call, reading) in enumerate(readings, 1):
             if call.asked:
-                foreseen, used = self._foresaw.get(call.sql, (0, 0))
-                self._foresight.learn(reading, later[place:], foreseen, used)
+                prefetched, used = self._prefetch_counts.get(call.sql, (0, 0))
+                self._prefetch_history.learn(reading, later[place:], prefetched, used)
 
 
-def _again(ahead: _Ahead) -> Request:
+def _again(ahead: _PrefetchedAnswer) -> Request:
     """The request of an answer that came ahead, for its rows if they have changed since."""
     if not ahead.answer.commits:
         return Request(ahead.request)
@@ -268,8 +296,10 @@ def _again(ahead: _Ahead) -> Request:
     return Request(ahead.request, tables, ahead.answer.commits)
 
 
-def _request(wanted: Wanted) -> Request:
-    if wanted.key is None:
-        return Request(wanted.request)
-    tables = list(dict.fromkeys(step.table for step in wanted.request))
-    return Request(wanted.request, tables, wanted.kept.commits if wanted.kept else ())
+def _request(read_request: ReadRequest) -> Request:
+    if read_request.key is None:
+        return Request(read_request.sent)
+    tables = list(dict.fromkeys(step.table for step in read_request.sent))
+    return Request(
+        read_request.sent, tables, read_request.cached.commits if read_request.cached else ()
+    )

@@ -29,7 +29,7 @@ _OVERHEAD = 700
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedResult:
     """What a statement answered, the rows that it was made from, and the last commits of its
     tables; and the bytes of memory that all this takes."""
 
@@ -39,13 +39,13 @@ class Kept:
     size: int
 
 
-class Memory:
+class CacheMemory:
     """The answers of all databases of a process, up to a number of bytes: the latest ones."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
         self.size = 0
-        self._answers: OrderedDict[tuple[int, Any], Kept] = OrderedDict()
+        self._results: OrderedDict[tuple[int, Any], CachedResult] = OrderedDict()
         self._lock = threading.Lock()
         self._owners = itertools.count()
         # Owners that are gone.  Nothing waits for the lock when an object is collected: the
@@ -58,51 +58,51 @@ class Memory:
         weakref.finalize(of, self._gone.append, number)
         return number
 
-    def get(self, key: tuple[int, Any]) -> Kept | None:
+    def get(self, key: tuple[int, Any]) -> CachedResult | None:
         """The answer under an owner's key."""
         with self._lock:
-            answer = self._answers.get(key)
+            answer = self._results.get(key)
             if answer is not None:
-                self._answers.move_to_end(key)
+                self._results.move_to_end(key)
             return answer
 
-    def put(self, key: tuple[int, Any], answer: Kept) -> None:
+    def put(self, key: tuple[int, Any], answer: CachedResult) -> None:
         """Keep an answer; the ones that weren't used for longest make room."""
         with self._lock:
             while self._gone:
                 self._forget(self._gone.popleft())
-            old = self._answers.pop(key, None)
+            old = self._results.pop(key, None)
             if old is not None:
                 self.size -= old.size
-            self._answers[key] = answer
+            self._results[key] = answer
             self.size += answer.size
             while self.size > self.capacity:
-                _, oldest = self._answers.popitem(last=False)
+                _, oldest = self._results.popitem(last=False)
                 self.size -= oldest.size
 
     def _forget(self, owner: int) -> None:
-        for key in [key for key in self._answers if key[0] == owner]:
-            self.size -= self._answers.pop(key).size
+        for key in [key for key in self._results if key[0] == owner]:
+            self.size -= self._results.pop(key).size
 
     def restart(self) -> None:
         """In a forked child, where the lock may be held by a thread that isn't there."""
         self._lock = threading.Lock()
-        self._answers.clear()
+        self._results.clear()
         self.size = 0
 
 
 # The bound is the process's, so this is, too.
-PROCESS = Memory()
+PROCESS = CacheMemory()
 
 
-class Answers:
+class ResultCache:
     """The latest answers of one database; connections of all threads share them."""
 
-    def __init__(self, memory: Memory = PROCESS) -> None:
+    def __init__(self, memory: CacheMemory = PROCESS) -> None:
         self._memory = memory
         self._owner = memory.owner(self)
 
-    def get(self, key: Any) -> Kept | None:
+    def get(self, key: Any) -> CachedResult | None:
         """The one under a key."""
         return self._memory.get((self._owner, key))
 
@@ -110,7 +110,7 @@ class Answers:
         """Keep an answer, if it isn't too large; `result` has `rows`."""
         size = _size(key, result.rows, found, commits, self._memory.capacity // 8)
         if size is not None:
-            self._memory.put((self._owner, key), Kept(result, found, tuple(commits), size))
+            self._memory.put((self._owner, key), CachedResult(result, found, tuple(commits), size))
 
     def restart(self) -> None:
         """In a forked child."""
@@ -140,7 +140,7 @@ def _size(
     return size if size <= most else None
 
 
-def key_of(version: str, sql: str, parameters: Any) -> Any:
+def cache_key(version: str, sql: str, parameters: Any) -> Any:
     """What names an answer under a version of the schema; None: it isn't kept.
 
     1, 1.0 and True are equal, but not to SQL.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rome.engine.reads import Wanted
+from rome.engine.reads import ReadRequest
 from rome.engine.state import Call, Result, State
 from rome.planner.plan import BoundPlan
 from rome.schema.changes import index_data
@@ -26,67 +26,69 @@ class Selects:
         parameters = call.parameters[0] if call.parameters else ()
         if not bound.tables:
             return self._evaluated(call, parameters)
-        wanted = state.reads.wanted(bound, call.sql, parameters, call.layout)
-        if not wanted.plain:
-            state.settle()
-        if self._known(wanted.steps):
+        read_request = state.reads.plan_read(bound, call.sql, parameters, call.layout)
+        if not read_request.store_only:
+            state.flush()
+        if needs_no_rows(state, read_request.steps):
             state.unload()
             state.work.ensure(bound.tables, state.clean)
-        elif wanted.plain:
-            return self._read_plainly(call, bound, wanted, parameters)
+        elif read_request.store_only:
+            return self._read_plainly(call, bound, read_request, parameters)
         else:
-            state.fetch(wanted.steps, bound)
+            state.fetch(read_request.steps, bound)
         if bound.locks:
             self._lock(bound)
         return self._evaluated(call, parameters)
 
     def _read_plainly(
-        self, call: Call, bound: BoundPlan, wanted: Wanted, parameters: Sequence[Any]
+        self, call: Call, bound: BoundPlan, read_request: ReadRequest, parameters: Sequence[Any]
     ) -> Result:
         """The answer of a SELECT from rows of the store only."""
         state = self._state
         state.reading_calls += 1
-        answer = state.reads.read(wanted)
-        state.saw_all(wanted.request, answer.commits)
-        kept, found = wanted.kept, answer.rows
-        summed = wanted.request is not wanted.steps
+        answer = state.reads.read(read_request)
+        state.saw_all(read_request.sent, answer.commits)
+        kept, found = read_request.cached, answer.rows
+        summed = read_request.sent is not read_request.steps
         if found is None and kept is not None:
             state.unload()
             if not summed:
-                state.aside = wanted.steps, kept.found
+                state.aside = read_request.steps, kept.found
             known: Result = kept.result
             return known
         found = found or []
         if summed:
             result = self._sums(call, found)
             if result is None:
-                state.fetch(wanted.steps, bound)
+                state.fetch(read_request.steps, bound)
                 return self._evaluated(call, parameters)
         else:
-            result = self._rows(call, bound, wanted, found, parameters)
-        if state.reads.answers is not None and wanted.key is not None:
-            state.reads.answers.put(wanted.key, result, [] if summed else found, answer.commits)
+            result = self._rows(call, bound, read_request, found, parameters)
+        if state.reads.result_cache is not None and read_request.key is not None:
+            state.reads.result_cache.put(
+                read_request.key, result, [] if summed else found, answer.commits
+            )
         return result
 
     def _rows(
         self,
         call: Call,
         bound: BoundPlan,
-        wanted: Wanted,
+        read_request: ReadRequest,
         found: list[list[bytes]],
         parameters: Sequence[Any],
     ) -> Result:
         state = self._state
         state.unload()
         window = None
-        if wanted.told and bound.projection is not None:
+        if read_request.pushed_down and bound.projection is not None:
             window = bound.window(parameters, call.layout)
         if bound.projection is not None and window is not None:
             rows = bound.projection.answer(found[0], window)
-            state.aside = wanted.steps, found
+            state.aside = read_request.steps, found
             return Result(rows, state.work.description(call.sql), -1, None)
         state.work.ensure(bound.tables, state.clean)
-        state.bring_in(wanted.steps, found)
+        state.bring_in(read_request.steps, found)
         return Result(*state.work.query(call.sql, parameters), -1, None)
 
     def _sums(self, call: Call, found: list[list[Any]]) -> Result | None:
@@ -107,39 +109,39 @@ class Selects:
         state.reading_calls += 1
         return Result(*state.work.query(call.sql, parameters), -1, None)
 
-    def _known(self, steps: Sequence[Step]) -> bool:
-        """Whether no row of the store is needed: the one row with a unique key is the
-        transaction's own, or the statement asks for some of no values."""
-        state = self._state
-        if state.serializable:
-            return False
-        if _find_nothing(steps):
-            return True
-        if len(steps) != 1:
-            return False
-        for lookup in steps[0].lookups:
-            if not isinstance(lookup, KeyLookup) or lookup.kind == "set" or len(lookup.keys) != 1:
-                continue
-            (key,) = lookup.keys
-            for (table, row_number), change in state.changes.items():
-                if table != steps[0].table or change.row is None:
-                    continue
-                if lookup.kind == "row":
-                    if str(row_number) == key:
-                        return True
-                    continue
-                index = next((i for i in change.table.indexes if i.number == lookup.index), None)
-                row = change.values
-                if index and row and index_data(change.table, index, row) == key:
-                    return True
-        return False
-
     def _lock(self, bound: BoundPlan) -> None:
         """SELECT ... FOR UPDATE: these rows must be the same at commit."""
         state = self._state
         for table in bound.tables:
             for number in state.loaded.get(table.number, {}):
                 state.lock(table, number)
+
+
+def needs_no_rows(state: State, steps: Sequence[Step]) -> bool:
+    """Tell whether no row of the store is needed: the one row with a unique key is the
+    transaction's own, or the statement asks for some of no values."""
+    if state.serializable:
+        return False
+    if _find_nothing(steps):
+        return True
+    if len(steps) != 1:
+        return False
+    for lookup in steps[0].lookups:
+        if not isinstance(lookup, KeyLookup) or lookup.kind == "set" or len(lookup.keys) != 1:
+            continue
+        (key,) = lookup.keys
+        for (table, row_number), change in state.changes.items():
+            if table != steps[0].table or change.row is None:
+                continue
+            if lookup.kind == "row":
+                if str(row_number) == key:
+                    return True
+                continue
+            index = next((i for i in change.table.indexes if i.number == lookup.index), None)
+            row = change.values
+            if index and row and index_data(change.table, index, row) == key:
+                return True
+    return False
 
 
 def _find_nothing(steps: Sequence[Step]) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rome.engine.moments import Moments
-from rome.engine.prefetch import Foresight
-from rome.engine.result_cache import Answers
+from rome.engine.prefetch import PrefetchHistory
+from rome.engine.result_cache import ResultCache
 from rome.engine.row_locks import RowLocks
 from rome.planner.plan import Plan
 from rome.schema.catalogue import Catalogue
@@ -23,8 +23,8 @@ class Shared:
     def __init__(self) -> None:
         self.ids = Ids()
         self.catalogue = Catalogue(self.ids)
-        self.answers = Answers()
-        self.foresight = Foresight()
+        self.result_cache = ResultCache()
+        self.prefetch_history = PrefetchHistory()
         self.row_locks = RowLocks()
         self.moments = Moments()
         self.texts: dict[str, Plan] = {}  # of statements that are only known as text
@@ -38,8 +38,8 @@ class Options:
 
     foreign_keys: bool = True
     serializable: bool = False
-    answers: bool = True
-    foresight: bool = True
+    result_cache: bool = True
+    prefetch: bool = True
 
 
 _shared: weakref.WeakValueDictionary[Any, Shared] = weakref.WeakValueDictionary()
@@ -62,7 +62,7 @@ def _forked() -> None:
     for found in list(_shared.values()):
         found.ids.restart()
         found.catalogue.restart()
-        found.answers.restart()
+        found.result_cache.restart()
         found.row_locks.restart()
 
 

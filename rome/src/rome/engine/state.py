@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rome.engine.foreign_keys import ForeignKeys
 from rome.engine.overlay import Overlay
-from rome.engine.reads import Reads, Wanted
+from rome.engine.reads import ReadRequest, Reads
 from rome.engine.shared import Options, Shared
 from rome.errors import ConflictError, Error, InternalError
 from rome.planner.plan import BoundPlan, Layout, Plan
@@ -35,7 +35,7 @@ class Result(NamedTuple):
     lastrowid: int | None
 
 
-class Torn(Exception):
+class InconsistentRead(Exception):
     """Rows of the store don't fit beside those that are here: other moments', or the
     transaction's own.
 
@@ -73,7 +73,7 @@ class Call:
     plan: Plan
     layout: Layout
     taken: list[tuple[int, int, int]] = field(default_factory=list)  # table, first, count
-    replaying: bool = False
+    retrying: bool = False
     read: bool = False  # whether it needed rows of the store
     asked: bool = False  # whether it had to ask for them itself
     given: int = 0
@@ -107,8 +107,8 @@ class State:
         self.foreign = ForeignKeys(self)
         self.reads = Reads(
             self,
-            shared.answers if options.answers else None,
-            shared.foresight if options.foresight else None,
+            shared.result_cache if options.result_cache else None,
+            shared.prefetch_history if options.prefetch else None,
             shared.moments,
         )
         self.forget()
@@ -172,7 +172,7 @@ class State:
     def fetch_more(self, steps: Sequence[Step]) -> list[list[bytes]]:
         """The rows of these steps, beside those that are here."""
         request = list(steps)
-        answer = self.reads.read(Wanted(request, request, False, False))
+        answer = self.reads.read(ReadRequest(request, request, False, False))
         self.saw_all(request, answer.commits)
         found = answer.rows or []
         self.bring_in(steps, found)
@@ -185,7 +185,7 @@ class State:
             if rows:
                 self.load(step.table, rows, step.columns)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Bring the rows that were inserted plainly into the work area."""
         if not self.pending:
             return
@@ -209,8 +209,8 @@ class State:
         """Bring in rows of one table as the store gives them: numbers and rows by turns.
 
         `slots`: the only columns that came.  Raises ConflictError where another transaction has
-        given a number to a row that this one has given to a new row, and Torn where a row finds
-        no place beside those that are here.
+        given a number to a row that this one has given to a new row, and InconsistentRead where a
+        row finds no place beside those that are here.
         """
         table = self.table_of(number)
         here = self.loaded.setdefault(number, {})
@@ -244,7 +244,9 @@ class State:
                 raise InternalError(
                     f"row {number} of table {table.name} is not as the schema demands: {broken}"
                 )
-        raise Torn(table.number, [part for key, row in rows for part in (str(key).encode(), row)])
+        raise InconsistentRead(
+            table.number, [part for key, row in rows for part in (str(key).encode(), row)]
+        )
 
     def lock(self, table: Table, number: int) -> None:
         """Let the commit check that a row of the store is as it was read."""

@@ -19,9 +19,10 @@ from typing import Any
 
 import apsw
 
+from rome.engine.explain import explain
 from rome.engine.selects import Selects
 from rome.engine.shared import Options, Shared
-from rome.engine.state import NUMBER_TAKEN, Call, Digest, Result, State, Torn
+from rome.engine.state import NUMBER_TAKEN, Call, Digest, InconsistentRead, Result, State
 from rome.engine.writes import Writes
 from rome.errors import (
     ConflictError,
@@ -29,18 +30,18 @@ from rome.errors import (
     NotSupportedError,
     OperationalError,
 )
-from rome.planner.plan import Layout, Plan, TextPlan
+from rome.planner.plan import BoundPlan, Layout, Plan, TextPlan
 from rome.schema.changes import blank_write, whole_row, write_of
 from rome.schema.tables import fold
 from rome.sqlite import errors as sqlite_errors
 from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Store
 
 # Replays of a commit before it is given up as a conflict.
-REPLAYS = 30
+RETRIES = 30
 # Rows of answers that a transaction keeps as they are; of others it keeps a digest.
 ROWS_KEPT = 2000
 # Times that a statement's rows don't fit together before it is given up as a conflict.
-TEARS = 3
+INCONSISTENT_READS = 3
 
 
 class Transaction(State):
@@ -48,7 +49,7 @@ class Transaction(State):
 
     def __init__(self, store: Store, shared: Shared, options: Options) -> None:
         super().__init__(store, shared, options)
-        self.replays = 0
+        self.retries = 0
         # Whether its writes are gone, as they couldn't be run again: only ROLLBACK is left.
         self.doomed = False
         self._selects = Selects(self)
@@ -77,6 +78,21 @@ class Transaction(State):
         self._remember(call, result)
         return result
 
+    def explain(
+        self, sql: str, parameters: Sequence[Sequence[Any]], plan: Plan, layout: Layout
+    ) -> Result:
+        """Return the plan of a statement, which isn't run: a row for each line."""
+        self._check()
+        if plan.refused:
+            raise NotSupportedError(plan.refused)
+        call = Call(sql, parameters, False, plan, layout)
+        try:
+            self._begin()
+            lines = explain(self, call, self._bind(call))
+        except apsw.Error as error:
+            raise sqlite_errors.translated(error) from error
+        return Result([(line,) for line in lines], (("plan", *[None] * 6),), -1, None)
+
     def _remember(self, call: Call, outcome: Result) -> None:
         """Keep a statement with its answer, to compare with when it is run again."""
         self.calls.append(call)
@@ -100,7 +116,7 @@ class Transaction(State):
         names = [open_name for open_name, _ in self.savepoints]
         if word == "SAVEPOINT":
             self._begin()
-            self.settle()
+            self.flush()
             self.schema  # noqa: B018 - the work area must have one before it is marked
             self.work.begin()
             self.work.run(f'SAVEPOINT "{name}"')
@@ -132,15 +148,15 @@ class Transaction(State):
 
     def _run(self, call: Call) -> Result:
         self._begin()
-        torn = 0
+        inconsistent = 0
         for attempt in range(20):
             try:
                 return self._run_once(call)
             except SchemaChanged:
                 self._new_schema()
-            except Torn:
-                torn += 1
-                if torn == TEARS:
+            except InconsistentRead:
+                inconsistent += 1
+                if inconsistent == INCONSISTENT_READS:
                     raise ConflictError(
                         "another transaction has taken a key of a row that this one has written;"
                         " try again"
@@ -161,7 +177,7 @@ class Transaction(State):
         written and read so far would have been answered otherwise."""
         if self.changes:
             try:
-                self._replay(new_schema=True)
+                self._retry(new_schema=True)
             except Error:
                 self.doomed = True
                 raise
@@ -173,22 +189,27 @@ class Transaction(State):
                 self.work.run(f'SAVEPOINT "{name}"')
 
     def _run_once(self, call: Call) -> Result:
+        self.reads.begin(call)
+        bound = self._bind(call)
+        if bound.reads_only:
+            return self._selects.select(call, bound)
+        return self._writes.write(call, bound)
+
+    def _bind(self, call: Call) -> BoundPlan:
+        """Return a statement's plan for the schema as it is."""
         plan = call.plan
         bound = plan.bound
-        self.reads.begin(call)
         if bound is None or bound.schema is not self.schema:
             bound = plan.bind(self.schema, self.work, call.sql, self.clean)
         if bound.made_for is not self.work:
             # Another connection bound it: its tables may be missing here.
             self.work.ensure(bound.tables, self.clean)
             bound.made_for = self.work
-        if bound.reads_only:
-            return self._selects.select(call, bound)
-        return self._writes.write(call, bound)
+        return bound
 
     def rollback(self) -> None:
         """Forget everything; costs no round trip."""
-        if self.calls and not self.calls[0].replaying and not self.serializable:
+        if self.calls and not self.calls[0].retrying and not self.serializable:
             self.reads.learn(self.calls)
         self.work.end()
         self.forget()
@@ -211,7 +232,7 @@ class Transaction(State):
     def _commit(self) -> None:
         self._check()
         token = uuid.uuid4().hex
-        for attempt in range(REPLAYS):
+        for attempt in range(RETRIES):
             commit = self._request(token)
             if commit is None:
                 return
@@ -223,7 +244,7 @@ class Transaction(State):
                     self.reads.committed({write["t"] for write in commit.writes})
                 return
             except (Changed, Duplicate, SchemaChanged) as error:
-                if attempt == REPLAYS - 1:
+                if attempt == RETRIES - 1:
                     break
                 reason = error
             if isinstance(reason, Duplicate) and reason.index < 0:
@@ -231,9 +252,9 @@ class Transaction(State):
                 # reserved.  The application knows the number already.
                 self.ids.forget(reason.table)
                 raise ConflictError(f"{NUMBER_TAKEN}; try again") from reason
-            self.replays += 1
+            self.retries += 1
             time.sleep(random.random() * min(0.05, 0.001 * 2**attempt))
-            self._replay(isinstance(reason, SchemaChanged))
+            self._retry(isinstance(reason, SchemaChanged))
         raise ConflictError("other transactions were faster; try again")
 
     def _request(self, token: str) -> Commit | None:
@@ -271,7 +292,7 @@ class Transaction(State):
             used=[[table, number] for table, number in self.used.items()],
         )
 
-    def _replay(self, new_schema: bool) -> None:
+    def _retry(self, new_schema: bool) -> None:
         """Run all statements again; raises ConflictError if an answer is another one."""
         calls = self.calls
         self.work.end()
@@ -283,7 +304,7 @@ class Transaction(State):
                 self._savepoint(*call.savepoint)
                 self.calls.append(call)
                 continue
-            call.replaying = True
+            call.retrying = True
             outcome: Result | type[Error]
             try:
                 outcome = self._run(call)

@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from rome.engine.foreign_keys import FAILED
-from rome.engine.state import NUMBER_TAKEN, Call, Result, State, Torn
+from rome.engine.state import NUMBER_TAKEN, Call, InconsistentRead, Result, State
 from rome.errors import (
     ConflictError,
     DataError,
@@ -68,7 +68,7 @@ class Writes:
         sets = call.parameters if call.many else call.parameters[:1] or ((),)
         if bound.insert is not None and (plainly := self._insert(call, bound.insert, sets)):
             return plainly
-        state.settle()
+        state.flush()
         steps: list[Step] = []
         self._fetches, self._read_now, self._covered = bound.fetches, False, set()
         if bound.fetches:
@@ -94,7 +94,7 @@ class Writes:
             state.relied[bound.target.number] = None if relied is None else known | relied
         state.assigned.setdefault(bound.target.number, set()).update(bound.assigned)
         call.given = 0
-        taken = list(call.taken) if call.replaying else []
+        taken = list(call.taken) if call.retrying else []
         if not state.savepoints:
             state.overlay.forget_marks()
         self._mark = state.overlay.mark()
@@ -115,7 +115,7 @@ class Writes:
             except apsw.ConstraintError:
                 # Where a row of the transaction's own collides, SQLite doesn't get to rows that
                 # are not here, about which ON CONFLICT may have something else to say.
-                step = Step(bound.target.number, defaults=bound.target.packed_fills)
+                step = Step(bound.target.number, defaults=bound.target.packed_defaults)
                 if not _RESOLVES.search(call.sql) or not self._uncovered([step]):
                     raise
                 more.append(step)
@@ -178,7 +178,7 @@ class Writes:
             if more is None:
                 return None
             rows += more
-        if call.replaying and [count for _, _, count in call.taken] != [len(rows)]:
+        if call.retrying and [count for _, _, count in call.taken] != [len(rows)]:
             return None
         call.given = 0
         first = self._number(call, table, len(rows), state.used.get(table.number, 0))
@@ -188,7 +188,7 @@ class Writes:
                 row[insert.key_place] = number
             changes.append(Change(table, number, None, tuple(row)))
         if not self._entered(changes):
-            if not call.replaying:
+            if not call.retrying:
                 state.ids.give_back(table.number, first, len(rows))
                 call.taken = []
             return None
@@ -303,7 +303,7 @@ class Writes:
         if call.given < len(call.taken):
             _, first, had = call.taken[call.given]
             if had < count:
-                raise ConflictError("a replayed statement inserts more rows; try again")
+                raise ConflictError("a retried statement inserts more rows; try again")
         else:
             above = state.work.highest(table)
             first = state.ids.take(table.number, count, above, state.store.reserve)
@@ -318,7 +318,7 @@ class Writes:
         if call.given < len(call.taken):
             _, first, had = call.taken[call.given]
             if had < count:
-                raise ConflictError("a replayed statement inserts more rows; try again")
+                raise ConflictError("a retried statement inserts more rows; try again")
         else:
             first = state.ids.take(table.number, count, above, state.store.reserve)
             call.taken.append((table.number, first, count))
@@ -472,7 +472,7 @@ class Writes:
                 self._missing = []
                 collisions = self._uncovered(key_steps)
                 if not collisions:
-                    raise Torn(changed[0].table.number, [])
+                    raise InconsistentRead(changed[0].table.number, [])
                 self._require(collisions)
             return False
         lacking = state.foreign.parents_lacking(parents, answer[len(steps) :])

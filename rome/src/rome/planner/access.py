@@ -123,7 +123,7 @@ class _Step:
             table.number,
             self._lookups,
             self._filters,
-            table.packed_fills,
+            table.packed_defaults,
             order,
             limit,
             parts.get(table.number),

@@ -96,7 +96,8 @@ class BoundPlan:
                 if part:
                     self.parts[table.number] = part
         self._whole = [
-            Step(t.number, defaults=t.packed_fills, columns=self.parts.get(t.number)) for t in whole
+            Step(t.number, defaults=t.packed_defaults, columns=self.parts.get(t.number))
+            for t in whole
         ]
         self.fetches = bool(self._occurrences or self._whole)
         self.by_number = (

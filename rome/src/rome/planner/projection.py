@@ -61,7 +61,7 @@ class Projection:
         values = decode(row)
         table = self._table
         if len(values) < table.full_width:
-            values += [table.fills.get(slot) for slot in range(len(values), table.full_width)]
+            values += [table.defaults.get(slot) for slot in range(len(values), table.full_width)]
         return values
 
 

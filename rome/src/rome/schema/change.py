@@ -208,7 +208,7 @@ class SchemaChange:
         (number,) = self._catalogue.take_numbers(self._store, 1)
         # Numbers that were handed out aren't handed out again.
         self._highest = self._store.reserve(str(old.number), 0) - 1
-        copy = replace(table, number=number, fills={}).with_ready()
+        copy = replace(table, number=number, defaults={}).with_ready()
         return replace(copy, indexes=tuple(index for index in copy.indexes if index.unique))
 
     def _fill(self, copy: Table, pages: Iterator[dict[int, Values]]) -> Table:
@@ -294,7 +294,9 @@ class SchemaChange:
             hidden = replace(old, indexes=(*old.indexes, index), top=top)
             _put(store, self._catalogue, hidden)
         try:
-            store.build_index(old.number, index.number, index.slots, index.unique, old.packed_fills)
+            store.build_index(
+                old.number, index.number, index.slots, index.unique, old.packed_defaults
+            )
         except Duplicate as duplicate:
             _withdraw(store, self._catalogue, old.number, index)
             raise _not_unique(old, index) from duplicate
@@ -355,7 +357,9 @@ def _build_orders(store: Store, table: Table) -> set[int]:
     """Build a table's ordered indexes that aren't ready; their numbers."""
     orders = [order for order in table.ordered if not order.ready]
     for order in orders:
-        store.build_ordered(table.number, order.number, order.slots, table.key, table.packed_fills)
+        store.build_ordered(
+            table.number, order.number, order.slots, table.key, table.packed_defaults
+        )
     return {order.number for order in orders}
 
 
@@ -370,7 +374,7 @@ def _finish(store: Store, catalogue: Catalogue, table: Table) -> None:
             continue
         try:
             store.build_index(
-                table.number, index.number, index.slots, index.unique, table.packed_fills
+                table.number, index.number, index.slots, index.unique, table.packed_defaults
             )
         except Duplicate as duplicate:
             raise _not_unique(table, index) from duplicate
@@ -417,7 +421,7 @@ def _dropped(table: Table, indexes: Sequence[Index | OrderedIndex] | None = None
     sets = [[i.number, list(i.slots)] for i in gone if isinstance(i, Index) and not i.unique]
     unique = [i.number for i in gone if isinstance(i, Index) and i.unique]
     ordered = [i.number for i in gone if isinstance(i, OrderedIndex)]
-    return Dropped(table.number, sets, unique, ordered, table.packed_fills, indexes is None)
+    return Dropped(table.number, sets, unique, ordered, table.packed_defaults, indexes is None)
 
 
 def _remove(store: Store, catalogue: Catalogue, dropped: Sequence[Dropped]) -> None:

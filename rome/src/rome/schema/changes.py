@@ -50,7 +50,7 @@ class Change:
     def before(self) -> list[bytes] | None:
         """The bytes of each column in the store."""
         if self._before is None and self.base is not None:
-            self._before = split_filled(self.table, self.base)
+            self._before = split_with_defaults(self.table, self.base)
         return self._before
 
     @property
@@ -150,7 +150,7 @@ def blank_write(op: str, table: Table, number: int, checks: list[list[Any]]) -> 
         "t": table.number,
         "n": str(number),
         "checks": checks,
-        "fills": table.packed_fills,
+        "defaults": table.packed_defaults,
         "width": table.full_width,
         "deltas": [],
         "unique_add": [],
@@ -198,10 +198,10 @@ def order_place(
     return "0", entry(values, number)
 
 
-def split_filled(table: Table, row: bytes) -> list[bytes]:
+def split_with_defaults(table: Table, row: bytes) -> list[bytes]:
     """The bytes of each column, also of those that are younger than the row."""
     parts = split(row)
     if len(parts) < table.full_width:
-        fills = dict(map(tuple, table.packed_fills))
-        parts += [fills.get(slot, NULL) for slot in range(len(parts), table.full_width)]
+        defaults = dict(map(tuple, table.packed_defaults))
+        parts += [defaults.get(slot, NULL) for slot in range(len(parts), table.full_width)]
     return parts

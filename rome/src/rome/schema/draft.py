@@ -200,11 +200,11 @@ class Draft:
         if old is not None:
             if old.key != table.key:
                 raise NotSupportedError(f"another kind of primary key for table {old.name}")
-            fills = dict(table.fills)
+            defaults = dict(table.defaults)
             for column in table.columns:
                 if column.slot >= there:
-                    fills[column.slot] = self._default(name, column.name)
-            table = replace(table, fills=fills)
+                    defaults[column.slot] = self._default(name, column.name)
+            table = replace(table, defaults=defaults)
         by_kind = {(index.slots, index.unique): index for index in table.indexes}
         number = old.top if old else 0
         indexes_now = []
@@ -230,7 +230,7 @@ class Draft:
         required = any(
             column.required
             and not getattr(old.column(column.name), "required", False)
-            and (column.slot < len(old.slots) or new.fills.get(column.slot) is None)
+            and (column.slot < len(old.slots) or new.defaults.get(column.slot) is None)
             for column in new.columns
         )
         checked = re.search(r"\bCHECK\b", action, re.I) or (

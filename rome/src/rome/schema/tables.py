@@ -71,7 +71,7 @@ class Table:
     sql: str
     index_sql: Mapping[str, str] = field(default_factory=dict)
     slots: tuple[str | None, ...] = ()  # the column at each place; None: it was dropped
-    fills: Mapping[int, Value] = field(default_factory=dict)  # for rows older than a column
+    defaults: Mapping[int, Value] = field(default_factory=dict)  # for rows older than a column
     columns: tuple[Column, ...] = ()
     key: int | None = None  # slot of the INTEGER PRIMARY KEY, which is the row number
     primary: tuple[int, ...] = ()  # slots of the primary key, of whatever kind
@@ -115,8 +115,8 @@ class Table:
         by_name = {fold(column.name): column for column in self.columns}
         object.__setattr__(self, "_by_name", by_name)
         object.__setattr__(self, "column_slots", tuple(column.slot for column in self.columns))
-        fills = [[slot, pack_value(value)] for slot, value in self.fills.items()]
-        object.__setattr__(self, "packed_fills", fills)
+        defaults = [[slot, pack_value(value)] for slot, value in self.defaults.items()]
+        object.__setattr__(self, "packed_defaults", defaults)
         object.__setattr__(self, "plain", self.column_slots == tuple(range(len(self.slots))))
         object.__setattr__(self, "full_width", len(self.slots))
         checked = re.search(r"\bCHECK\b", self.sql, re.IGNORECASE) is not None
@@ -127,7 +127,7 @@ class Table:
     # Set once, as they are asked for at each statement.
     _by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
     column_slots: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    packed_fills: list[list[Any]] = field(init=False, repr=False, compare=False)
+    packed_defaults: list[list[Any]] = field(init=False, repr=False, compare=False)
     plain: bool = field(init=False, repr=False, compare=False)
     full_width: int = field(init=False, repr=False, compare=False)
     has_reals: bool = field(init=False, repr=False, compare=False)
@@ -140,8 +140,8 @@ class Table:
     def values(self, decoded: list[Any]) -> list[Any]:
         """The columns' values in the order of the columns, of a decoded row."""
         if len(decoded) < self.full_width:
-            fills = self.fills
-            decoded += [fills.get(slot) for slot in range(len(decoded), self.full_width)]
+            defaults = self.defaults
+            decoded += [defaults.get(slot) for slot in range(len(decoded), self.full_width)]
         return decoded if self.plain else [decoded[slot] for slot in self.column_slots]
 
     def row(self, values: Iterable[Value]) -> list[Value]:
@@ -200,7 +200,7 @@ def to_entry(table: Table) -> bytes:
             "sql": table.sql,
             "index_sql": dict(table.index_sql),
             "slots": list(table.slots),
-            "fills": list(table.fills.items()),
+            "fills": list(table.defaults.items()),
             "top": table.top,
             "indexes": [
                 *([i.number, list(i.slots), i.unique, i.ready] for i in table.indexes),
@@ -223,7 +223,7 @@ def from_entry(name: str, entry: bytes) -> Table:
             sql=raw["sql"],
             index_sql=raw["index_sql"],
             slots=tuple(raw["slots"]),
-            fills=dict(map(tuple, raw["fills"])),
+            defaults=dict(map(tuple, raw["fills"])),
             top=raw["top"],
             indexes=tuple(
                 Index(number, tuple(slots), unique, ready)

@@ -96,7 +96,7 @@ class Verification:
     def _pages(self, pages: Iterable[Sequence[tuple[int, bytes]]]) -> Iterator[dict[int, Values]]:
         old, new, database = self._old, self._new, self._database
         slots = [column.slot for column in new.columns]
-        fills = [new.fills.get(slot) for slot in range(len(old.slots), len(new.slots))]
+        defaults = [new.defaults.get(slot) for slot in range(len(old.slots), len(new.slots))]
         names = [quote(column.name) for column in new.columns]
         table = quote(new.name)
         number = quote(new.names([new.key])[0]) if new.key is not None else row_number(new)
@@ -109,7 +109,7 @@ class Verification:
             page = {n: row for n, row in dict(rows).items() if n not in seen}
             given = []
             for n, row in page.items():
-                by_slot = [*old.row(old.values(decode(row))), *fills]
+                by_slot = [*old.row(old.values(decode(row))), *defaults]
                 given.append([*(by_slot[slot] for slot in slots), *([n] if hidden else [])])
             database.executemany(insert, given)
             seen.update(page)  # some may come twice

@@ -102,14 +102,14 @@ class Dropped(NamedTuple):
     """A table, or indexes of it, that the schema no longer has.
 
     sets: `[index, slots]` of set indexes, as the rows tell their keys; unique, ordered: numbers
-    of these indexes; fills: as in a step; whole: whether rows and counters go as well.
+    of these indexes; defaults: as in a step; whole: whether rows and counters go as well.
     """
 
     table: int
     sets: Sequence[list[Any]]
     unique: Sequence[int]
     ordered: Sequence[int]
-    fills: Sequence[list[Any]]
+    defaults: Sequence[list[Any]]
     whole: bool
 
 
@@ -120,7 +120,7 @@ class Commit:
     writes: dicts with `op` (insert, update, delete), `t` table, `n` row number (text),
     `unique_add`, `unique_del`, `set_add`, `set_del` (`[index, bytes]` each), `order_add`
     (`[index, score, member]`) and `order_del` (`[index, member]`); an insert has `row`; the
-    others have `checks` (`[slot, bytes]` that must hold) and `fills`; an update has `deltas`
+    others have `checks` (`[slot, bytes]` that must hold) and `defaults`; an update has `deltas`
     (`[slot, bytes]`) and `width` (slots of the table).
     exists: `[kind, table, index, key]` that must be there.
     childless: `[kind, table, index, row numbers, key]`: no other rows may be there.
@@ -182,7 +182,7 @@ class Store(Protocol):
         """The first of `count` numbers that nobody else gets, under a table's number or a name."""
 
     def build_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+        self, table: int, index: int, slots: Sequence[int], unique: bool, defaults: list[list[Any]]
     ) -> None:
         """Enter all rows of a table; writers keep the index meanwhile.  Raises Duplicate."""
 
@@ -192,7 +192,7 @@ class Store(Protocol):
         index: int,
         slots: Sequence[int],
         key: int | None,
-        fills: list[list[Any]],
+        defaults: list[list[Any]],
     ) -> None:
         """Enter all rows of a table; writers keep the index meanwhile.
 

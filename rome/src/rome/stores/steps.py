@@ -8,23 +8,23 @@ from rome.stores.rows import NULL, split, unpack_value
 from rome.stores.wire import IndexKey, JoinLookup
 
 # Bytes of columns that rows older than them lack, by slot.
-Fills = Mapping[int, bytes]
-# The rows that a step found, and the fills of their table.
-Found = tuple[list[bytes], Fills]
+Defaults = Mapping[int, bytes]
+# The rows that a step found, and the defaults of their table.
+Found = tuple[list[bytes], Defaults]
 
 
-def column(row: bytes, slot: int, fills: Fills) -> bytes:
+def column(row: bytes, slot: int, defaults: Defaults) -> bytes:
     """The bytes of one column of a row."""
     parts = split(row)
-    return parts[slot] if slot < len(parts) else fills.get(slot, NULL)
+    return parts[slot] if slot < len(parts) else defaults.get(slot, NULL)
 
 
 def join_keys(lookup: JoinLookup, found: Sequence[Found]) -> list[IndexKey]:
     """Return the keys of a look-up by the rows of an earlier step."""
-    rows, fills = found[lookup.step]
+    rows, defaults = found[lookup.step]
     keys: dict[IndexKey, None] = {}
     for row in rows:
-        parts = [column(row, slot, fills) for slot in lookup.slots]
+        parts = [column(row, slot, defaults) for slot in lookup.slots]
         if NULL in parts:
             continue
         if lookup.kind == "row":
@@ -37,7 +37,7 @@ def join_keys(lookup: JoinLookup, found: Sequence[Found]) -> list[IndexKey]:
     return list(keys)
 
 
-def part(row: bytes, columns: Sequence[int], fills: Fills) -> bytes:
+def part(row: bytes, columns: Sequence[int], defaults: Defaults) -> bytes:
     """Just these columns of a row, as a msgpack array."""
-    parts = [column(row, slot, fills) for slot in columns]
+    parts = [column(row, slot, defaults) for slot in columns]
     return b"\xdc" + len(parts).to_bytes(2, "big") + b"".join(parts)

@@ -24,7 +24,7 @@ from rome.stores.base import (
     Written,
 )
 from rome.stores.memory.order import Order, as_bytes
-from rome.stores.steps import Fills, Found, column, join_keys, part
+from rome.stores.steps import Defaults, Found, column, join_keys, part
 from rome.stores.values import sort_key
 from rome.stores.wire import Aggregation, AnyFilter, IndexKey, JoinLookup, RangeLookup, Step, Test
 
@@ -53,14 +53,14 @@ def forget(name: str) -> None:
     _databases.pop(name, None)
 
 
-def _passes(row: bytes, filters: Sequence[Test], fills: Fills) -> bool:
+def _passes(row: bytes, filters: Sequence[Test], defaults: Defaults) -> bool:
     for test in filters:
         if isinstance(test, AnyFilter):
-            if not any(_passes(row, branch, fills) for branch in test.branches):
+            if not any(_passes(row, branch, defaults) for branch in test.branches):
                 return False
             continue
         op, values = test.op, test.values
-        data = column(row, test.slot, fills)
+        data = column(row, test.slot, defaults)
         if op == "in":
             good = data in values
         elif op == "out":
@@ -157,15 +157,15 @@ class MemoryStore:
         found: list[Found] = []
         numbers: list[list[bytes]] = []
         for step in steps:
-            own, kept, fills = self._step(step, found)
+            own, kept, defaults = self._step(step, found)
             numbers.append(own)
-            found.append((kept, fills))
+            found.append((kept, defaults))
             _reduce(steps, found, numbers, len(found) - 1)
         taken: dict[int, set[bytes]] = {}
         answer = []
-        for step, (kept, fills), own in zip(steps, found, numbers, strict=True):
+        for step, (kept, defaults), own in zip(steps, found, numbers, strict=True):
             if step.aggregation is not None:
-                answer.append(_aggregated(kept, fills, step.aggregation))
+                answer.append(_aggregated(kept, defaults, step.aggregation))
                 continue
             had = taken.setdefault(step.table, set())
             out: Rows = []
@@ -173,14 +173,14 @@ class MemoryStore:
                 if number not in had:
                     had.add(number)
                     if step.columns:
-                        row = part(row, step.columns, fills)
+                        row = part(row, step.columns, defaults)
                     out += (number, row)
             answer.append(out)
         return answer
 
-    def _step(self, step: Step, found: list[Found]) -> tuple[list[bytes], list[bytes], Fills]:
+    def _step(self, step: Step, found: list[Found]) -> tuple[list[bytes], list[bytes], Defaults]:
         table, filters, limit = step.table, step.filters, step.limit
-        fills: Fills = dict(step.defaults)
+        defaults: Defaults = dict(step.defaults)
         stored = self.database.rows.get(table, {})
         best = None
         walk: list[bytes] | None = None
@@ -198,15 +198,15 @@ class MemoryStore:
             if best is None or len(numbers) < len(best):
                 best = numbers
         if walk is not None:
-            best = self._first_in(stored, walk, ties, filters, fills, limit)
+            best = self._first_in(stored, walk, ties, filters, defaults, limit)
         pairs = [
             (number, stored[number])
             for number in (stored if best is None else best)
-            if number in stored and _passes(stored[number], filters, fills)
+            if number in stored and _passes(stored[number], filters, defaults)
         ]
         if limit and len(pairs) > limit:
-            pairs = _first(pairs, step.order, limit, fills)
-        return [number for number, _ in pairs], [row for _, row in pairs], fills
+            pairs = _first(pairs, step.order, limit, defaults)
+        return [number for number, _ in pairs], [row for _, row in pairs], defaults
 
     def _numbers(self, table: int, kind: str, index: int, keys: Sequence[IndexKey]) -> list[bytes]:
         if kind == "row":
@@ -225,7 +225,7 @@ class MemoryStore:
         walk: Sequence[bytes],
         ties: Sequence[int],
         filters: Sequence[Test],
-        fills: Fills,
+        defaults: Defaults,
         limit: int,
     ) -> list[bytes]:
         """The first rows of a walk that pass, and those equal to the last in the tie slots."""
@@ -233,9 +233,9 @@ class MemoryStore:
         last: list[Any] = []
         for number in walk:
             row = stored.get(number)
-            if row is None or not _passes(row, filters, fills):
+            if row is None or not _passes(row, filters, defaults):
                 continue
-            key = [sort_key(rows.unpack_value(column(row, slot, fills))) for slot in ties]
+            key = [sort_key(rows.unpack_value(column(row, slot, defaults))) for slot in ties]
             if len(found) >= limit and (not ties or key != last):
                 break
             found.append(number)
@@ -306,14 +306,14 @@ class MemoryStore:
                 if number not in stored:
                     raise Changed(table, number)
                 parts = rows.split(stored[number])
-                fills = dict(write["fills"])
+                defaults = dict(write["defaults"])
                 for slot, data in write["checks"]:
-                    now = parts[slot] if slot < len(parts) else fills.get(slot, rows.NULL)
+                    now = parts[slot] if slot < len(parts) else defaults.get(slot, rows.NULL)
                     if now != data:
                         raise Changed(table, number)
                 if write["op"] == "update":
                     for slot in range(len(parts), write["width"]):
-                        parts.append(fills.get(slot, rows.NULL))
+                        parts.append(defaults.get(slot, rows.NULL))
                     for slot, data in write["deltas"]:
                         parts[slot] = data
                     new_rows.append(rows.join(parts))
@@ -347,13 +347,13 @@ class MemoryStore:
             return last + 1
 
     def build_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+        self, table: int, index: int, slots: Sequence[int], unique: bool, defaults: list[list[Any]]
     ) -> None:
         self._trip()
-        base, filling = self.database, dict(map(tuple, fills))
+        base, by_slot = self.database, dict(map(tuple, defaults))
         with base.lock:
             for number, row in base.rows.get(table, {}).items():
-                parts = [column(row, slot, filling) for slot in slots]
+                parts = [column(row, slot, by_slot) for slot in slots]
                 data = b"".join(parts)
                 if not unique:
                     sets = base.sets.setdefault((table, index), {})
@@ -369,17 +369,17 @@ class MemoryStore:
         index: int,
         slots: Sequence[int],
         key: int | None,
-        fills: list[list[Any]],
+        defaults: list[list[Any]],
     ) -> None:
         self._trip()
-        base, filling = self.database, dict(map(tuple, fills))
+        base, by_slot = self.database, dict(map(tuple, defaults))
         with base.lock:
             order = base.ordered.setdefault((table, index), Order())
             for number, row in base.rows.get(table, {}).items():
                 if tuple(slots) == (key,):
                     order.add(number, number)
                     continue
-                values = [rows.unpack_value(column(row, slot, filling)) for slot in slots]
+                values = [rows.unpack_value(column(row, slot, by_slot)) for slot in slots]
                 order.add(b"0", sort_bytes.entry(values, int(number)))
 
     def remove(self, version: str, dropped: Sequence[Dropped]) -> None:
@@ -453,19 +453,22 @@ def _reduce(
     rows_here, fills_here = found[place]
     for join in steps[place].semi_joins:
         values = {column(row, join.own_slot, fills_here) for row in rows_here} - {rows.NULL}
-        kept, fills = found[join.step]
-        good = [column(row, join.slot, fills) in values for row in kept]
+        kept, defaults = found[join.step]
+        good = [column(row, join.slot, defaults) in values for row in kept]
         if not all(good):
-            found[join.step] = list(itertools.compress(kept, good)), fills
+            found[join.step] = list(itertools.compress(kept, good)), defaults
             numbers[join.step] = list(itertools.compress(numbers[join.step], good))
             _reduce(steps, found, numbers, join.step)
 
 
 def _first(
-    pairs: list[tuple[bytes, bytes]], order: Sequence[tuple[int, bool]], limit: int, fills: Fills
+    pairs: list[tuple[bytes, bytes]],
+    order: Sequence[tuple[int, bool]],
+    limit: int,
+    defaults: Defaults,
 ) -> list[tuple[bytes, bytes]]:
     keys = {
-        number: [sort_key(rows.unpack_value(column(row, slot, fills))) for slot, _ in order]
+        number: [sort_key(rows.unpack_value(column(row, slot, defaults))) for slot, _ in order]
         for number, row in pairs
     }
 
@@ -482,11 +485,11 @@ def _first(
     return pairs[:stop]
 
 
-def _aggregated(kept: Sequence[bytes], fills: Fills, aggregation: Aggregation) -> list[Any]:
+def _aggregated(kept: Sequence[bytes], defaults: Defaults, aggregation: Aggregation) -> list[Any]:
     slots, functions = aggregation.groups, aggregation.functions
     groups: dict[bytes, list[bytes]] = {} if slots else {b"": []}
     for row in kept:
-        key = b"".join(column(row, slot, fills) for slot in slots)
+        key = b"".join(column(row, slot, defaults) for slot in slots)
         groups.setdefault(key, []).append(row)
     answer = []
     for members in groups.values():
@@ -495,7 +498,8 @@ def _aggregated(kept: Sequence[bytes], fills: Fills, aggregation: Aggregation) -
             found = [
                 value
                 for row in members
-                if slot >= 0 and (value := rows.unpack_value(column(row, slot, fills))) is not None
+                if slot >= 0
+                and (value := rows.unpack_value(column(row, slot, defaults))) is not None
             ]
             if not function:
                 values.append(found[0] if found else None)

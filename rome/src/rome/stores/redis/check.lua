@@ -19,10 +19,10 @@ local function report(kind, table_no, index, number, data)
   findings[#findings + 1] = {kind, table_no, index, number, data or ''}
 end
 
-local function fills_of(list)
-  local fills = {}
-  for _, f in ipairs(list) do fills[f[1]] = f[2] end
-  return fills
+local function defaults_of(list)
+  local defaults = {}
+  for _, f in ipairs(list) do defaults[f[1]] = f[2] end
+  return defaults
 end
 
 -- Whether the offsets of a row fit its length.
@@ -43,10 +43,10 @@ local function sound(row)
 end
 
 -- The bytes of an index's columns, and whether none is NULL.
-local function key_of(row, slots, fills)
+local function key_of(row, slots, defaults)
   local data, whole = '', true
   for _, slot in ipairs(slots) do
-    local part = slice(row, slot, fills)
+    local part = slice(row, slot, defaults)
     if part == '\192' then whole = false end
     data = data .. part
   end
@@ -63,14 +63,14 @@ local function unique_key(t, i) return P .. 'u' .. t .. '.' .. i end
 local function set_key(t, i, data) return P .. 'i' .. t .. '.' .. i .. ':' .. data end
 
 -- The bytes of the key that row n has now in an index; nil: there is no such row.
-local function key_now(t, slots, fills, n)
+local function key_now(t, slots, defaults, n)
   local row = redis.call('HGET', P .. 'r' .. t, n)
   if not row or not sound(row) then return nil end
-  return key_of(row, slots, fills)
+  return key_of(row, slots, defaults)
 end
 
 local function rows()
-  local t, fills = c.t, fills_of(c.fills)
+  local t, defaults = c.t, defaults_of(c.defaults)
   local page = redis.call('HSCAN', P .. 'r' .. t, c.cursor, 'COUNT', 500)
   local highest, count = '0', 0
   for at = 1, #page[2], 2 do
@@ -81,14 +81,14 @@ local function rows()
       report('unreadable', t, 0, n)
     else
       if c.key then
-        if number_in(slice(row, c.key, fills)) ~= n then report('number', t, 0, n) end
+        if number_in(slice(row, c.key, defaults)) ~= n then report('number', t, 0, n) end
       end
       for _, slot in ipairs(c.not_null) do
-        if slice(row, slot, fills) == '\192' then report('null', t, slot, n) end
+        if slice(row, slot, defaults) == '\192' then report('null', t, slot, n) end
       end
       for _, index in ipairs(c.indexes) do
         local number, slots, unique = index[1], index[2], index[3]
-        local data, whole = key_of(row, slots, fills)
+        local data, whole = key_of(row, slots, defaults)
         if not unique then
           local key = set_key(t, number, data)
           if redis.call('SISMEMBER', key, n) == 0 then
@@ -98,7 +98,7 @@ local function rows()
         elseif whole then
           local key = unique_key(t, number)
           local holder = redis.call('HGET', key, data)
-          if holder and holder ~= n and key_now(t, slots, fills, holder) == data then
+          if holder and holder ~= n and key_now(t, slots, defaults, holder) == data then
             report('twice', t, number, n, data)
           elseif holder ~= n then
             report('missing', t, number, n, data)
@@ -108,7 +108,7 @@ local function rows()
       end
       for place, parent in ipairs(c.parents) do
         local slots, kind, parent_no, index = unpack(parent)
-        local data, whole = key_of(row, slots, fills)
+        local data, whole = key_of(row, slots, defaults)
         if whole then
           local there
           if kind == 'row' then
@@ -128,12 +128,12 @@ local function rows()
 end
 
 local function unique()
-  local t, fills = c.t, fills_of(c.fills)
+  local t, defaults = c.t, defaults_of(c.defaults)
   local key = unique_key(t, c.index)
   local page = redis.call('HSCAN', key, c.cursor, 'COUNT', 1000)
   for at = 1, #page[2], 2 do
     local data, n = page[2][at], page[2][at + 1]
-    local now = key_now(t, c.slots, fills, n)
+    local now = key_now(t, c.slots, defaults, n)
     if now ~= data then
       report(now and 'other' or 'gone', t, c.index, n, data)
       mend(t, 'HDEL', key, data)
@@ -146,11 +146,11 @@ local function sets()
   -- The fewer sets are left, the more of each.
   local cursors, count = {}, math.max(100, math.floor(2000 / #c.sets))
   for place, entry in ipairs(c.sets) do
-    local t, index, slots, fill_list, data, cursor = unpack(entry)
-    local fills, key = fills_of(fill_list), set_key(t, index, data)
+    local t, index, slots, default_list, data, cursor = unpack(entry)
+    local defaults, key = defaults_of(default_list), set_key(t, index, data)
     local page = redis.call('SSCAN', key, cursor, 'COUNT', count)
     for _, n in ipairs(page[2]) do
-      local now = key_now(t, slots, fills, n)
+      local now = key_now(t, slots, defaults, n)
       if now ~= data then
         report(now and 'other' or 'gone', t, index, n, data)
         mend(t, 'SREM', key, n)

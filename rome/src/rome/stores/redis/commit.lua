@@ -159,10 +159,10 @@ end
 
 -- The row with other values of any length, and with columns that are younger than it.  What
 -- lies between the columns that change is copied as it is.
-local function rebuilt(row, filling, deltas, width)
+local function rebuilt(row, by_slot, deltas, width)
   local count, base, ends = ends_of(row)
   local new = {}
-  for slot = count, width - 1 do new[slot] = filling[slot] or NIL end
+  for slot = count, width - 1 do new[slot] = by_slot[slot] or NIL end
   for i = 1, #deltas do new[deltas[i][1]] = deltas[i][2] end
   local pieces, copied, start, length = {}, 0, 0, 0
   for slot = 0, math.max(count, width) - 1 do
@@ -182,23 +182,23 @@ local function rebuilt(row, filling, deltas, width)
 end
 
 -- What a change makes of a row, or nil if the row isn't as expected.
-local function changed(row, checks, fills, deltas, width)
+local function changed(row, checks, defaults, deltas, width)
   local count, place = places_of(row)
-  local filling = {}
-  for i = 1, #fills do filling[fills[i][1]] = fills[i][2] end
+  local by_slot = {}
+  for i = 1, #defaults do by_slot[defaults[i][1]] = defaults[i][2] end
   for i = 1, #checks do
     local slot, data = checks[i][1]
     if slot < count then
       local before, last = place(slot)
       data = sub(row, before + 1, last)
     else
-      data = filling[slot] or NIL
+      data = by_slot[slot] or NIL
     end
     if data ~= checks[i][2] then return nil end
   end
   if width == 0 then return row end
   return count >= width and replaced(row, deltas, count, place)
-    or rebuilt(row, filling, deltas, width)
+    or rebuilt(row, by_slot, deltas, width)
 end
 
 for i = 1, #inserts, 2 do
@@ -216,8 +216,8 @@ for i = 1, #changes, 2 do
   for j, change in ipairs(list) do numbers[2 * j - 1], numbers[2 * j] = change[1], '' end
   local rows = values_of(P .. key, numbers)
   for j, change in ipairs(list) do
-    local number, checks, fills, deltas, width = unpack(change)
-    local row = rows[j] and changed(rows[j], checks, fills, deltas, width)
+    local number, checks, defaults, deltas, width = unpack(change)
+    local row = rows[j] and changed(rows[j], checks, defaults, deltas, width)
     if not row then return {'changed', tonumber(sub(key, 2)), number} end
     if width == 0 then gone_here[#gone_here + 1] = number
     else

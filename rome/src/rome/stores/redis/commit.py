@@ -15,7 +15,7 @@ def by_key(commit: Commit, remember: int) -> list[Any]:
     """The request of commit.lua.  Keys are without the database's prefix.
 
     What belongs to keys is given as key and list by turns: new rows `[number, row, ...]`,
-    changes `[[number, checks, fills, deltas, width; 0: it goes], ...]`, entries of unique
+    changes `[[number, checks, defaults, deltas, width; 0: it goes], ...]`, entries of unique
     indexes `[bytes, number, ...]`, numbers for sets, `[score, member, ...]` and members for
     ordered indexes.
     """
@@ -35,7 +35,7 @@ def by_key(commit: Commit, remember: int) -> list[Any]:
             inserts.setdefault(f"r{table}", []).extend((number, write["row"]))
         else:
             width = write["width"] if write["op"] == "update" else 0
-            change = [number, write["checks"], write["fills"], sorted(write["deltas"]), width]
+            change = [number, write["checks"], write["defaults"], sorted(write["deltas"]), width]
             changes.setdefault(f"r{table}", []).append(change)
         for index, data in write["unique_add"]:
             unique_add.setdefault(f"u{table}.{index}", []).extend((data, number))

@@ -7,11 +7,11 @@ local version, tables, most = unpack(cmsgpack.unpack(ARGV[1]))
 if (redis.call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 local byte, sub = string.byte, string.sub
 
-local function unlink_sets(t, sets, fills, page)
+local function unlink_sets(t, sets, defaults, page)
   for i = 2, #page, 2 do
     for _, set in ipairs(sets) do
       local data = ''
-      for _, slot in ipairs(set[2]) do data = data .. slice(page[i], slot, fills) end
+      for _, slot in ipairs(set[2]) do data = data .. slice(page[i], slot, defaults) end
       redis.call('UNLINK', P .. 'i' .. t .. '.' .. set[1] .. ':' .. data)
     end
   end
@@ -19,15 +19,15 @@ end
 
 local seen = 0
 for place, entry in ipairs(tables) do
-  local t, sets, unique, ordered, fill_list, whole, cursor = unpack(entry)
-  local fills = {}
-  for _, f in ipairs(fill_list) do fills[f[1]] = f[2] end
+  local t, sets, unique, ordered, default_list, whole, cursor = unpack(entry)
+  local defaults = {}
+  for _, f in ipairs(default_list) do defaults[f[1]] = f[2] end
   if #sets > 0 then
     repeat
       if seen >= most then return {'more', place - 1, cursor} end
       local page = redis.call('HSCAN', P .. 'r' .. t, cursor, 'COUNT', 200)
       cursor = page[1]
-      unlink_sets(t, sets, fills, page[2])
+      unlink_sets(t, sets, defaults, page[2])
       seen = seen + #page[2] / 2 * #sets + 1
     until cursor == '0'
   end

@@ -6,8 +6,8 @@ local c = cmsgpack.unpack(ARGV[1])
 local call, byte, sub, char = redis.call, string.byte, string.sub, string.char
 if c.version and (call('HGET', P .. 'meta', 'schema') or '0') ~= c.version then return {'schema'} end
 
-local fills = {}
-for _, f in ipairs(c.fills) do fills[f[1]] = f[2] end
+local defaults = {}
+for _, f in ipairs(c.defaults) do defaults[f[1]] = f[2] end
 local key, rows_key = P .. 'o' .. c.t .. '.' .. c.index, P .. 'r' .. c.t
 
 -- Whether the offsets of a row fit its length.
@@ -71,7 +71,7 @@ local by_number = #c.slots == 1 and c.slots[1] == c.key
 local function place_of(n, row)
   if by_number then return n, n end
   local data = {}
-  for i, slot in ipairs(c.slots) do data[i] = sort_bytes(slice(row, slot, fills)) end
+  for i, slot in ipairs(c.slots) do data[i] = sort_bytes(slice(row, slot, defaults)) end
   return '0', table.concat(data) .. '\0' .. n
 end
 

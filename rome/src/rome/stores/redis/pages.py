@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 from rome.errors import ConflictError
 from rome.stores.base import Answer, Request, Rows
 from rome.stores.rows import NULL, pack_value, unpack_value
-from rome.stores.steps import Fills, column, part
+from rome.stores.steps import Defaults, column, part
 from rome.stores.values import sort_key
 from rome.stores.wire import (
     Aggregation,
@@ -143,7 +143,7 @@ class _Found:
 
     step: Step
     columns: tuple[int, ...]
-    fills: Fills
+    defaults: Defaults
     rows: dict[bytes, bytes] = field(default_factory=dict)
     added: list[bytes] = field(default_factory=list)
     removed: int = 0
@@ -196,14 +196,14 @@ class _Found:
         row = self.rows[number]
         if slot in self.columns:
             return unpack_value(row)[self.columns.index(slot)]
-        return unpack_value(column(row, slot, self.fills))
+        return unpack_value(column(row, slot, self.defaults))
 
     def values(self, slot: int) -> Iterator[Any]:
         """What each row has in a column."""
         if slot in self.columns:
             place = self.columns.index(slot)
             return (unpack_value(row)[place] for row in self.rows.values())
-        return (unpack_value(column(row, slot, self.fills)) for row in self.rows.values())
+        return (unpack_value(column(row, slot, self.defaults)) for row in self.rows.values())
 
     def keys(self, kind: str, slots: Sequence[int], start: int) -> Iterator[Any]:
         """What rows have in some columns, as keys of a look-up."""
@@ -213,7 +213,7 @@ class _Found:
                 values = unpack_value(row)
                 parts = [pack_value(values[place]) for place in places]
             else:
-                parts = [column(row, slot, self.fills) for slot in slots]
+                parts = [column(row, slot, self.defaults) for slot in slots]
             if NULL in parts:
                 continue
             if kind != "row":
@@ -485,7 +485,7 @@ class _Scan:
             out: Rows = []
             for number, row in found.rows.items():
                 if number not in had:
-                    out += (number, part(row, only, found.fills) if only else row)
+                    out += (number, part(row, only, found.defaults) if only else row)
             had.update(found.rows)
             answer.append(out)
         return Answer(answer, commits)

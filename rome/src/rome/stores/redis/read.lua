@@ -19,10 +19,10 @@ end
 local NIL = '\192'
 
 -- The bytes of column `slot` (from 0) of any row; rows older than the column don't have it.
-local function slice(row, slot, fills)
+local function slice(row, slot, defaults)
   local width, high, low = byte(row, 1, 3)
   local count = high * 256 + low
-  if slot >= count then return fills[slot] or NIL end
+  if slot >= count then return defaults[slot] or NIL end
   local base, first, last = 6 + width * count, 0, 0
   if width == 2 then
     local a, b, c, d = byte(row, 2 + 2 * slot, 5 + 2 * slot)
@@ -62,14 +62,14 @@ if only and not only[8] then
     local number, row = keys[1]
     if kind == 'unique' then number = call('HGET', P .. 'u' .. table_no .. '.' .. index, number) end
     if number then row = call('HGET', P .. 'r' .. table_no, number) end
-    local fills = {}
-    for _, fill in ipairs(only[4]) do fills[fill[1]] = fill[2] end
+    local defaults = {}
+    for _, default in ipairs(only[4]) do defaults[default[1]] = default[2] end
     for i = 1, #filters do
-      row = row and slice(row, filters[i][1], fills) == filters[i][3][1] and row
+      row = row and slice(row, filters[i][1], defaults) == filters[i][3][1] and row
     end
     if row and columns then
       local pieces = {head_of(columns)}
-      for i = 1, #columns do pieces[i + 1] = slice(row, columns[i], fills) end
+      for i = 1, #columns do pieces[i + 1] = slice(row, columns[i], defaults) end
       row = table.concat(pieces)
     end
     return {'rows', {{{row and {number, row} or {}}, commits}}}
@@ -77,7 +77,7 @@ if only and not only[8] then
 end
 
 -- <shared with scan.lua>
--- Rows are kept as a list with fields `numbers`, `fills` and `bases`.  Much is done to them
+-- Rows are kept as a list with fields `numbers`, `defaults` and `bases`.  Much is done to them
 -- column by column: one loop over the rows for each column, so that what is the same for all
 -- rows is done once.  Calls are what costs, so these loops find a column's bytes in place.
 
@@ -99,7 +99,7 @@ end
 
 -- The bytes of one column of all rows.
 local function column(rows, slot)
-  local bases, fills, values = bases_of(rows), rows.fills, {}
+  local bases, defaults, values = bases_of(rows), rows.defaults, {}
   local at, least, before = 2 + 2 * slot, 6 + 2 * slot, slot == 0 and 0 or 1
   for i = 1, #rows do
     local row, base = rows[i], bases[i]
@@ -107,7 +107,7 @@ local function column(rows, slot)
       local a, b, c, d = byte(row, at, at + 3)
       values[i] = sub(row, base + (a * 256 + b) * before + 1, base + c * 256 + d)
     else
-      values[i] = slice(row, slot, fills)
+      values[i] = slice(row, slot, defaults)
     end
   end
   return values
@@ -199,17 +199,17 @@ end
 local function compares(op) return op == '<' or op == '<=' or op == '>' or op == '>=' end
 
 -- Whether a row passes a filter.
-local function passes(row, filter, fills)
+local function passes(row, filter, defaults)
   local op, values = filter[2], filter[3]
   if op == 'any' then
     for _, branch in ipairs(values) do
       local good = true
-      for _, part in ipairs(branch) do good = good and passes(row, part, fills) end
+      for _, part in ipairs(branch) do good = good and passes(row, part, defaults) end
       if good then return true end
     end
     return false
   end
-  local data = slice(row, filter[1], fills)
+  local data = slice(row, filter[1], defaults)
   if op == 'in' and #values == 1 then return data == values[1] end
   if compares(op) then return compared(data, filter) end
   local set, _, inside = as_set(filter)
@@ -218,7 +218,7 @@ end
 
 -- The first so many rows, as the start of a list that others are added to.
 local function begun(rows, count)
-  local kept, numbers, bases = {fills = rows.fills}, {}, {}
+  local kept, numbers, bases = {defaults = rows.defaults}, {}, {}
   for i = 1, count do
     kept[i], numbers[i], bases[i] = rows[i], rows.numbers[i], rows.bases[i]
   end
@@ -229,7 +229,7 @@ end
 -- The rows that pass a filter.
 local function passing_one(rows, filter)
   local slot, op = filter[1], filter[2]
-  local bases, numbers, fills = bases_of(rows), rows.numbers, rows.fills
+  local bases, numbers, defaults = bases_of(rows), rows.numbers, rows.defaults
   local least, at, before = 6 + 2 * slot, 2 + 2 * slot, slot == 0 and 0 or 1
   local set, lengths, inside
   if op == 'any' or compares(op) then least = 1e9 else set, lengths, inside = as_set(filter) end
@@ -245,7 +245,7 @@ local function passing_one(rows, filter)
         good = set[sub(row, base + start + 1, base + stop)] == inside
       else good = not inside end
     else
-      good = passes(row, filter, fills)
+      good = passes(row, filter, defaults)
     end
     if kept then
       if good then
@@ -276,7 +276,7 @@ end
 
 -- Just these columns of each row, as msgpack arrays.  Columns side by side are taken as one.
 local function parts_of(rows, columns)
-  local bases, fills, parts = bases_of(rows), rows.fills, {}
+  local bases, defaults, parts = bases_of(rows), rows.defaults, {}
   local firsts, lasts, n = {}, {}, 0
   for _, slot in ipairs(columns) do
     if n > 0 and slot == lasts[n] + 1 then lasts[n] = slot
@@ -301,7 +301,7 @@ local function parts_of(rows, columns)
         pieces[j + 1] = sub(row, base + start + 1, base + stop)
       else
         local several = {}
-        for slot = first, last do several[#several + 1] = slice(row, slot, fills) end
+        for slot = first, last do several[#several + 1] = slice(row, slot, defaults) end
         pieces[j + 1] = table.concat(several)
       end
     end
@@ -315,7 +315,7 @@ local EXACT = 9007199254740992
 local function summed_up(rows, slots, functions)
   -- Sums, by group, of integers; nil where a sum would lose digits.
   local function sums_of(rows, slot, group_of)
-    local bases, fills, sums = bases_of(rows), rows.fills, {}
+    local bases, defaults, sums = bases_of(rows), rows.defaults, {}
     local at, least, before = 2 + 2 * slot, 6 + 2 * slot, slot == 0 and 0 or 1
     for i = 1, #rows do
       local row, base = rows[i], bases[i]
@@ -326,7 +326,7 @@ local function summed_up(rows, slots, functions)
         kind, p, q = byte(row, first, first + 2)
       end
       if not kind or kind > 0xcd or kind == 0xca or kind == 0xcb then
-        local data = slice(row, slot, fills)
+        local data = slice(row, slot, defaults)
         local r, v = decode(data)
         kind = byte(data, 1)
         -- SQLite adds doubles in a way of its own.
@@ -403,7 +403,7 @@ local function summed_up(rows, slots, functions)
   for j, f in ipairs(functions) do
     local name, slot = f[1], f[2]
     if name == '' then
-      for g = 1, #out do out[g][j] = slice(firsts[g], slot, rows.fills) end
+      for g = 1, #out do out[g][j] = slice(firsts[g], slot, rows.defaults) end
     elseif name == 'min' or name == 'max' then
       local best = extremes_of(rows, slot, group_of, name == 'min')
       if not best then return nil end
@@ -471,7 +471,7 @@ local function first(rows, order, limit)
     end
   end
   cut()
-  local top, numbers = {fills = rows.fills, numbers = {}}, rows.numbers
+  local top, numbers = {defaults = rows.defaults, numbers = {}}, rows.numbers
   for i = 1, n do top[i], top.numbers[i] = rows[best[i]], numbers[best[i]] end
   return top
 end
@@ -732,16 +732,16 @@ end
 -- The rows that an ordered index leads to, in its order, and that pass the filters: the first
 -- `limit` and those equal to the last of them in the tie slots.  nil: there may be more of them
 -- behind `budget` entries; with true: it would have to look at too many rows.
-local function walked(table_no, lookup, filters, fills, limit, budget)
+local function walked(table_no, lookup, filters, defaults, limit, budget)
   local ties = lookup[3][5]
-  local kept = {fills = fills, numbers = {}}
+  local kept = {defaults = defaults, numbers = {}}
   local count, looked_at, n, after = math.max(limit + 1, 16), 0, 0, false
   done(lookup, filters, true)
   while true do
     local numbers, last = stretch(table_no, lookup, after, math.min(count, budget - looked_at))
     local rows = fetch(table_no, numbers)
     if not rows then return nil, true end
-    rows.fills = fills
+    rows.defaults = defaults
     rows = passing(rows, filters)
     for i = 1, #rows do
       n = n + 1
@@ -752,8 +752,8 @@ local function walked(table_no, lookup, filters, fills, limit, budget)
     if n >= limit then
       local differ = #ties == 0
       for _, slot in ipairs(ties) do
-        local r, v = decode(slice(kept[limit], slot, fills))
-        local other_r, other_v = decode(slice(kept[n], slot, fills))
+        local r, v = decode(slice(kept[limit], slot, defaults))
+        local other_r, other_v = decode(slice(kept[n], slot, defaults))
         differ = differ or r ~= other_r or v ~= other_v
       end
       if differ then return kept end
@@ -773,7 +773,7 @@ end
 -- The first rows of a step by walking along an index that has them in order, if that promises
 -- to look at fewer rows than the best look-up; nil: it doesn't, or with true: it would have to
 -- look at too many.
-local function walked_first(table_no, lookups, filters, fills, limit, best, best_size)
+local function walked_first(table_no, lookups, filters, defaults, limit, best, best_size)
   local walk
   for i = 1, #lookups do
     if lookups[i][1] == 'order' and lookups[i][3][4] ~= 0 then walk = lookups[i] end
@@ -785,7 +785,7 @@ local function walked_first(table_no, lookups, filters, fills, limit, best, best
   local budget = (best == walk or n > most) and most - looked or math.ceil(n / 2)
   budget = math.min(budget, most - looked)
   if budget < 1 then return nil, true end
-  return walked(table_no, walk, filters, fills, limit, budget)
+  return walked(table_no, walk, filters, defaults, limit, budget)
 end
 
 -- The values of a step that asks only for numbers of rows, if sets, an ordered index or the
@@ -852,16 +852,16 @@ end
 local function answered()
   local answer = {}
   for number, step in ipairs(steps) do
-    local table_no, lookups, filters, fills, order, limit = unpack(step, 1, 6)
+    local table_no, lookups, filters, defaults, order, limit = unpack(step, 1, 6)
     local sums = step[8]
-    local filling = {}
-    for _, f in ipairs(fills) do filling[f[1]] = f[2] end
+    local by_slot = {}
+    for _, f in ipairs(defaults) do by_slot[f[1]] = f[2] end
     local values = sums and counted(table_no, lookups, filters, sums)
     if not values then
       local best, best_size, sets = chosen(table_no, lookups)
       local rows, numbers, kind, lookup, large
       if best then
-        rows, large = walked_first(table_no, lookups, filters, filling, limit, best, best_size)
+        rows, large = walked_first(table_no, lookups, filters, by_slot, limit, best, best_size)
         if large then return nil end
         if not rows then
           numbers, kind, lookup = looked_up(table_no, best, best_size, sets, filters)
@@ -872,7 +872,7 @@ local function answered()
         rows = whole_table(table_no)
       end
       if not rows or too_large(0) then return nil end
-      rows.fills = filling
+      rows.defaults = by_slot
       rows = passing(rows, filters)
       if limit > 0 and #rows > limit then rows = first(rows, order, limit) end
       rows.complete = numbers and #rows == #numbers and lookup

@@ -100,8 +100,8 @@ end
 
 -- Those of a step, of any rows of its table.
 local function of_step(step, rows)
-  rows.fills = {}
-  for _, f in ipairs(step[4]) do rows.fills[f[1]] = f[2] end
+  rows.defaults = {}
+  for _, f in ipairs(step[4]) do rows.defaults[f[1]] = f[2] end
   return passing(rows, step[3])
 end
 
@@ -116,7 +116,7 @@ end
 
 local out, done, left, large = {}, 0, {}, {}
 local step = task and steps[task[2] + 1]
-local collected = {numbers = {}, fills = {}}
+local collected = {numbers = {}, defaults = {}}
 local together = step and task[1] ~= 'walk' and (step[8] or step[6] > 0)
 if together then most_s = most_s / 2 end  -- they will be looked at again
 
@@ -128,7 +128,7 @@ local function take(rows)
     return #rows
   end
   local n = #collected
-  collected.fills = rows.fills
+  collected.defaults = rows.defaults
   for i = 1, #rows do collected[n + i], collected.numbers[n + i] = rows[i], rows.numbers[i] end
   return #rows
 end

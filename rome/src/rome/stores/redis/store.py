@@ -395,12 +395,12 @@ class RedisStore:
     # ------------------------------------------------------------ indexes
 
     def build_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+        self, table: int, index: int, slots: Sequence[int], unique: bool, defaults: list[list[Any]]
     ) -> None:
         cursor = b"0"
         first = 0
         while True:
-            request = [table, index, list(slots), unique, fills, cursor]
+            request = [table, index, list(slots), unique, defaults, cursor]
             word, rest = self._run("index", _pack(request))[0]
             if word == b"duplicate":
                 self._built_on = None
@@ -420,7 +420,7 @@ class RedisStore:
         index: int,
         slots: Sequence[int],
         key: int | None,
-        fills: list[list[Any]],
+        defaults: list[list[Any]],
     ) -> None:
         cursor, first = b"0", 0
         while True:
@@ -430,7 +430,7 @@ class RedisStore:
                 "index": index,
                 "slots": list(slots),
                 "key": -1 if key is None else key,
-                "fills": fills,
+                "defaults": defaults,
                 "cursor": cursor,
             }
             done = self._run("ordered", _pack(request))[0][2]
