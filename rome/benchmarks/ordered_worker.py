@@ -120,7 +120,7 @@ class Asker:
         statement = statements(self._rows)[name]
         with self._engine.connect() as connection:
             driver: Any = connection.connection.dbapi_connection
-            traffic = driver.transaction.store.traffic
+            traffic = driver.transaction.session.store.traffic
             before = traffic.round_trips, traffic.sent + traffic.received
             started = time.perf_counter()
             result = connection.execute(statement)

@@ -338,7 +338,7 @@ def written(statement: Any) -> tuple[str, list[Any]]:
 def test_text_that_is_read_back_has_the_same_plan(connection: Connection, name: str) -> None:
     sql, values = written(READ_BACK[name])
     driver: Any = connection.connection.dbapi_connection
-    again = parse_select(sql, values, driver.transaction.schema)
+    again = parse_select(sql, values, driver.transaction.session.schema)
     assert plan(connection, again) == plan(connection, READ_BACK[name])
     assert connection.execute(again).all() == connection.execute(READ_BACK[name]).all()
 
@@ -363,7 +363,7 @@ def test_what_can_not_be_read_back_is_told(connection: Connection, sql: str) -> 
     plan(connection, select(servers))  # loads the schema
     driver: Any = connection.connection.dbapi_connection
     with pytest.raises(NotParsed):
-        parse_select(sql, [], driver.transaction.schema)
+        parse_select(sql, [], driver.transaction.session.schema)
 
 
 def test_a_missing_value_is_told(connection: Connection) -> None:

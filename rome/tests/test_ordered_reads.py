@@ -54,10 +54,10 @@ class Looked:
     def calls(self, connection: Connection, statement: Any) -> tuple[list[Any], int]:
         """The rows of an answer, or the count of rows written, and the round trips."""
         driver: Any = connection.connection.dbapi_connection
-        before = driver.transaction.store.traffic.round_trips
+        before = driver.transaction.session.store.traffic.round_trips
         result = connection.execute(statement)
         found = list(map(tuple, result)) if result.returns_rows else [(result.rowcount,)]
-        return found, driver.transaction.store.traffic.round_trips - before
+        return found, driver.transaction.session.store.traffic.round_trips - before
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from rome.engine import result_cache
+from rome.engine.calls import Result
 from rome.engine.shared import Shared
-from rome.engine.state import Result
 from rome.stores.memory import store as memory
 from rome.stores.rows import encode
 from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, select

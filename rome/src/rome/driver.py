@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import apsw
 
+from rome.engine.calls import Result
 from rome.engine.questions import Pragma, about_schema, speaks_of_schema
 from rome.engine.shared import Options, Shared
-from rome.engine.state import Result
 from rome.engine.transaction import Transaction
 from rome.errors import (
     ConflictError,
@@ -169,7 +169,7 @@ class Connection:
         """Make the transaction's writes durable, all or none."""
         self._check()
         self.flush_ddl()
-        if self.transaction.changes or self.transaction.locked or self.transaction.serializable:
+        if self.transaction.has_work:
             self._observed("COMMIT", 1, self.transaction.commit)
         else:
             self.transaction.commit()  # nothing to say to the store
@@ -187,7 +187,7 @@ class Connection:
             try:
                 self.rollback()
             finally:
-                self.transaction.work.close()
+                self.transaction.session.work.close()
                 self.store.close()
                 self.closed = True
 
@@ -196,14 +196,14 @@ class Connection:
         about the schema are then asked anew."""
         if self.ddl.waiting:
             flush = self.ddl.flush
-            self._observed("OTHER", 0, lambda: flush(self.transaction.check_foreign_keys))
+            self._observed("OTHER", 0, lambda: flush(self.transaction.session.check_foreign_keys))
         else:
             self.ddl.forget_answers()
 
     def change_schema(self, sql: str) -> None:
         """Run a statement of DDL; as in MySQL, what was written before is committed."""
         self.transaction.commit()
-        self.ddl.run(sql, self.transaction.check_foreign_keys)
+        self.ddl.run(sql, self.transaction.session.check_foreign_keys)
 
     def _observed(self, kind: str, statements: int, action: Callable[[], Any]) -> Any:
         if not observers:
@@ -232,7 +232,7 @@ class Connection:
     ) -> None:
         """A function of SQL for this connection, whose answers are then its own."""
         self.transaction.reads.result_cache = None
-        self.transaction.work.database.create_scalar_function(
+        self.transaction.session.work.database.create_scalar_function(
             name, func, narg, deterministic=deterministic
         )
 
@@ -407,7 +407,7 @@ class Cursor:
         if pragma.switch is None:
             found = pragma.answer(connection.ddl, parameters)
             return _NOTHING if found is None else _asked(found)
-        holder: Any = connection.transaction
+        holder: Any = connection.transaction.session
         name = "check_foreign_keys"
         if pragma.name == "legacy_alter_table":
             holder, name = connection.ddl, "legacy_alter"

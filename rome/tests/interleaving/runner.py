@@ -359,7 +359,7 @@ class _Pooled:
 
 def _stored(store: Any, table: Any) -> list[Values]:
     """All rows as they are in the store, whatever statements say of them."""
-    fills = dict(map(tuple, table.packed_fills))
+    fills = dict(map(tuple, table.packed_defaults))
     found = []
     for _, row in store.scan(table.number):
         parts = split(row)

@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 
 from rome import driver
-from rome.engine.writes import LARGEST_NUMBER
+from rome.engine.row_numbers import LARGEST_NUMBER
 from rome.errors import DataError, NotSupportedError
 from rome.schema.catalogue import Schema
 from rome.schema.changes import Change, write_of

@@ -395,12 +395,16 @@ class RomeDialect(SQLiteDialect):
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
         dbapi_connection.rollback()
         dbapi_connection.autocommit = level == "AUTOCOMMIT"
-        dbapi_connection.transaction.serializable = level == "SERIALIZABLE"
+        dbapi_connection.transaction.session.serializable = level == "SERIALIZABLE"
 
     def get_isolation_level(self, dbapi_connection: Any) -> Any:
         if dbapi_connection.autocommit:
             return "AUTOCOMMIT"
-        return "SERIALIZABLE" if dbapi_connection.transaction.serializable else "READ COMMITTED"
+        return (
+            "SERIALIZABLE"
+            if dbapi_connection.transaction.session.serializable
+            else "READ COMMITTED"
+        )
 
     def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
         return bool(dbapi_conn.autocommit)

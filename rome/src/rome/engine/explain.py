@@ -8,12 +8,11 @@ Nothing is read from the store for it, but the schema where it isn't known yet.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
 
-from rome.engine.reads import ReadRequest
+from rome.engine.calls import Call
+from rome.engine.reads import ReadRequest, Reads
 from rome.engine.selects import needs_no_rows
-from rome.engine.state import Call, State
+from rome.engine.session import Session
 from rome.planner.explain import describe_steps
 from rome.planner.plan import BoundPlan
 from rome.schema.tables import fold
@@ -22,39 +21,36 @@ from rome.stores.wire import JoinLookup, KeyLookup, Step
 _LONGEST = 100  # characters of a statement that is prefetched
 
 
-def explain(state: State, call: Call, bound: BoundPlan) -> list[str]:
+def explain(session: Session, reads: Reads, call: Call, bound: BoundPlan) -> list[str]:
     """Return the lines of a statement's plan."""
-    parameters = call.parameters[0] if call.parameters else ()
     if not bound.reads_only:
-        return _write_lines(state, call, bound, parameters)
+        return _write_lines(session, call, bound)
     if not bound.tables:
         return ["no table is read", "evaluation: in SQLite", "round trips: 0"]
-    request = state.reads.plan_read(bound, call.sql, parameters, call.layout)
-    evaluation, all_pushed_down = _evaluation(bound, call, request, parameters)
+    request = reads.plan_read(bound, call.sql, call.first_parameters, call.layout)
+    evaluation, all_pushed_down = _evaluation(bound, call, request)
     return [
-        *describe_steps(request.sent, state.schema),
+        *describe_steps(request.sent, session.schema),
         *_text_lines(call),
         _pushdown_line(all_pushed_down),
         f"evaluation: {evaluation}",
-        *_transaction_lines(state, request),
-        f"round trips: {_round_trips(state, call, request)}",
-        f"result cache: {_result_cache(state, bound, request)}",
-        *_prefetch_lines(state, call, parameters),
+        *_transaction_lines(session, request),
+        f"round trips: {_round_trips(session, reads, call, request)}",
+        f"result cache: {_result_cache(session, reads, bound, request)}",
+        *_prefetch_lines(reads, call),
     ]
 
 
-def _write_lines(
-    state: State, call: Call, bound: BoundPlan, parameters: Sequence[Any]
-) -> list[str]:
+def _write_lines(session: Session, call: Call, bound: BoundPlan) -> list[str]:
     """Return the plan of an INSERT, UPDATE or DELETE."""
     lines = []
     trips = ["1 for COMMIT"]
-    checks = _constraint_checks(state, bound)
+    checks = _constraint_checks(session, bound)
     if checks:
         trips.insert(0, "1 for constraints")
     if bound.fetches:
-        steps, _ = bound.steps(parameters, call.layout, state.changes)
-        lines = [*describe_steps(steps, state.schema), *_text_lines(call), _pushdown_line(False)]
+        steps, _ = bound.steps(call.first_parameters, call.layout, session.overlay.changes)
+        lines = [*describe_steps(steps, session.schema), *_text_lines(call), _pushdown_line(False)]
         trips.insert(0, "1 for the rows")
     if bound.insert is not None:
         lines.append("evaluation: rows are made from the parameters, without SQLite")
@@ -68,7 +64,7 @@ def _write_lines(
     return lines
 
 
-def _constraint_checks(state: State, bound: BoundPlan) -> list[str]:
+def _constraint_checks(session: Session, bound: BoundPlan) -> list[str]:
     """Say which constraints have to be looked up in the store."""
     target = bound.target
     if target is None:
@@ -77,10 +73,10 @@ def _constraint_checks(state: State, bound: BoundPlan) -> list[str]:
     checks = []
     if any(index.unique and assigned.intersection(index.slots) for index in target.indexes):
         checks.append("unique keys")
-    if state.check_foreign_keys:
+    if session.check_foreign_keys:
         if any(assigned.intersection(foreign.slots) for foreign in target.foreign_keys):
             checks.append("parents (foreign keys)")
-        if not bound.inserts and fold(target.name) in state.schema.children:
+        if not bound.inserts and fold(target.name) in session.schema.children:
             checks.append("children (foreign keys), where a key goes")
     return checks
 
@@ -100,9 +96,7 @@ def _pushdown_line(complete: bool) -> str:
     return "pushed down: what stands under the steps; SQLite tests all conditions once more"
 
 
-def _evaluation(
-    bound: BoundPlan, call: Call, request: ReadRequest, parameters: Sequence[Any]
-) -> tuple[str, bool]:
+def _evaluation(bound: BoundPlan, call: Call, request: ReadRequest) -> tuple[str, bool]:
     """Say what evaluates a SELECT, and whether all its conditions are pushed down."""
     if request.sent is not request.steps:
         return "in the store (aggregate pushdown)", True
@@ -110,22 +104,22 @@ def _evaluation(
         request.store_only
         and request.pushed_down
         and bound.projection is not None
-        and bound.window(parameters, call.layout) is not None
+        and bound.window(call.first_parameters, call.layout) is not None
     ):
         return "projection of the rows that come, without SQLite", True
     return "in SQLite, over the rows that come", False
 
 
-def _transaction_lines(state: State, request: ReadRequest) -> list[str]:
-    if request.store_only or not state.changes:
+def _transaction_lines(session: Session, request: ReadRequest) -> list[str]:
+    if request.store_only or not session.overlay.changes:
         return []
-    return [f"with rows that this transaction has written: {len(state.changes)}"]
+    return [f"with rows that this transaction has written: {len(session.overlay.changes)}"]
 
 
-def _round_trips(state: State, call: Call, request: ReadRequest) -> str:
-    if needs_no_rows(state, request.steps):
+def _round_trips(session: Session, reads: Reads, call: Call, request: ReadRequest) -> str:
+    if needs_no_rows(session, request.steps):
         return "0; no row of the store is needed"
-    if state.reads.is_prefetched(call.sql, request):
+    if reads.is_prefetched(call.sql, request):
         return "0; the rows have come with an earlier statement"
     if any(_may_be_large(step) for step in request.sent):
         return "1; more, page by page, where more than some 4000 rows are looked at"
@@ -140,10 +134,10 @@ def _may_be_large(step: Step) -> bool:
     )
 
 
-def _result_cache(state: State, bound: BoundPlan, request: ReadRequest) -> str:
-    if state.reads.result_cache is None:
+def _result_cache(session: Session, reads: Reads, bound: BoundPlan, request: ReadRequest) -> str:
+    if reads.result_cache is None:
         return "off"
-    if state.serializable:
+    if session.serializable:
         return "not used by serializable transactions"
     if bound.locks:
         return "not used, as the statement locks rows"
@@ -156,10 +150,10 @@ def _result_cache(state: State, bound: BoundPlan, request: ReadRequest) -> str:
     return "miss; the result will be cached"
 
 
-def _prefetch_lines(state: State, call: Call, parameters: Sequence[Any]) -> list[str]:
-    if not state.reads.prefetches:
+def _prefetch_lines(reads: Reads, call: Call) -> list[str]:
+    if not reads.prefetches:
         return ["prefetching: off"]
-    statements = state.reads.prefetch_plan(call, parameters)
+    statements = reads.prefetch_plan(call)
     if not statements:
         return ["prefetching: nothing; no statement is known to follow this one"]
     lines = ["prefetching: in the same round trip the rows of"]

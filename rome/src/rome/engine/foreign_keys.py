@@ -7,36 +7,21 @@ children are looked up in the store as well, and again at commit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from rome.engine.reads import Reads
+from rome.engine.session import Session
 from rome.errors import IntegrityError, NotSupportedError, ProgrammingError
-from rome.planner.workspace import Touch, Workspace
+from rome.planner.workspace import Touch
 from rome.schema.catalogue import Schema
-from rome.schema.changes import Change, Key, Row
+from rome.schema.changes import Change, Row
 from rome.schema.tables import ForeignKey, Table, fold, quote
+from rome.stores.base import Request
 from rome.stores.rows import pack_value
 from rome.stores.values import UNKNOWN, canonical
 from rome.stores.wire import IndexKey, KeyLookup, Kind, Step
 
 FAILED = "FOREIGN KEY constraint failed"
-
-
-class Holder(Protocol):
-    """What foreign keys need of a transaction."""
-
-    check_foreign_keys: bool
-    changes: dict[Key, Change]
-    work: Workspace
-
-    @property
-    def schema(self) -> Schema:
-        """The tables."""
-
-    def read_again(self, step: Step) -> list[bytes]:
-        """The rows of a step alone."""
-
-    def lock(self, table: Table, number: int) -> None:
-        """Let the commit check that a row of the store is as it was read."""
 
 
 # Has the rows of steps in the work area, or raises what makes the statement run again with them.
@@ -46,8 +31,9 @@ Require = Callable[[Sequence[Step]], None]
 class ForeignKeys:
     """The foreign keys of the tables that a transaction writes."""
 
-    def __init__(self, transaction: Holder) -> None:
-        self._transaction = transaction
+    def __init__(self, session: Session, reads: Reads) -> None:
+        self._session = session
+        self._reads = reads
         self._parents: dict[ForeignKey, tuple[Table, tuple[int, ...]]] = {}
         self._parents_in: Schema | None = None
 
@@ -58,7 +44,7 @@ class ForeignKeys:
 
         No other transaction can have a child of it, so no row with these values either.
         """
-        if not self._transaction.check_foreign_keys:
+        if not self._session.check_foreign_keys:
             return False
         for foreign in table.foreign_keys:
             if set(foreign.slots) <= set(slots):
@@ -68,7 +54,7 @@ class ForeignKeys:
         return False
 
     def _parent(self, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
-        schema = self._transaction.schema
+        schema = self._session.schema
         if schema is not self._parents_in:
             self._parents.clear()
             self._parents_in = schema
@@ -112,14 +98,14 @@ class ForeignKeys:
             and change.base is None
             and change.row is not None
             and _at(parent, change.row, slots) == values
-            for change in self._transaction.changes.values()
+            for change in self._session.overlay.changes.values()
         )
 
     def _keyed_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
         """Whether this transaction has made the parent, or given it this key."""
         parent, slots = self._parent(foreign)
         values = self._as_parent_has(foreign, values)
-        for change in self._transaction.changes.values():
+        for change in self._session.overlay.changes.values():
             if change.table is parent and change.row is not None:
                 before = change.values_before
                 if _at(parent, change.row, slots) == values and (
@@ -131,7 +117,7 @@ class ForeignKeys:
     def _number_here(self, foreign: ForeignKey, values: list[Any]) -> int | None:
         """Return the number of a parent in the work area."""
         parent, slots = self._parent(foreign)
-        work = self._transaction.work
+        work = self._session.work
         work.ensure([parent], clean=False)
         tests = " AND ".join(f"{quote(name)} = ?" for name in parent.names(slots))
         number = work.row_number(parent)
@@ -179,14 +165,14 @@ class ForeignKeys:
                 step = self._step(parent, slots, values)
                 number = self._number_here(foreign, values)
                 key = (parent.number, number)
-                if not read_now and key not in self._transaction.changes:
+                if not read_now and key not in self._session.overlay.changes:
                     number = None
                 if not step.lookups:
                     if number is None:
                         require([step])
                         raise IntegrityError(FAILED)
                     # No look-up tells the commit that this parent is still there: its row has to.
-                    self._transaction.lock(parent, number)
+                    self._session.overlay.lock(parent, number)
                 elif number is None and step not in steps:
                     steps.append(step)
         return steps
@@ -215,7 +201,7 @@ class ForeignKeys:
         """Whether this transaction has deleted the parent, or given it another key."""
         parent, slots = self._parent(foreign)
         values = self._as_parent_has(foreign, values)
-        for change in self._transaction.changes.values():
+        for change in self._session.overlay.changes.values():
             if change.base is None or change.table is not parent:
                 continue
             before = change.values_before
@@ -230,16 +216,19 @@ class ForeignKeys:
         lacking = []
         for step, rows in zip(steps, answer, strict=True):
             # Perhaps an earlier step has given that row: then it isn't given again.
-            if not self._there(step, rows) and not self._there(
-                step, self._transaction.read_again(step)
-            ):
+            if not self._there(step, rows) and not self._there(step, self._read_again(step)):
                 lacking.append(step)
         return lacking
+
+    def _read_again(self, step: Step) -> list[bytes]:
+        """Return the rows of a step alone."""
+        found = self._reads.check(Request([step])).rows
+        return found[0] if found else []
 
     def _there(self, step: Step, rows: list[bytes]) -> bool:
         """Whether there is a row that this transaction hasn't changed: what it has changed
         was looked at before."""
-        changes = self._transaction.changes
+        changes = self._session.overlay.changes
         return any((step.table, int(number)) not in changes for number in rows[::2])
 
     def exists(self, changes: Iterable[Change]) -> list[list[Any]]:
@@ -258,7 +247,7 @@ class ForeignKeys:
 
     def childless(self, changes: Iterable[Change]) -> list[list[Any]]:
         """Keys of parents that go, which no child may have but those that go as well."""
-        schema = self._transaction.schema
+        schema = self._session.schema
         found: list[list[Any]] = []
         for change in changes:
             children = schema.children.get(fold(change.table.name), ())
@@ -276,7 +265,7 @@ class ForeignKeys:
                 if lookup is not None:
                     own = [
                         str(c.number)
-                        for c in self._transaction.changes.values()
+                        for c in self._session.overlay.changes.values()
                         if c.table is child and c.base is not None
                     ]
                     found.append([lookup.kind, child.number, lookup.index, own, lookup.keys[0]])
@@ -288,7 +277,7 @@ class ForeignKeys:
             change.table is table
             and change.row is not None
             and _at(table, change.row, slots) == values
-            for change in self._transaction.changes.values()
+            for change in self._session.overlay.changes.values()
         )
 
     def follow(self, touches: list[Touch], require: Require) -> list[Touch]:
@@ -296,7 +285,7 @@ class ForeignKeys:
 
         Returns what that wrote.  Raises IntegrityError where a child holds a parent back.
         """
-        work = self._transaction.work
+        work = self._session.work
         written: list[Touch] = []
         refusing: list[tuple[Table, ForeignKey, list[Any]]] = []
         todo = touches
@@ -341,7 +330,7 @@ class ForeignKeys:
         self, touches: Iterable[Touch]
     ) -> Iterable[tuple[Table, ForeignKey, list[Any], list[Any] | None]]:
         """Child table, its foreign key, the old values, and the new ones."""
-        schema = self._transaction.schema
+        schema = self._session.schema
         for touch in touches:
             if touch.old is None:
                 continue

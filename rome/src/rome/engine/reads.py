@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
+from rome.engine.calls import Call
 from rome.engine.moments import Moments
 from rome.engine.prefetch import PrefetchHistory, StatementRead, memorable
 from rome.engine.result_cache import CachedResult, ResultCache, cache_key
-from rome.planner.plan import BoundPlan, Layout, Plan, TextPlan
-from rome.schema.catalogue import Schema
-from rome.schema.changes import Change, Key
-from rome.stores.base import Answer, Request, Store
+from rome.engine.session import Session
+from rome.planner.plan import BoundPlan, Layout, TextPlan
+from rome.stores.base import Answer, Request
 from rome.stores.wire import Step
 
 # Seconds for which rows that came with an earlier statement may be used.
@@ -56,38 +56,12 @@ class _PrefetchedAnswer:
     moment: float
 
 
-class Calling(Protocol):
-    """A statement as the application made it."""
-
-    sql: str
-    parameters: Sequence[Sequence[Any]]
-    many: bool
-    plan: Plan
-    layout: Layout
-    retrying: bool
-    read: bool
-    asked: bool
-
-
-class Holder(Protocol):
-    """What reads need of a transaction."""
-
-    changes: dict[Key, Change]
-    serializable: bool
-    reading_calls: int
-    store: Store
-
-    @property
-    def schema(self) -> Schema:
-        """The tables."""
-
-
 class Reads:
     """The reads of one transaction after another."""
 
     def __init__(
         self,
-        transaction: Holder,
+        session: Session,
         result_cache: ResultCache | None,
         prefetch_history: PrefetchHistory | None,
         moments: Moments,
@@ -95,11 +69,11 @@ class Reads:
         self.result_cache = result_cache
         self._moments = moments
         self._me = object()  # names this connection to `moments`
-        self._transaction = transaction
+        self._session = session
         self._prefetch_history = prefetch_history
         self._prefetched: dict[str, list[_PrefetchedAnswer]] = {}
         self._prefetch_counts: dict[str, list[int]] = {}  # how many, and how many were used
-        self._running: Calling | None = None  # the statement, until it has read
+        self._running: Call | None = None  # the statement, until it has read
         self._statements: set[tuple[str, tuple[Any, ...]]] = set()  # that have read
 
     def forget(self) -> None:
@@ -114,7 +88,7 @@ class Reads:
         from now on it must not see these, or it would go back in time."""
         self._prefetched.clear()
 
-    def begin(self, call: Calling) -> None:
+    def begin(self, call: Call) -> None:
         """A statement is run."""
         self._running = call
 
@@ -122,7 +96,7 @@ class Reads:
         self, bound: BoundPlan, sql: str, parameters: Sequence[Any], layout: Layout
     ) -> ReadRequest:
         """What a SELECT, or an UPDATE or DELETE, needs."""
-        changes, serializable = self._transaction.changes, self._transaction.serializable
+        changes, serializable = self._session.overlay.changes, self._session.serializable
         steps, told = bound.steps(parameters, layout, changes)
         untouched = not changes or not any(table in bound.numbers for table, _ in changes)
         read_request = ReadRequest(
@@ -147,7 +121,7 @@ class Reads:
         call, self._running = self._running, None
         if call is None:
             self.discard()
-        if self._transaction.serializable:
+        if self._session.serializable:
             return self._ask(
                 [Request(read_request.sent, [step.table for step in read_request.sent])]
             )[0]
@@ -199,8 +173,8 @@ class Reads:
         self._moments.heard(self._me)
 
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
-        transaction = self._transaction
-        answers = transaction.store.read(transaction.schema.version, requests)
+        session = self._session
+        answers = session.store.read(session.schema.version, requests)
         self._moments.heard(self._me)
         return answers
 
@@ -225,11 +199,11 @@ class Reads:
         return None
 
     def _prefetch_requests(
-        self, call: Calling, read_request: ReadRequest, history: PrefetchHistory
+        self, call: Call, read_request: ReadRequest, history: PrefetchHistory
     ) -> list[tuple[str, ReadRequest]]:
         """Statements that will follow this one, and what they need."""
         found: list[tuple[str, ReadRequest]] = []
-        schema = self._transaction.schema
+        schema = self._session.schema
         first = call.parameters[0] if call.parameters else ()
         mine = call.plan.bound
         is_late = mine is not None and not mine.reads_only and mine.compares_and_sets
@@ -252,28 +226,28 @@ class Reads:
     @property
     def prefetches(self) -> bool:
         """Whether statements that will follow are read ahead."""
-        return self._prefetch_history is not None and not self._transaction.serializable
+        return self._prefetch_history is not None and not self._session.serializable
 
     def is_prefetched(self, sql: str, read_request: ReadRequest) -> bool:
         """Tell whether the rows of a statement have come with an earlier one."""
         waiting = self._prefetched.get(sql, ())
         return any(ahead.request == read_request.sent for ahead in waiting)
 
-    def prefetch_plan(self, call: Calling, parameters: Sequence[Any]) -> list[str]:
+    def prefetch_plan(self, call: Call) -> list[str]:
         """Return the SQL of the statements that would be prefetched with this one."""
         history, bound = self._prefetch_history, call.plan.bound
         if history is None or bound is None:
             return []
-        read_request = self.plan_read(bound, call.sql, parameters, call.layout)
+        read_request = self.plan_read(bound, call.sql, call.first_parameters, call.layout)
         return [sql for sql, _ in self._prefetch_requests(call, read_request, history)]
 
     # ------------------------------------------------------------ learning
 
-    def learn(self, calls: Iterable[Calling]) -> None:
+    def learn(self, calls: Iterable[Call]) -> None:
         """Remember which statements of a transaction have followed which."""
         if self._prefetch_history is None:
             return
-        readings: list[tuple[Calling, StatementRead]] = []
+        readings: list[tuple[Call, StatementRead]] = []
         for call in calls:
             if not call.read:
                 continue

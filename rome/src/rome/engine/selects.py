@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rome.engine.reads import ReadRequest
-from rome.engine.state import Call, Result, State
+from rome.engine.calls import Call, Result
+from rome.engine.reads import ReadRequest, Reads
+from rome.engine.session import Session
+from rome.engine.working_set import WorkingSet
 from rome.planner.plan import BoundPlan
 from rome.schema.changes import index_data
 from rome.stores.rows import unpack_value
@@ -17,83 +19,75 @@ from rome.stores.wire import JoinLookup, KeyLookup, Lookup, Step
 class Selects:
     """The SELECTs of a transaction."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, session: Session, reads: Reads, rows: WorkingSet) -> None:
+        self._session = session
+        self._reads = reads
+        self._rows = rows
 
     def select(self, call: Call, bound: BoundPlan) -> Result:
-        """The answer of one."""
-        state = self._state
-        parameters = call.parameters[0] if call.parameters else ()
+        """Return the result of one."""
+        session, rows = self._session, self._rows
         if not bound.tables:
-            return self._evaluated(call, parameters)
-        read_request = state.reads.plan_read(bound, call.sql, parameters, call.layout)
-        if not read_request.store_only:
-            state.flush()
-        if needs_no_rows(state, read_request.steps):
-            state.unload()
-            state.work.ensure(bound.tables, state.clean)
-        elif read_request.store_only:
-            return self._read_plainly(call, bound, read_request, parameters)
+            return self._evaluate(call)
+        request = self._reads.plan_read(bound, call.sql, call.first_parameters, call.layout)
+        if not request.store_only:
+            rows.flush()
+        if needs_no_rows(session, request.steps):
+            rows.prepare(bound.tables)
+        elif request.store_only:
+            return self._read_store(call, bound, request)
         else:
-            state.fetch(read_request.steps, bound)
+            rows.fetch(request.steps, bound)
         if bound.locks:
             self._lock(bound)
-        return self._evaluated(call, parameters)
+        return self._evaluate(call)
 
-    def _read_plainly(
-        self, call: Call, bound: BoundPlan, read_request: ReadRequest, parameters: Sequence[Any]
-    ) -> Result:
-        """The answer of a SELECT from rows of the store only."""
-        state = self._state
-        state.reading_calls += 1
-        answer = state.reads.read(read_request)
-        state.saw_all(read_request.sent, answer.commits)
-        kept, found = read_request.cached, answer.rows
-        summed = read_request.sent is not read_request.steps
-        if found is None and kept is not None:
-            state.unload()
-            if not summed:
-                state.aside = read_request.steps, kept.found
-            known: Result = kept.result
-            return known
-        found = found or []
-        if summed:
-            result = self._sums(call, found)
-            if result is None:
-                state.fetch(read_request.steps, bound)
-                return self._evaluated(call, parameters)
+    def _read_store(self, call: Call, bound: BoundPlan, request: ReadRequest) -> Result:
+        """Return the result of a SELECT from rows of the store only."""
+        session, overlay = self._session, self._session.overlay
+        overlay.reading_calls += 1
+        answer = self._reads.read(request)
+        if session.serializable:
+            overlay.saw_all(request.sent, answer.commits)
+        aggregated = request.sent is not request.steps
+        if answer.rows is None and request.cached is not None:
+            self._rows.unload()
+            if not aggregated:
+                overlay.aside = request.steps, request.cached.found
+            cached: Result = request.cached.result
+            return cached
+        found = answer.rows or []
+        if not aggregated:
+            result = self._project_or_evaluate(call, bound, request, found)
+        elif (groups := self._take_groups(call, found)) is not None:
+            result = groups
         else:
-            result = self._rows(call, bound, read_request, found, parameters)
-        if state.reads.result_cache is not None and read_request.key is not None:
-            state.reads.result_cache.put(
-                read_request.key, result, [] if summed else found, answer.commits
-            )
+            self._rows.fetch(request.steps, bound)
+            return self._evaluate(call)
+        cache = self._reads.result_cache
+        if cache is not None and request.key is not None:
+            cache.put(request.key, result, [] if aggregated else found, answer.commits)
         return result
 
-    def _rows(
-        self,
-        call: Call,
-        bound: BoundPlan,
-        read_request: ReadRequest,
-        found: list[list[bytes]],
-        parameters: Sequence[Any],
+    def _project_or_evaluate(
+        self, call: Call, bound: BoundPlan, request: ReadRequest, found: list[list[bytes]]
     ) -> Result:
-        state = self._state
-        state.unload()
-        window = None
-        if read_request.pushed_down and bound.projection is not None:
-            window = bound.window(parameters, call.layout)
-        if bound.projection is not None and window is not None:
-            rows = bound.projection.answer(found[0], window)
-            state.aside = read_request.steps, found
-            return Result(rows, state.work.description(call.sql), -1, None)
-        state.work.ensure(bound.tables, state.clean)
-        state.bring_in(read_request.steps, found)
-        return Result(*state.work.query(call.sql, parameters), -1, None)
+        """Return the result from rows that have come: by a projection where that is enough."""
+        overlay, work = self._session.overlay, self._session.work
+        self._rows.unload()
+        if request.pushed_down and bound.projection is not None:
+            window = bound.window(call.first_parameters, call.layout)
+            if window is not None:
+                rows = bound.projection.answer(found[0], window)
+                overlay.aside = request.steps, found
+                return Result(rows, work.description(call.sql), -1, None)
+        work.ensure(bound.tables, overlay.clean)
+        self._rows.bring_in(request.steps, found)
+        return Result(*work.query(call.sql, call.first_parameters), -1, None)
 
-    def _sums(self, call: Call, found: list[list[Any]]) -> Result | None:
-        """Counts, sums and extremes, as the store has found them; None: it met values that it
-        can't add without loss."""
+    def _take_groups(self, call: Call, found: list[list[Any]]) -> Result | None:
+        """Return counts, sums and extremes as the store has found them; None: it met values that
+        it can't add without loss."""
         (groups,) = found
         if groups and groups[0] == b"no":
             return None
@@ -101,26 +95,25 @@ class Selects:
         if len(rows) > 1:
             # GROUP BY, in the order that SQLite gives.
             rows.sort(key=lambda row: [sort_key(value) for value in row])
-        return Result(rows, self._state.work.description(call.sql), -1, None)
+        return Result(rows, self._session.work.description(call.sql), -1, None)
 
-    def _evaluated(self, call: Call, parameters: Sequence[Any]) -> Result:
-        """The answer over the rows in the work area."""
-        state = self._state
-        state.reading_calls += 1
-        return Result(*state.work.query(call.sql, parameters), -1, None)
+    def _evaluate(self, call: Call) -> Result:
+        """Return the result over the rows in the work area."""
+        self._session.overlay.reading_calls += 1
+        return Result(*self._session.work.query(call.sql, call.first_parameters), -1, None)
 
     def _lock(self, bound: BoundPlan) -> None:
-        """SELECT ... FOR UPDATE: these rows must be the same at commit."""
-        state = self._state
+        """Let the commit check the rows of a SELECT ... FOR UPDATE."""
+        overlay = self._session.overlay
         for table in bound.tables:
-            for number in state.loaded.get(table.number, {}):
-                state.lock(table, number)
+            for number in overlay.loaded.get(table.number, {}):
+                overlay.lock(table, number)
 
 
-def needs_no_rows(state: State, steps: Sequence[Step]) -> bool:
+def needs_no_rows(session: Session, steps: Sequence[Step]) -> bool:
     """Tell whether no row of the store is needed: the one row with a unique key is the
     transaction's own, or the statement asks for some of no values."""
-    if state.serializable:
+    if session.serializable:
         return False
     if _find_nothing(steps):
         return True
@@ -130,7 +123,7 @@ def needs_no_rows(state: State, steps: Sequence[Step]) -> bool:
         if not isinstance(lookup, KeyLookup) or lookup.kind == "set" or len(lookup.keys) != 1:
             continue
         (key,) = lookup.keys
-        for (table, row_number), change in state.changes.items():
+        for (table, row_number), change in session.overlay.changes.items():
             if table != steps[0].table or change.row is None:
                 continue
             if lookup.kind == "row":

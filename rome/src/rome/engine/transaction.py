@@ -19,10 +19,15 @@ from typing import Any
 
 import apsw
 
+from rome.engine.calls import Call, Digest, Result
 from rome.engine.explain import explain
+from rome.engine.foreign_keys import ForeignKeys
+from rome.engine.overlay import Overlay
+from rome.engine.reads import Reads
 from rome.engine.selects import Selects
+from rome.engine.session import Session
 from rome.engine.shared import Options, Shared
-from rome.engine.state import NUMBER_TAKEN, Call, Digest, InconsistentRead, Result, State
+from rome.engine.working_set import NUMBER_TAKEN, InconsistentRead, WorkingSet
 from rome.engine.writes import Writes
 from rome.errors import (
     ConflictError,
@@ -36,7 +41,7 @@ from rome.schema.tables import fold
 from rome.sqlite import errors as sqlite_errors
 from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Store
 
-# Replays of a commit before it is given up as a conflict.
+# Retries of a commit before it is given up as a conflict.
 RETRIES = 30
 # Rows of answers that a transaction keeps as they are; of others it keeps a digest.
 ROWS_KEPT = 2000
@@ -44,16 +49,40 @@ ROWS_KEPT = 2000
 INCONSISTENT_READS = 3
 
 
-class Transaction(State):
+class Transaction:
     """The open transaction of a connection; it begins with its first statement."""
 
     def __init__(self, store: Store, shared: Shared, options: Options) -> None:
-        super().__init__(store, shared, options)
+        session = self.session = Session(store, shared, options)
+        self.reads = Reads(
+            session,
+            shared.result_cache if options.result_cache else None,
+            shared.prefetch_history if options.prefetch else None,
+            shared.moments,
+        )
+        self._rows = WorkingSet(session, self.reads)
+        self._foreign = ForeignKeys(session, self.reads)
+        self._selects = Selects(session, self.reads, self._rows)
+        self._writes = Writes(session, self.reads, self._rows, self._foreign)
         self.retries = 0
         # Whether its writes are gone, as they couldn't be run again: only ROLLBACK is left.
         self.doomed = False
-        self._selects = Selects(self)
-        self._writes = Writes(self)
+        self._calls: list[Call] = []  # to be run again, if a commit meets a conflict
+        self._rows_kept = 0  # in the outcomes of these
+
+    @property
+    def has_work(self) -> bool:
+        """Whether its commit has something to say to the store."""
+        overlay = self.session.overlay
+        return bool(overlay.changes or overlay.locked or self.session.serializable)
+
+    def _forget(self) -> None:
+        """Start anew, for the next transaction or for running this one again."""
+        self.session.work.end()
+        self.session.overlay = Overlay()
+        self._calls = []
+        self._rows_kept = 0
+        self.reads.forget()
 
     def execute(
         self,
@@ -73,7 +102,7 @@ class Transaction(State):
         except Error as error:
             call.outcome = type(error)
             if not isinstance(error, ConflictError):
-                self.calls.append(call)
+                self._calls.append(call)
             raise
         self._remember(call, result)
         return result
@@ -88,16 +117,16 @@ class Transaction(State):
         call = Call(sql, parameters, False, plan, layout)
         try:
             self._begin()
-            lines = explain(self, call, self._bind(call))
+            lines = explain(self.session, self.reads, call, self._bind(call))
         except apsw.Error as error:
             raise sqlite_errors.translated(error) from error
         return Result([(line,) for line in lines], (("plan", *[None] * 6),), -1, None)
 
     def _remember(self, call: Call, outcome: Result) -> None:
         """Keep a statement with its answer, to compare with when it is run again."""
-        self.calls.append(call)
-        if self.rows_kept + len(outcome.rows) <= ROWS_KEPT:
-            self.rows_kept += len(outcome.rows)
+        self._calls.append(call)
+        if self._rows_kept + len(outcome.rows) <= ROWS_KEPT:
+            self._rows_kept += len(outcome.rows)
             call.outcome = outcome
         else:
             call.outcome = Digest.of(outcome)
@@ -109,44 +138,47 @@ class Transaction(State):
         self._check()
         call = Call("", (), False, TextPlan(), {}, savepoint=(word, name))
         self._savepoint(word, name)
-        self.calls.append(call)
+        self._calls.append(call)
 
     def _savepoint(self, word: str, name: str) -> None:
+        session, overlay = self.session, self.session.overlay
         name = fold(name)
-        names = [open_name for open_name, _ in self.savepoints]
+        names = [open_name for open_name, _ in overlay.savepoints]
         if word == "SAVEPOINT":
             self._begin()
-            self.flush()
-            self.schema  # noqa: B018 - the work area must have one before it is marked
-            self.work.begin()
-            self.work.run(f'SAVEPOINT "{name}"')
-            self.savepoints.append((name, self.overlay.mark()))
+            self._rows.flush()
+            session.schema  # noqa: B018 - the work area must have one before it is marked
+            session.work.begin()
+            session.work.run(f'SAVEPOINT "{name}"')
+            overlay.savepoints.append((name, overlay.mark()))
             return
         if name not in names:
             raise OperationalError(f"no such savepoint: {name}")
         place = len(names) - 1 - names[::-1].index(name)
         if word == "RELEASE":
-            self.work.run(f'RELEASE "{name}"')
-            del self.savepoints[place:]
+            session.work.run(f'RELEASE "{name}"')
+            del overlay.savepoints[place:]
             return
-        self.work.run(f'ROLLBACK TO "{name}"')
-        self.work.forget_tables_made_inside()
-        del self.savepoints[place + 1 :]
-        self.overlay.back_to(self.savepoints[place][1])
-        self.keys_given_back(self.free_then)
+        session.work.run(f'ROLLBACK TO "{name}"')
+        session.work.forget_tables_made_inside()
+        del overlay.savepoints[place + 1 :]
+        overlay.back_to(overlay.savepoints[place][1])
+        overlay.keys_given_back(overlay.free_then)
         # Rows that came in meanwhile are gone, older ones are back: all are fetched anew.
-        for number in self.ever_loaded:
-            kept = [key for table, key in self.changes if table == number]
-            self.work.keep_only(self.table_of(number), kept)
-        self.nothing_loaded()
+        for number in overlay.ever_loaded:
+            kept = [key for table, key in overlay.changes if table == number]
+            session.work.keep_only(session.table_of(number), kept)
+        overlay.nothing_loaded()
 
     def _begin(self) -> None:
         """Begin a transaction with the newest schema that this process knows."""
-        mine, newest = self.work.schema, self.catalogue.schema
-        if mine is not None and mine is not newest and not self.calls and self.clean:
-            self.use(newest)
+        session, overlay = self.session, self.session.overlay
+        mine, newest = session.work.schema, session.catalogue.schema
+        if mine is not None and mine is not newest and not self._calls and overlay.clean:
+            self._rows.use(newest)
 
     def _run(self, call: Call) -> Result:
+        session = self.session
         self._begin()
         inconsistent = 0
         for attempt in range(20):
@@ -161,11 +193,11 @@ class Transaction(State):
                         "another transaction has taken a key of a row that this one has written;"
                         " try again"
                     ) from None
-                self.unload()
+                self._rows.unload()
             except apsw.SQLError as error:
                 # Perhaps it speaks of a table or a column that was made since.
-                known = self.schema.version
-                if attempt or self.catalogue.load(self.store).version == known:
+                known = session.schema.version
+                if attempt or session.catalogue.load(session.store).version == known:
                     raise sqlite_errors.translated(error) from error
                 self._new_schema()
             except apsw.Error as error:
@@ -175,18 +207,19 @@ class Transaction(State):
     def _new_schema(self) -> None:
         """Go on with the schema as it is now; raises ConflictError if what the transaction has
         written and read so far would have been answered otherwise."""
-        if self.changes:
+        session, overlay = self.session, self.session.overlay
+        if overlay.changes:
             try:
                 self._retry(new_schema=True)
             except Error:
                 self.doomed = True
                 raise
             return
-        self.use(self.catalogue.load(self.store))
-        if self.savepoints:
-            self.work.begin()
-            for name, _ in self.savepoints:
-                self.work.run(f'SAVEPOINT "{name}"')
+        self._rows.use(session.catalogue.load(session.store))
+        if overlay.savepoints:
+            session.work.begin()
+            for name, _ in overlay.savepoints:
+                session.work.run(f'SAVEPOINT "{name}"')
 
     def _run_once(self, call: Call) -> Result:
         self.reads.begin(call)
@@ -197,26 +230,27 @@ class Transaction(State):
 
     def _bind(self, call: Call) -> BoundPlan:
         """Return a statement's plan for the schema as it is."""
+        session, overlay = self.session, self.session.overlay
         plan = call.plan
         bound = plan.bound
-        if bound is None or bound.schema is not self.schema:
-            bound = plan.bind(self.schema, self.work, call.sql, self.clean)
-        if bound.made_for is not self.work:
+        if bound is None or bound.schema is not session.schema:
+            bound = plan.bind(session.schema, session.work, call.sql, overlay.clean)
+        if bound.made_for is not session.work:
             # Another connection bound it: its tables may be missing here.
-            self.work.ensure(bound.tables, self.clean)
-            bound.made_for = self.work
+            session.work.ensure(bound.tables, overlay.clean)
+            bound.made_for = session.work
         return bound
 
     def rollback(self) -> None:
         """Forget everything; costs no round trip."""
-        if self.calls and not self.calls[0].retrying and not self.serializable:
-            self.reads.learn(self.calls)
-        self.work.end()
-        self.forget()
+        session = self.session
+        if self._calls and not self._calls[0].retrying and not session.serializable:
+            self.reads.learn(self._calls)
+        self._forget()
         self.doomed = False
-        if self.holds_rows:
-            self.row_locks.release(self)
-            self.holds_rows = False
+        if self.session.holds_rows:
+            self.session.row_locks.release(self.session)
+            self.session.holds_rows = False
 
     def commit(self) -> None:
         """All writes at once; raises ConflictError, IntegrityError."""
@@ -230,6 +264,7 @@ class Transaction(State):
             raise ConflictError("what this transaction relied on was changed by others; try again")
 
     def _commit(self) -> None:
+        session = self.session
         self._check()
         token = uuid.uuid4().hex
         for attempt in range(RETRIES):
@@ -238,7 +273,7 @@ class Transaction(State):
                 return
             try:
                 try:
-                    self.store.commit(commit)
+                    session.store.commit(commit)
                 finally:
                     # Also where nobody knows whether it is done.
                     self.reads.committed({write["t"] for write in commit.writes})
@@ -250,7 +285,7 @@ class Transaction(State):
             if isinstance(reason, Duplicate) and reason.index < 0:
                 # Another transaction chose the number itself, or a failover has lost what was
                 # reserved.  The application knows the number already.
-                self.ids.forget(reason.table)
+                session.ids.forget(reason.table)
                 raise ConflictError(f"{NUMBER_TAKEN}; try again") from reason
             self.retries += 1
             time.sleep(random.random() * min(0.05, 0.001 * 2**attempt))
@@ -258,51 +293,52 @@ class Transaction(State):
         raise ConflictError("other transactions were faster; try again")
 
     def _request(self, token: str) -> Commit | None:
+        session, overlay = self.session, self.session.overlay
         writes = []
-        for key, change in self.changes.items():
+        for key, change in overlay.changes.items():
             number = change.table.number
             write = write_of(
-                change, self.relied.get(number, set()), self.assigned.get(number, set())
+                change, overlay.relied.get(number, set()), overlay.assigned.get(number, set())
             )
             if write is not None:
-                if key in self.locked and write["op"] != "insert":
-                    write["checks"] += whole_row(self.locked[key][1])
+                if key in overlay.locked and write["op"] != "insert":
+                    write["checks"] += whole_row(overlay.locked[key][1])
                 writes.append(write)
-        needed = bool(writes) or bool(self.locked)
+        needed = bool(writes) or bool(overlay.locked)
         reads: list[list[Any]] = []
-        if self.serializable and (needed or self.reading_calls > 1):
-            reads = [[table, count] for table, count in self.seen_writes.items()]
+        if session.serializable and (needed or overlay.reading_calls > 1):
+            reads = [[table, count] for table, count in overlay.seen_writes.items()]
         if not needed and not reads:
             return None
         exists: list[list[Any]] = []
         childless: list[list[Any]] = []
-        if self.check_foreign_keys:
-            exists = self.foreign.exists(self.changes.values())
-            childless = self.foreign.childless(self.changes.values())
-        for key, (table, row) in self.locked.items():
-            if key not in self.changes:
+        if session.check_foreign_keys:
+            exists = self._foreign.exists(overlay.changes.values())
+            childless = self._foreign.childless(overlay.changes.values())
+        for key, (table, row) in overlay.locked.items():
+            if key not in overlay.changes:
                 writes.append(blank_write("update", table, key[1], whole_row(row)))
         return Commit(
-            version=self.schema.version,
+            version=session.schema.version,
             token=token,
             writes=writes,
             exists=exists,
             childless=childless,
             reads=reads,
-            used=[[table, number] for table, number in self.used.items()],
+            used=[[table, number] for table, number in overlay.used.items()],
         )
 
     def _retry(self, new_schema: bool) -> None:
         """Run all statements again; raises ConflictError if an answer is another one."""
-        calls = self.calls
-        self.work.end()
-        self.forget()
+        session = self.session
+        calls = self._calls
+        self._forget()
         if new_schema:
-            self.work.use(self.catalogue.load(self.store))
+            session.work.use(session.catalogue.load(session.store))
         for call in calls:
             if call.savepoint:
                 self._savepoint(*call.savepoint)
-                self.calls.append(call)
+                self._calls.append(call)
                 continue
             call.retrying = True
             outcome: Result | type[Error]
@@ -316,4 +352,4 @@ class Transaction(State):
                 raise ConflictError(
                     "another transaction changed what this one has read or written; try again"
                 )
-            self.calls.append(call)
+            self._calls.append(call)
