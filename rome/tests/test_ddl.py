@@ -13,7 +13,7 @@ from rome.schema.catalogue import Catalogue
 from rome.schema.change import SchemaChange
 from rome.schema.verification import Verification
 from rome.stores.base import SchemaChanged
-from rome.stores.redis import store as redis_store
+from rome.stores.redis import scans
 from rome.stores.redis.connection import Commands, Lost, Wire
 from sqlalchemy import (
     DDL,
@@ -282,7 +282,7 @@ def leftovers(connection: Connection) -> list[str]:
 def test_tables_that_are_read_page_by_page(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    monkeypatch.setattr(redis_store, "_PAGE_ROWS", 100)
+    monkeypatch.setattr(scans, "PAGE_ROWS", 100)
     monkeypatch.setattr(schema_change, "_COPIED_ROWS", 70)
     engine = create_engine(redis_server.url(f"pages-{statement[0]}"))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

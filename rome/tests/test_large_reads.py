@@ -572,7 +572,7 @@ def test_a_scan_does_not_go_on_at_another_server(both: Both, server: RedisServer
     assert isinstance(row, bytes)
     server.client().hset(f"{store.prefix}r{table.number}", mapping=dict.fromkeys(many, row))
     cursors: list[bytes] = []
-    run = store._run
+    run = store._runner.run
 
     def running(name: str, *arguments: bytes, **more: Any) -> Any:
         cursors.append(arguments[0])
@@ -580,7 +580,7 @@ def test_a_scan_does_not_go_on_at_another_server(both: Both, server: RedisServer
             store._wire.connections += 1  # as if it had been made anew
         return run(name, *arguments, **more)
 
-    store._run = running  # type: ignore[method-assign]
+    store._runner.run = running  # type: ignore[method-assign]
     store.build_index(table.number, 99, index.slots, False, [])
     assert cursors[0] == cursors[2] != cursors[1]
 

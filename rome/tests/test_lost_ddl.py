@@ -128,7 +128,7 @@ def test_an_index_is_built_again_after_a_lost_connection(
         if built == 1:
             self._wire.close()
             letter = "u" if kind.startswith("UNIQUE") else "i"
-            for key in list(self._keys(f"{self.prefix}{letter}{table}.{index}".encode())):
+            for key in list(self._scans.keys(f"{self.prefix}{letter}{table}.{index}".encode())):
                 self._wire.call("UNLINK", key)
 
     monkeypatch.setattr(RedisStore, "build_index", lose)

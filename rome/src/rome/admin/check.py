@@ -12,11 +12,9 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgpack
-
+from rome.admin.findings import Finding, Findings, index_name
 from rome.errors import IntegrityError
 from rome.schema.catalogue import Catalogue, Schema
 from rome.schema.change import complete, finish
@@ -33,26 +31,11 @@ _SCRIPTS_AT_ONCE = 40
 _PAGE = 500
 _LEAST = 50  # what a script costs that looks at nothing, in rows
 _STRICT = re.compile(r"\)[^)]*\bSTRICT\b[^)]*\Z", re.I)
-_REPAIRABLE = ("missing", "gone", "other")
 _KEY = re.compile(
     rb"(?:(meta|schema|ids|writes|lease)|[ts]:[0-9a-f]+|(?:scan|log)\d+"
     rb"|([ruio])(\d+)(?:\.(\d+)(:)?)?)",
     re.S,
 )
-
-_ORDER_WORDS = {
-    "missing": "row {} isn't in it",
-    "gone": "an entry leads to row {}, which doesn't exist",
-    "other": "an entry leads to row {}, which has another place",
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong, in one line; `repaired`: it no longer is."""
-
-    text: str
-    repaired: bool = False
 
 
 # A script (check.lua, ordered.lua), and what it is asked.
@@ -93,7 +76,7 @@ def _lacking(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[
 def _unready(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[Finding]:
     """Indexes that are being built, or whose builder has died."""
     waiting = [
-        f"{_index_name(table, index)}: the index isn't ready"
+        f"{index_name(table, index)}: the index isn't ready"
         for table in catalogue.schema.tables.values()
         for index in table.all_indexes
         if not index.ready
@@ -117,7 +100,7 @@ class _Checker:
         self._schema = schema
         self._repair = repair
         self._token = uuid.uuid4().hex
-        self._seen: set[tuple[Any, ...]] = set()
+        self._findings = Findings(schema, repair)
         # Of the store: the highest row numbers handed out, and tables that have a last commit.
         self._counters: dict[str, int] = {}
         self._written: set[str] = set()
@@ -211,7 +194,7 @@ class _Checker:
             for kind, number, place, row, data in found:
                 if kind == b"orphan":
                     place = checked[place][0]
-                findings += self._told(kind, number, place, row, data)
+                findings += self._findings.tell(kind, number, place, row, data)
             if cursor == b"0":
                 return
 
@@ -228,7 +211,7 @@ class _Checker:
             }
             found, cursor = yield "check", request
             for finding in found:
-                findings += self._told(*finding)
+                findings += self._findings.tell(*finding)
             if cursor == b"0":
                 return
 
@@ -248,7 +231,7 @@ class _Checker:
         while True:
             found, cursor = yield "ordered", {**request, "cursor": cursor}
             for finding in found:
-                findings += self._told(*finding)
+                findings += self._findings.tell(*finding)
             if cursor == b"0":
                 return
 
@@ -272,13 +255,12 @@ class _Checker:
                 except Exception:  # whatever the bytes may be
                     good = False
                 if not good:
-                    told = self._told(b"unreadable", number, 0, str(n).encode(), b"")
+                    told = self._findings.tell(b"unreadable", number, 0, str(n).encode(), b"")
                     findings.setdefault(number, []).extend(told)
                 elif number in definitions:
                     sound.append((n, row))
             for n, words in definitions[number].broken_by(sound) if sound else ():
-                if (b"check", number, 0, n, words) not in self._seen:
-                    self._seen.add((b"check", number, 0, n, words))
+                if self._findings.is_new(b"check", number, 0, n, words):
                     text = f"{by_number[number].name}: row {n} is against it: {words}"
                     findings.setdefault(number, []).append(Finding(text))
         return findings
@@ -375,7 +357,7 @@ class _Checker:
         while sets:
             found, cursors = yield "check", {"mode": "sets", "sets": sets}
             for finding in found:
-                findings += self._told(*finding)
+                findings += self._findings.tell(*finding)
             for entry, cursor in zip(sets, cursors, strict=True):
                 entry[5] = cursor
             sets = [entry for entry in sets if entry[5] != b"0"]
@@ -404,60 +386,3 @@ class _Checker:
     ) -> None:
         request = {"highest": list(highest), "keys": list(keys), "fields": list(fields)}
         self._examine([("check", {"mode": "amend", **request})])
-
-    # ------------------------------------------------------------ words
-
-    def _told(
-        self, kind: bytes, number: int, place: int, row: bytes, data: bytes
-    ) -> Iterator[Finding]:
-        """A finding of the script, once."""
-        if (kind, number, place, row, data) in self._seen:
-            return  # HSCAN and ZSCAN may come by twice
-        self._seen.add((kind, number, place, row, data))
-        table = self._schema.by_number(number)
-        if table is None:
-            return
-        what = kind.decode()
-        n = row.decode(errors="replace")
-        repaired = self._repair and what in _REPAIRABLE
-        if what == "unreadable":
-            text = f"{table.name}: row {n} can't be read"
-        elif what == "number":
-            text = f"{table.name}: row {n} holds another number as its key"
-        elif what == "null":
-            text = f"{table.name}: row {n} has NULL in {table.names([place])[0]}, against NOT NULL"
-        elif what == "orphan":
-            foreign = table.foreign_keys[place]
-            names = ", ".join(table.names(foreign.slots))
-            text = (
-                f"{table.name} ({names}): row {n} refers to {_shown(data)},"
-                f" which {foreign.parent} doesn't have"
-            )
-        else:
-            index = next(i for i in table.all_indexes if i.number == place)
-            name = _index_name(table, index)
-            if isinstance(index, OrderedIndex):
-                yield Finding(f"order of {name}: {_ORDER_WORDS[what].format(n)}", repaired)
-                return
-            text = {
-                "missing": f"{name}: row {n} isn't found by {_shown(data)}",
-                "twice": f"{name}: row {n} has {_shown(data)}, as another row has",
-                "gone": f"{name}: {_shown(data)} leads to row {n}, which doesn't exist",
-                "other": f"{name}: {_shown(data)} leads to row {n}, which has another value",
-            }[what]
-        yield Finding(text, repaired)
-
-
-def _index_name(table: Table, index: Index | OrderedIndex) -> str:
-    return f"{table.name} ({', '.join(table.names(index.slots))})"
-
-
-def _shown(data: bytes) -> str:
-    """The values of a key, not too long."""
-    try:
-        unpacker = msgpack.Unpacker(raw=False)
-        unpacker.feed(data)
-        text = ", ".join(map(repr, unpacker))
-    except Exception:  # whatever the bytes may be
-        text = data.hex()
-    return text if len(text) <= 60 else text[:57] + "..."

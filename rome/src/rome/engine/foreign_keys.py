@@ -11,8 +11,7 @@ from typing import Any
 
 from rome.engine.reads import Reads
 from rome.engine.session import Session
-from rome.errors import IntegrityError, NotSupportedError, ProgrammingError
-from rome.planner.workspace import Touch
+from rome.errors import IntegrityError, ProgrammingError
 from rome.schema.catalogue import Schema
 from rome.schema.changes import Change, Row
 from rome.schema.tables import ForeignKey, Table, fold, quote
@@ -48,12 +47,12 @@ class ForeignKeys:
             return False
         for foreign in table.foreign_keys:
             if set(foreign.slots) <= set(slots):
-                values = _at(table, row, foreign.slots)
+                values = values_at(table, row, foreign.slots)
                 if None not in values and self._made_here(foreign, values):
                     return True
         return False
 
-    def _parent(self, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
+    def parent(self, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
         schema = self._session.schema
         if schema is not self._parents_in:
             self._parents.clear()
@@ -80,7 +79,7 @@ class ForeignKeys:
 
     def _as_parent_has(self, foreign: ForeignKey, values: list[Any]) -> list[Any]:
         """Return a child's values as the parent's columns keep them: '1' as 1 in an integer one."""
-        parent, slots = self._parent(foreign)
+        parent, slots = self.parent(foreign)
         affinities = {column.slot: column.affinity for column in parent.columns}
         fitting = [
             canonical(value, affinities[slot]) for slot, value in zip(slots, values, strict=True)
@@ -91,24 +90,24 @@ class ForeignKeys:
         ]
 
     def _made_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
-        parent, slots = self._parent(foreign)
+        parent, slots = self.parent(foreign)
         values = self._as_parent_has(foreign, values)
         return any(
             change.table is parent
             and change.base is None
             and change.row is not None
-            and _at(parent, change.row, slots) == values
+            and values_at(parent, change.row, slots) == values
             for change in self._session.overlay.changes.values()
         )
 
     def _keyed_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
         """Whether this transaction has made the parent, or given it this key."""
-        parent, slots = self._parent(foreign)
+        parent, slots = self.parent(foreign)
         values = self._as_parent_has(foreign, values)
         for change in self._session.overlay.changes.values():
             if change.table is parent and change.row is not None:
                 before = change.values_before
-                if _at(parent, change.row, slots) == values and (
+                if values_at(parent, change.row, slots) == values and (
                     not before or [before[slot] for slot in slots] != values
                 ):
                     return True
@@ -116,7 +115,7 @@ class ForeignKeys:
 
     def _number_here(self, foreign: ForeignKey, values: list[Any]) -> int | None:
         """Return the number of a parent in the work area."""
-        parent, slots = self._parent(foreign)
+        parent, slots = self.parent(foreign)
         work = self._session.work
         work.ensure([parent], clean=False)
         tests = " AND ".join(f"{quote(name)} = ?" for name in parent.names(slots))
@@ -125,7 +124,7 @@ class ForeignKeys:
         found: Any = work.database.execute(sql, values).fetchall()
         return int(found[0][0]) if found else None
 
-    def _lookup(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> KeyLookup | None:
+    def lookup(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> KeyLookup | None:
         """Return the look-up of rows with these values; None: no index has them."""
         columns = {column.slot: column for column in table.columns}
         fitting = [
@@ -142,8 +141,8 @@ class ForeignKeys:
         kind: Kind = "unique" if index.unique else "set"
         return KeyLookup(kind, index.number, [b"".join(map(pack_value, fitting))])
 
-    def _step(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> Step:
-        lookup = self._lookup(table, slots, values)
+    def step(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> Step:
+        lookup = self.lookup(table, slots, values)
         # Without one SQLite finds them among all rows.
         lookups = [] if lookup is None else [lookup]
         return Step(table.number, lookups, defaults=table.packed_defaults)
@@ -161,8 +160,8 @@ class ForeignKeys:
             for foreign, values in self._needed(change):
                 if self._made_here(foreign, values):
                     continue
-                parent, slots = self._parent(foreign)
-                step = self._step(parent, slots, values)
+                parent, slots = self.parent(foreign)
+                step = self.step(parent, slots, values)
                 number = self._number_here(foreign, values)
                 key = (parent.number, number)
                 if not read_now and key not in self._session.overlay.changes:
@@ -183,7 +182,7 @@ class ForeignKeys:
             return
         before = change.before
         for foreign in change.table.foreign_keys:
-            values = _at(change.table, change.row, foreign.slots)
+            values = values_at(change.table, change.row, foreign.slots)
             if None in values:
                 continue
             if (
@@ -199,14 +198,14 @@ class ForeignKeys:
 
     def _gone_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
         """Whether this transaction has deleted the parent, or given it another key."""
-        parent, slots = self._parent(foreign)
+        parent, slots = self.parent(foreign)
         values = self._as_parent_has(foreign, values)
         for change in self._session.overlay.changes.values():
             if change.base is None or change.table is not parent:
                 continue
             before = change.values_before
             if [before[slot] for slot in slots] == values and (
-                change.row is None or _at(parent, change.row, slots) != values
+                change.row is None or values_at(parent, change.row, slots) != values
             ):
                 return True
         return False
@@ -237,114 +236,13 @@ class ForeignKeys:
         for change in changes:
             for foreign, values in self._needed(change):
                 if not self._keyed_here(foreign, values):
-                    parent, slots = self._parent(foreign)
-                    lookup = self._lookup(parent, slots, values)
+                    parent, slots = self.parent(foreign)
+                    lookup = self.lookup(parent, slots, values)
                     if lookup is not None:
                         wanted[lookup.kind, parent.number, lookup.index, lookup.keys[0]] = None
         return [list(key) for key in wanted]
 
-    # ------------------------------------------------------------ children
 
-    def childless(self, changes: Iterable[Change]) -> list[list[Any]]:
-        """Keys of parents that go, which no child may have but those that go as well."""
-        schema = self._session.schema
-        found: list[list[Any]] = []
-        for change in changes:
-            children = schema.children.get(fold(change.table.name), ())
-            if change.base is None or not children:
-                continue
-            before = change.values_before
-            for name, place in children:
-                child = schema.tables[name]
-                foreign = child.foreign_keys[place]
-                _, slots = self._parent(foreign)
-                old = [before[slot] for slot in slots]
-                if None in old or self._has(change.table, slots, old):
-                    continue
-                lookup = self._lookup(child, foreign.slots, old)
-                if lookup is not None:
-                    own = [
-                        str(c.number)
-                        for c in self._session.overlay.changes.values()
-                        if c.table is child and c.base is not None
-                    ]
-                    found.append([lookup.kind, child.number, lookup.index, own, lookup.keys[0]])
-        return found
-
-    def _has(self, table: Table, slots: Sequence[int], values: list[Any]) -> bool:
-        """Whether a row that the transaction wrote has these values."""
-        return any(
-            change.table is table
-            and change.row is not None
-            and _at(table, change.row, slots) == values
-            for change in self._session.overlay.changes.values()
-        )
-
-    def follow(self, touches: list[Touch], require: Require) -> list[Touch]:
-        """What happens to the children of parents that went or got another key.
-
-        Returns what that wrote.  Raises IntegrityError where a child holds a parent back.
-        """
-        work = self._session.work
-        written: list[Touch] = []
-        refusing: list[tuple[Table, ForeignKey, list[Any]]] = []
-        todo = touches
-        for _ in range(50):
-            lost = list(self._lost(todo))
-            if not lost:
-                break
-            steps = [self._step(child, foreign.slots, old) for child, foreign, old, _ in lost]
-            require(steps)
-            work.ensure([child for child, _, _, _ in lost], clean=False)
-            todo = []
-            for child, foreign, old, new in lost:
-                action = foreign.on_delete if new is None else foreign.on_update
-                names = child.names(foreign.slots)
-                tests = " AND ".join(f"{quote(name)} = ?" for name in names)
-                if action == "CASCADE" and new is None:
-                    sql, values = f"DELETE FROM {quote(child.name)} WHERE {tests}", old
-                elif action in ("CASCADE", "SET NULL"):
-                    given = new if action == "CASCADE" and new else [None] * len(names)
-                    sets = ", ".join(f"{quote(name)} = ?" for name in names)
-                    sql = f"UPDATE {quote(child.name)} SET {sets} WHERE {tests}"
-                    values = [*given, *old]
-                elif action == "SET DEFAULT":
-                    raise NotSupportedError("ON DELETE or ON UPDATE SET DEFAULT")
-                else:
-                    refusing.append((child, foreign, old))
-                    continue
-                todo += work.write(sql, values)[3]
-            written += todo
-        for child, foreign, old in refusing:
-            tests = " AND ".join(f"{quote(name)} = ?" for name in child.names(foreign.slots))
-            sql = f"SELECT 1 FROM {quote(child.name)} WHERE {tests} LIMIT 1"
-            parent, slots = self._parent(foreign)
-            if work.database.execute(sql, old).fetchall():
-                same = " AND ".join(f"{quote(name)} = ?" for name in parent.names(slots))
-                again = f"SELECT 1 FROM {quote(parent.name)} WHERE {same} LIMIT 1"
-                if not work.database.execute(again, old).fetchall():
-                    raise IntegrityError(FAILED)
-        return written
-
-    def _lost(
-        self, touches: Iterable[Touch]
-    ) -> Iterable[tuple[Table, ForeignKey, list[Any], list[Any] | None]]:
-        """Child table, its foreign key, the old values, and the new ones."""
-        schema = self._session.schema
-        for touch in touches:
-            if touch.old is None:
-                continue
-            children = schema.children.get(fold(touch.table), ())
-            for name, place in children:
-                child = schema.tables[name]
-                foreign = child.foreign_keys[place]
-                parent, slots = self._parent(foreign)
-                old = _at(parent, touch.old, slots)
-                new = None if touch.row is None else _at(parent, touch.row, slots)
-                if None not in old and old != new:
-                    yield child, foreign, old, new
-
-
-def _at(table: Table, row: Row, slots: Sequence[int]) -> list[Any]:
+def values_at(table: Table, row: Row, slots: Sequence[int]) -> list[Any]:
     by_slot = row if table.plain else table.row(row)
     return [by_slot[slot] for slot in slots]

@@ -20,6 +20,7 @@ from typing import Any
 import apsw
 
 from rome.engine.calls import Call, Digest, Result
+from rome.engine.commit_request import commit_request
 from rome.engine.explain import explain
 from rome.engine.foreign_keys import ForeignKeys
 from rome.engine.overlay import Overlay
@@ -36,10 +37,9 @@ from rome.errors import (
     OperationalError,
 )
 from rome.planner.plan import BoundPlan, Layout, Plan, TextPlan
-from rome.schema.changes import blank_write, whole_row, write_of
 from rome.schema.tables import fold
 from rome.sqlite import errors as sqlite_errors
-from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged, Store
+from rome.stores.base import Changed, Duplicate, SchemaChanged, Store
 
 # Retries of a commit before it is given up as a conflict.
 RETRIES = 30
@@ -268,7 +268,7 @@ class Transaction:
         self._check()
         token = uuid.uuid4().hex
         for attempt in range(RETRIES):
-            commit = self._request(token)
+            commit = commit_request(session, self._foreign, token)
             if commit is None:
                 return
             try:
@@ -291,42 +291,6 @@ class Transaction:
             time.sleep(random.random() * min(0.05, 0.001 * 2**attempt))
             self._retry(isinstance(reason, SchemaChanged))
         raise ConflictError("other transactions were faster; try again")
-
-    def _request(self, token: str) -> Commit | None:
-        session, overlay = self.session, self.session.overlay
-        writes = []
-        for key, change in overlay.changes.items():
-            number = change.table.number
-            write = write_of(
-                change, overlay.relied.get(number, set()), overlay.assigned.get(number, set())
-            )
-            if write is not None:
-                if key in overlay.locked and write["op"] != "insert":
-                    write["checks"] += whole_row(overlay.locked[key][1])
-                writes.append(write)
-        needed = bool(writes) or bool(overlay.locked)
-        reads: list[list[Any]] = []
-        if session.serializable and (needed or overlay.reading_calls > 1):
-            reads = [[table, count] for table, count in overlay.seen_writes.items()]
-        if not needed and not reads:
-            return None
-        exists: list[list[Any]] = []
-        childless: list[list[Any]] = []
-        if session.check_foreign_keys:
-            exists = self._foreign.exists(overlay.changes.values())
-            childless = self._foreign.childless(overlay.changes.values())
-        for key, (table, row) in overlay.locked.items():
-            if key not in overlay.changes:
-                writes.append(blank_write("update", table, key[1], whole_row(row)))
-        return Commit(
-            version=session.schema.version,
-            token=token,
-            writes=writes,
-            exists=exists,
-            childless=childless,
-            reads=reads,
-            used=[[table, number] for table, number in overlay.used.items()],
-        )
 
     def _retry(self, new_schema: bool) -> None:
         """Run all statements again; raises ConflictError if an answer is another one."""

@@ -10,6 +10,7 @@ from typing import Any
 import apsw
 
 from rome.engine.calls import Call, Result
+from rome.engine.cascades import Cascades
 from rome.engine.constraint_checks import ConstraintChecks
 from rome.engine.foreign_keys import ForeignKeys
 from rome.engine.plain_inserts import PlainInserts
@@ -43,7 +44,7 @@ class Writes:
     ) -> None:
         self._session = session
         self._rows = rows
-        self._foreign = foreign
+        self._cascades = Cascades(session, foreign)
         self._numbers = RowNumbers(session)
         self._checks = ConstraintChecks(session, reads, foreign)
         self._plain = PlainInserts(session, self._numbers, self._checks)
@@ -232,7 +233,7 @@ class Writes:
             rows += more
             count += changed
         if session.check_foreign_keys and removing:
-            self._note(call, bound, self._foreign.follow(removing, run.require), run)
+            self._note(call, bound, self._cascades.follow(removing, run.require), run)
         if not self._checks.hold(run):
             return None
         rowcount = count if description is None or not bound.inserts else len(rows) or count

@@ -22,6 +22,7 @@ from rome.planner.conditions import (
     StatementPlan,
     Top,
 )
+from rome.planner.footprint import footprint
 from rome.planner.inserts import plain_insert
 
 if TYPE_CHECKING:
@@ -56,13 +57,13 @@ class Plan(StatementPlan):
             known.append(schema.tables[self.target])
         work.ensure([table for table in known if not table.is_view], clean)
         try:
-            footprint = work.footprint(sql)
+            touched = footprint(work.database, sql)
         except Exception:
             # Tables that the plan doesn't know, or that don't exist.
             work.ensure_all(clean)
-            footprint = work.footprint(sql)
+            touched = footprint(work.database, sql)
         # Another thread may put its own there meanwhile.
-        bound = BoundPlan(self, schema, sql, footprint)
+        bound = BoundPlan(self, schema, sql, touched)
         bound.made_for = work
         if bound.inserts and bound.target is not None and self.relied == frozenset():
             bound.insert = plain_insert(sql, bound.target, work.database)

@@ -2,93 +2,36 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rome.stores import rows, sort_bytes
 from rome.stores.base import (
     Answer,
-    Changed,
     Commit,
     Dropped,
     Duplicate,
     Head,
     NotEmpty,
     Request,
-    Rows,
     SchemaChanged,
     Traffic,
     Written,
 )
-from rome.stores.memory.order import Order, as_bytes
-from rome.stores.steps import Defaults, Found, column, join_keys, part
-from rome.stores.values import sort_key
-from rome.stores.wire import Aggregation, AnyFilter, IndexKey, JoinLookup, RangeLookup, Step, Test
+from rome.stores.memory.commit import take_entries, verify
+from rome.stores.memory.database import Database, databases, forget
+from rome.stores.memory.order import Order
+from rome.stores.memory.read import read_steps
+from rome.stores.steps import column
 
-
-class Database:
-    """What all connections to one database share."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.version = 0
-        self.schema: dict[str, bytes] = {}
-        self.rows: dict[int, dict[bytes, bytes]] = {}
-        self.unique: dict[tuple[int, int], dict[bytes, bytes]] = {}
-        self.sets: dict[tuple[int, int], dict[bytes, set[bytes]]] = {}
-        self.ordered: dict[tuple[int, int], Order] = {}
-        self.ids: dict[str, int] = {}
-        self.writes: dict[int, str] = {}
-        self.tokens: set[str] = set()
-
-
-_databases: dict[str, Database] = {}
-
-
-def forget(name: str) -> None:
-    """Drop a database."""
-    _databases.pop(name, None)
-
-
-def _passes(row: bytes, filters: Sequence[Test], defaults: Defaults) -> bool:
-    for test in filters:
-        if isinstance(test, AnyFilter):
-            if not any(_passes(row, branch, defaults) for branch in test.branches):
-                return False
-            continue
-        op, values = test.op, test.values
-        data = column(row, test.slot, defaults)
-        if op == "in":
-            good = data in values
-        elif op == "out":
-            good = data != rows.NULL and data not in values
-        elif op == "not":
-            good = data not in values
-        elif op in ("null", "some"):
-            good = (data == rows.NULL) == (op == "null")
-        elif data == rows.NULL:
-            good = False
-        else:
-            mine, bound = sort_key(rows.unpack_value(data)), sort_key(rows.unpack_value(values[0]))
-            good = {
-                "<": mine < bound,
-                "<=": mine <= bound,
-                ">": mine > bound,
-                ">=": mine >= bound,
-            }[op]
-        if not good:
-            return False
-    return True
+__all__ = ["MemoryStore", "forget"]
 
 
 class MemoryStore:
     """A connection to a database in memory, by name."""
 
     def __init__(self, name: str) -> None:
-        self.database = _databases.setdefault(name, Database())
+        self.database = databases.setdefault(name, Database())
         self.traffic = Traffic()
 
     def _trip(self) -> None:
@@ -150,97 +93,10 @@ class MemoryStore:
             for request in requests:
                 commits = [self.database.writes.get(table, "0") for table in request.watched]
                 same = request.unless and commits == list(request.unless)
-                answers.append(Answer(None if same else self._rows(request.steps), commits))
+                answers.append(
+                    Answer(None if same else read_steps(self.database, request.steps), commits)
+                )
             return answers
-
-    def _rows(self, steps: Sequence[Step]) -> list[Rows]:
-        found: list[Found] = []
-        numbers: list[list[bytes]] = []
-        for step in steps:
-            own, kept, defaults = self._step(step, found)
-            numbers.append(own)
-            found.append((kept, defaults))
-            _reduce(steps, found, numbers, len(found) - 1)
-        taken: dict[int, set[bytes]] = {}
-        answer = []
-        for step, (kept, defaults), own in zip(steps, found, numbers, strict=True):
-            if step.aggregation is not None:
-                answer.append(_aggregated(kept, defaults, step.aggregation))
-                continue
-            had = taken.setdefault(step.table, set())
-            out: Rows = []
-            for number, row in zip(own, kept, strict=True):
-                if number not in had:
-                    had.add(number)
-                    if step.columns:
-                        row = part(row, step.columns, defaults)
-                    out += (number, row)
-            answer.append(out)
-        return answer
-
-    def _step(self, step: Step, found: list[Found]) -> tuple[list[bytes], list[bytes], Defaults]:
-        table, filters, limit = step.table, step.filters, step.limit
-        defaults: Defaults = dict(step.defaults)
-        stored = self.database.rows.get(table, {})
-        best = None
-        walk: list[bytes] | None = None
-        ties: Sequence[int] = ()
-        for lookup in step.lookups:
-            if isinstance(lookup, RangeLookup):
-                numbers = self.database.ordered.get((table, lookup.index), Order()).span(lookup)
-                if lookup.walk and limit:
-                    walk, ties = numbers[:: lookup.walk], lookup.ties
-            else:
-                keys = lookup.keys
-                if isinstance(lookup, JoinLookup):
-                    keys = join_keys(lookup, found)
-                numbers = self._numbers(table, lookup.kind, lookup.index, keys)
-            if best is None or len(numbers) < len(best):
-                best = numbers
-        if walk is not None:
-            best = self._first_in(stored, walk, ties, filters, defaults, limit)
-        pairs = [
-            (number, stored[number])
-            for number in (stored if best is None else best)
-            if number in stored and _passes(stored[number], filters, defaults)
-        ]
-        if limit and len(pairs) > limit:
-            pairs = _first(pairs, step.order, limit, defaults)
-        return [number for number, _ in pairs], [row for _, row in pairs], defaults
-
-    def _numbers(self, table: int, kind: str, index: int, keys: Sequence[IndexKey]) -> list[bytes]:
-        if kind == "row":
-            found = list(map(as_bytes, keys))
-        elif kind == "unique":
-            entries = self.database.unique.get((table, index), {})
-            found = [entries[key] for key in map(as_bytes, keys) if key in entries]
-        else:
-            sets = self.database.sets.get((table, index), {})
-            found = [number for key in map(as_bytes, keys) for number in sorted(sets.get(key, ()))]
-        return list(dict.fromkeys(found))
-
-    @staticmethod
-    def _first_in(
-        stored: Mapping[bytes, bytes],
-        walk: Sequence[bytes],
-        ties: Sequence[int],
-        filters: Sequence[Test],
-        defaults: Defaults,
-        limit: int,
-    ) -> list[bytes]:
-        """The first rows of a walk that pass, and those equal to the last in the tie slots."""
-        found: list[bytes] = []
-        last: list[Any] = []
-        for number in walk:
-            row = stored.get(number)
-            if row is None or not _passes(row, filters, defaults):
-                continue
-            key = [sort_key(rows.unpack_value(column(row, slot, defaults))) for slot in ties]
-            if len(found) >= limit and (not ties or key != last):
-                break
-            found.append(number)
-            last = key
-        return found
 
     def commit(self, commit: Commit) -> None:
         self._trip()
@@ -249,9 +105,9 @@ class MemoryStore:
             if commit.token in base.tokens:
                 return
             self._check(commit.version)
-            new_rows = self._verify(commit)
+            new_rows = verify(self.database, commit)
             for write in commit.writes:
-                self._take_entries(write)
+                take_entries(self.database, write)
             for write, row in zip(commit.writes, new_rows, strict=True):
                 table, number = write["t"], write["n"].encode()
                 stored = base.rows.setdefault(table, {})
@@ -271,73 +127,6 @@ class MemoryStore:
             for table, number in commit.used:
                 base.ids[str(table)] = max(base.ids.get(str(table), 0), number)
             base.tokens.add(commit.token)
-
-    def _take_entries(self, write: dict[str, Any]) -> None:
-        base, number = self.database, write["n"].encode()
-        for index, data in write["unique_del"]:
-            entries = base.unique.setdefault((write["t"], index), {})
-            if entries.get(data) == number:
-                del entries[data]
-        for index, data in write["set_del"]:
-            sets = base.sets.setdefault((write["t"], index), {})
-            sets.get(data, set()).discard(number)
-            if not sets.get(data):
-                sets.pop(data, None)
-        for index, member in write["order_del"]:
-            base.ordered.setdefault((write["t"], index), Order()).remove(member)
-
-    def _verify(self, commit: Commit) -> list[bytes | None]:
-        """The rows as they will be; raises where a check fails."""
-        base = self.database
-        freed = {
-            (write["t"], index, data): write["n"].encode()
-            for write in commit.writes
-            for index, data in write["unique_del"]
-        }
-        new_rows: list[bytes | None] = []
-        for write in commit.writes:
-            table, number = write["t"], write["n"].encode()
-            stored = base.rows.get(table, {})
-            if write["op"] == "insert":
-                if number in stored:
-                    raise Duplicate(table, -1, number)
-                new_rows.append(write["row"])
-            else:
-                if number not in stored:
-                    raise Changed(table, number)
-                parts = rows.split(stored[number])
-                defaults = dict(write["defaults"])
-                for slot, data in write["checks"]:
-                    now = parts[slot] if slot < len(parts) else defaults.get(slot, rows.NULL)
-                    if now != data:
-                        raise Changed(table, number)
-                if write["op"] == "update":
-                    for slot in range(len(parts), write["width"]):
-                        parts.append(defaults.get(slot, rows.NULL))
-                    for slot, data in write["deltas"]:
-                        parts[slot] = data
-                    new_rows.append(rows.join(parts))
-                else:
-                    new_rows.append(None)
-            for index, data in write["unique_add"]:
-                holder = base.unique.get((table, index), {}).get(data)
-                if holder not in (None, number, freed.get((table, index, data))):
-                    raise Duplicate(table, index, holder or b"")
-        for kind, table, index, key in commit.exists:
-            if not self._numbers(table, kind, index, [key]) or (
-                kind == "row" and key.encode() not in base.rows.get(table, {})
-            ):
-                raise Changed(table, key)
-        for kind, table, index, known, key in commit.childless:
-            holders = self._numbers(table, kind, index, [key])
-            if kind == "row":
-                holders = [number for number in holders if number in base.rows.get(table, {})]
-            if not set(holders) <= {number.encode() for number in known}:
-                raise Changed(table, key)
-        for table, count in commit.reads:
-            if base.writes.get(table, "0") != count:
-                raise Changed(table, count)
-        return new_rows
 
     def reserve(self, name: str, count: int) -> int:
         self._trip()
@@ -444,75 +233,3 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to end."""
-
-
-def _reduce(
-    steps: Sequence[Step], found: list[Found], numbers: list[list[bytes]], place: int
-) -> None:
-    """Take out of earlier steps the rows that no row of this one matches."""
-    rows_here, fills_here = found[place]
-    for join in steps[place].semi_joins:
-        values = {column(row, join.own_slot, fills_here) for row in rows_here} - {rows.NULL}
-        kept, defaults = found[join.step]
-        good = [column(row, join.slot, defaults) in values for row in kept]
-        if not all(good):
-            found[join.step] = list(itertools.compress(kept, good)), defaults
-            numbers[join.step] = list(itertools.compress(numbers[join.step], good))
-            _reduce(steps, found, numbers, join.step)
-
-
-def _first(
-    pairs: list[tuple[bytes, bytes]],
-    order: Sequence[tuple[int, bool]],
-    limit: int,
-    defaults: Defaults,
-) -> list[tuple[bytes, bytes]]:
-    keys = {
-        number: [sort_key(rows.unpack_value(column(row, slot, defaults))) for slot, _ in order]
-        for number, row in pairs
-    }
-
-    def compare(a: tuple[bytes, bytes], b: tuple[bytes, bytes]) -> int:
-        for mine, other, (_, descending) in zip(keys[a[0]], keys[b[0]], order, strict=True):
-            if mine != other:
-                return -1 if (mine < other) != bool(descending) else 1
-        return 0
-
-    pairs = sorted(pairs, key=functools.cmp_to_key(compare))
-    stop = limit
-    while stop < len(pairs) and keys[pairs[stop][0]] == keys[pairs[limit - 1][0]]:
-        stop += 1
-    return pairs[:stop]
-
-
-def _aggregated(kept: Sequence[bytes], defaults: Defaults, aggregation: Aggregation) -> list[Any]:
-    slots, functions = aggregation.groups, aggregation.functions
-    groups: dict[bytes, list[bytes]] = {} if slots else {b"": []}
-    for row in kept:
-        key = b"".join(column(row, slot, defaults) for slot in slots)
-        groups.setdefault(key, []).append(row)
-    answer = []
-    for members in groups.values():
-        values: list[Any] = []
-        for function, slot in functions:
-            found = [
-                value
-                for row in members
-                if slot >= 0
-                and (value := rows.unpack_value(column(row, slot, defaults))) is not None
-            ]
-            if not function:
-                values.append(found[0] if found else None)
-            elif function == "count":
-                values.append(len(members) if slot < 0 else len(found))
-            elif not found:
-                values.append(None)
-            elif function == "sum":
-                total = sum(found) if all(isinstance(value, int) for value in found) else None
-                if total is None or abs(total) >= 2**53:
-                    return [b"no"]
-                values.append(total)
-            else:
-                values.append((min if function == "min" else max)(found, key=sort_key))
-        answer.append([rows.pack_value(value) for value in values])
-    return answer

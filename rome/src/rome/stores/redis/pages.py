@@ -30,20 +30,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rome.errors import ConflictError
 from rome.stores.base import Answer, Request, Rows
-from rome.stores.rows import NULL, pack_value, unpack_value
-from rome.stores.steps import Defaults, column, part
-from rome.stores.values import sort_key
+from rome.stores.redis.groups import Groups
+from rome.stores.redis.step_rows import StepRows
+from rome.stores.steps import part
 from rome.stores.wire import (
     Aggregation,
     JoinLookup,
     KeyLookup,
-    Lookup,
     RangeLookup,
     Step,
     pack_range,
@@ -58,7 +57,6 @@ ATTEMPTS, ROUNDS = 8, 100
 MARGIN = 50
 # Rows that a page may be expected to look at, before one is there.
 USUAL_PAGE = 1500
-_EXACT = 2**53
 # Rows that a walk looks for at least, in one round trip.
 _WALKED = 16
 
@@ -129,99 +127,6 @@ class _SumsChanged(Lapsed):
     """Rows were changed, or met twice, after they went into sums."""
 
 
-@dataclass(slots=True)
-class _Found:
-    """What was found for a step.
-
-    columns: slots that its rows have; empty: they are whole.  added: all rows that ever came.
-    lookup: the one that finds them, or None: the whole table is looked at.  asked: keys that
-    were looked for.  used: how many of the rows that came for the step that the look-up names
-    have given their keys.  size: rows that it will look at.  walking: whether the look-up is a
-    walk for the first rows.  walked: the rows that it has met and that are unchanged, in its order.
-    met: how many it has met.  trips: round trips of the walk.
-    """
-
-    step: Step
-    columns: tuple[int, ...]
-    defaults: Defaults
-    rows: dict[bytes, bytes] = field(default_factory=dict)
-    added: list[bytes] = field(default_factory=list)
-    removed: int = 0
-    looked: int = 0
-    size: float = 0
-    done: bool = False
-    lookup: Lookup | None = None
-    asked: set[Any] = field(default_factory=set)
-    used: int = 0
-    walking: bool = False
-    walked: dict[bytes, None] = field(default_factory=dict)
-    met: int = 0
-    trips: int = 0
-
-    def add(self, pairs: Sequence[bytes]) -> None:
-        """Take rows, given as numbers and rows by turns."""
-        self.rows.update(zip(pairs[::2], pairs[1::2], strict=True))
-        self.added += pairs[1::2]
-
-    def remove(self, numbers: Iterable[bytes]) -> None:
-        """Take out rows that were changed."""
-        for number in numbers:
-            if self.rows.pop(number, None) is not None:
-                self.removed += 1
-                self.walked.pop(number, None)
-
-    def walk(self, pairs: Sequence[bytes]) -> None:
-        """Take rows that a walk has met."""
-        self.add(pairs)
-        for number in pairs[::2]:
-            self.walked.pop(number, None)  # it may have moved on to where it is met again
-            self.walked[number] = None
-            self.met += 1
-
-    def walked_enough(self) -> bool:
-        """Whether the first rows are there, and those equal to the last of them."""
-        limit = self.step.limit
-        if self.done or not self.walking:
-            return self.done
-        if len(self.walked) < limit:
-            return False
-        numbers = list(self.walked)
-        assert isinstance(self.lookup, RangeLookup)
-        ties = self.lookup.ties
-        return not ties or any(
-            self._value(numbers[limit - 1], slot) != self._value(numbers[-1], slot) for slot in ties
-        )
-
-    def _value(self, number: bytes, slot: int) -> Any:
-        row = self.rows[number]
-        if slot in self.columns:
-            return unpack_value(row)[self.columns.index(slot)]
-        return unpack_value(column(row, slot, self.defaults))
-
-    def values(self, slot: int) -> Iterator[Any]:
-        """What each row has in a column."""
-        if slot in self.columns:
-            place = self.columns.index(slot)
-            return (unpack_value(row)[place] for row in self.rows.values())
-        return (unpack_value(column(row, slot, self.defaults)) for row in self.rows.values())
-
-    def keys(self, kind: str, slots: Sequence[int], start: int) -> Iterator[Any]:
-        """What rows have in some columns, as keys of a look-up."""
-        places = [self.columns.index(slot) for slot in slots] if self.columns else []
-        for row in self.added[start:]:
-            if places:
-                values = unpack_value(row)
-                parts = [pack_value(values[place]) for place in places]
-            else:
-                parts = [column(row, slot, self.defaults) for slot in slots]
-            if NULL in parts:
-                continue
-            if kind != "row":
-                yield b"".join(parts)
-            elif isinstance(number := unpack_value(parts[0]), int):
-                yield str(number)
-
-
 class _Scan:
     """One attempt to read.
 
@@ -236,14 +141,12 @@ class _Scan:
         self._watched = list(request.watched)
         self._cut = cut
         first = self._steps[0]
-        self._sums = first.aggregation
+        self._sums = None if first.aggregation is None else Groups(first.aggregation)
         self._in_store = self._sums is not None and in_store
         self._found = [
-            _Found(step, self._columns(place), dict(step.defaults))
+            StepRows(step, self._columns(place), dict(step.defaults))
             for place, step in enumerate(self._steps)
         ]
-        self._groups: dict[tuple[bytes, ...], list[Any]] = {}
-        self._countable = True  # whether sums are right
         self._number = 1
         self._last: Page | None = None
         self._page_rows = USUAL_PAGE
@@ -273,8 +176,9 @@ class _Scan:
     def _columns(self, place: int) -> tuple[int, ...]:
         step = self._steps[place]
         if self._sums:
-            slots = {slot for _, slot in self._sums.functions if slot >= 0}
-            return tuple(sorted({*self._sums.groups, *slots})) or (0,)
+            aggregation = self._sums.aggregation
+            slots = {slot for _, slot in aggregation.functions if slot >= 0}
+            return tuple(sorted({*aggregation.groups, *slots})) or (0,)
         columns = step.columns or ()
         needed = {slot for lookup in _walks(step) for slot in lookup.ties}
         needed.update(join.own_slot for join in step.semi_joins)
@@ -285,14 +189,14 @@ class _Scan:
             needed.update(join.slot for join in later.semi_joins if join.step == place)
         return columns if needed.issubset(columns) else ()
 
-    def _view(self, found: _Found) -> list[Any]:
+    def _view(self, found: StepRows) -> list[Any]:
         """A step as scan.lua takes it."""
         step, sums = found.step, None
         if self._sums is not None and self._in_store:
             # The groups' own values come first, to tell which groups of two pages are one.
-            groups = self._sums.groups
+            groups = self._sums.aggregation.groups
             own = [("", slot) for slot in groups]
-            sums = Aggregation(groups, [*own, *self._sums.functions])
+            sums = Aggregation(groups, [*own, *self._sums.aggregation.functions])
         limit = step.limit + MARGIN if step.limit and self._cut else 0
         return pack_step(
             replace(
@@ -330,7 +234,7 @@ class _Scan:
         for page in pages:
             self._take(whole, Page(*page[1:]))
 
-    def _choose(self, place: int, found: _Found) -> None:
+    def _choose(self, place: int, found: StepRows) -> None:
         """The look-up that costs least, if it costs less than the whole table."""
         found.size = self._lengths[found.step.table]
         least = found.size / 2
@@ -462,19 +366,20 @@ class _Scan:
             found.walk(page.rows)
         elif not self._in_store:
             found.add(page.rows)
-        elif page.rows == [b"no"]:
-            self._countable = False
         elif self._sums is not None:
-            own = len(self._sums.groups)
-            for group in page.rows:
-                self._add_up(tuple(group[:own]), group[own:], self._sums.functions)
+            self._sums.add_page(page.rows)
 
     # ------------------------------------------------------------ answers
 
     def _answer(self, last: Page) -> Answer:
         commits = [(commit or b"0").decode() for commit in last.commits]
         if self._sums:
-            return Answer([self._groups_of(self._found[0], self._sums)], commits)
+            found = self._found[0]
+            if not self._in_store:
+                self._sums.add_rows(found)
+            elif self._sums.countable and found.looked != found.size:
+                raise _SumsChanged  # some rows were met twice, or none of it is known
+            return Answer([self._sums.results()], commits)
         for place in range(len(self._found)):
             self._reduce(place)
         taken: dict[int, set[bytes]] = {}
@@ -500,60 +405,6 @@ class _Scan:
             if not all(matches):
                 earlier.rows = dict(itertools.compress(earlier.rows.items(), matches))
                 self._reduce(join.step)
-
-    def _groups_of(self, found: _Found, sums: Aggregation) -> list[Any]:
-        slots, functions = sums.groups, sums.functions
-        if not self._in_store:
-            groups, places = [found.columns.index(slot) for slot in slots], found.columns
-            for row in found.rows.values():
-                values = [pack_value(value) for value in unpack_value(row)]
-                one = [
-                    pack_value(1)
-                    if function == "count" and (slot < 0 or values[places.index(slot)] != NULL)
-                    else pack_value(0)
-                    if function == "count"
-                    else values[places.index(slot)]
-                    for function, slot in functions
-                ]
-                self._add_up(tuple(values[place] for place in groups), one, functions)
-        elif self._countable and found.looked != found.size:
-            raise _SumsChanged  # some rows were met twice, or none of it is known
-        if not self._groups and not slots:
-            self._add_up(
-                (), [pack_value(0 if f == "count" else None) for f, _ in functions], functions
-            )
-        if not self._countable:
-            return [b"no"]
-        return [[pack_value(value) for value in group] for group in self._groups.values()]
-
-    def _add_up(
-        self, key: tuple[bytes, ...], group: Sequence[bytes], functions: Sequence[tuple[str, int]]
-    ) -> None:
-        """Add the sums of some rows to those of the others in their group."""
-        values = [unpack_value(data) for data in group]
-        have = self._groups.get(key)
-        if have is None:
-            have = self._groups[key] = [None] * len(values)
-        for place, ((function, _), value) in enumerate(zip(functions, values, strict=True)):
-            other = have[place]
-            if value is None:
-                continue
-            if function in ("sum", "count"):
-                if type(value) is not int:
-                    self._countable = False
-                    return
-                have[place] = value if other is None else other + value
-            elif function in ("min", "max"):
-                if isinstance(value, int | float) and abs(value) >= _EXACT:
-                    self._countable = False
-                    return
-                less = other is not None and sort_key(value) < sort_key(other)
-                if other is None or less == (function == "min"):
-                    have[place] = value
-            else:
-                have[place] = value
-            if function == "sum" and abs(have[place]) >= _EXACT:
-                self._countable = False
 
 
 def _by_number(place: int, numbers: Sequence[bytes]) -> Iterator[Task]:

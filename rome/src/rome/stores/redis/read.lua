@@ -1,4 +1,4 @@
--- Rows for statements, in one call.  See base.py for the words of a request.
+-- Rows for statements, in one call.  wire.py has the form of a request.
 local P = KEYS[1]
 local version, requests, most = unpack(cmsgpack.unpack(ARGV[1]))
 local call, byte, sub = redis.call, string.byte, string.sub

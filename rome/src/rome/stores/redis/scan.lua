@@ -2,7 +2,7 @@
 -- One page of a read that is too large for one script (pages.py has the whole of it).  What
 -- read.lua marks as shared stands before this.
 local version, id, number, most, lease, task = unpack(cmsgpack.unpack(ARGV[1]))
--- ARGV[2] only makes the command long: see redis_store.py.
+-- ARGV[2] only makes the command long: see store.py.
 
 -- Seconds that are spent on looking at rows, and bytes that these may have.
 local most_s, most_bytes, AT_ONCE = 0.006, 1048576, 250

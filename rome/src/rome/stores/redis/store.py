@@ -19,18 +19,10 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
-import re
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
-
-import hiredis
-import msgpack
 
 from rome.errors import InternalError, OperationalError, OutcomeUnknown
 from rome.stores.base import (
@@ -44,32 +36,21 @@ from rome.stores.base import (
     Request,
     SchemaChanged,
     Traffic,
-    Unbuilt,
     Written,
 )
 from rome.stores.redis.commit import by_key
 from rome.stores.redis.connection import Wire
-from rome.stores.redis.link import Node, Server, slot_of
+from rome.stores.redis.link import Server, slot_of
 from rome.stores.redis.pages import Lapsed, Send, read_in_pages
+from rome.stores.redis.runner import WAIT_MS, Runner
+from rome.stores.redis.scans import Scans
+from rome.stores.redis.scripts import pack, script
 from rome.stores.wire import pack_steps
 
-# Scripts that a node runs only while it is sure to be the master.
-_FENCED = ("commit", "confirm", "schema")
-# What stands at the head of several scripts.
-_PARTS = {"lease.lua": _FENCED, "slice.lua": ("check", "drop", "index", "ordered")}
-# An answer that took longer than this share of the cluster's node timeout may be of a node that
-# was halted after it had looked at its lease, and that is the master no more.
-_IN_TIME = 0.3
 # Seconds for which commits are remembered at least where no patience is given.
 _LONG_S = 60
-# Milliseconds that replicas get to confirm a commit.
-_WAIT_MS = 2000
 
 _ROWS_IN_A_SCRIPT = 2000  # that one script removes, with the entries of one set index each
-# Rows, and bytes, of tables that are scanned with one round trip.
-_PAGE_ROWS = 5000
-_PAGE_BYTES = 2**22
-_KEYS_LOOKED_AT = 10000  # of all databases in the server, by one SCAN: some milliseconds
 
 # Rows that one script may look at without pages: some milliseconds' work.
 MOST = 4000
@@ -80,34 +61,6 @@ LEASE_MS = 30000
 # argument of 32 KiB (PROTO_MBULK_BIG_ARG) it reads by itself, to its last byte: a command that
 # ends with one stands alone, so others are served before the next, however many were sent.
 _ALONE = b" " * 32768
-
-
-@functools.cache
-def _script(name: str, frees: bool) -> tuple[str, str]:
-    folder = files("rome.stores.redis")
-    text = (folder / f"{name}.lua").read_text()
-    flags, _, rest = text.partition("\n")
-    for part, users in _PARTS.items():
-        if name in users:
-            text = f"{flags}\n{(folder / part).read_text()}{rest}"
-    if name == "scan":
-        common = re.findall(
-            r"^-- <shared with scan.lua>\n(.*?)^-- </shared>$",
-            (folder / "read.lua").read_text(),
-            re.M | re.S,
-        )
-        head = "local P = KEYS[1]\nlocal call, byte, sub = redis.call, string.byte, string.sub\n"
-        text = "\n".join([flags, head, *common, rest])
-    if frees:
-        # Redis runs it even when its memory is full.
-        text = text.replace("#!lua\n", "#!lua flags=allow-oom\n", 1)
-    return text, hashlib.sha1(text.encode()).hexdigest()
-
-
-def _pack(request: Any) -> bytes:
-    # The scripts' msgpack knows no type of its own for bytes.
-    data: bytes = msgpack.packb(request, use_bin_type=False)
-    return data
 
 
 class RedisStore:
@@ -126,91 +79,21 @@ class RedisStore:
         self.traffic = Traffic()
         self._wire = Wire(server, self.traffic, slot_of(tag or database))
         own = "" if tag in (None, database) else database
-        self.prefix = f"{{{tag or database}}}{own}:"
+        self._runner = Runner(self._wire, f"{{{tag or database}}}{own}:")
+        self._scans = Scans(self._runner)
         self._replicas = replicas
         self._page = page
-        self._built_on: int | None = None  # the connection on which indexes are being built
         # A commit is sent again for as long as `patience`, and each time for one answer.
         self._remember = int(2 * ((server.patience or _LONG_S) + server.timeout)) + 1
 
-    def _run(
-        self,
-        name: str,
-        *arguments: bytes,
-        frees: bool = False,
-    ) -> Any:
-        text, digest = _script(name, frees)
-        answers = self._wire.pipeline([("EVALSHA", digest, 1, self.prefix, *arguments)])
-        if isinstance(answers[0], hiredis.ReplyError):  # NOSCRIPT
-            answers = self._wire.pipeline([("EVAL", text, 1, self.prefix, *arguments)])
-        return answers
+    @property
+    def prefix(self) -> str:
+        """What the keys of the database begin with."""
+        return self._runner.prefix
 
-    def _run_on_master(
-        self, name: str, argument: bytes, frees: bool = False, replicas: int = 0
-    ) -> list[Any]:
-        """The answers of a script of `_FENCED`, and with `replicas` of a WAIT for them.
-
-        Raises OperationalError or Unbuilt if it wasn't done, OutcomeUnknown if that is not known.
-        """
-        text, digest = _script(name, frees)
-        after: list[tuple[Any, ...]] = [("WAIT", replicas, _WAIT_MS)] if replicas else []
-
-        def by_name(node: Node) -> list[tuple[Any, ...]]:
-            return [("EVALSHA", digest, 1, *with_lease(node)), *after]
-
-        def by_text(node: Node) -> list[tuple[Any, ...]]:
-            return [("EVAL", text, 1, *with_lease(node)), *after]
-
-        def with_lease(node: Node) -> tuple[Any, ...]:
-            if self._built_on not in (None, self._wire.connections) and name == "schema":
-                self._built_on = None
-                raise Unbuilt
-            more: tuple[Any, ...] = ()
-            if timeout := self._node_timeout_ms(node):
-                more = (node.id, timeout)
-            if replicas:
-                more = (*(more or ("", 0)), replicas)
-            return (self.prefix, argument, *more)
-
-        try:
-            answers = self._wire.pipeline(by_name, stop=b"replicas")
-            if isinstance(answers[0], hiredis.ReplyError):  # NOSCRIPT
-                answers = self._wire.pipeline(by_text, stop=b"replicas")
-        except (OperationalError, Unbuilt) as error:
-            if self._wire.in_doubt:
-                kind = "change of the schema" if name == "schema" else "commit"
-                why = str(error) or "the connection was lost while the index was built"
-                raise OutcomeUnknown(f"{why}; whether the {kind} was done is not known") from error
-            raise
-        return answers
-
-    def _node_timeout_ms(self, node: Node) -> int:
-        """The node timeout of the cluster that a node belongs to; 0: no lease is asked for.
-
-        Raises OperationalError if it is in a cluster, or may be, and doesn't tell.
-        """
-        given = self._wire.server.node_timeout
-        if node.id == "" or given == 0:
-            return 0
-        timeout = node.timeout_ms if given is None else int(given * 1000)
-        if node.id is None or timeout is None:
-            refused = "CLUSTER SLOTS" if node.id is None else "CONFIG GET cluster-node-timeout"
-            raise OperationalError(
-                f"the server refuses {refused}, so whether it is still the master can't be told,"
-                " and nothing was written: allow it, or give the option node_timeout (seconds; 0:"
-                " write without knowing)"
-            )
-        return timeout
-
-    def _run_each(self, name: str, arguments: Sequence[Sequence[bytes]]) -> list[Any]:
-        """The answers of one script to several requests, in one round trip."""
-        text, digest = _script(name, False)
-        commands = [("EVALSHA", digest, 1, self.prefix, *each) for each in arguments]
-        answers = self._wire.pipeline(commands)
-        if any(isinstance(answer, hiredis.ReplyError) for answer in answers):  # NOSCRIPT
-            commands[0] = ("EVAL", text, 1, self.prefix, *arguments[0])
-            answers = self._wire.pipeline(commands)
-        return answers
+    @prefix.setter
+    def prefix(self, prefix: str) -> None:
+        self._runner.prefix = prefix
 
     # ------------------------------------------------------------ schema
 
@@ -221,7 +104,7 @@ class RedisStore:
         return found
 
     def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
-        now, *entries = self._run("schema_read", version.encode())[0]
+        now, *entries = self._runner.run("schema_read", version.encode())[0]
         if not entries:
             return None
         flat = entries[0]
@@ -244,11 +127,11 @@ class RedisStore:
         ]
         self._wire.in_doubt = False
         while True:
-            answer = self._run_on_master("schema", _pack(request), frees=not puts)[0]
-            if answer[0] != b"done" or self._in_time() or self._is_there(token):
+            answer = self._runner.run_on_master("schema", pack(request), frees=not puts)[0]
+            if answer[0] != b"done" or self._runner.in_time() or self._runner.is_there(token):
                 break
         if answer[0] == b"done":
-            self._built_on = None
+            self._runner.built_on = None
         if answer[0] == b"schema":
             raise SchemaChanged
         if answer[0] == b"filled":
@@ -265,7 +148,7 @@ class RedisStore:
         packed = [
             (pack_steps(request.steps), request.watched, request.unless) for request in requests
         ]
-        word, *answer = self._run("read", _pack([version, packed, most]))[0]
+        word, *answer = self._runner.run("read", pack([version, packed, most]))[0]
         if word == b"schema":
             raise SchemaChanged
         if word == b"large":
@@ -285,10 +168,10 @@ class RedisStore:
             arguments = []
             for number, task in commands:
                 if number == 0:
-                    task = [_pack(task[0]), *task[1:]]
-                request = _pack([version, name, number, self._page, LEASE_MS, task])
+                    task = [pack(task[0]), *task[1:]]
+                request = pack([version, name, number, self._page, LEASE_MS, task])
                 arguments.append((request, _ALONE) if len(commands) > 1 else (request,))
-            answers: list[list[Any]] = self._run_each("scan", arguments)
+            answers: list[list[Any]] = self._runner.run_each("scan", arguments)
             words = {answer[0] for answer in answers}
             if b"schema" in words:
                 raise SchemaChanged
@@ -301,11 +184,11 @@ class RedisStore:
         return send
 
     def commit(self, commit: Commit) -> None:
-        request = _pack(by_key(commit, max(commit.remember, self._remember)))
+        request = pack(by_key(commit, max(commit.remember, self._remember)))
         frees = all(write["op"] == "delete" for write in commit.writes)
         self._wire.in_doubt = False
         while True:
-            answers = self._run_on_master("commit", request, frees, self._replicas)
+            answers = self._runner.run_on_master("commit", request, frees, self._replicas)
             word, *rest = answers[0]
             if word == b"schema":
                 raise SchemaChanged
@@ -322,71 +205,31 @@ class RedisStore:
                 if answers[1] < self._replicas:
                     raise OutcomeUnknown(
                         f"the master has done the commit, but {answers[1]} of {self._replicas}"
-                        f" replicas have it after {_WAIT_MS / 1000:g} s: whether it outlasts a"
+                        f" replicas have it after {WAIT_MS / 1000:g} s: whether it outlasts a"
                         " failover is not known"
                     )
                 return
-            if self._in_time() or self._is_there(commit.token):
+            if self._runner.in_time() or self._runner.is_there(commit.token):
                 return
-
-    def _in_time(self) -> bool:
-        """Whether the last answer came while the lease that it was given under held."""
-        node = self._wire.node
-        timeout = self._node_timeout_ms(node) if node else 0
-        return not timeout or self._wire.took * 1000 <= _IN_TIME * timeout
-
-    def _is_there(self, token: str) -> bool:
-        """Whether the master has what was acknowledged late under this token; False: it is lost."""
-        deadline = time.monotonic() + self._wire.server.patience_s
-        self._wire.in_doubt = True
-        while True:
-            word = self._run_on_master("confirm", token.encode())[0][0]
-            if self._in_time():
-                self._wire.in_doubt = word == b"done"
-                return bool(word == b"done")
-            if time.monotonic() > deadline:
-                raise OutcomeUnknown(
-                    "the master answers late; whether the commit lasts is not known"
-                )
 
     def reserve(self, name: str, count: int) -> int:
         last: int = self._wire.call("HINCRBY", self.prefix + "ids", name, count)
         return last - count + 1
 
+    def snapshot(self, table: int) -> tuple[str, list[tuple[int, bytes]]] | None:
+        return self._scans.snapshot(table)
+
     def scan(self, table: int) -> Iterator[tuple[int, bytes]]:
-        for number, row in self._hash(f"r{table}"):
-            yield int(number), row
+        return self._scans.scan(table)
 
-    def _hash(self, key: str) -> Iterator[tuple[bytes, bytes]]:
-        for flat in self._parts("HSCAN", self.prefix + key):
-            yield from zip(flat[::2], flat[1::2], strict=True)
+    def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        return self._scans.scan_all(tables)
 
-    def _parts(
-        self, command: str, *key: str | bytes, count: int = 500, match: bytes | None = None
-    ) -> Iterator[list[bytes]]:
-        """What HSCAN, SSCAN, ZSCAN or SCAN finds, part by part.  Raises OperationalError."""
-        options: list[Any] = ["COUNT", count]
-        if match is not None:
-            options += ("MATCH", match)
-        cursor = b"0"
-        first: int | None = None
-        while True:
-            cursor, found = self._wire.call(command, *key, cursor, *options)
-            first = self._same_connection(first)
-            yield found
-            if cursor == b"0":
-                return
+    def entries(self, table: int, index: int, unique: bool) -> Iterator[tuple[bytes, int]]:
+        return self._scans.entries(table, index, unique)
 
-    def _same_connection(self, first: int | None) -> int:
-        """The connection that a scan began on.
-
-        Raises OperationalError if it is another now, perhaps to another server: there the
-        cursor means nothing, and what the rest of the scan leaves out can't be told.
-        """
-        now = self._wire.connections
-        if first not in (None, now):
-            raise OperationalError("the connection was lost in the middle of a scan; try again")
-        return now
+    def members(self, table: int, index: int) -> Iterator[bytes]:
+        return self._scans.members(table, index)
 
     def count(self, table: int) -> int:
         number: int = self._wire.call("HLEN", f"{self.prefix}r{table}")
@@ -401,9 +244,9 @@ class RedisStore:
         first = 0
         while True:
             request = [table, index, list(slots), unique, defaults, cursor]
-            word, rest = self._run("index", _pack(request))[0]
+            word, rest = self._runner.run("index", pack(request))[0]
             if word == b"duplicate":
-                self._built_on = None
+                self._runner.built_on = None
                 raise Duplicate(table, index, rest)
             if cursor != b"0" and first != self._wire.connections:
                 cursor = b"0"  # of another server the cursor means nothing
@@ -411,8 +254,8 @@ class RedisStore:
             first, cursor = self._wire.connections, rest
             if cursor == b"0":
                 break
-        if self._built_on is None:
-            self._built_on = first
+        if self._runner.built_on is None:
+            self._runner.built_on = first
 
     def build_ordered(
         self,
@@ -433,22 +276,22 @@ class RedisStore:
                 "defaults": defaults,
                 "cursor": cursor,
             }
-            done = self._run("ordered", _pack(request))[0][2]
+            done = self._runner.run("ordered", pack(request))[0][2]
             if cursor != b"0" and first != self._wire.connections:
                 cursor = b"0"  # of another server the cursor means nothing
                 continue
             first, cursor = self._wire.connections, done
             if cursor == b"0":
                 break
-        if self._built_on is None:
-            self._built_on = first
+        if self._runner.built_on is None:
+            self._runner.built_on = first
 
     def remove(self, version: str, dropped: Sequence[Dropped]) -> None:
         waiting = [[*entry, b"0"] for entry in dropped]
         first = 0
         while waiting:
-            request = _pack([version, waiting, _ROWS_IN_A_SCRIPT])
-            word, *rest = self._run("drop", request)[0]
+            request = pack([version, waiting, _ROWS_IN_A_SCRIPT])
+            word, *rest = self._runner.run("drop", request)[0]
             if word == b"schema":
                 raise SchemaChanged
             if word == b"done":
@@ -469,88 +312,15 @@ class RedisStore:
             Head(rows, (write or b"0").decode()) for rows, write in zip(counts, writes, strict=True)
         ]
 
-    def snapshot(self, table: int) -> tuple[str, list[tuple[int, bytes]]] | None:
-        write, *rows = self._run("snapshot", _pack([table, _PAGE_ROWS]))[0]
-        if not rows:
-            return None
-        flat = rows[0]
-        pairs = [(int(n), row) for n, row in zip(flat[::2], flat[1::2], strict=True)]
-        return write.decode(), pairs
-
-    def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-        commands: list[list[Any]] = []
-        for table in tables:
-            key = f"{self.prefix}r{table}"
-            commands += (["HLEN", key], ["MEMORY", "USAGE", key])
-        sizes = self._wire.pipeline(commands) if commands else []
-        together: list[tuple[int, int]] = []  # tables, and how many rows a page of each has
-        rows = size = 0
-        for table, count, taken in zip(tables, sizes[::2], sizes[1::2], strict=True):
-            if not count:
-                continue
-            taken = taken or 0
-            if together and (rows + count > _PAGE_ROWS or size + taken > _PAGE_BYTES):
-                yield from self._together(together)
-                together, rows, size = [], 0, 0
-            fit = max(10, int(_PAGE_BYTES * count / max(taken, 1)))
-            together.append((table, min(count + 10, _PAGE_ROWS, fit)))
-            rows, size = rows + count, size + taken
-        if together:
-            yield from self._together(together)
-
-    def _together(
-        self, tables: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-        """The rows of tables whose first pages are asked for in one round trip."""
-
-        def page(table: int, count: int, cursor: bytes) -> list[Any]:
-            return ["HSCAN", f"{self.prefix}r{table}", cursor, "COUNT", count]
-
-        answers = self._wire.pipeline([page(table, count, b"0") for table, count in tables])
-        first = self._wire.connections
-        for (table, count), (cursor, flat) in zip(tables, answers, strict=True):
-            while True:
-                yield table, [(int(n), row) for n, row in zip(flat[::2], flat[1::2], strict=True)]
-                if cursor == b"0":
-                    break
-                cursor, flat = self._wire.call(*page(table, count, cursor))
-                self._same_connection(first)
-
-    def entries(self, table: int, index: int, unique: bool) -> Iterator[tuple[bytes, int]]:
-        if unique:
-            for data, number in self._hash(f"u{table}.{index}"):
-                yield data, int(number)
-            return
-        start = f"{self.prefix}i{table}.{index}:".encode()
-        for key in self._keys(start):
-            for numbers in self._parts("SSCAN", key):
-                for number in numbers:
-                    yield key[len(start) :], int(number)
-
-    def members(self, table: int, index: int) -> Iterator[bytes]:
-        for flat in self._parts("ZSCAN", f"{self.prefix}o{table}.{index}"):
-            yield from flat[::2]
-
-    def _keys(self, start: bytes) -> Iterator[bytes]:
-        """Keys of this database that begin so."""
-        for page in self._key_pages(start):
-            yield from page
-
-    def _key_pages(self, start: bytes) -> Iterator[list[bytes]]:
-        # SCAN goes to any node: a command with a key finds the right one first.
-        self._wire.call("EXISTS", self.prefix + "meta")
-        pattern = b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^" else bytes([c]) for c in start)
-        return self._parts("SCAN", count=_KEYS_LOOKED_AT, match=pattern + b"*")
-
     # ------------------------------------------------------------ the whole
 
     def examine(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[list[Any]]:
         """Pages of a check, in one round trip; a request goes to the script of its name
         (check.lua, ordered.lua).  Raises SchemaChanged."""
-        scripts = {name: _script(name, frees=True) for name, _ in requests}
+        scripts = {name: script(name, frees=True) for name, _ in requests}
         commands: list[Sequence[Any]] = [("SCRIPT", "LOAD", text) for text, _ in scripts.values()]
         for name, request in requests:
-            commands.append(("EVALSHA", scripts[name][1], 1, self.prefix, _pack(request)))
+            commands.append(("EVALSHA", scripts[name][1], 1, self.prefix, pack(request)))
         answers = self._wire.pipeline(commands)[len(scripts) :]
         if any(answer[0] == b"schema" for answer in answers):
             raise SchemaChanged
@@ -569,11 +339,11 @@ class RedisStore:
 
     def key_names(self) -> Iterator[bytes]:
         """Every key of this database."""
-        return self._keys(self.prefix.encode())
+        return self._scans.keys(self.prefix.encode())
 
     def memory(self) -> Iterator[tuple[bytes, int]]:
         """Every key of this database, with the bytes of memory that it takes."""
-        found = self._keys(self.prefix.encode())
+        found = self._scans.keys(self.prefix.encode())
         while page := list(itertools.islice(found, 5000)):
             usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 1000) for key in page])
             yield from ((key, size or 0) for key, size in zip(page, usage, strict=True))
@@ -581,7 +351,7 @@ class RedisStore:
     def drop(self) -> None:
         """Remove the database: first its schema, so that nobody writes into what is left."""
         self._wire.call("UNLINK", self.prefix + "meta", self.prefix + "schema")
-        for page in self._key_pages(self.prefix.encode()):
+        for page in self._scans.key_pages(self.prefix.encode()):
             if page:
                 self._wire.pipeline(
                     [("UNLINK", *page[n : n + 500]) for n in range(0, len(page), 500)]
