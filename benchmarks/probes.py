@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,8 @@ from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+
+import provenance
 
 from discovery_xp import experiment, probes
 from discovery_xp.deployment import deploy
@@ -272,7 +273,7 @@ def main() -> None:
         for what, count in measured["a_boot"].items():
             print(f"| {what} | {count:.0f} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        provenance.write(arguments.json, "benchmarks/probes.py", figures)
 
 
 if __name__ == "__main__":
