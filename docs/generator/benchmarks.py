@@ -171,3 +171,14 @@ def probes_bench() -> str:
             ["to create 60 VMs, s", *(f"{run['duration_s']:.1f}" for run in found)],
         ],
     )
+
+
+def placement() -> str:
+    """Return how full the fullest compute gets, by how the scheduler chooses."""
+    return table(
+        ["a compute is", "runs", "VMs on the fullest compute"],
+        [
+            [draw["chosen"], str(draw["runs"]), str(draw["fullest_host_vms"])]
+            for draw in read("placement")["draws"]
+        ],
+    )

@@ -31,6 +31,8 @@ SOURCES: Mapping[str, Source] = {
     "probes-provenance": partial(benchmarks.provenance, "probes"),
     "probes-bench": benchmarks.probes_bench,
     "probes-bench-provenance": partial(benchmarks.provenance, "probes-bench"),
+    "placement": benchmarks.placement,
+    "placement-provenance": partial(benchmarks.provenance, "placement"),
     "listeners": code.listeners,
     "commands": code.commands,
     "command-help": code.command_help,
