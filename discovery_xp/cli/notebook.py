@@ -44,7 +44,7 @@ def notebook(folder: Path, port: int, browser: bool | None) -> None:
             "run './xp notebook' in a checkout, or install 'discovery-xp[notebook]'",
         )
     find_runs([folder])
-    own = lay_down(folder, Path(f"notebooks-on-{folder.resolve().name}"))
+    own = lay_down(folder.resolve(), Path.cwd() / f"notebooks-on-{folder.resolve().name}")
     echo(f"the notebooks are in {own}", err=True)
     if browser is None:
         browser = os.geteuid() != 0
@@ -56,20 +56,25 @@ def lay_down(results: Path, own: Path) -> Path:
     """Copy the notebooks to the folder `own`, reading `results`; keep those that are there.
 
     The copies have no outputs: what they show is of `results` once they ran.  Return the
-    absolute path of `own`.  Raise Refused where it can't be written.
+    absolute path of `own`.  Raise Refused where it can't be written, or where others could
+    have put notebooks of theirs: within the results, or in a place that isn't this user's.
     """
+    remedy = "change to a folder of yours"
+    own = own.absolute()
+    if own.is_relative_to(results.resolve()):
+        raise Refused(f"{printable(str(own))} is within the results", remedy)
+    files.require_ours(own, remedy)
     try:
-        files.make_folder(own.absolute(), files.PUBLIC_FOLDER)
+        files.make_folder(own, files.PUBLIC_FOLDER)
         for source in sorted((places.checkout() / "notebooks").glob("*.ipynb")):
             if not os.path.lexists(own / source.name):
                 text = json.dumps(_on(json.loads(source.read_text()), results), indent=1)
                 files.write_atomically(own / source.name, text + "\n", files.PUBLIC_FILE)
     except OSError as error:
         raise Refused(
-            f"{printable(str(own))}: can't be written ({error.strerror})",
-            "change to a folder of yours",
+            f"{printable(str(own))}: can't be written ({error.strerror})", remedy
         ) from None
-    return own.absolute()
+    return own
 
 
 def _on(content: dict[str, Any], results: Path) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def server_command(own: Path, port: int, browser: bool) -> list[str]:
     No secret is in it, as all users of the machine can read it.
     """
     return [
-        sys.executable, "-m", "jupyterlab",
+        sys.executable, "-P", "-m", "jupyterlab",  # nothing is imported from where we are
         "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={port}",
         f"--ServerApp.open_browser={browser}",

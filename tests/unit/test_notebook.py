@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from discovery_xp.cli import notebook
 from discovery_xp.cli.guard import run
 from discovery_xp.cli.main import cli
+from discovery_xp.errors import Refused
 from tests.unit.synthetic_run import make_run
 
 
@@ -34,12 +35,22 @@ def test_copies_read_the_results_and_show_nothing_of_others(tmp_path: Path) -> N
         assert all(not cell.get("outputs") for cell in cells)
 
 
+def test_notebooks_of_others_are_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="is within the results"):
+        notebook.lay_down(tmp_path, tmp_path / "notebooks-on-x")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    theirs.chmod(0o777)
+    with pytest.raises(Refused, match="can be changed by other users"):
+        notebook.lay_down(tmp_path / "results", theirs / "own")
+
+
 def test_a_notebook_that_is_there_stays_and_no_link_is_followed(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
     (own / "one-run.ipynb").write_text("mine")
     (own / "paper-tables.ipynb").symlink_to(tmp_path / "elsewhere")
-    notebook.lay_down(tmp_path, own)
+    notebook.lay_down(tmp_path / "results", own)
     assert (own / "one-run.ipynb").read_text() == "mine"
     assert not (tmp_path / "elsewhere").exists()
 
@@ -76,7 +87,7 @@ def test_a_browser_opens_unless_the_user_is_root(
     monkeypatch.setattr(notebook, "lay_down", lambda _results, own: own.absolute())
     assert discovery_xp().exit_code == 0
     assert f"--ServerApp.open_browser={opens}" in started[0]
-    assert started[0][:3] == [sys.executable, "-m", "jupyterlab"]
+    assert started[0][:4] == [sys.executable, "-P", "-m", "jupyterlab"]
     assert discovery_xp("--no-browser").exit_code == 0
     assert "--ServerApp.open_browser=False" in started[1]
     assert any(word.endswith("/notebooks-on-results") for word in started[1])
