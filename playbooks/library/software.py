@@ -85,8 +85,8 @@ class Software:
         if (f"cp{major}{minor}", platform.machine()) != (wanted, machine):
             self.fail(
                 f"/usr/bin/python3 is Python {major}.{minor} on {platform.machine()}, but the "
-                f"wheels are for Python {wanted[2]}.{wanted[3:]} on {machine}: that is what "
-                "hosts and the machine that runs discovery-xp must have in common"
+                f"wheels are for Python {wanted[2]}.{wanted[3:]} on {machine}: hosts must run "
+                "Debian 12, on a processor of the same kind as this machine's"
             )
 
     def stamp(self) -> str:
