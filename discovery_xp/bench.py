@@ -36,6 +36,7 @@ from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.inputs.scenario import Scenario, read_scenario
 from discovery_xp.load.ledger import Pace, Row
 from discovery_xp.load.shares import shares
+from discovery_xp.places import is_checkout
 from discovery_xp.planning import cloud
 from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.plan_checks import needed_s
@@ -446,6 +447,8 @@ def _lines(output: Output) -> list[str]:
 
 def _commit() -> str | None:
     """The checkout's commit, with '+' when its files had changes; None outside of one."""
+    if not is_checkout():  # the folder that it is installed in may be in a repository, too
+        return None
     folder = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str | None:

@@ -270,9 +270,8 @@ def _bootstrap(testbed: Testbed, packages: Sequence[str], target: Path, log: Pat
         SUITE, str(target), *([mirror] if mirror else []),
     ]  # fmt: skip
     if _contained(testbed, f"{GROUP}/tree", command, log):
-        lines = [line for line in log.read_text().splitlines() if line.startswith("E:")]
         raise Failed(
-            f"the hosts' root tree can't be built: {' / '.join(lines[-3:]) or 'see mmdebstrap'}",
+            f"the hosts' root tree can't be built: {_complaint(log, 'E:')}",
             "see that packages can be installed ('apt-get update'), then try again",
         )
 
@@ -296,10 +295,9 @@ def _install(
     )
     group = f"{GROUP}/{environment.name}"
     if _contained(testbed, group, ["chroot", str(target), "sh", "-c", script], log):
-        lines = [line for line in log.read_text().splitlines() if "ERROR" in line]
         raise Failed(
             f"{environment.title} can't be installed in the hosts' root tree: "
-            f"{' / '.join(lines[-3:]) or 'see the log'}",
+            f"{_complaint(log, 'ERROR')}",
             f"see {log.name}, then try again",
         )
     shutil.rmtree(target / wheels)
@@ -338,6 +336,13 @@ def _contained(testbed: Testbed, group: str, command: Sequence[str], log: Path) 
         )  # fmt: skip
     cgroups.kill(testbed.name, group)
     return done.returncode
+
+
+def _complaint(log: Path, sign: str) -> str:
+    """Return the last lines of a builder's log that have `sign` in them, else just the last."""
+    lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
+    chosen = [line for line in lines if sign in line] or lines
+    return " / ".join(chosen[-3:]) or "it says nothing"
 
 
 def _adapt(target: Path) -> None:
