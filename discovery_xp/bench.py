@@ -40,6 +40,7 @@ from discovery_xp.places import is_checkout
 from discovery_xp.planning import cloud
 from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.plan_checks import needed_s
+from discovery_xp.providers import preparation
 from discovery_xp.store import Run, RunRecord
 from discovery_xp.testbeds import links
 from discovery_xp.testbeds.hosts import Hosts, Progress, Stopwatch
@@ -134,7 +135,12 @@ def _load_s(wanted: Wanted) -> float:
 
 
 def expected_s(plan: Plan, wanted: Wanted) -> float:
-    """About how long all of it takes, as it did on two cores with everything at hand."""
+    """Return about how long all of it takes on two cores, in seconds."""
+    return preparation.needed_s(plan) + _prepared_s(plan, wanted)
+
+
+def _prepared_s(plan: Plan, wanted: Wanted) -> float:
+    """Return about how long it takes with all packages fetched and the root tree built."""
     hosts = len(plan.hosts)
     deploy_s = 30 + 3.1 * hosts
     if plan.platform is not None:
@@ -147,15 +153,21 @@ def foretell(plan: Plan, wanted: Wanted) -> list[str]:
     """What will happen and about how long it takes, before anything does."""
     scenario = wanted.scenario
     what = f"{scenario.count} VMs" if scenario.boots else f"{scenario.count} rounds"
+    later = max(1, round(_prepared_s(plan, wanted) / 60))
     minutes = max(1, round(expected_s(plan, wanted) / 60))
+    takes = f"this takes about {minutes} minutes on two cores"
+    if preparation.needed_s(plan):
+        takes += (
+            f" this first time, when packages are fetched and the hosts' root tree is built; "
+            f"later about {later}"
+        )
     end = "the testbed stays up" if wanted.keep else "then all but the results is destroyed"
     return [
         f"{plan.name}: {len(plan.hosts)} hosts at {len(plan.sites)} sites are made, OpenStack is "
         f"deployed on them, '{scenario.name}' asks for {what}; {end}",
         f"probes: {', '.join(wanted.probes) or 'none'}; results go to "
         f"{wanted.results / plan.name}/",
-        f"this takes about {minutes} minutes on two cores, and some more the first time, when "
-        "packages are fetched",
+        takes,
     ]
 
 

@@ -232,6 +232,28 @@ def slots(
         sys.exit(1)
 
 
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def prepare(command: tuple[str, ...]) -> None:
+    """Fetch and build ahead what a command needs, e.g. 'prepare deploy two-sites'. Boots nothing.
+
+    It takes minutes the first time: packages of the hosts, and the root tree of emulated ones.
+    """
+    word, *arguments = command
+    if word not in ("up", "deploy", "bench"):
+        raise Refused(f"'{word}' needs no preparation", "name 'up', 'deploy' or 'bench'")
+    given = cli.commands[word].make_context(word, list(arguments)).params
+    sites = given["sites"]
+    if word == "bench" and given["topology"] is None and sites is None:
+        sites = 2
+    made = _plan(given["topology"], sites, given["latency"], given["name"], word != "up")
+    from discovery_xp.providers import preparation
+
+    follower = Follower(preparation.needed_s(made))
+    preparation.prepare(made, follower)
+    follower.end("all is prepared")
+
+
 # ---------------------------------------------------------------- testbeds
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import places
+from discovery_xp.errors import Refused
 from discovery_xp.places import checkout, shipped_file
 from tests.unit.test_cli import discovery_xp
 
@@ -44,7 +45,7 @@ def test_a_file_of_the_user_goes_first(tmp_path: Path, monkeypatch: pytest.Monke
 def test_without_anything_shipped_a_name_is_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "__file__", "/nowhere/discovery_xp/places.py")
     assert shipped_file("topologies", Path("two-sites")) == Path("two-sites")
-    with pytest.raises(places.Refused, match="install discovery-xp from its wheel"):
+    with pytest.raises(Refused, match="install discovery-xp from its wheel"):
         checkout()
 
 

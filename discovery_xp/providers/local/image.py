@@ -172,7 +172,7 @@ def ensure(testbed: Testbed, openstack: bool, progress: Progress) -> str:
     fetching = beside(software.ensure_all_wheels) if openstack else contextlib.nullcontext(_none)
     with fetching as wait_for_wheels:
         images = _images()
-        with _build_lock(images):
+        with _build_lock(images, progress):
             if is_cached(openstack):  # another testbed built it while we waited
                 return image
             remove_unfinished()
@@ -237,8 +237,12 @@ def _images() -> Path:
 
 
 @contextlib.contextmanager
-def _build_lock(images: Path) -> Iterator[None]:
-    with files.lock(images / ".lock"):
+def _build_lock(images: Path, progress: Progress) -> Iterator[None]:
+    """Hold the right to build; say so where another process has it."""
+    place = images / ".lock"
+    if files.is_locked(place):
+        progress("the hosts' root tree, which another command builds", 0, 0)
+    with files.lock(place):
         yield
 
 
