@@ -28,7 +28,9 @@ from typing import Any
 
 from discovery_xp import ending, experiment, load, probes, providers, store
 from discovery_xp.bench_request import BenchRequest, check, load_s
-from discovery_xp.deployment import deploy, status
+from discovery_xp.deployment import status
+from discovery_xp.deployment.backup import backup
+from discovery_xp.deployment.variables import PlayVariables, play_variables
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.experiment import DeployedCloud
 from discovery_xp.load.ledger import Pace, Row
@@ -59,7 +61,7 @@ class _Bench:
     run: Run
     progress: Stopwatch
     on_pace: Callable[[Pace], None]
-    variables: Mapping[str, Any]
+    variables: PlayVariables
     busy: BusyClock = field(default_factory=BusyClock)
     notes: list[str] = field(default_factory=list)
     load: load.LoadRun | None = None
@@ -193,7 +195,7 @@ def _open_run(
     """Make the run's folder, with some of the disk for its last word."""
     testbed = deployed.testbed
     hosts = experiment.hosts_of(testbed)
-    variables = deploy.variables(hosts, testbed)
+    variables = play_variables(hosts, testbed)
     run = store.new_run(request.results, first_record(hosts, deployed, request))
     run.keep_room()
     notes = list(run.load().notes)
@@ -215,7 +217,7 @@ def _measured_before(bench: _Bench) -> list[dict[str, Any]]:
 
 
 def _put_probes_in(bench: _Bench) -> None:
-    probes.install(bench.hosts, bench.variables, bench.request.probes, bench.progress)
+    probes.install(bench.hosts, bench.request.probes, bench.progress)
 
 
 def _let_the_cloud_settle(bench: _Bench) -> None:
@@ -246,12 +248,12 @@ def _load_in_window(bench: _Bench) -> None:
     hosts, variables, request = bench.hosts, bench.variables, bench.request
 
     def open_window() -> None:
-        probes.start(hosts, variables, request.probes, bench.progress)
+        probes.start(hosts, request.probes, bench.progress)
         bench.busy.begin()
 
     def close_window() -> None:
         bench.busy.end()
-        probes.stop(hosts, variables, request.probes, bench.progress)
+        probes.stop(hosts, request.probes, bench.progress)
 
     def store_rows(vms: list[Row], actions: list[Row]) -> None:
         if vms:
@@ -293,7 +295,7 @@ def _collect_records(bench: _Bench, began_at: float) -> None:
     bench.run.update(window=store.Window(*window))
     bench.notes += bench.load.notes if bench.load else ()
     tables = probes.collect(
-        bench.hosts, bench.variables, bench.request.probes, window, bench.progress,
+        bench.hosts, bench.request.probes, window, bench.progress,
         bench.notes.append,
     )  # fmt: skip
     for name, rows in tables.items():
@@ -337,7 +339,7 @@ def _keep_logs(bench: _Bench) -> None:
         gathered = Path(folder) / "records"
         failure: Failed | None = None
         try:
-            deploy.backup(bench.hosts, bench.testbed, gathered, bench.progress)
+            backup(bench.hosts, bench.testbed, gathered, bench.progress)
         except Failed as error:  # a host's part is missing: the others' are kept
             failure = error
         if gathered.is_dir():

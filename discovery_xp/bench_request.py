@@ -13,6 +13,7 @@ from discovery_xp.inputs.scenario import Scenario, read_scenario
 from discovery_xp.load.shares import shares
 from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.plan_checks import needed_s
+from discovery_xp.providers import preparation
 from discovery_xp.text import short
 
 # After services were started they are busy for a while with each other.
@@ -91,9 +92,14 @@ def load_s(request: BenchRequest) -> float:
 
 
 def expected_s(plan: Plan, request: BenchRequest) -> float:
-    """Estimate how long all of it takes, as it did on two cores with everything at hand."""
+    """Return about how long all of it takes on two cores, in seconds."""
     if providers.kind(plan.provider).is_canned:
         return CANNED_S
+    return preparation.needed_s(plan) + _prepared_s(plan, request)
+
+
+def _prepared_s(plan: Plan, request: BenchRequest) -> float:
+    """Return about how long it takes with all packages fetched and the root tree built."""
     hosts = len(plan.hosts)
     deploy_s = 30 + 3.1 * hosts
     if plan.platform is not None:
@@ -106,19 +112,25 @@ def foretell(plan: Plan, request: BenchRequest) -> list[str]:
     """What will happen and about how long it takes, before anything does."""
     scenario = request.scenario
     what = f"{scenario.count} VMs" if scenario.boots else f"{scenario.count} rounds"
-    minutes = max(1, round(expected_s(plan, request) / 60))
-    if providers.kind(plan.provider).is_canned:
-        last = "this takes some seconds, and measures nothing: there are no hosts, all is canned"
-    else:
-        last = (
-            f"this takes about {minutes} minutes on two cores, and some more the first time, when "
-            "packages are fetched"
-        )
     end = "the testbed stays up" if request.keep else "then all but the results is destroyed"
     return [
         f"{plan.name}: {len(plan.hosts)} hosts at {len(plan.sites)} sites are made, OpenStack is "
         f"deployed on them, '{scenario.name}' asks for {what}; {end}",
         f"probes: {', '.join(request.probes) or 'none'}; results go to "
         f"{request.results / plan.name}/",
-        last,
+        _duration_in_words(plan, request),
     ]
+
+
+def _duration_in_words(plan: Plan, request: BenchRequest) -> str:
+    if providers.kind(plan.provider).is_canned:
+        return "this takes some seconds, and measures nothing: there are no hosts, all is canned"
+    later = max(1, round(_prepared_s(plan, request) / 60))
+    minutes = max(1, round(expected_s(plan, request) / 60))
+    takes = f"this takes about {minutes} minutes on two cores"
+    if preparation.needed_s(plan):
+        takes += (
+            " this first time, when packages are fetched and the hosts' root tree is built; "
+            f"later about {later}"
+        )
+    return takes

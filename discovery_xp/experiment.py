@@ -32,8 +32,10 @@ from discovery_xp.testbeds import ansible_runs  # noqa: F401 (it comes before En
 
 # isort: split
 from discovery_xp import ending, files, providers
-from discovery_xp.deployment import deploy, status
-from discovery_xp.deployment.deploy import Boot, Deployment
+from discovery_xp.deployment import deploy, description, status
+from discovery_xp.deployment.backup import backup
+from discovery_xp.deployment.deploy import Boot
+from discovery_xp.deployment.description import Deployment
 from discovery_xp.deployment.play import log_file
 from discovery_xp.deployment.status import ServiceStatus
 from discovery_xp.errors import Failed, InvalidInput, Refused, UserError
@@ -218,7 +220,7 @@ def _save_with_stages(deployment: Deployment, testbed: Testbed, stopwatch: Stopw
     """Save with the deployment how long each stage took; returns it."""
     stopwatch.stop()
     deployment = dataclasses.replace(deployment, stages_s=stopwatch.stages_s)
-    deploy.save(testbed, deployment)
+    description.save(testbed, deployment)
     return deployment
 
 
@@ -313,7 +315,7 @@ def inspect(testbed: Testbed) -> Inspection:
     found = {host.name: host for host in provider.status(state.plan, testbed)}
     broken = provider.broken_links(state.plan, testbed)
     services = None
-    if deploy.deployment_file(testbed).exists():
+    if description.deployment_file(testbed).exists():
         answering = {host.name for host in found.values() if host.answers}
         services = status.inspect(hosts_of(testbed), answering)
     remarks = provider.remarks(testbed)
@@ -366,9 +368,9 @@ def _measure_and_save(
 
 
 def backup_cloud(testbed: Testbed, target: Path, progress: Progress) -> int:
-    """Fetch every component's records; returns the number of files.  See `deploy.backup`."""
+    """Fetch every component's records; returns the number of files.  See `backup.backup`."""
     with testbed.locked():
-        return deploy.backup(hosts_of(testbed), testbed, target, progress)
+        return backup(hosts_of(testbed), testbed, target, progress)
 
 
 def remove_cloud(testbed: Testbed, progress: Progress) -> None:

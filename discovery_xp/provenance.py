@@ -15,7 +15,8 @@ from discovery_xp.bench_request import BenchRequest
 from discovery_xp.boundary import answers
 from discovery_xp.errors import Failed
 from discovery_xp.experiment import DeployedCloud
-from discovery_xp.planning import cloud
+from discovery_xp.onhost.catalogue import DEBIAN_PACKAGES
+from discovery_xp.places import is_checkout
 from discovery_xp.store import RunRecord
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.remote import Output, run_each
@@ -67,17 +68,17 @@ nproc; grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2; grep MemTotal /proc
 dpkg-query --show --showformat '${Package} ${Version}\\n' {packages}
 {environment}/bin/python --version | tr 'P' 'p'
 """
-_PACKAGES = {"mariadb": "mariadb-server", "rabbitmq": "rabbitmq-server",
-             "memcached": "memcached", "redis": "redis-server"}  # fmt: skip
 
 
 def look_at_master(hosts: Hosts) -> tuple[store.Machine, dict[str, str]]:
     """The master's machine, which stands for all, and versions of Debian's servers."""
-    master = cloud.master(hosts.plan).name
-    placed = {service.component: service.host for service in cloud.services(hosts.plan)}
+    cloud = hosts.plan.require_cloud()
+    master = cloud.master
+    placed = {service.component: service.host for service in cloud.services}
+    servers = [(placed.get(name), package) for name, package in DEBIAN_PACKAGES.items()]
     looks: dict[str, str] = {}
-    for host in {master, *(placed[name] for name in _PACKAGES if name in placed)}:
-        packages = [package for name, package in _PACKAGES.items() if placed.get(name) == host]
+    for host in {master, *(on for on, _ in servers if on is not None)}:
+        packages = [package for on, package in servers if on == host]
         looks[host] = _LOOK.replace("{environment}", software.ENVIRONMENT).replace(
             "{packages}", " ".join(packages)
         )
@@ -111,6 +112,8 @@ def _lines(output: Output) -> list[str]:
 
 def _commit() -> str | None:
     """The checkout's commit, with '+' when its files had changes; None outside of one."""
+    if not is_checkout():  # the folder that it is installed in may be in a repository, too
+        return None
     folder = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str | None:

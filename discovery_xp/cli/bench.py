@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from discovery_xp.boundary.names import TestbedName
-from discovery_xp.cli.common import console, echo
+from discovery_xp.cli.common import InputFile, console, echo
 from discovery_xp.cli.options import (
     backend_option,
     chosen_topology,
@@ -28,7 +28,8 @@ from discovery_xp.planning.plan import make_plan
 @backend_option
 @click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
               help="One pool of computes, or a zone for each site.")  # fmt: skip
-@click.option("--scenario", type=click.Path(path_type=Path), help="What is asked of the cloud.")
+@click.option("--scenario", type=InputFile("scenarios"), help="What is asked of the cloud: a file, "
+              "or the name of one that comes with the toolkit.")  # fmt: skip
 @click.option("--vms", type=click.IntRange(1, MAX_VMS), help="How many, instead of the scenario's.")
 @click.option("--probes", default="all", show_default=True,
               help="'all', 'none', or some of calls, requests, statements, traffic, messages, "

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from discovery_xp.boundary.names import TestbedName
-from discovery_xp.cli.common import F, NameOption
+from discovery_xp.cli.common import F, InputFile, NameOption
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.topology import Topology, derive_topology, topology_of
 from discovery_xp.inputs.yamlfile import read_yaml
@@ -20,7 +20,7 @@ BACKENDS = ("mysql", "rome")
 def topology_options(command: F) -> F:
     """Add a topology's file, the options that stand for one, and the testbed's name."""
     for option in (
-        click.argument("topology", required=False, type=click.Path(path_type=Path)),
+        click.argument("topology", required=False, type=InputFile("topologies")),
         click.option("--sites", type=int, help="Without a file: so many sites as in the paper."),
         click.option("--latency", help="One-way delay between any two sites, e.g. 50ms."),
         click.option(
@@ -53,7 +53,8 @@ def chosen_topology(
         return topology_of(parsed), parsed.text
     if sites is None:
         raise Refused(
-            "no topology was given", "name a file, such as topologies/two-sites.yaml, or --sites N"
+            "no topology was given",
+            "name a file, a topology that comes with the toolkit, such as two-sites, or --sites N",
         )
     return derive_topology(sites, latency), None
 

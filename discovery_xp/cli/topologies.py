@@ -15,7 +15,7 @@ from rich.table import Table
 
 from discovery_xp import providers
 from discovery_xp.boundary.names import TestbedName
-from discovery_xp.cli.common import console, echo
+from discovery_xp.cli.common import InputFile, console, echo
 from discovery_xp.cli.options import (
     backend_option,
     chosen_plan,
@@ -32,7 +32,7 @@ from discovery_xp.planning.plan_checks import require_free_network
 
 
 @click.command()
-@click.argument("topology", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("topology", nargs=-1, required=True, type=InputFile("topologies"))
 @click.option("--hosts-only", is_flag=True, help="For 'up', without a cloud on the hosts.")
 def validate(topology: tuple[Path, ...], hosts_only: bool) -> None:
     """Check topology files, all problems at once: what passes can be planned and deployed."""

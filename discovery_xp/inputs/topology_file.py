@@ -25,6 +25,7 @@ from discovery_xp.inputs.fields import (
     SshUser,
 )
 from discovery_xp.inputs.platforms import PlatformEntry
+from discovery_xp.onhost.catalogue import SSH_PORT
 
 MAX_SITES = 250
 MAX_SERVERS_PER_SITE = 1000
@@ -115,7 +116,7 @@ class StaticEntry(Entry):
         description="for each site, the addresses of at least as many hosts as it needs"
     )
     user: SshUser = "root"
-    port: int = Field(22, ge=1, le=65535)
+    port: int = Field(SSH_PORT, ge=1, le=65535)
     key: FilePath | None = Field(None, description="path of the private ssh key")
 
 

@@ -22,8 +22,8 @@ class PlayListener(Protocol):
     def on_play(self, name: str, patterns: Sequence[str]) -> None:
         """A stage begins on the hosts of these groups."""
 
-    def on_task(self, name: str) -> None:
-        """All hosts of the stage begin a task."""
+    def on_task(self, title: str, module: str, subject: str = "") -> None:
+        """All hosts of the stage begin a task, which runs a module on a subject."""
 
     def on_result(self, host: str, status: str, result: Mapping[str, Any]) -> None:
         """A host is through with the task."""

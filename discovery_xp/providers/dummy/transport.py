@@ -109,7 +109,7 @@ class CannedTransport:
             listener.on_play(play["name"], patterns)
             names = _named(hosts, patterns)
             for task in self._tasks(hosts, playbook, play, names):
-                listener.on_task(task.title)
+                listener.on_task(task.title, task.module, task.subject)
                 for host, result in task.results.items():
                     listener.on_result(host, "changed", result)
             if names and number == max(FAILING_STAGE, -len(plays)):
