@@ -136,7 +136,8 @@ class Blocked:
         if name.partition('.')[0] in ('ansible', 'enoslib'):
             raise ImportError(name)
 sys.meta_path.insert(0, Blocked())
-from discovery_xp import cli, ending
+from discovery_xp import ending
+from discovery_xp.cli import main
 from discovery_xp.providers import grid5000, local
 from discovery_xp.providers.grid5000 import jobs
 try:
@@ -178,7 +179,7 @@ def test_a_folder_that_can_not_be_removed_is_told_of_in_one_line(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     monkeypatch.setattr("shutil.rmtree", read_only)
-    with pytest.raises(Refused, match=r"can't be removed: Read-only file system; all else"):
+    with pytest.raises(Failed, match=r"can't be removed: Read-only file system; all else"):
         testbed.remove()
 
 
@@ -339,7 +340,7 @@ class Lender:
 def fail_and_give_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Testbed:
     """A run that fails on a lender's hosts, in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("discovery_xp.providers.lender", lambda _kind: Lender())
+    monkeypatch.setattr("discovery_xp.providers.of", lambda _kind: Lender())
     testbed = Testbed("mine")
     testbed.save(State(plan=LENT, phase="acquiring", created="2027-01-01T00:00:00Z"))
     (testbed.folder / "ansible.log").write_text("what Ansible said")
