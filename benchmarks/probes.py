@@ -12,8 +12,6 @@ asserted.
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import statistics
 import subprocess
 import sys
@@ -25,17 +23,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import provenance
+
 from discovery_xp import experiment, probes
 from discovery_xp.deployment.variables import FLAVOR, IMAGE
+from discovery_xp.onhost.probes.inside import calls, requests, statements
+from discovery_xp.onhost.probes.inside.recorder import Recorder
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.testbed import Testbed
-
-# What runs inside the services is found by its folder there, too.
-sys.path.insert(0, str(Path(__file__).parents[1] / "playbooks/roles/probes/files"))
-calls, requests, statements, recorders = (
-    importlib.import_module(f"discovery_probes.{name}")
-    for name in ("calls", "requests", "statements", "recorder")
-)
 
 REPEATS = 20_000
 SETTLE_S = 20
@@ -89,7 +84,7 @@ class Plain:
 def code() -> dict[str, float]:
     """Microseconds by what is recorded."""
     with tempfile.TemporaryDirectory() as folder:
-        recorder = recorders.Recorder(folder)
+        recorder = Recorder(folder)
 
         def function(context: Any) -> None:
             """Asks no database."""
@@ -270,7 +265,7 @@ def main() -> None:
         for what, count in measured["a_boot"].items():
             print(f"| {what} | {count:.0f} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        provenance.write(arguments.json, "benchmarks/probes.py", figures)
 
 
 if __name__ == "__main__":

@@ -7,41 +7,36 @@ from typing import Any
 from discovery_xp.deployment.variables import PlayVariables
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load.shares import Share
+from discovery_xp.onhost.wire.request import LoadRequest, RegionRequest
 
 FOLDER = "/var/lib/discovery-xp/load"
 
 
 def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
     """Rally's task file for a load host."""
-    load = {
-        "kind": scenario.kind,
-        "regions": [
-            {
-                "name": region.name,
-                "site": region.site,
-                "count": count,
-                "warm_up": warm_up,
-                "computes": list(computes),
-            }
+    request = LoadRequest(
+        kind=scenario.kind,
+        regions=tuple(
+            RegionRequest(region.name, region.site, count, warm_up, tuple(computes))
             for region, count, warm_up, computes in zip(
                 share.regions, share.counts, share.warm_ups, share.computes, strict=True
             )
-        ],
-        "concurrency": share.concurrency,
-        "clears": list(share.clears),
-        "iterations_before": share.iterations_before,
-        "flavor": scenario.flavor,
-        "image": scenario.image,
-        "network": network,
-        "poll_interval_s": scenario.poll_interval_s,
-        "vm_timeout_s": scenario.vm_timeout_s,
-        "run_timeout_s": scenario.run_timeout_s,
-        "delete_after": scenario.delete_after,
-        "reads": list(scenario.reads),
-        "repeats": scenario.repeats,
-        "records": f"{FOLDER}/records.jsonl",
-        "words": FOLDER,
-    }
+        ),
+        concurrency=share.concurrency,
+        clears=tuple(share.clears),
+        iterations_before=share.iterations_before,
+        flavor=scenario.flavor,
+        image=scenario.image,
+        network=network,
+        poll_interval_s=scenario.poll_interval_s,
+        vm_timeout_s=scenario.vm_timeout_s,
+        run_timeout_s=scenario.run_timeout_s,
+        delete_after=scenario.delete_after,
+        reads=tuple(scenario.reads),
+        repeats=scenario.repeats,
+        records=f"{FOLDER}/records.jsonl",
+        words=FOLDER,
+    )
     return {
         "version": 2,
         "title": scenario.name,
@@ -49,7 +44,7 @@ def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
         "subtasks": [
             {
                 "title": scenario.kind,
-                "scenario": {"Discovery.load": {"load": load}},
+                "scenario": {"Discovery.load": {"load": request.to_json()}},
                 "runner": {"discovery": {}},
             }
         ],

@@ -20,8 +20,8 @@ from discovery_xp.deployment.status import read_status
 from discovery_xp.errors import Failed
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.inputs.topology import parse_topology
-from discovery_xp.load import records
 from discovery_xp.load.ledger import Ledger
+from discovery_xp.onhost.wire import load as wire
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.probes import PROBES, to_rows
 from discovery_xp.providers.local import containers
@@ -222,7 +222,7 @@ def test_records_that_no_probe_writes_are_left_out(lines: str) -> None:
 
 NUMBERS = st.sampled_from([0.0, 1.5, -3.0, 2**70, math.nan, None, "x", True])
 LINES = st.fixed_dictionaries(
-    {"line": st.sampled_from([*records._REQUIRED, "x"]) | ANY},
+    {"line": st.sampled_from([*wire.REQUIRED, "x"]) | ANY},
     optional={
         "name": st.sampled_from(["a", "b"]) | ANY,
         "region": st.just("site1") | ANY,
