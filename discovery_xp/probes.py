@@ -5,7 +5,7 @@ ends it, and `collect` gives what was measured in it, as the rows that docs/resu
 of.  What
 each measures, what it costs and what it can't see is in docs/probes.md.
 
-`known` is what `deploy.variables` says of the cloud, `wanted` the names of the probes.
+`wanted` is the names of the probes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import enoslib as en
 
+from discovery_xp import software
 from discovery_xp.boundary import answers, archives
 from discovery_xp.deployment.play import run_playbook
 from discovery_xp.errors import Failed, Refused
@@ -24,7 +25,6 @@ from discovery_xp.onhost import catalogue
 from discovery_xp.onhost.sources import sources
 from discovery_xp.onhost.wire import counters
 from discovery_xp.onhost.wire import probes as records
-from discovery_xp.planning import cloud
 from discovery_xp.planning.plan import Plan
 from discovery_xp.testbeds.hosts import Hosts, Progress
 from discovery_xp.testbeds.remote import answering_of, run_each, some
@@ -53,49 +53,42 @@ def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=3)
 
 
-def install(
-    hosts: Hosts, known: Mapping[str, Any], wanted: Collection[str], progress: Progress
-) -> None:
+def install(hosts: Hosts, wanted: Collection[str], progress: Progress) -> None:
     """Have exactly the wanted probes on the hosts; none takes all of ours away.
 
     Only services whose own probes change are restarted, and those with a port waited for.
     Raises Refused for a name that isn't a probe's, Failed with the host's words.
     """
     variables = _variables(hosts.plan, wanted)
-    variables["probes"]["contents"] = _code()
-    run = run_playbook(hosts, "probes", {**known, **variables}, progress)
+    variables["xp_probes"]["contents"] = _code()
+    run = run_playbook(hosts, "probes", variables, progress)
     if any("neutron-api started" in outcome.changes for outcome in run.outcomes):
-        _ask_neutron_for_networks(hosts, known)
+        _ask_neutron_for_networks(hosts)
 
 
-def _ask_neutron_for_networks(hosts: Hosts, known: Mapping[str, Any]) -> None:
+def _ask_neutron_for_networks(hosts: Hosts) -> None:
     """Neutron 29 can't list ports, which Nova asks for, before it has listed anything else."""
-    client = f"{known['environment']}/bin/openstack --os-cloud admin network list"
-    run_each(hosts, {cloud.master(hosts.plan).name: f"timeout 60 {client}"})
+    client = f"{software.OPENSTACK.place}/bin/openstack --os-cloud admin network list"
+    run_each(hosts, {hosts.plan.require_cloud().master: f"timeout 60 {client}"})
 
 
-def start(
-    hosts: Hosts, known: Mapping[str, Any], wanted: Collection[str], progress: Progress
-) -> None:
+def start(hosts: Hosts, wanted: Collection[str], progress: Progress) -> None:
     """Begin a window: note what counters are at, forget what services wrote before."""
     variables = _variables(hosts.plan, wanted)
     if wanted:
-        run_playbook(hosts, "probes_start", {**known, **variables}, progress)
+        run_playbook(hosts, "probes_start", variables, progress)
 
 
-def stop(
-    hosts: Hosts, known: Mapping[str, Any], wanted: Collection[str], progress: Progress
-) -> None:
+def stop(hosts: Hosts, wanted: Collection[str], progress: Progress) -> None:
     """End the window: note what counters are at.  Hosts that don't answer are left out."""
     variables = _variables(hosts.plan, wanted)
     there = answering_of(hosts) if wanted else set()
     if there:
-        run_playbook(only(hosts, there), "probes_stop", {**known, **variables}, progress)
+        run_playbook(only(hosts, there), "probes_stop", variables, progress)
 
 
 def collect(
     hosts: Hosts,
-    known: Mapping[str, Any],
     wanted: Collection[str],
     window: tuple[float, float],
     progress: Progress,
@@ -118,13 +111,12 @@ def collect(
         raise Failed(f"{some(silent)} can't be reached", "see 'discovery-xp status'")
     if silent:
         complain(f"{some(silent)} can't be reached: what was measured there is missing")
-    run = run_playbook(only(hosts, there), "probes_collect", {**known, **variables}, progress)
-    said = {
-        outcome.host: outcome.result
-        for outcome in run.outcomes
-        if outcome.task.endswith("records of the window")
+    run = run_playbook(only(hosts, there), "probes_collect", variables, progress)
+    places = {
+        host.alias: {"address": host.address, "site": hosts.plan.host(host.alias).site}
+        for host in hosts.by_name().values()
     }
-    return to_rows(known["hosts"], wanted, said, complain)
+    return to_rows(places, wanted, run.results("probes"), complain)
 
 
 def only(hosts: Hosts, names: Collection[str]) -> Hosts:
@@ -138,16 +130,19 @@ def only(hosts: Hosts, names: Collection[str]) -> Hosts:
 def _variables(
     plan: Plan, wanted: Collection[str], window: tuple[float, float] = (0.0, 0.0)
 ) -> dict[str, Any]:
-    """What the playbooks are told besides."""
+    """Return what the playbooks are told."""
     unknown = sorted(set(wanted) - set(PROBES))
     if unknown:
         raise Refused(f"no probe '{unknown[0]}'", f"there are: {', '.join(PROBES)}")
     units: dict[str, dict[str, Any]] = {}
-    for service in cloud.services(plan):
+    for service in plan.require_cloud().services:
         inside = [name for name in _INSIDE.get(service.unit, ()) if name in wanted]
-        units.setdefault(service.host, {})[service.unit] = {"probes": inside, "port": service.port}
+        units.setdefault(service.host, {})[service.unit] = {
+            "probes": inside,
+            "port": service.port if service.is_http else None,
+        }
     names = [name for name in PROBES if name in wanted]
-    return {"probes": {"wanted": names, "units": units, "window": list(window)}}
+    return {"xp_probes": {"wanted": names, "units": units, "window": list(window)}}
 
 
 def _code() -> dict[str, str]:

@@ -17,11 +17,12 @@ from typing import Any
 
 from discovery_xp import software
 from discovery_xp.boundary import answers, archives, writers
+from discovery_xp.deployment.variables import PlayVariables
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load.rally_task import FOLDER, environment_spec, task
 from discovery_xp.load.shares import Share
-from discovery_xp.onhost import catalogue, follow
+from discovery_xp.onhost import follow
 from discovery_xp.onhost.sources import sources
 from discovery_xp.onhost.wire import load as wire
 from discovery_xp.places import checkout
@@ -217,9 +218,10 @@ def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
     return made.getvalue()
 
 
-def files(variables: Mapping[str, Any], scenario: Scenario, share: Share) -> dict[str, Any]:
+def files(variables: PlayVariables, scenario: Scenario, share: Share) -> dict[str, Any]:
     """What is laid down in the load's folder: texts with their modes, by name."""
-    network = catalogue.NETWORK if variables["cloud"]["nics"] else ""
+    cloud = variables.cloud
+    network = cloud.network if cloud.options["nics"] else ""
     plugin = checkout() / "scenarios/rally_plugins/discovery.py"
     database = f"[database]\nconnection = sqlite:///{FOLDER}/rally.sqlite\n"
     place = software.RALLY.place

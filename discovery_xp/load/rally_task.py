@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from discovery_xp.deployment.variables import PlayVariables
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load.shares import Share
 from discovery_xp.onhost.wire.request import LoadRequest, RegionRequest
@@ -51,7 +51,7 @@ def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
     }
 
 
-def environment_spec(variables: Mapping[str, Any]) -> dict[str, Any]:
+def environment_spec(variables: PlayVariables) -> dict[str, Any]:
     """Rally's description of the cloud; it holds passwords."""
 
     def user(name: str, password: str) -> dict[str, str]:
@@ -63,12 +63,12 @@ def environment_spec(variables: Mapping[str, Any]) -> dict[str, Any]:
             "project_domain_name": "Default",
         }
 
-    secrets, region = variables["passwords"], variables["regions"][0]
+    passwords, region = variables.secrets.passwords, variables.cloud.regions[0]
     return {
         "existing@openstack": {
-            "auth_url": f"{region['urls']['identity']}/v3",
-            "region_name": region["name"],
-            "admin": user("admin", secrets["admin"]),
-            "users": [user(variables["user"], secrets["user"])],
+            "auth_url": f"{region.urls['identity']}/v3",
+            "region_name": region.name,
+            "admin": user("admin", passwords["admin"]),
+            "users": [user(variables.cloud.user, passwords["user"])],
         }
     }

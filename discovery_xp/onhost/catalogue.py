@@ -40,6 +40,14 @@ COMPONENTS = (
     "neutron", "nova",
 )  # fmt: skip
 
+# The Debian package of each component that has one; the others are in Python environments.
+DEBIAN_PACKAGES: Mapping[str, str] = {
+    "mariadb": "mariadb-server",
+    "redis": "redis-server",
+    "rabbitmq": "rabbitmq-server",
+    "memcached": "memcached",
+}
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -121,6 +129,9 @@ APIS: Mapping[str, Api] = {
 # at (what later ones tell of each VM besides costs Nova a query for each).
 COMPUTE_MICROVERSION = "2.90"
 COMPUTE_DETAILS_MICROVERSION = "2.1"
+
+# Components with a user of their own in Keystone.
+SERVICE_USERS = ("nova", "glance", "placement", "neutron")
 
 # The network of VMs that have a port, where there is one.
 NETWORK = "discovery"

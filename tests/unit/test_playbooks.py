@@ -141,6 +141,30 @@ def test_every_play_is_a_named_stage_for_hosts_that_a_plan_knows(
     assert play["gather_facts"] is False, "facts of sixty hosts take a minute"
 
 
+def titles() -> Iterator[str]:
+    """The titles of all tasks, but those that are a word or two."""
+    for path in YAML_FILES:
+        read = yaml.safe_load(path.read_text())
+        waiting = (
+            [each for each in read if isinstance(each, dict)] if isinstance(read, list) else []
+        )
+        while waiting:
+            task = waiting.pop()
+            if len(str(task.get("name", "")).split()) > 2:
+                yield task["name"]
+            for key in ("block", "always", "rescue", "tasks"):
+                waiting += task.get(key) or []
+
+
+def test_no_code_knows_the_words_of_a_title() -> None:
+    known = set(titles())
+    assert {"a VM at each site", "records of the window"} <= known
+    for path in sorted((PLAYBOOKS.parent / "discovery_xp").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in known, f"{path}:{node.lineno}"
+
+
 # ---------------------------------------------------------------- modules
 
 

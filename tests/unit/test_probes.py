@@ -1301,7 +1301,7 @@ def test_only_the_wanted_tables_are_there() -> None:
 
 def test_each_unit_gets_the_probes_that_have_something_to_see_in_it() -> None:
     plan = make_plan(derive_topology(2, "10ms"), "two", cloud=True)
-    told = probes._variables(plan, ["calls", "usage", "requests"], (1.0, 2.0))["probes"]
+    told = probes._variables(plan, ["calls", "usage", "requests"], (1.0, 2.0))["xp_probes"]
     assert told["wanted"] == ["calls", "requests", "usage"]
     assert told["window"] == [1.0, 2.0]
     inside = {
@@ -1311,7 +1311,7 @@ def test_each_unit_gets_the_probes_that_have_something_to_see_in_it() -> None:
     assert inside["nova-conductor"] == ["calls"]
     assert inside["keystone-api"] == ["requests"]
     assert inside["nova-compute"] == inside["mariadb"] == []
-    nothing = probes._variables(plan, [])["probes"]
+    nothing = probes._variables(plan, [])["xp_probes"]
     assert not [
         entry for units in nothing["units"].values() for entry in units.values() if entry["probes"]
     ]
@@ -1343,8 +1343,7 @@ class FakePlaybooks:
 
     def run(self, hosts: Hosts, name: str, variables: Mapping[str, Any], _: Any) -> PlayRun:
         self.asked.append((name, set(hosts.by_name()), variables))
-        task = "probes : records of the window"
-        return PlayRun([Outcome(task, host, "ok", self.result) for host in hosts.by_name()])
+        return PlayRun([Outcome("probes", host, "ok", self.result) for host in hosts.by_name()])
 
 
 @pytest.fixture
@@ -1355,14 +1354,6 @@ def playbooks(monkeypatch: pytest.MonkeyPatch) -> FakePlaybooks:
     return fake
 
 
-def known_of(hosts: Hosts) -> dict[str, Any]:
-    return {
-        "hosts": {
-            host.name: {"address": host.address, "site": host.site} for host in hosts.plan.hosts
-        }
-    }
-
-
 def test_hosts_that_dont_answer_are_told_and_the_others_collected(
     playbooks: FakePlaybooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1371,25 +1362,25 @@ def test_hosts_that_dont_answer_are_told_and_the_others_collected(
     silent = "site2-compute-1"
     monkeypatch.setattr(probes, "answering_of", lambda _: names_ - {silent})
     said: list[str] = []
-    tables = probes.collect(hosts, known_of(hosts), ["usage"], (1.0, 2.0), quiet, said.append)
+    tables = probes.collect(hosts, ["usage"], (1.0, 2.0), quiet, said.append)
     assert {row["host"] for row in tables["usage"]} == names_ - {silent}
     assert playbooks.asked[0][:2] == ("probes_collect", names_ - {silent})
-    assert playbooks.asked[0][2]["probes"]["window"] == [1.0, 2.0]
+    assert playbooks.asked[0][2]["xp_probes"]["window"] == [1.0, 2.0]
     assert said == ["site2-compute-1 can't be reached: what was measured there is missing"]
     with pytest.warns(UserWarning, match="site2-compute-1 can't be reached"):
-        probes.collect(hosts, known_of(hosts), ["usage"], (1.0, 2.0), quiet)
+        probes.collect(hosts, ["usage"], (1.0, 2.0), quiet)
     monkeypatch.setattr(probes, "answering_of", lambda _: set())
     with pytest.raises(Failed, match="can't be reached"):
-        probes.collect(hosts, known_of(hosts), ["usage"], (1.0, 2.0), quiet)
+        probes.collect(hosts, ["usage"], (1.0, 2.0), quiet)
 
 
 def test_no_probes_ask_no_host_but_to_take_them_away(playbooks: FakePlaybooks) -> None:
     hosts = hosts_of_a_testbed()
-    probes.start(hosts, known_of(hosts), [], quiet)
-    assert probes.collect(hosts, known_of(hosts), [], (1.0, 2.0), quiet) == {}
+    probes.start(hosts, [], quiet)
+    assert probes.collect(hosts, [], (1.0, 2.0), quiet) == {}
     assert playbooks.asked == []
-    probes.install(hosts, known_of(hosts), [], quiet)
-    probes.start(hosts, known_of(hosts), ["usage"], quiet)
+    probes.install(hosts, [], quiet)
+    probes.start(hosts, ["usage"], quiet)
     assert [name for name, _, _ in playbooks.asked] == ["probes", "probes_start"]
 
 
@@ -1399,11 +1390,10 @@ def test_neutron_is_asked_for_something_after_it_was_restarted(
     hosts = hosts_of_a_testbed()
     asked: list[Mapping[str, str]] = []
     monkeypatch.setattr(probes, "run_each", lambda _, commands: asked.append(commands))
-    known = {**known_of(hosts), "environment": "/opt/openstack"}
-    probes.install(hosts, known, ["requests"], quiet)
+    probes.install(hosts, ["requests"], quiet)
     assert asked == []
     playbooks.result = {"changes": ["neutron-api started"]}
-    probes.install(hosts, known, ["requests"], quiet)
+    probes.install(hosts, ["requests"], quiet)
     (commands,) = asked
     assert list(commands) == ["site1-master-1"]
     assert "network list" in commands["site1-master-1"]
