@@ -12,7 +12,6 @@ asserted.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+
+import provenance
 
 from discovery_xp import experiment, probes
 from discovery_xp.deployment.variables import FLAVOR, IMAGE
@@ -264,7 +265,7 @@ def main() -> None:
         for what, count in measured["a_boot"].items():
             print(f"| {what} | {count:.0f} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        provenance.write(arguments.json, "benchmarks/probes.py", figures)
 
 
 if __name__ == "__main__":

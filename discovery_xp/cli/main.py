@@ -26,6 +26,7 @@ from discovery_xp.boundary.names import TestbedName
 from discovery_xp.cli.common import F, NameOption, console, echo, require_new, testbed_option
 from discovery_xp.cli.guard import run
 from discovery_xp.cli.network import network
+from discovery_xp.cli.notebook import notebook
 from discovery_xp.cli.plan import print_plan
 from discovery_xp.cli.progress import Follower
 from discovery_xp.cli.report import report, write_page
@@ -673,6 +674,7 @@ def destroy(name: TestbedName | None, everything: bool, forget: bool, cloud_only
 
 
 cli.add_command(network)
+cli.add_command(notebook)
 cli.add_command(report)
 
 if __name__ == "__main__":
