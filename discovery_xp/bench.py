@@ -39,8 +39,10 @@ from discovery_xp.inputs.scenario import Scenario, read_scenario
 from discovery_xp.load.ledger import Pace, Row
 from discovery_xp.load.shares import shares
 from discovery_xp.onhost.catalogue import DEBIAN_PACKAGES
+from discovery_xp.places import is_checkout
 from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.plan_checks import needed_s
+from discovery_xp.providers import preparation
 from discovery_xp.store import Run, RunRecord
 from discovery_xp.testbeds import links
 from discovery_xp.testbeds.hosts import Hosts, Progress, Stopwatch
@@ -135,7 +137,12 @@ def _load_s(wanted: Wanted) -> float:
 
 
 def expected_s(plan: Plan, wanted: Wanted) -> float:
-    """About how long all of it takes, as it did on two cores with everything at hand."""
+    """Return about how long all of it takes on two cores, in seconds."""
+    return preparation.needed_s(plan) + _prepared_s(plan, wanted)
+
+
+def _prepared_s(plan: Plan, wanted: Wanted) -> float:
+    """Return about how long it takes with all packages fetched and the root tree built."""
     hosts = len(plan.hosts)
     deploy_s = 30 + 3.1 * hosts
     if plan.platform is not None:
@@ -148,15 +155,21 @@ def foretell(plan: Plan, wanted: Wanted) -> list[str]:
     """What will happen and about how long it takes, before anything does."""
     scenario = wanted.scenario
     what = f"{scenario.count} VMs" if scenario.boots else f"{scenario.count} rounds"
+    later = max(1, round(_prepared_s(plan, wanted) / 60))
     minutes = max(1, round(expected_s(plan, wanted) / 60))
+    takes = f"this takes about {minutes} minutes on two cores"
+    if preparation.needed_s(plan):
+        takes += (
+            f" this first time, when packages are fetched and the hosts' root tree is built; "
+            f"later about {later}"
+        )
     end = "the testbed stays up" if wanted.keep else "then all but the results is destroyed"
     return [
         f"{plan.name}: {len(plan.hosts)} hosts at {len(plan.sites)} sites are made, OpenStack is "
         f"deployed on them, '{scenario.name}' asks for {what}; {end}",
         f"probes: {', '.join(wanted.probes) or 'none'}; results go to "
         f"{wanted.results / plan.name}/",
-        f"this takes about {minutes} minutes on two cores, and some more the first time, when "
-        "packages are fetched",
+        takes,
     ]
 
 
@@ -450,6 +463,8 @@ def _lines(output: Output) -> list[str]:
 
 def _commit() -> str | None:
     """The checkout's commit, with '+' when its files had changes; None outside of one."""
+    if not is_checkout():  # the folder that it is installed in may be in a repository, too
+        return None
     folder = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str | None:

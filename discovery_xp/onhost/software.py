@@ -51,8 +51,8 @@ def _require_python(built_for: Sequence[str]) -> None:
     if (f"cp{major}{minor}", platform.machine()) != (python, machine):
         raise Failure(
             f"/usr/bin/python3 is Python {major}.{minor} on {platform.machine()}, but the "
-            f"wheels are for Python {python[2]}.{python[3:]} on {machine}: that is what "
-            "hosts and the machine that runs discovery-xp must have in common"
+            f"wheels are for Python {python[2]}.{python[3:]} on {machine}: hosts must run "
+            "Debian 12, on a processor of the same kind as this machine's"
         )
 
 
