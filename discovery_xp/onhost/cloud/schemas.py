@@ -18,7 +18,7 @@ from ..process import Failure
 
 
 def missing_revisions(scripts: str, current: tuple[str, ...]) -> int:
-    """How many of a component's migrations a database at `current` lacks."""
+    """Return how many of a component's migrations a database at `current` lacks."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
@@ -34,7 +34,7 @@ def missing_revisions(scripts: str, current: tuple[str, ...]) -> int:
 
 
 def is_done(schema: dict[str, Any], url: str, packages: str) -> bool:
-    """True when the database has the newest revisions, and the query gives a row."""
+    """Tell whether the database has the newest revisions, and the query gives a row."""
     import sqlalchemy
     from alembic.runtime.migration import MigrationContext
 
