@@ -27,9 +27,6 @@ from discovery_xp.places import cache, checkout
 # The Debian packages that all hosts of a cloud need.
 EVERYWHERE = ("python3-venv", "nftables")
 
-# Written last into an environment: the lock file's digest.
-STAMP = ".lock"
-
 
 def debian_packages() -> tuple[str, ...]:
     """Debian packages of all services there are."""

@@ -36,6 +36,7 @@ from discovery_xp.cli.common import (
 from discovery_xp.cli.examples import init
 from discovery_xp.cli.guard import run
 from discovery_xp.cli.network import network
+from discovery_xp.cli.notebook import notebook
 from discovery_xp.cli.plan import print_plan
 from discovery_xp.cli.progress import Follower
 from discovery_xp.cli.report import report, write_page
@@ -608,13 +609,12 @@ def _as_file(text: str | None, sites: int | None, latency: str | None, *asked: s
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def openstack(name: TestbedName | None, user: str, arguments: tuple[str, ...]) -> None:
     """Run OpenStack's client on the master, e.g. 'openstack --os-region-name site2 server list'."""
-    from discovery_xp.deployment import deploy
-    from discovery_xp.planning import cloud
+    from discovery_xp.deployment import description
     from discovery_xp.software import ENVIRONMENT
 
     chosen = testbeds.choose(name)
-    deploy.load(chosen)
-    master = cloud.master(chosen.load().plan).name
+    description.load(chosen)
+    master = chosen.load().plan.require_cloud().master
     command = shlex.join([f"{ENVIRONMENT}/bin/openstack", "--os-cloud", user, *arguments])
     terminal = ["-t"] if not arguments and sys.stdin.isatty() else []
     os.execvp("ssh", ["ssh", "-F", str(chosen.ssh_config), *terminal, master, command])
@@ -724,6 +724,7 @@ def completion(shell: str) -> None:
 
 cli.add_command(init)
 cli.add_command(network)
+cli.add_command(notebook)
 cli.add_command(report)
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from discovery_xp import files, software
 from discovery_xp.errors import Failed
 from discovery_xp.files import write_atomically
+from discovery_xp.onhost.environment import STAMP, script, steps
 from discovery_xp.places import cache
 from discovery_xp.providers.local import cgroups
 from discovery_xp.software import Environment
@@ -287,25 +288,17 @@ def _install(
     target, log = building / "tree", building / f"{environment.name}.log"
     place, wheels = environment.place, f"tmp/{environment.name}-wheels"
     shutil.copytree(environment.ensure_wheels(), target / wheels, copy_function=_link_or_copy)
-    # Compiling is half of the work, and pip compiles on one core.  Nothing runs the packages'
-    # own tests, which are a third of it.
-    script = (
-        f"/usr/bin/python3 -m venv {place} && "
-        # Hashes were checked when the wheels were fetched.
-        f"{place}/bin/pip install --quiet --no-index --no-deps --no-compile "
-        f"--disable-pip-version-check --root-user-action=ignore /{wheels}/*.whl && "
-        f"{place}/bin/python -m compileall -q -j 0 -x '/tests/' {place}/lib; "
-        f"test -x {place}/bin/{environment.program}"
-    )
+    paths = [f"/{wheels}/{path.name}" for path in sorted((target / wheels).glob("*.whl"))]
+    line = script(steps(place, paths, environment.program))
     group = f"{GROUP}/{environment.name}"
-    if _contained(testbed, group, ["chroot", str(target), "sh", "-c", script], log):
+    if _contained(testbed, group, ["chroot", str(target), "sh", "-c", line], log):
         raise Failed(
             f"{environment.title} can't be installed in the hosts' root tree: "
             f"{_complaint(log, 'ERROR')}",
             f"see {log.name}, then try again",
         )
     shutil.rmtree(target / wheels)
-    stamp = target / place.lstrip("/") / software.STAMP
+    stamp = target / place.lstrip("/") / STAMP
     files.write_public(stamp, f"{environment.lock_digest}\n")
 
 
