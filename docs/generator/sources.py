@@ -37,5 +37,7 @@ SOURCES: Mapping[str, Source] = {
     "commands": code.commands,
     "command-help": code.command_help,
     "topologies": code.topologies,
+    "modules": partial(code.modules, "discovery_xp"),
+    "modules-rome": partial(code.modules, "rome/src/rome"),
     **{f"columns-{name}": partial(code.columns, name) for name in TABLES},
 }
