@@ -20,6 +20,8 @@ SOURCES: Mapping[str, Source] = {
     "reference-repeats": reference.repeats,
     "reference-load": reference.load_cost,
     "deploy": benchmarks.deploy,
+    "deploy-progress": benchmarks.deploy_progress,
+    "tests": benchmarks.tests,
     "deploy-stages": benchmarks.deploy_stages,
     "deploy-services": benchmarks.deploy_services,
     "deploy-provenance": partial(benchmarks.provenance, "deploy"),
