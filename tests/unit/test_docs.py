@@ -82,6 +82,15 @@ def test_a_benchmarks_file_says_where_its_figures_are_from(path: Path) -> None:
     assert all(found[key] for key in ("command", "commit", "processor", "cores", "memory_gib"))
 
 
+def test_the_reference_runs_pages_are_made_by_todays_template() -> None:
+    template = (REPOSITORY / "discovery_xp/analysis/report.html.j2").read_text()
+    style = template[template.index("<style>") : template.index("</style>")]
+    pages = sorted((REPOSITORY / "results/reference").rglob("report.html"))
+    assert len(pages) > 10
+    old = [str(page) for page in pages if style not in page.read_text()]
+    assert old == [], "run ./xp report on them with --html"
+
+
 # ---------------------------------------------------------------- links
 
 
