@@ -259,8 +259,16 @@ def pack_step(step: Step) -> list[Any]:
     """Return a step as the list that scripts take."""
     packed = [
         step.table,
-        [pack_lookup(lookup) for lookup in step.lookups],
-        [pack_filter(test) for test in step.filters],
+        [
+            [lookup.kind, lookup.index, lookup.keys, lookup.filters]
+            if type(lookup) is KeyLookup  # the usual case, without a call
+            else pack_lookup(lookup)
+            for lookup in step.lookups
+        ],
+        [
+            [test.slot, test.op, test.values] if type(test) is Filter else pack_filter(test)
+            for test in step.filters
+        ],
         step.defaults,
         step.order,
         step.limit,
