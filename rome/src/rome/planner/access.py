@@ -1,4 +1,4 @@
-"""From predicates to the steps of one read (stores/base.py)."""
+"""From predicates to the steps of one read (stores/wire.py)."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class RedisStore:
         ]
 
     def _scan(self, version: str) -> Send:
-        """A read in pages, as pages.py sends its parts."""
+        """Return a read in pages, as pages.py sends its parts."""
         name = uuid.uuid4().hex
         connection: int | None = None
 
@@ -327,7 +327,7 @@ class RedisStore:
         return [answer[1:] for answer in answers]
 
     def counters(self) -> tuple[dict[str, int], set[str]]:
-        """The highest row numbers that were handed out, by table, and the tables that have a
+        """Return the highest row numbers that were handed out, by table, and the tables that have a
         last commit."""
         flat, written = self._wire.pipeline(
             [("HGETALL", self.prefix + "ids"), ("HKEYS", self.prefix + "writes")]
@@ -338,11 +338,11 @@ class RedisStore:
         return highest, {name.decode() for name in written}
 
     def key_names(self) -> Iterator[bytes]:
-        """Every key of this database."""
+        """Yield every key of this database."""
         return self._scans.keys(self.prefix.encode())
 
     def memory(self) -> Iterator[tuple[bytes, int]]:
-        """Every key of this database, with the bytes of memory that it takes."""
+        """Yield every key of this database, with the bytes of memory that it takes."""
         found = self._scans.keys(self.prefix.encode())
         while page := list(itertools.islice(found, 5000)):
             usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 1000) for key in page])
