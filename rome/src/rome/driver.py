@@ -104,6 +104,7 @@ _SAVEPOINT = re.compile(
     re.I,
 )
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:QUERY\s+PLAN\s+)?", re.I)
+_E = ("E", "e")
 _EXPLAINED = ("SELECT", "WITH", "VALUES", "INSERT", "REPLACE", "UPDATE", "DELETE")
 _NOTHING = Result([], None, -1, None)
 _KINDS = {"SELECT": "SELECT", "WITH": "SELECT", "VALUES": "SELECT", "REPLACE": "INSERT"}
@@ -335,7 +336,7 @@ class Cursor:
     ) -> Result:
         if ";" in sql or not sql[:1].isalpha():
             sql = single(sql)
-        if (match := _EXPLAIN.match(sql)) is not None:
+        if sql[:1] in _E and (match := _EXPLAIN.match(sql)) is not None:
             return self._explain(sql[match.end() :], sets, plan, layout)
         if plan is None:
             return self._text(sql, sets, many)

@@ -106,7 +106,7 @@ class Reads:
             return read_request
         aggregation = bound.aggregation(parameters, layout) if pushed_down else None
         if aggregation is not None:
-            read_request.sent = [replace(steps[0], columns=None, aggregation=aggregation)]
+            read_request.sent = [steps[0].aggregated(aggregation)]
         if self.result_cache is not None and bound.repeatable and not serializable:
             read_request.key = cache_key(bound.schema.version, sql, parameters)
             read_request.cached = (

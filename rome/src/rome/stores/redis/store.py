@@ -45,7 +45,7 @@ from rome.stores.redis.pages import Lapsed, Send, read_in_pages
 from rome.stores.redis.runner import WAIT_MS, Runner
 from rome.stores.redis.scans import Scans
 from rome.stores.redis.scripts import pack, script
-from rome.stores.wire import pack_steps
+from rome.stores.wire import pack_step
 
 # Seconds for which commits are remembered at least where no patience is given.
 _LONG_S = 60
@@ -146,7 +146,8 @@ class RedisStore:
     def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
         most = min(self._page, MOST)
         packed = [
-            (pack_steps(request.steps), request.watched, request.unless) for request in requests
+            ([pack_step(step) for step in steps], watched, unless)
+            for steps, watched, unless in requests
         ]
         word, *answer = self._runner.run("read", pack([version, packed, most]))[0]
         if word == b"schema":
