@@ -24,6 +24,7 @@ from discovery_xp.testbeds import ansible_runs  # noqa: F401 (it comes before En
 # isort: split
 from discovery_xp import software
 from discovery_xp.boundary import answers, archives, writers
+from discovery_xp.deployment import schemas
 from discovery_xp.deployment.play import PlayRun, log_file, run_playbook
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.files import read_json
@@ -331,6 +332,8 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
     if identities_file(testbed).exists():
         _read_identities(testbed)
     known = variables(hosts, testbed)
+    is_new = not log_file(testbed.name).exists()  # no playbook has run on these hosts yet
+    kept_schemas = schemas.kept_for(hosts.plan.provider, _options(hosts.plan), is_new)
     known = _remove_other_databases(hosts, testbed, known, progress)
     if known["rome"]:
         software.ROME.ensure()
@@ -340,7 +343,10 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
                 title = environment.title
                 progress(f"fetching {title}'s packages (once for each lock file)", 0, 0)
             environment.ensure_wheels()
+    known["schemas"] = dataclasses.asdict(kept_schemas)
     run = run_playbook(hosts, "deploy", known, progress)
+    if kept_schemas.keep:
+        schemas.keep(run.result("schemas of the databases").get("dumps"))
     deployment = _describe(hosts, known, run)
     save(testbed, deployment)
     regions = [region["name"] for region in known["regions"]]

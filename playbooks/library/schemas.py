@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import glob
 import os
-import subprocess
-import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.discovery_onhost.cloud.migrations import Migrations
+from ansible.module_utils.discovery_onhost.cloud.schema_dumps import Dumps
 
 DOCUMENTATION = r"""
 module: schemas
@@ -25,13 +24,17 @@ options:
     description: >
       For each: name, scripts (folder of Alembic's scripts, relative to
       site-packages, or none), query (must give a row once all is done, or none), user,
-      commands (lists of words; run in order when the schema is behind or the query empty).
+      migrations and commands (lists of words; run in order when the schema is behind or the
+      query empty).  An empty database may be loaded from a dump instead of migrated; its
+      commands run all the same.
     type: list
     required: true
   urls:
     description: name -> SQLAlchemy's URL of its database; never logged
     type: dict
     required: true
+  dumps: {description: dumps of empty databases at their newest schemas or '', type: str}
+  keep: {description: return dumps of databases that were migrated from nothing, type: bool}
   inputs: {description: "name -> what its commands read from stdin; never logged", type: dict}
 """
 
@@ -74,33 +77,6 @@ def is_done(schema: dict[str, Any], url: str, packages: str) -> bool:
         engine.dispose()
 
 
-def migrate(schema: dict[str, Any], given: str) -> dict[str, Any]:
-    """Run the commands of one component, `given` on the stdin of each.
-
-    Returns its name, duration and failure, if any.
-    """
-    started = time.monotonic()
-    failure = ""
-    for words in schema["commands"]:
-        done = subprocess.run(
-            words, user=schema["user"], group=schema["user"], extra_groups=[],
-            input=given, capture_output=True, text=True, check=False, cwd="/",
-        )  # fmt: skip
-        if done.returncode:
-            said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            # Warnings may follow what went wrong.
-            last = [line.strip() for line in said if "Error" in line or "[SQL" in line] or said
-            short = [word for word in words if "\n" not in word][:4]
-            failure = f"{schema['name']}: '{' '.join(short)}' ended with {done.returncode}: "
-            failure += " / ".join(last[-3:])
-            break
-    return {
-        "name": schema["name"],
-        "duration_s": round(time.monotonic() - started, 2),
-        "failure": failure,
-    }
-
-
 def main() -> None:
     """What Ansible calls."""
     module = AnsibleModule(
@@ -108,26 +84,35 @@ def main() -> None:
             "schemas": {"type": "list", "elements": "dict", "required": True},
             "urls": {"type": "dict", "required": True, "no_log": True},
             "inputs": {"type": "dict", "no_log": True, "default": {}},
+            "dumps": {"type": "str", "default": ""},
+            "keep": {"type": "bool", "default": False},
         }
     )
     import sqlalchemy
 
     packages = os.path.dirname(os.path.dirname(sqlalchemy.__file__))
+    urls, inputs = module.params["urls"], module.params["inputs"]
     try:
         due = [
             schema
             for schema in module.params["schemas"]
-            if not is_done(schema, module.params["urls"][schema["name"]], packages)
+            if not is_done(schema, urls[schema["name"]], packages)
         ]
     except sqlalchemy.exc.OperationalError as error:
         module.fail_json(msg=f"the database can't be asked: {error.orig}")
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        inputs = module.params["inputs"]
-        done = list(pool.map(lambda each: migrate(each, inputs.get(each["name"], "")), due))
+    dumps = Dumps(module.params["dumps"], module.params["keep"])
+
+    def is_newest(schema: dict[str, Any], url: str) -> bool:
+        try:
+            return is_done({**schema, "query": None}, url, packages)
+        except sqlalchemy.exc.SQLAlchemyError:
+            return False
+
+    done = Migrations(dumps, is_newest).bring_up(due, urls, inputs)
     failures = [entry["failure"] for entry in done if entry["failure"]]
     if failures:
         module.fail_json(msg="; ".join(failures))
-    module.exit_json(changed=bool(due), migrated=done)
+    module.exit_json(changed=bool(due), migrated=done, dumps=dumps.made)
 
 
 if __name__ == "__main__":
