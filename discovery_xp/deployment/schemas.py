@@ -23,14 +23,13 @@ from pathlib import Path
 
 from discovery_xp import files, software
 from discovery_xp.errors import Refused
-from discovery_xp.inputs.topology import OpenStack
-from discovery_xp.onhost.cloud import schema_dumps
+from discovery_xp.onhost.cloud import migrations, schema_dumps
 from discovery_xp.places import cache, checkout
 from discovery_xp.planning import databases
+from discovery_xp.planning.plan import Plan
 
 # What makes dumps, besides OpenStack's packages: another one of these makes others.
 _MADE_BY = (
-    "playbooks/library/schemas.py",
     "playbooks/roles/schemas/defaults/main.yml",
     "playbooks/roles/mariadb/defaults/main.yml",
 )
@@ -46,14 +45,14 @@ class KeptSchemas:
     keep: bool = False
 
 
-def kept_for(provider: str, options: OpenStack, is_new: bool) -> KeptSchemas:
+def kept_for(plan: Plan, is_new: bool) -> KeptSchemas:
     """Return what a deployment is told; `is_new` says that no playbook ran on its hosts.
 
     Hosts of which dumps are to be kept are given those that there are, too.
     """
-    dumps = read()
-    needed = databases.held_by(options, databases.MYSQL)
-    is_ours = provider == "local" and is_new and not options.config
+    dumps, layout = read(), plan.require_cloud()
+    needed = layout.held_by(databases.MYSQL)
+    is_ours = plan.provider == "local" and is_new and not layout.options.config
     return KeptSchemas(
         file=str(file()) if dumps else "", keep=is_ours and not dumps.keys() >= set(needed)
     )
@@ -62,7 +61,8 @@ def kept_for(provider: str, options: OpenStack, is_new: bool) -> KeptSchemas:
 def file() -> Path:
     """Return where the dumps of today's packages and playbooks are, or will be."""
     digest = hashlib.sha256(software.OPENSTACK.lock_digest.encode())
-    for path in (Path(schema_dumps.__file__), *(checkout() / name for name in _MADE_BY)):
+    sources = [Path(module.__file__ or "") for module in (schema_dumps, migrations)]
+    for path in (*sources, *(checkout() / name for name in _MADE_BY)):
         digest.update(path.read_bytes())
     return cache() / "schemas" / f"{digest.hexdigest()[:12]}.json"
 

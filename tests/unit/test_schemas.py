@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import threading
@@ -19,6 +20,7 @@ from discovery_xp.inputs.topology import parse_topology
 from discovery_xp.onhost.cloud import migrations, schema_dumps
 from discovery_xp.onhost.cloud.schema_dumps import Dumps
 from discovery_xp.planning.databases import OWNERS
+from discovery_xp.planning.plan import make_plan
 
 SQL = "CREATE TABLE `é` (a INT);\n"
 PACKED = schema_dumps.pack(SQL)
@@ -108,7 +110,8 @@ def test_a_full_disk_keeps_no_cloud_from_coming_up(monkeypatch: pytest.MonkeyPat
 def given(openstack: str = "{}", provider: str = "local", is_new: bool = True) -> KeptSchemas:
     """What a deployment of this topology tells its hosts."""
     text = f"name: t\nsites: [{{name: a}}]\nopenstack: {openstack}\n"
-    return schemas.kept_for(provider, parse_topology(text).openstack, is_new)
+    plan = make_plan(parse_topology(text), cloud=True)
+    return schemas.kept_for(dataclasses.replace(plan, provider=provider), is_new)
 
 
 CONFIG = "{config: {nova: {DEFAULT: {debug: true}}}}"
