@@ -213,7 +213,6 @@ def play_variables(hosts: Hosts, testbed: Testbed) -> PlayVariables:
 def _cloud(
     hosts: Hosts, layout: CloudLayout, testbed: Testbed, addresses: Mapping[str, str]
 ) -> CloudVariables:
-    plan = hosts.plan
     services: dict[str, tuple[str, ...]] = {}
     queues: dict[str, str] = {}
     for service in layout.services:
