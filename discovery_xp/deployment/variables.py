@@ -15,6 +15,7 @@ from typing import Any
 
 from discovery_xp import software
 from discovery_xp.deployment import clients, identities
+from discovery_xp.deployment.schemas import KeptSchemas
 from discovery_xp.onhost import catalogue
 from discovery_xp.planning import databases, ports
 from discovery_xp.planning.layout import CloudLayout
@@ -155,6 +156,7 @@ class CloudVariables:
     image: str = IMAGE
     network: str = catalogue.NETWORK
     api_threads: int = API_THREADS
+    schemas: KeptSchemas = field(default_factory=KeptSchemas)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -211,7 +213,6 @@ def play_variables(hosts: Hosts, testbed: Testbed) -> PlayVariables:
 def _cloud(
     hosts: Hosts, layout: CloudLayout, testbed: Testbed, addresses: Mapping[str, str]
 ) -> CloudVariables:
-    plan = hosts.plan
     services: dict[str, tuple[str, ...]] = {}
     queues: dict[str, str] = {}
     for service in layout.services:
@@ -219,11 +220,11 @@ def _cloud(
             services[service.unit] = (*services.get(service.unit, ()), service.host)
             queues[service.queue] = f"{service.unit} on {service.host}"
     return CloudVariables(
-        testbed=plan.name,
+        testbed=hosts.plan.name,
         options=described(layout),
         master=layout.master,
         hosts={
-            host.name: _host(host.name, host.site, layout, addresses) for host in plan.hosts
+            host.name: _host(host.name, host.site, layout, addresses) for host in hosts.plan.hosts
         },
         ports=PORTS,
         environments={

@@ -22,6 +22,8 @@ INSTALL_S = 50.0
 
 def needed_s(plan: Plan) -> float:
     """Return about how long the preparation takes, in seconds; 0 where all is cached."""
+    if KINDS[plan.provider].is_canned:
+        return 0.0
     openstack = plan.cloud is not None
     fetch_s = FETCH_S if openstack and software.missing_wheels() else 0.0
     if KINDS[plan.provider].is_canned:
@@ -35,6 +37,8 @@ def needed_s(plan: Plan) -> float:
 
 def prepare(plan: Plan, progress: Progress) -> None:
     """Fetch and build what is missing; raises Refused or Failed as making the hosts would."""
+    if KINDS[plan.provider].is_canned:
+        return
     openstack = plan.cloud is not None
     if not KINDS[plan.provider].is_local:
         if KINDS[plan.provider].is_canned:
