@@ -154,7 +154,11 @@ class Reads:
         The answer shows the application a later moment than rows that came ahead of their
         statements, so these are asked for again in the same round trip.
         """
-        waiting = [(sql, ahead) for sql, found in self._prefetched.items() for ahead in found]
+        waiting = [
+            (sql, ahead)
+            for sql, answers_ahead in self._prefetched.items()
+            for ahead in answers_ahead
+        ]
         self._prefetched.clear()
         moment = time.monotonic()
         again = [_again(ahead) for _, ahead in waiting]
@@ -205,7 +209,7 @@ class Reads:
         self, call: Call, read_request: ReadRequest, history: PrefetchHistory
     ) -> list[tuple[str, ReadRequest]]:
         """Return the statements that will follow this one, and what they need."""
-        found: list[tuple[str, ReadRequest]] = []
+        requests: list[tuple[str, ReadRequest]] = []
         schema = self._session.schema
         first = call.parameters[0] if call.parameters else ()
         mine = call.plan.bound
@@ -221,8 +225,8 @@ class Reads:
             other = self.plan_read(bound, follow_up.sql, parameters, follow_up.layout)
             # Who reads the same again wants to see what has changed.
             if other.sent and other.sent != read_request.sent:
-                found.append((follow_up.sql, other))
-        return found
+                requests.append((follow_up.sql, other))
+        return requests
 
     # ------------------------------------------------------------ explaining
 
