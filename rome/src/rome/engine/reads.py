@@ -117,7 +117,7 @@ class Reads:
     # ------------------------------------------------------------ reading
 
     def read(self, read_request: ReadRequest) -> Answer:
-        """Return the answer of the store; its rows are None if the one that is kept is right."""
+        """Return the answer of the store; its rows are None if the cached result is right."""
         call, self._running = self._running, None
         if call is None:
             self.discard()
@@ -235,10 +235,17 @@ class Reads:
         """Whether statements that will follow are read ahead."""
         return self._prefetch_history is not None and not self._session.serializable
 
-    def is_prefetched(self, sql: str, read_request: ReadRequest) -> bool:
-        """Tell whether the rows of a statement have come with an earlier one."""
-        waiting = self._prefetched.get(sql, ())
-        return any(ahead.request == read_request.sent for ahead in waiting)
+    def is_prefetched(self, call: Call, read_request: ReadRequest) -> bool:
+        """Tell whether the rows of a statement have come with an earlier one, and may be used."""
+        if not self._moments.heard_last(self._me):
+            return False
+        if (call.sql, tuple(call.first_parameters)) in self._statements:
+            return False
+        oldest = time.monotonic() - FRESH
+        return any(
+            ahead.request == read_request.sent and ahead.moment >= oldest
+            for ahead in self._prefetched.get(call.sql, ())
+        )
 
     def prefetch_plan(self, call: Call) -> list[str]:
         """Return the SQL of the statements that would be prefetched with this one."""
