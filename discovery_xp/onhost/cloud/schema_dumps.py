@@ -162,7 +162,8 @@ def _load(url: str, sql: str) -> None:
 
     place = sqlalchemy.engine.make_url(url)
     connection = pymysql.connect(
-        host=place.host, port=place.port or 3306, user=place.username,
+        host=place.host, port=place.port or 0,  # 0: the usual one
+        user=place.username,
         password=place.password or "", database=place.database, charset="utf8mb4",
         client_flag=CLIENT.MULTI_STATEMENTS, autocommit=True, read_timeout=60, write_timeout=60,
     )  # fmt: skip
