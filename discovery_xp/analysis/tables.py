@@ -125,7 +125,7 @@ class Table:
 
     @functools.cached_property
     def shown(self) -> pd.DataFrame:
-        """The frame as it is shown: some columns are joined, those that hold nothing left out."""
+        """Return the frame as it is shown: some columns joined, empty optional ones left out."""
         frame = self.frame.copy()
         if "vms_active" in frame:
             frame["vms_asked"] = [
@@ -145,19 +145,19 @@ class Table:
         return frame.drop(columns=empty)
 
     def headings(self) -> list[str]:
-        """What the columns shown are called."""
+        """Return the names of the columns shown."""
         named = [HEADINGS.get(name, name.replace("_", " ")) for name in map(str, self.shown)]
         return named if self.unit == "VM" else [re.sub(r"\bVM", self.unit, each) for each in named]
 
     def cells(self) -> list[list[str]]:
-        """The rows as text, '-' where nothing is known."""
+        """Return the rows as text, '-' where nothing is known."""
         return [
             [cell(str(column), value) for column, value in zip(self.shown, row, strict=True)]
             for row in self.shown.itertuples(index=False, name=None)
         ]
 
     def numeric(self) -> list[bool]:
-        """For each column shown, whether it holds numbers, which stand at the right."""
+        """Return for each column shown whether it holds numbers, which stand at the right."""
         return [
             name in _RIGHT
             or (
@@ -168,11 +168,11 @@ class Table:
         ]
 
     def published(self) -> list[bool]:
-        """For each column shown, whether others published it."""
+        """Return for each column shown whether others published it."""
         return [str(name).startswith("published_") or name == "source" for name in self.shown]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return what a notebook shows."""
         heads = "".join(f"<th>{html.escape(heading)}</th>" for heading in self.headings())
         rows = "".join(
             f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
@@ -188,7 +188,7 @@ class Table:
 
 
 def _of(active: float, asked: float) -> str:
-    """'18 of 20', or '20' when all of them got ACTIVE."""
+    """Return '18 of 20', or '20' when all of them got ACTIVE."""
     if is_empty(asked):
         return ""
     if active == asked:
@@ -203,12 +203,12 @@ def _of(active: float, asked: float) -> str:
 
 
 def is_empty(value: object) -> bool:
-    """True of what a cell shows as '-'."""
+    """Return whether a cell shows the value as '-'."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def cell(column: str, value: Any) -> str:
-    """A value for people: shares in percent, numbers with three digits or more."""
+    """Return a value for people: shares in percent, numbers with three digits or more."""
     if is_empty(value):
         return "-"
     if isinstance(value, bool):
@@ -225,7 +225,7 @@ def cell(column: str, value: Any) -> str:
 
 
 def digits(value: float) -> str:
-    """Three significant digits, and no whole number cut: 0.0123, 1.23, 12.3, 1234."""
+    """Return three significant digits, and no whole number cut: 0.0123, 1.23, 12.3, 1234."""
     size = abs(value)
     if size >= 99.95 or value == 0:
         return f"{value:.0f}"
@@ -283,7 +283,7 @@ def _published_cell(value: Published) -> _Cell:
 
 
 def _beside(where: _Cell) -> _Cell:
-    """The published cell that a run's stands beside, if there is one."""
+    """Return the published cell that a run's stands beside, if there is one."""
     return dataclasses.replace(where, backend=paper.column(where.backend))
 
 
@@ -293,7 +293,7 @@ def _compare(
     row_of: Callable[[_Cell, pd.DataFrame | None, Published | None], dict[str, Any]],
     whole: bool,
 ) -> pd.DataFrame:
-    """A row for each group of runs, and with `whole` for published cells without runs."""
+    """Return a row for each group of runs, and with `whole` for published cells without runs."""
     values = {_published_cell(value): value for value in paper.published(number)}
     runs = runs[runs["unit"] == "VM"] if len(runs) else runs
     found: list[tuple[_Cell, pd.DataFrame | None]] = []
@@ -307,7 +307,7 @@ def _compare(
 
 
 def _common(part: pd.DataFrame | None) -> dict[str, Any]:
-    """Which runs a row is of, and their VMs."""
+    """Return which runs a row is of, and their VMs."""
     if part is None:
         unknown = dict.fromkeys(("computes", "vms_asked", "vms_active"), math.nan)
         return {"runs": 0, "numbers": "", "status": "", **unknown}
@@ -322,7 +322,7 @@ def _common(part: pd.DataFrame | None) -> dict[str, Any]:
 
 
 def _measured(part: pd.DataFrame | None, column: str, name: str) -> dict[str, float | None]:
-    """The mean over the repeats and its interval."""
+    """Return the mean over the repeats and its interval."""
     interval = summaries.mean_interval([] if part is None else part[column])
     return {name: interval.mean, "low": _or_nan(interval.low), "high": _or_nan(interval.high)}
 
@@ -373,7 +373,7 @@ def _shared(runs: pd.DataFrame) -> pd.Series[bool]:
 
 
 def table_1(runs: Sequence[Measurements], whole: bool = False) -> Table:
-    """Average response time to API requests, mono-site; with `whole`, all published cells."""
+    """Return mean response times of API requests, one site; with `whole`, all published cells."""
     frame = summary(runs)
     if len(frame):
         frame = frame[(frame["sites"] == 1) & _shared(frame) & (frame["calls"] > 0)]
@@ -394,13 +394,13 @@ def table_1(runs: Sequence[Measurements], whole: bool = False) -> Table:
             "source": _source(value),
         }
 
-    made = _compare(1, frame, row, whole)
+    rows = _compare(1, frame, row, whole)
     return Table(
         "table-1",
         "Table 1. Average response time to API requests, mono-site",
-        made,
+        rows,
         _notes(
-            made,
+            rows,
             "An API request is a call of Nova's database API. The mean is all time spent, "
             "relationships loaded later included, for each call; percentiles are of the calls "
             "alone.",
@@ -437,11 +437,11 @@ def _creation(
 
 
 def table_2(runs: Sequence[Measurements], whole: bool = False) -> Table:
-    """Time to create the VMs, single cluster."""
+    """Return the time to create the VMs, single cluster."""
     frame = summary(runs)
     if len(frame):
         frame = frame[(frame["sites"] == 1) & _shared(frame) & frame["duration_s"].notna()]
-    made = _creation(
+    rows = _creation(
         2,
         frame,
         whole,
@@ -451,7 +451,7 @@ def table_2(runs: Sequence[Measurements], whole: bool = False) -> Table:
         },
     )
     return Table(
-        "table-2", "Table 2. Time to create the VMs, single cluster", made, _notes(made, _CLOCK)
+        "table-2", "Table 2. Time to create the VMs, single cluster", rows, _notes(rows, _CLOCK)
     )
 
 
@@ -475,44 +475,44 @@ def _at_latency(number: int, latency_ms: float, runs: Sequence[Measurements], wh
     frame = _multi_site(runs)
     if len(frame):
         frame = frame[_shared(frame) & (frame["latency_ms"] == latency_ms)]
-    made = _creation(number, frame, whole, _clusters)
+    rows = _creation(number, frame, whole, _clusters)
     return Table(
         f"table-{number}",
         f"Table {number}. Time to create the VMs, {latency_ms:g} ms between clusters",
-        made,
-        _notes(made, _CLOCK, f"{latency_ms:g} ms is each link's one-way delay."),
+        rows,
+        _notes(rows, _CLOCK, f"{latency_ms:g} ms is each link's one-way delay."),
     )
 
 
 def table_3(runs: Sequence[Measurements], whole: bool = False) -> Table:
-    """Time to create the VMs by number of clusters, 10 ms between them."""
+    """Return the time to create the VMs by number of clusters, 10 ms between them."""
     return _at_latency(3, 10, runs, whole)
 
 
 def table_4(runs: Sequence[Measurements], whole: bool = False) -> Table:
-    """Time to create the VMs by number of clusters, 50 ms between them."""
+    """Return the time to create the VMs by number of clusters, 50 ms between them."""
     return _at_latency(4, 50, runs, whole)
 
 
 def other_latencies(runs: Sequence[Measurements], whole: bool = False) -> Table:
-    """Time to create the VMs over several sites at latencies that weren't published."""
+    """Return the time to create the VMs over several sites at unpublished latencies."""
     frame = _multi_site(runs)
     if len(frame):
         frame = frame[_shared(frame) & ~frame["latency_ms"].isin([10, 50])]
-    made = _creation(
+    rows = _creation(
         0, frame, whole, lambda where: {"latency_ms": where.latency_ms, **_clusters(where)}
     )
-    made = made.drop(columns=["published_s", "published_s_per_vm", "source"], errors="ignore")
+    rows = rows.drop(columns=["published_s", "published_s_per_vm", "source"], errors="ignore")
     return Table(
         "other-latencies",
         "Time to create the VMs, other latencies between clusters",
-        made,
-        _notes(made, _CLOCK),
+        rows,
+        _notes(rows, _CLOCK),
     )
 
 
 def table_5(runs: Sequence[Measurements], whole: bool = False) -> Table:
-    """Data exchanged over the network; what was published is of a single cluster."""
+    """Return the data exchanged over the network; what was published is of a single cluster."""
     frame = summary(runs)
     if len(frame):
         frame = frame[_shared(frame) & frame["network_mb"].notna()]
@@ -533,13 +533,13 @@ def table_5(runs: Sequence[Measurements], whole: bool = False) -> Table:
             "source": _source(value),
         }
 
-    made = _compare(5, frame, row, whole)
+    rows = _compare(5, frame, row, whole)
     return Table(
         "table-5",
         "Table 5. Data exchanged over the network",
-        made,
+        rows,
         _notes(
-            made,
+            rows,
             "Bytes between hosts, counted where they were sent; MB are 10^6 bytes. What a host "
             "said to itself, or to others than the testbed's hosts, isn't in it.",
             "Published for a single cluster only.",
@@ -548,11 +548,11 @@ def table_5(runs: Sequence[Measurements], whole: bool = False) -> Table:
 
 
 def table_6(runs: Sequence[Measurements], whole: bool = False) -> Table:
-    """Time to create the VMs with and without host aggregates, 10 ms between clusters."""
+    """Return the time to create the VMs with and without host aggregates, 10 ms."""
     frame = _multi_site(runs)
     if len(frame):
         frame = frame[frame["latency_ms"] == 10]
-    made = _creation(
+    rows = _creation(
         6,
         frame,
         whole,
@@ -561,9 +561,9 @@ def table_6(runs: Sequence[Measurements], whole: bool = False) -> Table:
     return Table(
         "table-6",
         "Table 6. Time to create the VMs with and without host aggregates, 10 ms between clusters",
-        made,
+        rows,
         _notes(
-            made,
+            rows,
             _CLOCK,
             "With aggregates each site is an availability zone, and keeps the VMs asked for there.",
             "The published 'without' disagrees with table 3's Redis column for the same nominal "
@@ -573,17 +573,17 @@ def table_6(runs: Sequence[Measurements], whole: bool = False) -> Table:
 
 
 def paper_tables(runs: Sequence[Measurements], whole: bool = False) -> list[Table]:
-    """Tables 1 to 6 and our other latencies: those that have a row.
+    """Return tables 1 to 6 and our other latencies: those that have a row.
 
     Without `whole`, table 6 needs a run with aggregates: it would repeat table 3.
     """
-    made = [
+    candidates = [
         table(runs, whole)
         for table in (table_1, table_2, table_3, table_4, other_latencies, table_5, table_6)
     ]
-    shown = [
+    with_rows = [
         table
-        for table in made
+        for table in candidates
         if len(table.frame)
         and (
             whole
@@ -592,11 +592,11 @@ def paper_tables(runs: Sequence[Measurements], whole: bool = False) -> list[Tabl
         )
     ]
     if len(runs) > 1:
-        return shown
+        return with_rows
     # Which run it is needs no saying.
     return [
         dataclasses.replace(table, frame=table.frame.drop(columns=["runs", "numbers"]))
-        for table in shown
+        for table in with_rows
     ]
 
 
@@ -616,7 +616,7 @@ _COSTS = (
 
 
 def overview(runs: Sequence[Measurements]) -> Table:
-    """A row for each run: what it was and how it went."""
+    """Return a row for each run: what it was and how it went."""
     frame = _with_status(summary(runs))[list(_OVERVIEW)]
     if frame["run"].map(lambda name: name.split("/")[0]).nunique() == 1:
         frame["run"] = frame["run"].map(lambda name: name.split("/")[1])
@@ -629,7 +629,7 @@ def overview(runs: Sequence[Measurements]) -> Table:
 
 
 def costs(runs: Sequence[Measurements]) -> Table:
-    """A row for each run: response times, and what a VM cost."""
+    """Return a row for each run: response times, and the cost of a VM."""
     frame = _with_status(summary(runs))[list(_COSTS)]
     return Table(
         "costs",
@@ -644,7 +644,7 @@ def costs(runs: Sequence[Measurements]) -> Table:
 
 
 def unit_of(runs: Sequence[Measurements]) -> str:
-    """What was asked for, where that is the same in all runs; VMs otherwise."""
+    """Return what was requested, where that is the same in all runs; VMs otherwise."""
     units = {run.unit for run in runs}
     return units.pop() if len(units) == 1 else "VM"
 
@@ -669,7 +669,7 @@ _REPEATED = {
 
 
 def repeats(runs: Sequence[Measurements]) -> Table:
-    """For each configuration run more than once: mean, interval and deviation of quantities."""
+    """Return mean, interval and deviation of quantities of each repeated configuration."""
     names = labels(runs)
     rows: list[dict[str, Any]] = []
     for repeated in groups(runs):
@@ -705,11 +705,11 @@ _TOP = 15
 
 
 def run_tables(run: Measurements) -> list[Table]:
-    """What one run measured, each table that has a row."""
+    """Return the tables of one run that have a row."""
     active = run.done
     functions = summaries.calls_by_function(run.calls)
     queues = run.messages.sort_values("published", ascending=False, ignore_index=True)
-    made = [
+    candidates = [
         Table("vms", "What became of the VMs", summaries.vms_by_status(run.vms)),
         Table(
             "sites",
@@ -746,7 +746,7 @@ def run_tables(run: Measurements) -> list[Table]:
         ),
         Table("links", "Round trips between sites, all pairs", _round_trip_table(run)),
     ]
-    return [dataclasses.replace(table, unit=run.unit) for table in made if len(table.frame)]
+    return [dataclasses.replace(table, unit=run.unit) for table in candidates if len(table.frame)]
 
 
 def _call_table(run: Measurements) -> pd.DataFrame:
@@ -756,18 +756,18 @@ def _call_table(run: Measurements) -> pd.DataFrame:
 
 
 def _round_trip_table(run: Measurements) -> pd.DataFrame:
-    """For each phase: what was requested and observed over all pairs."""
+    """Return what was requested and observed over all pairs, for each phase."""
     rows = []
     for phase, part in run.round_trips.groupby("phase", sort=False):
         observed, requested = part["observed_ms"].astype(float), part["requested_ms"].astype(float)
-        wanted = sorted(requested.unique())
+        requests = sorted(requested.unique())
         error = (observed - requested).abs()
         rows.append(
             {
                 "phase": f"{phase} the load",
                 "pairs": len(part),
                 "requested_ms": " to ".join(f"{value:g}" for value in dict.fromkeys(
-                    (wanted[0], wanted[-1]))),
+                    (requests[0], requests[-1]))),
                 "observed_ms": float(observed.median()),
                 "least_ms": float(observed.min()),
                 "most_ms": float(observed.max()),
@@ -779,5 +779,5 @@ def _round_trip_table(run: Measurements) -> pd.DataFrame:
 
 
 def title(run: Measurements) -> str:
-    """A run in a line: its experiment and what was run."""
+    """Return a run in a line: its experiment and its configuration."""
     return f"{run.record.experiment}: {label(run.record)}"
