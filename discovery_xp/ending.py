@@ -17,14 +17,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import time
 from pathlib import Path
 
 from discovery_xp import providers
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.places import home
-from discovery_xp.providers import local
 from discovery_xp.testbeds.testbed import State, Testbed, testbeds
 
 
@@ -33,15 +31,11 @@ def known_testbeds() -> list[str]:
 
     In the order in which they can be destroyed.
     """
-    found = set(testbeds())
-    if _is_root():
-        found |= set(
-            TestbedName.among(name for name, place in local.homes().items() if place == home())
-        )
+    found = {*testbeds(), *TestbedName.among(n for n, place in _homes().items() if place == home())}
 
     def is_local(name: str) -> bool:
         state = state_or_none(Testbed(name))
-        return state is None or state.plan.provider == "local"
+        return state is None or providers.kind(state.plan.provider).is_local
 
     # Others may stand on emulated hosts: they go first where all are destroyed.
     return sorted(found, key=lambda name: (is_local(name), name))
@@ -49,9 +43,15 @@ def known_testbeds() -> list[str]:
 
 def others() -> dict[str, Path]:
     """The testbeds of other homes that have anything on this machine, with their homes."""
-    if not _is_root():
-        return {}
-    return {name: place for name, place in sorted(local.homes().items()) if place != home()}
+    return {name: place for name, place in sorted(_homes().items()) if place != home()}
+
+
+def _homes() -> dict[str, Path]:
+    """The home of each testbed that has anything on this machine; only root's can."""
+    found: dict[str, Path] = {}
+    for provider in providers.local_ones() if _is_root() else ():
+        found |= provider.homes()
+    return found
 
 
 def _is_root() -> bool:
@@ -60,8 +60,8 @@ def _is_root() -> bool:
 
 def sweep() -> None:
     """After the last testbed of this machine: remove what belongs to none."""
-    if _is_root():
-        local.sweep()
+    for provider in providers.local_ones() if _is_root() else ():
+        provider.sweep()
 
 
 def tear_down(testbed: Testbed, forget: bool = False) -> None:
@@ -87,50 +87,46 @@ def tear_down(testbed: Testbed, forget: bool = False) -> None:
 
 def discard(testbed: Testbed) -> None:
     """Remove a testbed of which nothing was made but its folder and what says whose it is."""
-    if _is_root():
-        local.release(testbed)
-    else:
-        testbed.remove()
+    _remove_traces(testbed)
 
 
 def release(testbed: Testbed, forget: bool = False) -> None:
     """Remove a testbed that is held; see `tear_down`."""
     state = state_or_none(testbed)
-    kind = state.plan.provider if state else "local"
     if state is None:
         _give_back_unknown(testbed, forget)
-    else:
-        if kind == "static" and state.wan is not None:
-            _leave_static(state, testbed, forget)
-        if kind == "local" and not _is_root():
-            if state.image is None:  # it was refused before anything was made
-                testbed.remove()
-                return
-            raise Refused("emulated hosts need root", "run it as root, e.g. with sudo")
-        with contextlib.suppress(OSError):  # a full or read-only disk
-            testbed.save(dataclasses.replace(state, phase="releasing"))
-        if kind in providers.LENDERS:
-            _give_back(kind, state, testbed, forget)
-        if kind != "local":
+        _remove_traces(testbed)
+        return
+    kind = providers.kind(state.plan.provider)
+    if kind.stays and state.wan is not None:
+        _clear(state, testbed, forget)
+    if kind.needs_root and not _is_root():
+        if state.image is None:  # it was refused before anything was made
             testbed.remove()
             return
-    if _is_root():
-        local.release(testbed)
-    else:  # only root's can have hosts on this machine
+        raise Refused("emulated hosts need root", "run it as root, e.g. with sudo")
+    with contextlib.suppress(OSError):  # a full or read-only disk
+        testbed.save(dataclasses.replace(state, phase="releasing"))
+    if kind.lends:
+        _give_back(state, testbed, forget)
+    if kind.is_local:
+        _remove_traces(testbed)
+    else:
         testbed.remove()
 
 
-def _leave_static(state: State, testbed: Testbed, forget: bool) -> None:
-    """Hosts that stay: nothing of ours may stay on them."""
-    try:
-        from discovery_xp.deployment import deploy
-        from discovery_xp.testbeds import links
+def _remove_traces(testbed: Testbed) -> None:
+    """Remove what this machine has of a testbed, and its folder."""
+    for provider in providers.local_ones() if _is_root() else ():
+        provider.release(None, testbed)
+    testbed.remove()
 
-        hosts = providers.of("static").hosts(state.plan, testbed)
-        links.wan_of(hosts).reset()
-        if state.plan.cloud is not None:
-            deploy.remove(hosts, testbed, lambda _stage, _done, _total: None)
-    except (Refused, OSError, ImportError) as error:  # Ansible can't work without space
+
+def _clear(state: State, testbed: Testbed, forget: bool) -> None:
+    """Leave nothing of ours on hosts that stay."""
+    try:
+        providers.of(state.plan.provider).clear(state.plan, testbed)
+    except (UserError, OSError, ImportError) as error:  # Ansible can't work without space
         if not forget:
             raise Failed(
                 _in_words(error),
@@ -138,9 +134,10 @@ def _leave_static(state: State, testbed: Testbed, forget: bool) -> None:
             ) from None
 
 
-def _give_back(kind: str, state: State, testbed: Testbed, forget: bool) -> None:
+def _give_back(state: State, testbed: Testbed, forget: bool) -> None:
+    """Give back what was borrowed for a testbed."""
     try:
-        _lender(kind).release(state.plan, testbed)
+        providers.of(state.plan.provider).release(state.plan, testbed)
     except Exception as error:  # EnOSlib's own, too, where it lacks space
         if not forget:
             raise Failed(
@@ -151,12 +148,12 @@ def _give_back(kind: str, state: State, testbed: Testbed, forget: bool) -> None:
 
 
 def _give_back_unknown(testbed: Testbed, forget: bool) -> None:
-    """What a testbed borrowed whose state can't be read any more."""
-    for kind, record in providers.RECORDS.items():
-        if not (testbed.folder / record).exists():
+    """Give back what a testbed borrowed whose state can't be read any more."""
+    for name, kind in providers.KINDS.items():
+        if kind.record is None or not (testbed.folder / kind.record).exists():
             continue
         try:
-            _lender(kind).release(None, testbed)
+            providers.of(name).release(None, testbed)
         except Exception as error:
             if not forget:
                 raise Failed(
@@ -166,15 +163,9 @@ def _give_back_unknown(testbed: Testbed, forget: bool) -> None:
         return
 
 
-def _lender(kind: str) -> providers.Lender:
-    found = providers.lender(kind)
-    assert found is not None
-    return found
-
-
 def _in_words(error: Exception) -> str:
     """What went wrong, on one line."""
-    if isinstance(error, Refused):
+    if isinstance(error, UserError):
         return error.message
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'this machine'}: {error.strerror.lower()}"
@@ -183,15 +174,13 @@ def _in_words(error: Exception) -> str:
 
 def is_over(testbed: Testbed) -> bool:
     """True when some of its hosts were taken back: nothing of it is true any more."""
-    state = state_or_none(testbed)
-    lender = providers.lender(state.plan.provider) if state else None
+    lender = _lender_of(testbed)
     return lender is not None and lender.why_over(testbed) is not None
 
 
 def explained(testbed: Testbed, error: UserError) -> UserError:
     """The error, or a better one where the hosts' lender took them away."""
-    state = state_or_none(testbed)
-    lender = providers.lender(state.plan.provider) if state else None
+    lender = _lender_of(testbed)
     why = lender.why_over(testbed) if lender else None
     if why is None:
         return error
@@ -200,9 +189,16 @@ def explained(testbed: Testbed, error: UserError) -> UserError:
 
 def time_left_s(testbed: Testbed) -> float | None:
     """How long what a testbed borrowed stays, None where it borrowed nothing or nobody knows."""
-    state = state_or_none(testbed)
-    lender = providers.lender(state.plan.provider) if state else None
+    lender = _lender_of(testbed)
     return lender.time_left_s(testbed) if lender else None
+
+
+def _lender_of(testbed: Testbed) -> providers.Provider | None:
+    """Who lent the testbed's hosts; None where nobody did, or its state is lost."""
+    state = state_or_none(testbed)
+    if state is None or not providers.kind(state.plan.provider).lends:
+        return None
+    return providers.of(state.plan.provider)
 
 
 def forgotten() -> list[str]:
@@ -210,25 +206,13 @@ def forgotten() -> list[str]:
 
     Raises Refused where that can't be asked.
     """
-    from discovery_xp.providers import grid5000
-
-    now = time.time()
-    found, silent = grid5000.forgotten()
-    lines = [
-        f"{job.in_words(now)}; 'discovery-xp destroy --testbed {job.testbed}' ends it"
-        for job in found
-    ]
-    return lines + [f"{site} can't be asked for its jobs" for site in silent]
+    return [line for provider in providers.named_ones() for line in provider.forgotten()]
 
 
 def end_forgotten(name: str) -> bool:
     """Give back what is borrowed for a testbed of that name that isn't on this machine."""
-    from discovery_xp.providers import grid5000
-
     try:
-        return grid5000.end_forgotten(name) > 0
-    except Failed:
-        raise
+        return sum(provider.end_forgotten(name) for provider in providers.named_ones()) > 0
     except Refused:  # nobody can be asked: then nothing of that name is known
         return False
 

@@ -39,21 +39,13 @@ class Problem:
 
 
 class UserError(Exception):
-    """Something the user can cure; `exit_code` is what the command ends with."""
+    """Something the user can cure: `message` is what is wrong, `remedy` what to do about it.
+
+    `exit_code` is what the command ends with.  Its kinds are siblings, for whoever catches one
+    says by that whether anything was started.
+    """
 
     exit_code = 2
-
-
-class InvalidInput(UserError):
-    """A file or an option that can't be accepted, with every problem found in it."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(sorted(problems))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
-
-
-class Refused(UserError):
-    """Nothing was started: the machine or the testbed isn't fit for what was asked."""
 
     def __init__(self, message: str, remedy: str) -> None:
         self.message = message
@@ -61,7 +53,24 @@ class Refused(UserError):
         super().__init__(_line(f"{message}; {remedy}"))
 
 
-class Failed(Refused):
+class InvalidInput(UserError):
+    """A file or an option that can't be accepted, with every problem found in it.
+
+    `message` and `remedy` are those of the first.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        first = self.problems[0] if self.problems else Problem("", 0, "", "", "")
+        super().__init__(first.message, first.remedy)
+        self.args = ("\n".join(str(problem) for problem in self.problems),)
+
+
+class Refused(UserError):
+    """Nothing was started: the machine or the testbed isn't fit for what was asked."""
+
+
+class Failed(UserError):
     """It was started and did not finish; the remedy says how to go on."""
 
     exit_code = 1

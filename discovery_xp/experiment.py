@@ -3,15 +3,16 @@
 `bring_up` makes the hosts, `deploy_cloud` the cloud on them.  Each step is saved, so that
 a killed run can be resumed or destroyed:
 
-1. refuse a name that is taken by a testbed with other hosts;
-2. save the state, before anything exists that it would have to name;
-3. acquire the hosts from the provider, or repair them, until ssh answers on all;
-4. write the inventory;
-5. `deploy_cloud`: install the services while the links are still quick, or repair them;
-6. impose the links between sites, and read them back;
-7. measure every pair of sites, and refuse to go on outside the tolerance;
-8. `deploy_cloud`: boot a VM at each site, through the API that serves it;
-9. save the state as 'up'.
+1. clear away what is left of hosts that their lender took back;
+2. refuse a name that is taken by a testbed with other hosts;
+3. save the state, before anything exists that it would have to name;
+4. acquire the hosts from the provider, or repair them, until ssh answers on all;
+5. write the inventory;
+6. `deploy_cloud`: install the services while the links are still quick, or repair them;
+7. impose the links between sites, and read them back;
+8. measure every pair of sites, and refuse to go on outside the tolerance;
+9. `deploy_cloud`: boot a VM at each site, through the API that serves it;
+10. save the state as 'up'.
 
 What was borrowed is given back when a step fails, unless it is to be kept.  How a testbed
 ends is in `ending`.
@@ -37,10 +38,9 @@ from discovery_xp.deployment.deploy import Boot
 from discovery_xp.deployment.description import Deployment
 from discovery_xp.deployment.play import log_file
 from discovery_xp.deployment.status import ServiceStatus
-from discovery_xp.errors import Failed, Refused, UserError
+from discovery_xp.errors import Failed, InvalidInput, Refused, UserError
 from discovery_xp.inputs.topology import Link
 from discovery_xp.planning.plan import Plan, PlannedLink
-from discovery_xp.providers import local
 from discovery_xp.testbeds import links
 from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch, inventory
 from discovery_xp.testbeds.pings import PairRtt, require_within_tolerance
@@ -48,7 +48,7 @@ from discovery_xp.testbeds.testbed import State, Testbed, now
 
 
 @dataclass(frozen=True)
-class Brought:
+class RunningTestbed:
     """A testbed that is up: its state and the measurement that says so."""
 
     testbed: Testbed
@@ -56,25 +56,8 @@ class Brought:
     pairs: list[PairRtt]
 
 
-def bring_up(plan: Plan, progress: Progress, keep: bool = False, expose: bool = False) -> Brought:
-    """Make or repair the testbed of `plan`; see the module's docstring for the steps.
-
-    Where it fails, nodes that it borrowed are given back, unless `keep`.  With `expose`,
-    others than root of this machine reach emulated hosts, too; lent ones stay as they are.
-    """
-    testbed = Testbed(plan.name)
-    with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
-        if plan.provider != "local":  # `deploy` makes and removes their firewall
-            expose = testbed.exists() and testbed.load().exposed
-        hosts = _make_hosts(plan, testbed, progress, expose)
-        progress("imposing links", 0, 0)
-        links.impose(hosts, plan.links)
-        pairs = _measure_within_tolerance(hosts, testbed, progress)
-        return Brought(testbed, testbed.update(phase="up"), pairs)
-
-
 @dataclass(frozen=True)
-class Deployed:
+class DeployedCloud:
     """A cloud that boots VMs at every site, and what says so."""
 
     testbed: Testbed
@@ -84,9 +67,27 @@ class Deployed:
     boots: list[Boot]
 
 
+def bring_up(
+    plan: Plan, progress: Progress, keep: bool = False, expose: bool = False
+) -> RunningTestbed:
+    """Make or repair the testbed of `plan`; see the module's docstring for the steps.
+
+    Where it fails, nodes that it borrowed are given back, unless `keep`.  With `expose`,
+    others than root of this machine reach emulated hosts, too; lent ones stay as they are.
+    """
+    testbed = Testbed(plan.name)
+    with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
+        if not providers.kind(plan.provider).guards:  # `deploy` makes and removes their firewall
+            expose = testbed.exists() and testbed.load().exposed
+        hosts = _make_hosts(plan, testbed, progress, expose)
+        _impose_links(hosts, progress)
+        pairs = _measure_within_tolerance(hosts, testbed, progress)
+        return RunningTestbed(testbed, testbed.update(phase="up"), pairs)
+
+
 def deploy_cloud(
     plan: Plan, progress: Progress, keep: bool = False, expose: bool = False
-) -> Deployed:
+) -> DeployedCloud:
     """Make or repair the hosts and the cloud of `plan`; see the module's docstring.
 
     Raises Failed when a VM doesn't get ACTIVE at some site.  Where it fails, nodes that it
@@ -97,99 +98,40 @@ def deploy_cloud(
     progress = stopwatch = Stopwatch(progress)
     with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
         hosts = _make_hosts(plan, testbed, progress, expose)
-        if testbed.load().deployed is None and testbed.load().observed:
-            # The hosts were up before: set-up over slow links would take its time.
-            links.wan_of(hosts).reset()
-        deployment = deploy.install(hosts, testbed, progress)
-        # A cloud that runs already must not see its links go away and come back.
-        if links.disagreements(plan.links, links.wan_of(hosts).read_back()):
-            progress("imposing links", 0, 0)
-            links.impose(hosts, plan.links)
+        deployment = _install_over_quick_links(hosts, testbed, progress)
+        _impose_links_that_differ(hosts, progress)
         pairs = _measure_within_tolerance(hosts, testbed, progress)
         boots = deploy.verify(hosts, testbed, progress)
-        stopwatch.stop()
-        deployment = dataclasses.replace(deployment, stages_s=stopwatch.stages_s)
-        description.save(testbed, deployment)
+        deployment = _save_with_stages(deployment, testbed, stopwatch)
         deploy.require_active(boots)
         state = testbed.update(phase="up", deployed=now())
-        return Deployed(testbed, state, deployment, pairs, boots)
+        return DeployedCloud(testbed, state, deployment, pairs, boots)
 
 
-@contextlib.contextmanager
-def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) -> Iterator[None]:
-    """Where this fails, give back what was borrowed meanwhile; say why, if it was taken away.
-
-    What an earlier command borrowed, or was told to keep, stays.
-    """
-    lender = providers.lender(plan.provider)
-    if lender is None:
-        yield
-        return
-    had_it = lender.is_lent(testbed) and not ending.is_over(testbed)
-    process = os.getpid()
-    try:
-        yield
-    except BaseException as error:
-        if os.getpid() != process:  # a library's forked helper, which ends when we have
-            raise
-        told = ending.explained(testbed, error) if isinstance(error, UserError) else error
-        if testbed.exists() and not keep and not had_it:
-            was_refused = getattr(error, "exit_code", None) == Refused.exit_code
-            with contextlib.suppress(OSError):  # nothing of this is worth a job that runs on
-                log = log_file(plan.name)
-                # In a folder that others may write in: no link is followed.
-                if log.exists() and not was_refused:
-                    text = log.read_text(errors="replace")
-                    files.write_atomically(Path(f"{plan.name}-ansible.log").absolute(), text)
-                progress("giving the nodes back", 0, 0)
-            try:
-                ending.release(testbed)
-            except Refused as second:
-                if not isinstance(told, UserError):
-                    raise
-                raise Failed(
-                    f"{str(told).splitlines()[0]}; and then: {second.message}", second.remedy
-                ) from None
-        raise told from None
+# ---------------------------------------------------------------- the steps
 
 
 def _make_hosts(plan: Plan, testbed: Testbed, progress: Progress, expose: bool) -> Hosts:
-    """Steps 1 to 4."""
-    lender = providers.lender(plan.provider)
-    if ending.is_over(testbed):
-        progress("what is left of lost nodes", 0, 0)
-        ending.release(testbed)
+    """Take steps 1 to 5, from whatever state the testbed is in to hosts that answer."""
+    _clear_lost_hosts(testbed, progress)
     _require_same_hosts(plan, testbed)
     before = testbed.load() if testbed.exists() else None
-    if before is not None:
-        if plan.cloud is None:  # `up` repairs hosts; what runs on them stays
-            plan = dataclasses.replace(plan, cloud=before.plan.cloud)
-        testbed.update(phase="acquiring", plan=plan, changed_links=None, exposed=expose)
-    else:
-        testbed.save(State(plan=plan, phase="acquiring", created=now(), exposed=expose))
-    try:
+    plan = _save_acquiring(plan, testbed, before, expose)
+    with _undone_when_refused(plan, testbed, before):
         hosts = _acquire(plan, testbed, progress)
-    except Refused as error:
-        # Nothing was started: a refusal leaves no testbed behind that wasn't there, and one
-        # that was there as it was.
-        if error.exit_code == Refused.exit_code:
-            if before is not None and before.phase == "up":
-                testbed.save(before)
-            elif testbed.load().image is None and not (lender and lender.is_lent(testbed)):
-                ending.discard(testbed)
-        raise
     write_inventory(hosts, testbed)
     return hosts
 
 
-def _measure_within_tolerance(hosts: Hosts, testbed: Testbed, progress: Progress) -> list[PairRtt]:
-    progress("measuring round trips", 0, 0)
-    pairs = _measure_and_save(hosts, testbed, hosts.plan.links)
-    require_within_tolerance(pairs)
-    return pairs
+def _clear_lost_hosts(testbed: Testbed, progress: Progress) -> None:
+    """Remove what is left of a testbed whose hosts were taken back by who lent them."""
+    if ending.is_over(testbed):
+        progress("what is left of lost nodes", 0, 0)
+        ending.release(testbed)
 
 
 def _require_same_hosts(plan: Plan, testbed: Testbed) -> None:
+    """Raise Refused for a name that is taken, or half destroyed."""
     if not testbed.exists():
         return
     state = testbed.load()
@@ -204,15 +146,134 @@ def _require_same_hosts(plan: Plan, testbed: Testbed) -> None:
         )
 
 
+def _save_acquiring(plan: Plan, testbed: Testbed, before: State | None, expose: bool) -> Plan:
+    """Save the state that names all that is about to be made; returns the plan that holds."""
+    if before is None:
+        testbed.save(State(plan=plan, phase="acquiring", created=now(), exposed=expose))
+        return plan
+    if plan.cloud is None:  # `up` repairs hosts; what runs on them stays
+        plan = dataclasses.replace(plan, cloud=before.plan.cloud)
+    testbed.update(phase="acquiring", plan=plan, changed_links=None, exposed=expose)
+    return plan
+
+
+@contextlib.contextmanager
+def _undone_when_refused(plan: Plan, testbed: Testbed, before: State | None) -> Iterator[None]:
+    """Leave everything as it was where this is refused, as nothing was started then.
+
+    No testbed stays behind that wasn't there; one that was up is up.
+    """
+    try:
+        yield
+    except Refused:
+        if before is not None and before.phase == "up":
+            testbed.save(before)
+        elif testbed.load().image is None and not _is_lent(plan, testbed):
+            ending.discard(testbed)
+        raise
+
+
+def _is_lent(plan: Plan, testbed: Testbed) -> bool:
+    kind = providers.kind(plan.provider)
+    return kind.lends and providers.of(plan.provider).is_lent(testbed)
+
+
 def _acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
-    found = providers.of(plan.provider).acquire(plan, testbed, progress)
-    if plan.provider != "local":  # which has chosen by itself
-        testbed.update(wan="netem")
-    return found
+    """Have the provider make the hosts, and save how their links are imposed."""
+    hosts = providers.of(plan.provider).acquire(plan, testbed, progress)
+    testbed.update(wan=links.wan_of(hosts).kind)
+    return hosts
+
+
+def write_inventory(hosts: Hosts, testbed: Testbed) -> None:
+    """Write Ansible's inventory of the testbed, with roles and sites as groups."""
+    files.write_atomically(testbed.inventory, inventory(hosts.roles))
+
+
+def _install_over_quick_links(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
+    """Install the cloud or repair it; the first time without the links of hosts that were up."""
+    state = testbed.load()
+    if state.deployed is None and state.observed:
+        links.wan_of(hosts).reset()
+    return deploy.install(hosts, testbed, progress)
+
+
+def _impose_links(hosts: Hosts, progress: Progress) -> None:
+    progress("imposing links", 0, 0)
+    links.impose(hosts, hosts.plan.links)
+
+
+def _impose_links_that_differ(hosts: Hosts, progress: Progress) -> None:
+    """Impose the links unless they hold: a running cloud must not see them go and come back."""
+    if links.disagreements(hosts.plan.links, links.wan_of(hosts).read_back()):
+        _impose_links(hosts, progress)
+
+
+def _measure_within_tolerance(hosts: Hosts, testbed: Testbed, progress: Progress) -> list[PairRtt]:
+    progress("measuring round trips", 0, 0)
+    pairs = _measure_and_save(hosts, testbed, hosts.plan.links)
+    require_within_tolerance(pairs)
+    return pairs
+
+
+def _save_with_stages(deployment: Deployment, testbed: Testbed, stopwatch: Stopwatch) -> Deployment:
+    """Save with the deployment how long each stage took; returns it."""
+    stopwatch.stop()
+    deployment = dataclasses.replace(deployment, stages_s=stopwatch.stages_s)
+    description.save(testbed, deployment)
+    return deployment
+
+
+# ---------------------------------------------------------------- where a step fails
+
+
+@contextlib.contextmanager
+def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) -> Iterator[None]:
+    """Where this fails, give back what was borrowed meanwhile; say why, if it was taken away.
+
+    What an earlier command borrowed, or was told to keep, stays.
+    """
+    if not providers.kind(plan.provider).lends:
+        yield
+        return
+    had_it = _is_lent(plan, testbed) and not ending.is_over(testbed)
+    process = os.getpid()
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() != process:  # a library's forked helper, which ends when we have
+            raise
+        told = ending.explained(testbed, error) if isinstance(error, UserError) else error
+        if testbed.exists() and not keep and not had_it:
+            with contextlib.suppress(OSError):  # nothing of this is worth a job that runs on
+                if not isinstance(error, Refused | InvalidInput):
+                    _keep_log(plan)
+                progress("giving the nodes back", 0, 0)
+            try:
+                ending.release(testbed)
+            except UserError as second:
+                if not isinstance(told, UserError):
+                    raise
+                raise Failed(
+                    f"{str(told).splitlines()[0]}; and then: {second.message}", second.remedy
+                ) from None
+        raise told from None
+
+
+def _keep_log(plan: Plan) -> None:
+    """Save what Ansible said in the working directory, as the testbed's folder goes."""
+    log = log_file(plan.name)
+    # In a folder that others may write in: no link is followed.
+    if log.exists():
+        text = log.read_text(errors="replace")
+        files.write_atomically(Path(f"{plan.name}-ansible.log").absolute(), text)
+
+
+# ---------------------------------------------------------------- a testbed that is there
 
 
 def hosts_of(testbed: Testbed) -> Hosts:
-    """The hosts of a testbed, without touching them; raises Refused before all were made."""
+    """Return a testbed's hosts, without touching them; raises Refused before all were made."""
     state = testbed.load()
     if state.phase == "releasing" or state.wan is None:
         raise Refused(f"'{testbed.name}' is not up ({state.phase})", "run 'discovery-xp up' again")
@@ -250,22 +311,15 @@ class Inspection:
 def inspect(testbed: Testbed) -> Inspection:
     """Look at every host and link of a testbed."""
     state = testbed.load()
-    kind = state.plan.provider
-    looked = providers.of(kind).status(state.plan, testbed)
-    broken = local.broken_links(state.plan, testbed) if kind == "local" else []
-    lender = providers.lender(kind)
+    provider = providers.of(state.plan.provider)
+    found = {host.name: host for host in provider.status(state.plan, testbed)}
+    broken = provider.broken_links(state.plan, testbed)
     services = None
     if description.deployment_file(testbed).exists():
-        answering = {host.name for host in looked if host.answers}
+        answering = {host.name for host in found.values() if host.answers}
         services = status.inspect(hosts_of(testbed), answering)
-    found = {host.name: host for host in looked}
-    remarks = lender.remarks(testbed) if lender else []
+    remarks = provider.remarks(testbed)
     return Inspection(testbed.name, state.phase, found, broken, services, remarks)
-
-
-def write_inventory(hosts: Hosts, testbed: Testbed) -> None:
-    """Ansible's inventory of the testbed, with roles and sites as groups."""
-    files.write_atomically(testbed.inventory, inventory(hosts.roles))
 
 
 # ---------------------------------------------------------------- links of a running testbed

@@ -7,9 +7,9 @@ and what would move the terminal's cursor is shown as text.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -21,6 +21,9 @@ from discovery_xp.boundary.names import TestbedName
 from discovery_xp.errors import Refused
 from discovery_xp.testbeds.testbed import testbeds
 from discovery_xp.text import printable
+
+if TYPE_CHECKING:
+    from discovery_xp.testbeds.pings import PairRtt
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,3 +117,12 @@ def testbed_option(command: F) -> F:
     return click.option(
         *words, "name", type=NameOption(), help="Which one, if there are several."
     )(command)  # fmt: skip
+
+
+def worst_pair(pairs: Sequence[PairRtt], wan: str) -> str:
+    """Describe how well the links keep to what was asked, by the pair that is furthest off."""
+    worst = max(pairs, key=lambda pair: abs(pair.error_ms or 0.0))
+    return (
+        f"links:     {len(pairs)} pairs imposed by {wan}, all within tolerance; the worst is "
+        f"{worst.source} - {worst.target}: {worst.observed_ms:.2f} ms for {worst.requested_ms:g} ms"
+    )

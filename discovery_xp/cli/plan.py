@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from discovery_xp import providers
 from discovery_xp.cli.common import console, echo
 from discovery_xp.inputs import units
 from discovery_xp.inputs.topology import Link
@@ -43,7 +44,7 @@ def _facts(made: Plan) -> list[str]:
     lines = []
     if made.network:
         lines.append(f"network {made.network}, this machine is {made.machine} in it")
-    if made.provider == "local":
+    if made.needs.memory_bytes or made.needs.disk_bytes:
         lines.append(
             f"needs {format_bytes(made.needs.memory_bytes)} of memory, "
             f"{format_bytes(made.needs.disk_bytes)} of disk"
@@ -109,8 +110,9 @@ def _databases_in_words(made: Plan) -> list[str]:
 
 
 def _wan_in_words(made: Plan) -> str:
-    if made.provider != "local":
-        return "tc netem on the hosts"
+    links_by = providers.kind(made.provider).links_by
+    if links_by is not None:
+        return links_by
     words = {"netem": "tc netem on the hosts", "vde": "VDE between the sites"}
     if made.wan in words:
         return words[made.wan]

@@ -15,6 +15,7 @@ from typing import Any
 
 from discovery_xp import software
 from discovery_xp.deployment import clients, identities
+from discovery_xp.deployment.schemas import KeptSchemas
 from discovery_xp.onhost import catalogue
 from discovery_xp.planning import databases, ports
 from discovery_xp.planning.layout import CloudLayout
@@ -155,6 +156,7 @@ class CloudVariables:
     image: str = IMAGE
     network: str = catalogue.NETWORK
     api_threads: int = API_THREADS
+    schemas: KeptSchemas = field(default_factory=KeptSchemas)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -203,13 +205,13 @@ def play_variables(hosts: Hosts, testbed: Testbed) -> PlayVariables:
     addresses = {name: str(host.address) for name, host in hosts.by_name().items()}
     known = passwords.ensure(testbed)
     return PlayVariables(
-        _cloud(hosts.plan, layout, testbed, addresses),
+        _cloud(hosts, layout, testbed, addresses),
         _secrets(hosts.plan, layout, addresses, known),
     )
 
 
 def _cloud(
-    plan: Plan, layout: CloudLayout, testbed: Testbed, addresses: Mapping[str, str]
+    hosts: Hosts, layout: CloudLayout, testbed: Testbed, addresses: Mapping[str, str]
 ) -> CloudVariables:
     services: dict[str, tuple[str, ...]] = {}
     queues: dict[str, str] = {}
@@ -218,11 +220,11 @@ def _cloud(
             services[service.unit] = (*services.get(service.unit, ()), service.host)
             queues[service.queue] = f"{service.unit} on {service.host}"
     return CloudVariables(
-        testbed=plan.name,
+        testbed=hosts.plan.name,
         options=described(layout),
         master=layout.master,
         hosts={
-            host.name: _host(host.name, host.site, layout, addresses) for host in plan.hosts
+            host.name: _host(host.name, host.site, layout, addresses) for host in hosts.plan.hosts
         },
         ports=PORTS,
         environments={
@@ -232,8 +234,8 @@ def _cloud(
             )
             for each in software.ENVIRONMENTS
         },
-        is_prepared=plan.provider == "local",
-        firewall=_firewall(plan, testbed, addresses),
+        is_prepared=hosts.is_prepared,
+        firewall=None if hosts.is_guarded else _firewall(testbed, addresses),
         mariadb_databases=_by_owner(layout),
         redis=_redis(layout.redis, addresses),
         rome=_rome() if layout.redis else None,
@@ -351,14 +353,9 @@ def _redis(store: databases.Store | None, addresses: Mapping[str, str]) -> Redis
     )  # fmt: skip
 
 
-def _firewall(
-    plan: Plan, testbed: Testbed, addresses: Mapping[str, str]
-) -> FirewallVariables | None:
-    """Return who may reach which ports of hosts that somebody lends; None where all may.
-
-    Emulated hosts need none: this machine's routing keeps others away.
-    """
-    if plan.provider == "local" or (testbed.exists() and testbed.load().exposed):
+def _firewall(testbed: Testbed, addresses: Mapping[str, str]) -> FirewallVariables | None:
+    """Return who may reach which ports of the hosts; None where all may."""
+    if testbed.exists() and testbed.load().exposed:
         return None
     return FirewallVariables(tuple(sorted(addresses.values())), ports.CLOUD_PORTS)
 

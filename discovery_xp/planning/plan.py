@@ -17,7 +17,13 @@ from typing import Any
 
 from discovery_xp.boundary.names import HostName, TestbedName
 from discovery_xp.errors import Refused
-from discovery_xp.inputs.platforms import Cluster, G5kProvider, PlatformProvider, VMonG5kProvider
+from discovery_xp.inputs.platforms import (
+    Cluster,
+    G5kProvider,
+    Job,
+    PlatformProvider,
+    VMonG5kProvider,
+)
 from discovery_xp.inputs.topology import (
     Limit,
     LocalProvider,
@@ -104,6 +110,12 @@ class Plan:
         """Twelve hexadecimal digits that are equal for equal plans."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def job(self) -> Job | None:
+        """How the hosts are reserved for a time; None where they aren't."""
+        platform = self.platform
+        return platform.job if isinstance(platform, G5kProvider | VMonG5kProvider) else None
 
     def has_hosts_of(self, other: Plan) -> bool:
         """True when both need the very same hosts; links and tolerance may differ."""
@@ -383,6 +395,7 @@ def _lending(provider: PlatformProvider, hosts: int) -> tuple[str, ...]:
         "vmong5k": "reserve nodes on Grid'5000 and start {} virtual machines on them",
         "vagrant": "start {} virtual machines with Vagrant",
         "chameleon": "borrow {} machines from Chameleon",
+        "dummy": "make up what {} hosts would say",
     }
     return (words[provider.type].format(hosts), "wait for ssh")
 

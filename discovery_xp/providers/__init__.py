@@ -1,78 +1,38 @@
 """Where hosts come from: one contract, and a module for each `type` of a topology's provider.
 
-`docs/providers.md` says how to add one.
+Only this package, and what reads the type from a file (`inputs`, `planning`), know the types by
+name: everybody else asks `kind` and `of`.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
-from typing import Protocol, cast
+from typing import cast
 
-from discovery_xp.planning.plan import Plan
-from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress
-from discovery_xp.testbeds.testbed import Testbed
-
-_MODULES = {
-    "local": "local",
-    "static": "static",
-    "g5k": "grid5000",
-    "vmong5k": "enoslib_machines",
-    "vagrant": "enoslib_machines",
-    "chameleon": "enoslib_machines",
-}
+from discovery_xp.providers.contract import Provider as Provider
+from discovery_xp.providers.kinds import KINDS as KINDS
+from discovery_xp.providers.kinds import Kind
 
 
-class Provider(Protocol):
-    """What each of these modules has."""
-
-    def acquire(self, plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
-        """Make the hosts, or repair them, until ssh answers on all.
-
-        Comes out right from whatever a killed run left.  Raises Refused before anything is
-        started, Failed after.
-        """
-
-    def hosts(self, plan: Plan, testbed: Testbed) -> Hosts:
-        """The hosts of a testbed that was acquired, without touching them."""
-
-    def status(self, plan: Plan, testbed: Testbed) -> list[HostStatus]:
-        """How every host of the plan is, in the plan's order."""
+def kind(name: str) -> Kind:
+    """Return what is known of a type of provider; it isn't loaded."""
+    return KINDS[name]
 
 
-class Lender(Provider, Protocol):
-    """A provider whose hosts are somebody else's, and cost something while we have them."""
-
-    def remarks(self, testbed: Testbed) -> list[str]:
-        """What was borrowed and what it costs: lines for a person."""
-
-    def is_lent(self, testbed: Testbed) -> bool:
-        """True when there is anything to give back."""
-
-    def why_over(self, testbed: Testbed) -> str | None:
-        """Why the hosts are gone where they were taken back, None where they weren't."""
-
-    def time_left_s(self, testbed: Testbed) -> float | None:
-        """How long the hosts stay, None where that isn't known."""
-
-    def release(self, plan: Plan | None, testbed: Testbed) -> None:
-        """Give all back, whatever state it is in; raises Failed when that can't be done.
-
-        `plan` is None where the testbed's state is lost.
-        """
+@functools.cache
+def of(name: str) -> Provider:
+    """Return the provider of a type; it is loaded, and EnOSlib with it where it needs that."""
+    known = KINDS[name]
+    module = importlib.import_module(f"{__name__}.{known.module}")
+    return cast(Provider, getattr(module, known.provider)())
 
 
-LENDERS = ("g5k", "vmong5k", "vagrant", "chameleon")
-# The file of a testbed's folder that says what was borrowed, by who lent it: found by name, so
-# that nothing has to be loaded to see that there is none.
-MACHINES_RECORD = "machines.json"
-RECORDS = {"g5k": "grid5000.json"} | dict.fromkeys(LENDERS[1:], MACHINES_RECORD)
+def local_ones() -> list[Provider]:
+    """Return the providers whose hosts are processes of this machine."""
+    return [of(name) for name, known in KINDS.items() if known.is_local]
 
 
-def of(kind: str) -> Provider:
-    """The provider of a type."""
-    return cast(Provider, importlib.import_module(f"{__name__}.{_MODULES[kind]}"))
-
-
-def lender(kind: str) -> Lender | None:
-    """The same, if what it provides has to be given back; None otherwise."""
-    return cast(Lender, of(kind)) if kind in LENDERS else None
+def named_ones() -> list[Provider]:
+    """Return the providers that find what they lent by a testbed's name, if they can be asked."""
+    return [of(name) for name, known in KINDS.items() if known.is_named and known.can_be_asked]

@@ -38,7 +38,8 @@ from discovery_xp.inputs.topology import SshHost
 from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.planning import oar
 from discovery_xp.planning.plan import Plan
-from discovery_xp.providers import MACHINES_RECORD
+from discovery_xp.providers.contract import Provider
+from discovery_xp.providers.kinds import MACHINES_RECORD
 from discovery_xp.testbeds import ansible_runs
 from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, hosts_at
 from discovery_xp.testbeds.remote import answering, output_of, plainly
@@ -384,16 +385,6 @@ def is_lent(testbed: Testbed) -> bool:
         return True
 
 
-def why_over(testbed: Testbed) -> str | None:
-    """Not known here: the platforms differ in how they tell."""
-    return None
-
-
-def time_left_s(testbed: Testbed) -> float | None:
-    """Not known here."""
-    return None
-
-
 def release(plan: Plan | None, testbed: Testbed) -> None:
     """Have EnOSlib's provider take the machines back."""
     if not is_lent(testbed):
@@ -402,3 +393,31 @@ def release(plan: Plan | None, testbed: Testbed) -> None:
         raise Failed("who lent its machines isn't known any more", "end them by hand")
     with _in_folder(testbed), _told(plan.provider):
         _provider(plan).destroy(wait=True)
+
+
+class EnoslibMachines(Provider):
+    """Machines that one of EnOSlib's own providers lends; which one, the plan says."""
+
+    def acquire(self, plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+        """Have the machines made, or take those that are there; they answer over ssh then."""
+        return acquire(plan, testbed, progress)
+
+    def hosts(self, plan: Plan, testbed: Testbed) -> Hosts:
+        """Return the hosts of a testbed that was acquired, without touching them."""
+        return hosts(plan, testbed)
+
+    def status(self, plan: Plan, testbed: Testbed) -> list[HostStatus]:
+        """Say how every host of the plan is, in the plan's order."""
+        return status(plan, testbed)
+
+    def remarks(self, testbed: Testbed) -> list[str]:
+        """Say what was borrowed and what it costs, in lines for a person."""
+        return remarks(testbed)
+
+    def is_lent(self, testbed: Testbed) -> bool:
+        """Return True when there is anything to give back."""
+        return is_lent(testbed)
+
+    def release(self, plan: Plan | None, testbed: Testbed) -> None:
+        """Have EnOSlib's provider take the machines back."""
+        release(plan, testbed)

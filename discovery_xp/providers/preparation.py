@@ -10,6 +10,7 @@ import os
 
 from discovery_xp import software
 from discovery_xp.planning.plan import Plan
+from discovery_xp.providers.kinds import KINDS
 from discovery_xp.providers.local import cgroups, image, machine
 from discovery_xp.testbeds.hosts import Progress
 from discovery_xp.testbeds.testbed import Testbed
@@ -21,9 +22,13 @@ INSTALL_S = 50.0
 
 def needed_s(plan: Plan) -> float:
     """Return about how long the preparation takes, in seconds; 0 where all is cached."""
+    if KINDS[plan.provider].is_canned:
+        return 0.0
     openstack = plan.cloud is not None
     fetch_s = FETCH_S if openstack and software.missing_wheels() else 0.0
-    if plan.provider != "local":
+    if KINDS[plan.provider].is_canned:
+        return 0.0
+    if not KINDS[plan.provider].is_local:
         return fetch_s
     if image.is_cached(openstack):
         return 0.0
@@ -32,8 +37,12 @@ def needed_s(plan: Plan) -> float:
 
 def prepare(plan: Plan, progress: Progress) -> None:
     """Fetch and build what is missing; raises Refused or Failed as making the hosts would."""
+    if KINDS[plan.provider].is_canned:
+        return
     openstack = plan.cloud is not None
-    if plan.provider != "local":
+    if not KINDS[plan.provider].is_local:
+        if KINDS[plan.provider].is_canned:
+            return
         if openstack and software.missing_wheels():
             progress("fetching OpenStack's and Rally's packages (once for each lock file)", 0, 0)
             software.ensure_all_wheels()

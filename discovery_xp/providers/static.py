@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from discovery_xp.deployment import deploy
 from discovery_xp.errors import Failed
 from discovery_xp.inputs.topology import SshHost
 from discovery_xp.planning.plan import Plan
+from discovery_xp.providers.contract import Provider
+from discovery_xp.testbeds import links
 from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
 from discovery_xp.testbeds.remote import Output, answering, run_each
 from discovery_xp.testbeds.testbed import Testbed
@@ -48,3 +51,26 @@ def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
         HostStatus(host.name, host.name in greeted, host.name in greeted, None)
         for host in plan.hosts
     ]
+
+
+class StaticHosts(Provider):
+    """Hosts that exist already; nothing of ours stays on them."""
+
+    def acquire(self, plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+        """Reach every host once, as root; raises Failed, naming those that aren't fit."""
+        return acquire(plan, testbed, progress)
+
+    def hosts(self, plan: Plan, testbed: Testbed) -> Hosts:
+        """Return the hosts of a testbed that was acquired, without touching them."""
+        return hosts(plan, testbed)
+
+    def status(self, plan: Plan, testbed: Testbed) -> list[HostStatus]:
+        """Say how every host of the plan is, in the plan's order."""
+        return status(plan, testbed)
+
+    def clear(self, plan: Plan, testbed: Testbed) -> None:
+        """Reset the links and take the cloud off the hosts."""
+        found = hosts(plan, testbed)
+        links.wan_of(found).reset()
+        if plan.cloud is not None:
+            deploy.remove(found, testbed, lambda _stage, _done, _total: None)

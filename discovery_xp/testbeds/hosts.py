@@ -24,6 +24,8 @@ from discovery_xp.planning.plan import Plan, PlannedHost, PlannedLink
 if TYPE_CHECKING:  # it loads Ansible, which wants space on the disk: `destroy` goes without
     import enoslib as en
 
+    from discovery_xp.testbeds.transport import Transport
+
 # (what is being done, how many are done, out of how many; 0 where it isn't countable)
 Progress = Callable[[str, int, int], None]
 
@@ -111,13 +113,18 @@ class Hosts:
 
     `roles` holds each host under its roles, its site and 'SITE_ROLE'; `networks` one
     network for each site.  `wan` is the provider's own way to impose links, None where
-    tc on the hosts is the way.
+    tc on the hosts is the way.  `is_prepared` says that the software is on the hosts, and
+    `is_guarded` that others are kept from them without a firewall of their own.  `transport`
+    is the provider's own way to its hosts, None where Ansible over ssh is the way.
     """
 
     plan: Plan
     roles: en.Roles
     networks: en.Networks
     wan: Wan | None = None
+    is_prepared: bool = False
+    is_guarded: bool = False
+    transport: Transport | None = None
 
     def by_name(self) -> dict[str, en.Host]:
         """EnOSlib's hosts by their names."""

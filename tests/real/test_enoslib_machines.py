@@ -32,7 +32,7 @@ provider: {type: vagrant, network: 10.88.0.0/16}
 SCRIPT = """
 import json, sys
 import enoslib as en
-from discovery_xp import cli
+from discovery_xp.cli.main import main
 from discovery_xp.providers import enoslib_machines
 
 told, taken_back = json.loads(sys.argv[1]), sys.argv[2]
@@ -56,7 +56,7 @@ class Machines:
 
 made = enoslib_machines.enoslib_configuration
 enoslib_machines._provider = lambda plan: Machines(made(plan))
-cli.main()
+main()
 """
 
 

@@ -55,8 +55,9 @@ def hurried(
 ) -> subprocess.CompletedProcess[str]:
     """The command line with less patience: the emulated platform's clockwork is quick."""
     program = (
-        "from discovery_xp import cli; from discovery_xp.providers.grid5000 import nodes, slots; "
-        f"nodes.READY_WITHIN_S, slots.LEAD_S = {ready_within_s}, 5; cli.main()"
+        "from discovery_xp.cli.main import main; "
+        "from discovery_xp.providers.grid5000 import nodes, slots; "
+        f"nodes.READY_WITHIN_S, slots.LEAD_S = {ready_within_s}, 5; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],

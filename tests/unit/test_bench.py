@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from discovery_xp import bench, store
-from discovery_xp.bench import Wanted
-from discovery_xp.cli import main as cli
+from discovery_xp import bench, bench_request, provenance, store
+from discovery_xp.bench_request import BenchRequest
+from discovery_xp.cli import bench as cli
 from discovery_xp.deployment.status import ServiceStatus
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.scenario import Scenario
@@ -27,8 +27,8 @@ def plan_of(sites: int) -> Plan:
     return make_plan(parse_topology(text), cloud=True)
 
 
-def wanted(results: Path, scenario: Scenario | None = None, **more: bool) -> Wanted:
-    return Wanted(
+def wanted(results: Path, scenario: Scenario | None = None, **more: bool) -> BenchRequest:
+    return BenchRequest(
         scenario or Scenario("boot", "boot", vms=500),
         "",
         results,
@@ -38,37 +38,37 @@ def wanted(results: Path, scenario: Scenario | None = None, **more: bool) -> Wan
 
 
 def test_without_a_scenario_it_is_the_papers_or_a_small_one() -> None:
-    assert bench.choose_scenario(None, None, small=False).vms == 500
-    assert bench.choose_scenario(None, None, small=True).vms == 20
-    assert bench.choose_scenario(None, 7, small=True).vms == 7
-    chosen = bench.choose_scenario(SCENARIOS / "boot-steady.yaml", 7, small=True)
+    assert bench_request.choose_scenario(None, None, small=False).vms == 500
+    assert bench_request.choose_scenario(None, None, small=True).vms == 20
+    assert bench_request.choose_scenario(None, 7, small=True).vms == 7
+    chosen = bench_request.choose_scenario(SCENARIOS / "boot-steady.yaml", 7, small=True)
     assert (chosen.name, chosen.vms, chosen.concurrency) == ("boot-steady", 7, 20)
 
 
 def test_vms_of_a_scenario_without_any_are_refused() -> None:
     with pytest.raises(Refused, match="--vms 7: scenario 'reads' boots no VMs"):
-        bench.choose_scenario(SCENARIOS / "reads.yaml", 7, small=False)
+        bench_request.choose_scenario(SCENARIOS / "reads.yaml", 7, small=False)
 
 
 def test_probes_are_named_in_any_order() -> None:
-    assert bench.choose_probes("all") == store.PROBES
-    assert bench.choose_probes("none") == ()
-    assert bench.choose_probes("usage, calls") == ("calls", "usage")
+    assert bench_request.choose_probes("all") == store.PROBES
+    assert bench_request.choose_probes("none") == ()
+    assert bench_request.choose_probes("usage, calls") == ("calls", "usage")
     with pytest.raises(Refused, match="--probes: no probe 'cpu'; write 'all', 'none' or some of"):
-        bench.choose_probes("usage,cpu")
+        bench_request.choose_probes("usage,cpu")
 
 
 def test_what_will_happen_is_told_with_its_time(tmp_path: Path) -> None:
-    lines = bench.foretell(plan_of(8), wanted(tmp_path))
+    lines = bench_request.foretell(plan_of(8), wanted(tmp_path))
     assert lines[0] == (
         "try: 57 hosts at 8 sites are made, OpenStack is deployed on them, 'boot' asks for "
         "500 VMs; then all but the results is destroyed"
     )
     assert str(tmp_path / "try") in lines[1]
     assert "this takes about" in lines[2]
-    kept = bench.foretell(plan_of(2), wanted(tmp_path, Scenario("r", "reads"), keep=True))
+    kept = bench_request.foretell(plan_of(2), wanted(tmp_path, Scenario("r", "reads"), keep=True))
     assert "'r' asks for 100 rounds; the testbed stays up" in kept[0]
-    assert bench.expected_s(plan_of(8), wanted(tmp_path)) > bench.expected_s(
+    assert bench_request.expected_s(plan_of(8), wanted(tmp_path)) > bench_request.expected_s(
         plan_of(2), wanted(tmp_path)
     )
 
@@ -76,11 +76,11 @@ def test_what_will_happen_is_told_with_its_time(tmp_path: Path) -> None:
 def test_what_cannot_be_done_is_refused_before_anything_is(tmp_path: Path) -> None:
     elsewhere = Scenario("far", "boot", regions=("site9",))
     with pytest.raises(Refused, match="the cloud has no region 'site9'"):
-        bench.check(plan_of(2), wanted(tmp_path, elsewhere))
+        bench_request.check(plan_of(2), wanted(tmp_path, elsewhere))
     (tmp_path / "file").write_text("")
     with pytest.raises(Refused, match="is no folder"):
-        bench.check(plan_of(2), wanted(tmp_path / "file"))
-    bench.check(plan_of(2), wanted(tmp_path))
+        bench_request.check(plan_of(2), wanted(tmp_path / "file"))
+    bench_request.check(plan_of(2), wanted(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing was made"
 
 
@@ -157,7 +157,7 @@ def test_a_run_that_cant_be_merged_says_so_and_keeps_its_parts(
 
 
 def test_the_machines_cpu_is_that_between_two_moments() -> None:
-    busy = bench._Busy()
+    busy = provenance.BusyClock()
     busy.end()
     assert (busy.began_at, busy.cpu_s, busy.elapsed_s) == (None, 0.0, 0.0)
     busy.begin()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.topology import derive_topology, parse_topology
 from discovery_xp.places import home
 from discovery_xp.planning.plan import make_plan
+from discovery_xp.providers import local
 from discovery_xp.providers.local import access, cgroups, claims, fabric, machine
 from discovery_xp.testbeds.testbed import State, Testbed
 
@@ -136,7 +138,8 @@ class Blocked:
         if name.partition('.')[0] in ('ansible', 'enoslib'):
             raise ImportError(name)
 sys.meta_path.insert(0, Blocked())
-from discovery_xp import cli, ending
+from discovery_xp import ending
+from discovery_xp.cli import main
 from discovery_xp.providers import grid5000, local
 from discovery_xp.providers.grid5000 import jobs
 try:
@@ -178,7 +181,7 @@ def test_a_folder_that_can_not_be_removed_is_told_of_in_one_line(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     monkeypatch.setattr("shutil.rmtree", read_only)
-    with pytest.raises(Refused, match=r"can't be removed: Read-only file system; all else"):
+    with pytest.raises(Failed, match=r"can't be removed: Read-only file system; all else"):
         testbed.remove()
 
 
@@ -323,6 +326,38 @@ def test_a_damaged_note_of_the_home_is_nobodys(tmp_path: Path, text: str) -> Non
     assert ending.known_testbeds() == ["mine"]
 
 
+def test_a_sweep_spares_what_another_home_is_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both home's commands meet between the look for testbeds and the removal."""
+    order = []
+
+    def begin() -> None:
+        claims.claim(Testbed("theirs", tmp_path / "other"))
+        order.append("theirs begins")
+
+    other = threading.Thread(target=begin)
+
+    def nothing_yet() -> set[str]:
+        other.start()
+        other.join(0.3)
+        return set()
+
+    monkeypatch.setattr(local, "leftovers", nothing_yet)
+    monkeypatch.setattr(fabric, "remove_stray_devices", lambda: order.append("strays go"))
+    local.sweep()
+    other.join()
+    assert order == ["strays go", "theirs begins"]
+
+
+def test_what_another_home_has_begun_is_no_stray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fabric, "remove_stray_devices", lambda: pytest.fail("theirs goes"))
+    claims.claim(Testbed("theirs", tmp_path / "other"))
+    local.sweep()
+
+
 # ---------------------------------------------------------------- runs that fail
 
 
@@ -339,7 +374,7 @@ class Lender:
 def fail_and_give_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Testbed:
     """A run that fails on a lender's hosts, in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("discovery_xp.providers.lender", lambda _kind: Lender())
+    monkeypatch.setattr("discovery_xp.providers.of", lambda _kind: Lender())
     testbed = Testbed("mine")
     testbed.save(State(plan=LENT, phase="acquiring", created="2027-01-01T00:00:00Z"))
     (testbed.folder / "ansible.log").write_text("what Ansible said")

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from discovery_xp import providers
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.topology import parse_topology
 from discovery_xp.planning.plan import Plan, make_plan
-from discovery_xp.providers import enoslib_machines, lender
+from discovery_xp.providers import enoslib_machines
 from discovery_xp.providers.enoslib_machines import address_in, configuration, enoslib_configuration
 from discovery_xp.testbeds.testbed import Testbed
 
@@ -35,7 +36,8 @@ def test_enoslib_s_schema_is_content(name: str) -> None:
         (["a"], 4),
         (["b"], 2),
     ]
-    assert lender(plan.provider) is enoslib_machines
+    assert providers.kind(plan.provider).lends
+    assert isinstance(providers.of(plan.provider), enoslib_machines.EnoslibMachines)
 
 
 def test_each_site_of_vmong5k_has_its_cluster() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import files
-from discovery_xp.cli.main import _at_quota
+from discovery_xp.cli.status import _at_quota
 from discovery_xp.experiment import Inspection
 from discovery_xp.inputs.topology import Limit, parse_topology
 from discovery_xp.planning.plan import make_plan

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import bench, files, software
+from discovery_xp import bench_request, files, software
 from discovery_xp.errors import Failed
 from discovery_xp.inputs.topology import derive_topology
 from discovery_xp.planning.plan import Plan, make_plan
@@ -51,10 +51,10 @@ def test_the_time_is_that_of_what_is_missing(cache: Path) -> None:
 
 
 def test_the_first_run_and_later_ones_are_told_apart(cache: Path, tmp_path: Path) -> None:
-    first = bench.foretell(plan(), wanted(tmp_path))[2]
+    first = bench_request.foretell(plan(), wanted(tmp_path))[2]
     assert "this first time, when packages are fetched" in first
     write_tree(openstack=True)
-    later = bench.foretell(plan(), wanted(tmp_path))[2]
+    later = bench_request.foretell(plan(), wanted(tmp_path))[2]
     assert "first time" not in later
     minutes = [int(line.split(" minutes")[0].split()[-1]) for line in (first, later)]
     assert minutes[0] > minutes[1]

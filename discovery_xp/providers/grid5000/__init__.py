@@ -29,6 +29,7 @@ from discovery_xp.planning import oar
 from discovery_xp.planning.oar import Request
 from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.plan_checks import needed_s
+from discovery_xp.providers.contract import FreeSlot, Provider
 from discovery_xp.providers.grid5000 import api, jobs, record, slots
 from discovery_xp.providers.grid5000.record import Record
 from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, hosts_at
@@ -149,9 +150,7 @@ def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progr
                 raise
             after = max(after, taken.could_run_at or 0.0)
             continue
-        except Failed:  # there may be jobs: the record goes on saying so
-            raise
-        except Refused:
+        except Refused:  # after Failed there may be jobs: the record goes on saying so
             record.save(testbed, Record())
             raise
         return record.save(testbed, Record(jobs=tuple(refs)))
@@ -361,3 +360,66 @@ def end_forgotten(testbed: str) -> int:
     if silent and not ours:
         raise Failed(f"{', '.join(silent)} can't be asked for jobs", "try again later")
     return len(ours)
+
+
+def lines_on_forgotten() -> list[str]:
+    """Say, in a line each, which jobs no testbed here knows; raises Refused."""
+    now = time.time()
+    found, silent = forgotten()
+    lines = [
+        f"{job.in_words(now)}; 'discovery-xp destroy --testbed {job.testbed}' ends it"
+        for job in found
+    ]
+    return lines + [f"{site} can't be asked for its jobs" for site in silent]
+
+
+class Grid5000Nodes(Provider):
+    """Nodes of Grid'5000, which end with their jobs."""
+
+    def acquire(self, plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+        """Reserve and deploy the nodes, or go on with those there are; see the module."""
+        return acquire(plan, testbed, progress)
+
+    def hosts(self, plan: Plan, testbed: Testbed) -> Hosts:
+        """Return the hosts of a testbed that was acquired, without touching them."""
+        return hosts(plan, testbed)
+
+    def status(self, plan: Plan, testbed: Testbed) -> list[HostStatus]:
+        """Say how every host of the plan is, in the plan's order."""
+        return status(plan, testbed)
+
+    def remarks(self, testbed: Testbed) -> list[str]:
+        """Say what was borrowed and what it costs, in lines for a person."""
+        return remarks(testbed)
+
+    def is_lent(self, testbed: Testbed) -> bool:
+        """Return True when there is anything to give back."""
+        return is_lent(testbed)
+
+    def why_over(self, testbed: Testbed) -> str | None:
+        """Say why the nodes are gone where the platform took them, None where it didn't."""
+        return why_over(testbed)
+
+    def time_left_s(self, testbed: Testbed) -> float | None:
+        """Return how long the testbed's nodes stay, None where that isn't known."""
+        return time_left_s(testbed)
+
+    def release(self, plan: Plan | None, testbed: Testbed) -> None:
+        """End all jobs of the testbed."""
+        release(plan, testbed)
+
+    def slots(self, plan: Plan, most: int, by_night: bool) -> list[FreeSlot]:
+        """List when the plan's requests would fit, the first `most`; nothing is reserved."""
+        job = _provider(plan).job
+        return [
+            FreeSlot(slot.start, slot.date, slot.free, oar.policy_at(job, slot.start))
+            for slot in slots_for(plan, most, by_night)
+        ]
+
+    def forgotten(self) -> list[str]:
+        """Say, in a line each, which jobs bear our names and belong to no testbed here."""
+        return lines_on_forgotten()
+
+    def end_forgotten(self, name: str) -> int:
+        """End the jobs that are called like the testbed `name`; returns their number."""
+        return end_forgotten(name)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from discovery_xp.errors import Refused
 from discovery_xp.files import read_json, write_atomically
-from discovery_xp.providers import RECORDS
+from discovery_xp.providers.kinds import JOBS_RECORD
 from discovery_xp.testbeds.testbed import Testbed
 
 RECORD_FORMAT = 1
@@ -51,7 +51,7 @@ _RECORD = TypeAdapter(Record)
 
 def path(testbed: Testbed) -> Path:
     """The record's file."""
-    return testbed.folder / RECORDS["g5k"]
+    return testbed.folder / JOBS_RECORD
 
 
 def load(testbed: Testbed) -> Record:

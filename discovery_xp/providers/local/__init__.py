@@ -17,6 +17,7 @@ from discovery_xp.inputs.topology import SshHost
 from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.places import home
 from discovery_xp.planning.plan import Plan, PlannedHost
+from discovery_xp.providers.contract import Provider
 from discovery_xp.providers.local import (
     cgroups,
     claims,
@@ -132,7 +133,7 @@ def hosts(plan: Plan, testbed: Testbed) -> Hosts:
     """The hosts of a testbed that was acquired, without touching them."""
     roles, networks = to_roles_and_networks(plan, _ssh_hosts(plan, testbed), testbed.ssh_config)
     wan = VdeWan(plan) if testbed.load().wan == "vde" else None
-    return Hosts(plan, roles, networks, wan)
+    return Hosts(plan, roles, networks, wan, is_prepared=True, is_guarded=True)
 
 
 def _write_ssh_files(plan: Plan, testbed: Testbed) -> None:
@@ -207,11 +208,15 @@ def release(testbed: Testbed) -> None:
 
 
 def sweep() -> None:
-    """When no testbed is left: remove what belongs to none, put kernel limits back."""
-    if not leftovers():
-        fabric.remove_stray_devices()
-        image.clean()
-        machine.restore_limits()
+    """When no testbed is left: remove what belongs to none, put kernel limits back.
+
+    Another home may begin with one at the same time: it waits, then makes its own.
+    """
+    with claims.held():
+        if not leftovers():
+            fabric.remove_stray_devices()
+            image.clean()
+            machine.restore_limits()
 
 
 def leftovers() -> set[str]:
@@ -223,3 +228,35 @@ def homes() -> dict[str, Path]:
     """The home of each of them: another one where it has the testbed, else this one."""
     own = set(testbeds())
     return {name: home() if name in own else claims.holder(name) or home() for name in leftovers()}
+
+
+class EmulatedHosts(Provider):
+    """Emulated hosts on this machine, which only root makes and removes."""
+
+    def acquire(self, plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
+        """Make the hosts of `plan`, or repair them; they answer over ssh then."""
+        return acquire(plan, testbed, progress)
+
+    def hosts(self, plan: Plan, testbed: Testbed) -> Hosts:
+        """Return the hosts of a testbed that was acquired, without touching them."""
+        return hosts(plan, testbed)
+
+    def status(self, plan: Plan, testbed: Testbed) -> list[HostStatus]:
+        """Say how every host of the plan is, in the plan's order."""
+        return status(plan, testbed)
+
+    def broken_links(self, plan: Plan, testbed: Testbed) -> list[str]:
+        """Name the pairs of sites whose emulated link died."""
+        return broken_links(plan, testbed)
+
+    def release(self, plan: Plan | None, testbed: Testbed) -> None:
+        """Remove the testbed's processes, namespaces, interfaces, groups and files."""
+        release(testbed)
+
+    def sweep(self) -> None:
+        """When no testbed is left, remove what belongs to none and put kernel limits back."""
+        sweep()
+
+    def homes(self) -> dict[str, Path]:
+        """Return the home of each testbed that has anything on this machine, by name."""
+        return homes()

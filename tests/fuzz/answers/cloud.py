@@ -12,7 +12,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import bench
+from discovery_xp import provenance
 from discovery_xp.deployment import backup, deploy, description, identities, status
 from discovery_xp.deployment.play import Listener, Outcome, PlayRun, _failure
 from discovery_xp.inputs.topology import parse_topology
@@ -59,7 +59,7 @@ def take_status(told: Any) -> None:
     if len(found) != len(PLAN.require_cloud().services):
         raise AssertionError("a service is missing")
     from discovery_xp.cli.common import console
-    from discovery_xp.cli.main import _print_services
+    from discovery_xp.cli.status import _print_services
 
     _print_services(console(), PLAN, found)
     json.dumps([dataclasses.asdict(each) for each in found])
@@ -95,7 +95,7 @@ def take_boots(told: Any) -> None:
     _in_playbooks_place(PlayRun([Outcome(deploy.SMOKE_MODULE, MASTER, "ok", result)]))
     boots = deploy.verify(hosts_of(), Testbed("fuzz"), quiet)
     deploy.require_active(boots)
-    from discovery_xp.cli.main import _boots_table
+    from discovery_xp.cli.cloud import _boots_table
 
     one = description.Endpoint("site1", "site1", "site1-controller-1", "http://10.0.0.1:8774/v2.1")
     other = dataclasses.replace(one, region="site2", site="site2")
@@ -152,9 +152,9 @@ _LOOK = (
 @target("master", {"": _LOOK})
 def take_master(told: Any) -> None:
     """What the master says of itself, for run.json."""
-    module: Anything = bench
+    module: Anything = provenance
     module.run_each = saying(told)
-    machine, versions = bench._look_at_master(hosts_of())
+    machine, versions = provenance.look_at_master(hosts_of())
     run = new_run()
     run.save(dataclasses.replace(run.load(), machine=machine, versions=versions))
 

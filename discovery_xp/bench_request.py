@@ -1,0 +1,136 @@
+"""What a bench is asked for, besides the plan; what is known of it before anything is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from discovery_xp import providers, store
+from discovery_xp.errors import Refused
+from discovery_xp.inputs.scenario import Scenario, read_scenario
+from discovery_xp.load.shares import shares
+from discovery_xp.planning.plan import Plan
+from discovery_xp.planning.plan_checks import needed_s
+from discovery_xp.providers import preparation
+from discovery_xp.text import short
+
+# After services were started they are busy for a while with each other.
+SETTLE_S = 15.0
+# Where there are no hosts, all of it takes a moment.
+CANNED_S = 5.0
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What a bench is asked for, besides the plan."""
+
+    scenario: Scenario
+    topology_text: str
+    results: Path
+    probes: Sequence[str]
+    keep: bool
+    settle_s: float = SETTLE_S
+    expose: bool = False
+
+
+def choose_scenario(path: Path | None, vms: int | None, small: bool) -> Scenario:
+    """The scenario of a file, or the paper's: all VMs at once, fairly over the controllers."""
+    chosen = read_scenario(path) if path else Scenario(name="boot", kind="boot", vms=500)
+    if path is None and small:
+        chosen = dataclasses.replace(chosen, vms=20)
+    if vms is None:
+        return chosen
+    if not chosen.boots:
+        raise Refused(
+            f"--vms {vms}: scenario '{chosen.name}' boots no VMs, its kind is '{chosen.kind}'",
+            "leave --vms out; 'iterations' in the scenario says how much is asked",
+        )
+    return dataclasses.replace(chosen, vms=vms)
+
+
+def choose_probes(text: str) -> tuple[str, ...]:
+    """The probes that a comma-separated list names; raises Refused for one that isn't there."""
+    if text in ("all", "none"):
+        return store.PROBES if text == "all" else ()
+    named = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in named if word not in store.PROBES]
+    if unknown:
+        raise Refused(
+            f"--probes: no probe '{short(unknown[0])}'",
+            f"write 'all', 'none' or some of {', '.join(store.PROBES)}",
+        )
+    return tuple(probe for probe in store.PROBES if probe in named)
+
+
+def check(plan: Plan, request: BenchRequest) -> None:
+    """Raise Refused where it is known beforehand that the run can't be done or stored."""
+    shares(plan, request.scenario)
+    _require_walltime(plan, request)
+    store.require_writable(request.results / plan.name)
+
+
+def _require_walltime(plan: Plan, request: BenchRequest) -> None:
+    """Raise Refused for nodes that aren't there for the whole bench."""
+    job = plan.job
+    if job is None:
+        return
+    needed = needed_s(plan.cloud is not None) + max(600.0, 1.5 * load_s(request))
+    if job.walltime_s < needed:
+        raise Refused(
+            f"'{plan.name}' has a walltime of {job.walltime}, but deployment and load take "
+            f"about {needed / 60:.0f} minutes",
+            "write a longer 'walltime' for the provider, or ask for fewer VMs",
+        )
+
+
+def load_s(request: BenchRequest) -> float:
+    """Estimate how long the load takes, in seconds."""
+    scenario = request.scenario
+    return scenario.count * (1.25 if scenario.boots else 0.2)  # VMs are deleted, too
+
+
+def expected_s(plan: Plan, request: BenchRequest) -> float:
+    """Return about how long all of it takes on two cores, in seconds."""
+    if providers.kind(plan.provider).is_canned:
+        return CANNED_S
+    return preparation.needed_s(plan) + _prepared_s(plan, request)
+
+
+def _prepared_s(plan: Plan, request: BenchRequest) -> float:
+    """Return about how long it takes with all packages fetched and the root tree built."""
+    hosts = len(plan.hosts)
+    deploy_s = 30 + 3.1 * hosts
+    if plan.platform is not None:
+        deploy_s = max(deploy_s, needed_s(plan.cloud is not None))
+    around_s = request.settle_s + 25 + (2.3 if request.probes else 1.2) * hosts
+    return deploy_s + around_s + load_s(request)
+
+
+def foretell(plan: Plan, request: BenchRequest) -> list[str]:
+    """What will happen and about how long it takes, before anything does."""
+    scenario = request.scenario
+    what = f"{scenario.count} VMs" if scenario.boots else f"{scenario.count} rounds"
+    end = "the testbed stays up" if request.keep else "then all but the results is destroyed"
+    return [
+        f"{plan.name}: {len(plan.hosts)} hosts at {len(plan.sites)} sites are made, OpenStack is "
+        f"deployed on them, '{scenario.name}' asks for {what}; {end}",
+        f"probes: {', '.join(request.probes) or 'none'}; results go to "
+        f"{request.results / plan.name}/",
+        _duration_in_words(plan, request),
+    ]
+
+
+def _duration_in_words(plan: Plan, request: BenchRequest) -> str:
+    if providers.kind(plan.provider).is_canned:
+        return "this takes some seconds, and measures nothing: there are no hosts, all is canned"
+    later = max(1, round(_prepared_s(plan, request) / 60))
+    minutes = max(1, round(expected_s(plan, request) / 60))
+    takes = f"this takes about {minutes} minutes on two cores"
+    if preparation.needed_s(plan):
+        takes += (
+            " this first time, when packages are fetched and the hosts' root tree is built; "
+            f"later about {later}"
+        )
+    return takes

@@ -1,0 +1,153 @@
+"""`discovery-xp status`: what is up and what is not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from discovery_xp.boundary.names import TestbedName
+from discovery_xp.cli.common import console, echo, testbed_option
+from discovery_xp.errors import Refused
+from discovery_xp.inputs.units import format_bytes
+from discovery_xp.planning.plan import Plan
+from discovery_xp.testbeds import testbed as testbeds
+from discovery_xp.testbeds.testbed import Testbed
+
+if TYPE_CHECKING:
+    from discovery_xp.deployment.status import ServiceStatus
+    from discovery_xp.experiment import Inspection
+
+
+@click.command()
+@testbed_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(name: TestbedName | None, as_json: bool) -> None:
+    """Say what is up and what is not; exit code 1 when something is down."""
+    if name is None and len(testbeds.testbeds()) != 1:
+        _print_testbeds(as_json)
+        return
+    chosen = testbeds.choose(name)
+    state = chosen.load()
+    from discovery_xp import experiment
+
+    report = experiment.inspect(chosen)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1))
+    else:
+        out = console()
+        out.print(
+            f"{chosen.name}: {state.phase}, since {state.created}, "
+            f"provider {state.plan.provider}, links by {state.wan or 'nothing yet'}"
+        )
+        table = Table(show_edge=False)
+        for column in ("site", "hosts", "running", "ssh answers", "memory", "disk", "processes",
+                       "down"):  # fmt: skip
+            table.add_column(column, overflow="fold")
+        for site in state.plan.sites:
+            own = [report.hosts[host.name] for host in state.plan.hosts_of(site.name)]
+            memory = [host.memory_bytes for host in own if host.memory_bytes is not None]
+            used = {
+                quota: [usage.used for host in own for usage in host.usage if usage.quota == quota]
+                for quota in ("disk", "processes")
+            }
+            table.add_row(
+                site.name,
+                str(len(own)),
+                str(sum(host.is_running for host in own)),
+                str(sum(host.answers for host in own)),
+                format_bytes(sum(memory)) if memory else "",
+                format_bytes(sum(used["disk"])) if used["disk"] else "",
+                str(sum(used["processes"])) if used["processes"] else "",
+                ", ".join(host.name for host in own if not host.answers),
+            )
+        out.print(table)
+        if state.exposed:
+            out.print("exposed: others than the testbed's own hosts reach them; see docs/ports.md")
+        for remark in report.remarks:
+            out.print(remark, soft_wrap=True)
+        for line in _at_quota(report):
+            out.print(line, soft_wrap=True)
+        for pair in report.broken_links:
+            out.print(f"the link {pair} is down")
+        if report.services is not None:
+            _print_services(out, state.plan, report.services)
+        if not report.is_healthy:
+            repair = "up" if report.services is None else "deploy"
+            out.print(f"'{repair}' with the same topology repairs it")
+        if name is None:
+            _print_forgotten()
+    if not report.is_healthy:
+        sys.exit(1)
+
+
+def _at_quota(report: Inspection) -> list[str]:
+    """A line for each quota that a host has reached, or was kept from going beyond."""
+    lines = []
+    for host in report.hosts.values():
+        for usage in host.usage:
+            is_count = usage.quota == "processes"
+            used = str(usage.used) if is_count else format_bytes(usage.used)
+            limit = str(usage.limit) if is_count else format_bytes(usage.limit)
+            remedy = f"raise '{usage.quota}' in provider.limits"
+            if usage.is_at_limit:
+                lines.append(f"{host.name} is at its quota of {usage.quota}, {limit}; {remedy}")
+            elif usage.refusals:
+                lines.append(
+                    f"{host.name} was at its quota of {usage.quota}, {limit}, {usage.refusals} "
+                    f"times; now it uses {used}; {remedy}"
+                )
+    return lines
+
+
+def _print_services(out: Console, plan: Plan, services: Sequence[ServiceStatus]) -> None:
+    units = list(dict.fromkeys(service.unit for service in services))
+    table = Table(title="Services up", title_justify="left", show_edge=False)
+    table.add_column("service")
+    for site in plan.sites:
+        table.add_column(site.name, justify="right")
+    for unit in units:
+        cells = []
+        for site in plan.sites:
+            own = [each for each in services if each.unit == unit and each.site == site.name]
+            cells.append(f"{sum(each.is_up for each in own)}/{len(own)}" if own else "")
+        table.add_row(unit, *cells)
+    out.print(table)
+    down = [service for service in services if not service.is_up]
+    for service in down[:20]:
+        out.print(f"{service.unit} on {service.host}: {service.complaint}")
+    if len(down) > 20:
+        out.print(f"and {len(down) - 20} more; see all with --json")
+
+
+def _print_testbeds(as_json: bool) -> None:
+    found = testbeds.testbeds()
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    if not found:
+        echo("there is no testbed; make one with 'discovery-xp up TOPOLOGY'")
+    for name in found:
+        try:
+            state = Testbed(name).load()
+        except Refused as error:  # the others are well all the same
+            echo(f"{name}: {error}")
+            continue
+        echo(f"{name}: {state.phase}, {len(state.plan.hosts)} hosts, since {state.created}")
+    _print_forgotten()
+
+
+def _print_forgotten() -> None:
+    """Name what is borrowed for testbeds that aren't here."""
+    from discovery_xp import ending
+
+    try:
+        for line in ending.forgotten():
+            echo(f"without a testbed here: {line}")
+    except Refused as error:
+        echo(f"what is borrowed without a testbed here can't be told: {error}")
