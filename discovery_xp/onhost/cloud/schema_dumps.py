@@ -6,7 +6,8 @@ whether a database was migrated or loaded.  A dump is loaded by the database's o
 no rights beyond that database, and by the server alone: MariaDB's client would run commands that
 a dump may hold.
 
-All dumps travel as one text, JSON of `{database: {"server": version, "sql": packed}}`.
+All dumps travel to a host as one text, base64 of JSON: `{database: {"server": version, "sql":
+packed}}`.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Dumps:
 
 def _read(text: str) -> Mapping[str, Any]:
     try:
-        given = json.loads(text or "{}")
+        given = json.loads(base64.b64decode(text, validate=True) or "{}")
     except ValueError:
         return {}
     return given if isinstance(given, Mapping) else {}
