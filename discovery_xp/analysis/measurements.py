@@ -190,6 +190,8 @@ def label(record: RunRecord, with_latency: bool = True) -> str:
         parts.append(latency(record))
     if record.options.get("placement", "shared") != "shared":
         parts.append("zones")
+    if record.is_canned:
+        parts.append("CANNED")
     if record.is_partial:
         parts.append("PARTIAL")
     return ", ".join(parts)

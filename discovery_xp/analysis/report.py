@@ -58,6 +58,7 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
     machine = record.machine
     zones = record.options.get("placement", "shared")
     told = [
+        ("CANNED", tables.CANNED_WORDS if record.is_canned else ""),
         ("status", f"PARTIAL: {record.why_partial}" if record.is_partial else record.status),
         ("time", f"{record.started} to {record.ended or '...'}"),
         ("run", f"{run.run.name}, commit {record.commit or 'unknown'}"),
@@ -174,8 +175,8 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
         parts.append(Text(tables.title(run), style="bold"))
         grid = RichTable.grid(padding=(0, 2))
         for subject, words in facts(run):
-            partial = subject == "status" and run.record.is_partial
-            grid.add_row(Text(subject, style="dim"), Text(words, style="bold" if partial else ""))
+            warns = subject == "CANNED" or (subject == "status" and run.record.is_partial)
+            grid.add_row(Text(subject, style="dim"), Text(words, style="bold" if warns else ""))
         parts += [grid, Text()]
         for value, words in headline(run):
             parts.append(Text.assemble((f"{value:>12}", "bold"), f" {words}"))
@@ -256,6 +257,8 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
         one=one,
         partial=[(f"#{run.number} {run.run.name}", run.record.why_partial) for run in partial],
         all_partial=len(partial) == len(runs),
+        canned=[f"#{run.number}" for run in runs if run.record.is_canned],
+        canned_words=tables.CANNED_WORDS,
         facts=facts(one) if one else [],
         headline=headline(one) if one else [],
         missing=missing(one) if one else "",

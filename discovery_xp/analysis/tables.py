@@ -575,8 +575,10 @@ def table_6(runs: Sequence[Measurements], whole: bool = False) -> Table:
 def paper_tables(runs: Sequence[Measurements], whole: bool = False) -> list[Table]:
     """Tables 1 to 6 and our other latencies: those that have a row.
 
-    Without `whole`, table 6 needs a run with aggregates: it would repeat table 3.
+    Without `whole`, table 6 needs a run with aggregates: it would repeat table 3.  What is
+    canned stands beside no published value.
     """
+    runs = [run for run in runs if not run.record.is_canned]
     made = [
         table(runs, whole)
         for table in (table_1, table_2, table_3, table_4, other_latencies, table_5, table_6)
@@ -617,7 +619,7 @@ _COSTS = (
 
 def overview(runs: Sequence[Measurements]) -> Table:
     """A row for each run: what it was and how it went."""
-    frame = _with_status(summary(runs))[list(_OVERVIEW)]
+    frame = _with_status(runs)[list(_OVERVIEW)]
     if frame["run"].map(lambda name: name.split("/")[0]).nunique() == 1:
         frame["run"] = frame["run"].map(lambda name: name.split("/")[1])
     reasons = tuple(
@@ -625,12 +627,15 @@ def overview(runs: Sequence[Measurements]) -> Table:
         for run in runs
         if run.record.is_partial
     )
-    return Table("runs", "Runs", frame, reasons, unit_of(runs))
+    canned = tuple(
+        f"#{run.number} is CANNED: {CANNED_WORDS}." for run in runs if run.record.is_canned
+    )
+    return Table("runs", "Runs", frame, (*canned, *reasons), unit_of(runs))
 
 
 def costs(runs: Sequence[Measurements]) -> Table:
     """A row for each run: response times, and what a VM cost."""
-    frame = _with_status(summary(runs))[list(_COSTS)]
+    frame = _with_status(runs)[list(_COSTS)]
     return Table(
         "costs",
         "Calls of the database API, and the cost of a VM",
@@ -649,8 +654,13 @@ def unit_of(runs: Sequence[Measurements]) -> str:
     return units.pop() if len(units) == 1 else "VM"
 
 
-def _with_status(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(status=frame["partial"].map({True: "PARTIAL", False: ""}))
+def _with_status(runs: Sequence[Measurements]) -> pd.DataFrame:
+    """Summarise runs, with a word on those that aren't what they seem."""
+    words = [
+        "CANNED" if run.record.is_canned else "PARTIAL" if run.record.is_partial else ""
+        for run in runs
+    ]
+    return summary(runs).assign(status=words)
 
 
 _REPEATED = {
@@ -776,6 +786,10 @@ def _round_trip_table(run: Measurements) -> pd.DataFrame:
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+# What is said wherever a run is shown that had no hosts.
+CANNED_WORDS = "nothing was measured; there were no hosts, and every figure is made up"
 
 
 def title(run: Measurements) -> str:

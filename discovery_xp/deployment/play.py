@@ -180,7 +180,10 @@ def run_playbook(
         _listener = following = Listener(hosts, opened, progress)
         failure: Failed | None = None
         try:
-            _run(hosts, path, variables)
+            if hosts.transport is None:
+                _run(hosts, path, variables)
+            else:
+                hosts.transport.play(hosts, name, variables, following)
         except EnosUnreachableHostsError as error:
             names = some(sorted({host.host for host in error.hosts}))
             failure = Failed(

@@ -1,11 +1,13 @@
 """Platforms that lend machines: their part of a topology file, and what comes of it.
 
-Grid'5000 (nodes, or virtual machines on them), Vagrant and Chameleon.  What each field means
-to a user is in docs/topologies.md.
+Grid'5000 (nodes, or virtual machines on them), Vagrant and Chameleon; and the dummy, which has
+canned answers in the place of machines.  What each field means to a user is in
+docs/topologies.md.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
@@ -159,6 +161,20 @@ class ChameleonEntry(Entry):
     walltime: Walltime = "02:00:00"
 
 
+# What can go wrong with the dummy's hosts, in the order in which it does.
+Fault = Literal[
+    "refused", "lost", "unreachable", "play", "links", "latency", "boot", "services", "load",
+    "probes", "backup", "release",
+]  # fmt: skip
+
+
+class DummyEntry(Entry):
+    """No hosts: all that hosts would say is canned, to try the commands out."""
+
+    type: Literal["dummy"]
+    faults: list[Fault] = Field([], max_length=20, description="what is to go wrong")
+
+
 # ---------------------------------------------------------------- the values
 
 
@@ -251,9 +267,23 @@ class ChameleonProvider:
     type: str = "chameleon"
 
 
-PlatformEntry: TypeAlias = G5kEntry | VMonG5kEntry | VagrantEntry | ChameleonEntry
-PlatformProvider: TypeAlias = G5kProvider | VMonG5kProvider | VagrantProvider | ChameleonProvider
-TYPES = ("g5k", "vmong5k", "vagrant", "chameleon")
+@dataclass(frozen=True)
+class DummyProvider:
+    """Canned answers in the place of hosts; `faults` are what goes wrong.
+
+    Faults aren't part of what the hosts are: a command without them goes on where one with them
+    failed.
+    """
+
+    faults: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    type: Literal["dummy"] = "dummy"
+
+
+PlatformEntry: TypeAlias = G5kEntry | VMonG5kEntry | VagrantEntry | ChameleonEntry | DummyEntry
+PlatformProvider: TypeAlias = (
+    G5kProvider | VMonG5kProvider | VagrantProvider | ChameleonProvider | DummyProvider
+)
+TYPES = ("g5k", "vmong5k", "vagrant", "chameleon", "dummy")
 
 
 def seconds(walltime: str) -> int:
@@ -310,6 +340,8 @@ def _some(names: Iterable[str]) -> str:
 
 def resolve(entry: PlatformEntry, sites: Iterable[str]) -> PlatformProvider:
     """The values of an entry without problems, for a topology of these sites."""
+    if isinstance(entry, DummyEntry):
+        return DummyProvider(tuple(entry.faults))
     if isinstance(entry, VagrantEntry):
         return VagrantProvider(
             entry.backend, entry.box, entry.user, entry.cores, entry.memory // MIB, entry.network

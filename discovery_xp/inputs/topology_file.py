@@ -28,7 +28,7 @@ from discovery_xp.inputs.fields import (
     Size,
     SshUser,
 )
-from discovery_xp.inputs.platforms import ChameleonEntry, G5kEntry, VagrantEntry, VMonG5kEntry
+from discovery_xp.inputs.platforms import PlatformEntry
 from discovery_xp.inputs.yamlfile import YamlFile
 from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.text import short
@@ -194,7 +194,7 @@ class TopologyFile(Entry):
     network: NetworkEntry = NetworkEntry()
     openstack: OpenStackEntry = OpenStackEntry()
     provider: Annotated[
-        LocalEntry | StaticEntry | G5kEntry | VMonG5kEntry | VagrantEntry | ChameleonEntry,
+        LocalEntry | StaticEntry | PlatformEntry,
         Field(discriminator="type"),
     ] = LocalEntry(type="local")
 

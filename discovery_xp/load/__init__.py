@@ -134,7 +134,7 @@ def run(
     raw = raw_folder(testbed)
     shutil.rmtree(raw, ignore_errors=True)
     said: Said = queue.Queue(WAITING)
-    load_hosts = [LoadHost(testbed, share.host, said) for share in planned]
+    load_hosts = [LoadHost(testbed, share.host, said, hosts.transport) for share in planned]
     following = Following(ledger, load_hosts, said, on_rows, progress, on_pace)
     try:
         progress("starting Rally", 0, len(load_hosts))

@@ -27,6 +27,7 @@ from discovery_xp.onhost.sources import sources
 from discovery_xp.onhost.wire import load as wire
 from discovery_xp.places import checkout
 from discovery_xp.testbeds.testbed import Testbed
+from discovery_xp.testbeds.transport import Process, Transport
 
 UNIT = "discovery-xp-load"
 # What is kept of a host's folder.
@@ -40,7 +41,7 @@ RAW_LIMITS = archives.Limits(packed=CALL_BYTES, total=1024 * archives.MIB,
 WAITING = 10_000
 
 # What a load host said, and over which connection; nothing where that ended.
-Said = queue.Queue[tuple[str, "subprocess.Popen[bytes]", bytes]]
+Said = queue.Queue[tuple[str, Process, bytes]]
 
 _RUN = """#!/bin/sh
 # Rally's whole part.  What it says of the environment holds passwords: it goes nowhere.
@@ -65,8 +66,12 @@ printf {line} "ended ($SERVICE_RESULT, $EXIT_CODE $EXIT_STATUS)" >>{folder}/reco
 class LoadHost:
     """A host that makes load, over ssh; what it says goes to a queue."""
 
-    def __init__(self, testbed: Testbed, name: str, said: Said) -> None:
+    def __init__(
+        self, testbed: Testbed, name: str, said: Said, transport: Transport | None = None
+    ) -> None:
+        """Reach the host `name` by `transport`, by ssh where that is None."""
         self.name = name
+        self.transport = transport
         self.said = said
         self.ssh = [
             "ssh", "-F", str(testbed.ssh_config), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
@@ -75,13 +80,15 @@ class LoadHost:
         self.offset = 0
         self.heard = time.monotonic()
         self.lost_at: float | None = None
-        self.follower: subprocess.Popen[bytes] | None = None
+        self.follower: Process | None = None
         self.word = b""
 
     def call(
         self, command: str, data: bytes = b"", timeout_s: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a line of sh there; raises Failed when it can't be reached, or says too much."""
+        if self.transport is not None:
+            return self.transport.call(self.name, command, data, timeout_s)
         try:
             done = answers.run_bounded([*self.ssh, command], data, timeout_s, CALL_BYTES)
         except answers.TooLarge:
@@ -140,14 +147,20 @@ class LoadHost:
             ["env", f"PYTHONPATH={FOLDER}/lib", "python3", "-m", follow.__name__,
              FOLDER, UNIT, str(self.offset), str(READ_EVERY_S)]
         )  # fmt: skip
-        self.follower = subprocess.Popen(
-            [*self.ssh, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        self.follower = self._open(command)
         threading.Thread(target=self._listen, args=(self.follower,), daemon=True).start()
         self._pass_on()  # it may have been lost with the connection
 
-    def _listen(self, follower: subprocess.Popen[bytes]) -> None:
+    def _open(self, command: str) -> Process:
+        """Start a line of sh there that goes on."""
+        if self.transport is not None:
+            return self.transport.open(self.name, command)
+        return subprocess.Popen(
+            [*self.ssh, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def _listen(self, follower: Process) -> None:
         assert follower.stdout is not None
         # A longer line comes in parts, the first of which ends the listening.
         while line := follower.stdout.readline(wire.LONGEST_LINE + 1):

@@ -23,6 +23,8 @@ from discovery_xp.store.tables import PROBES
 from discovery_xp.text import shortened
 
 FORMAT = 1
+# In the place of a machine's provider, where there were no hosts.
+CANNED_PROVIDER = "dummy"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 MOST_RECORD_BYTES = 2**20  # of run.json
@@ -214,6 +216,11 @@ class RunRecord(_Strict):
         for time in (self.started, self.ended):
             if time is not None:
                 datetime.datetime.strptime(time, TIME)
+
+    @property
+    def is_canned(self) -> bool:
+        """True where there were no hosts: every figure of the run is made up."""
+        return self.machine.provider == CANNED_PROVIDER
 
     @property
     def is_partial(self) -> bool:

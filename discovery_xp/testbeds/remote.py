@@ -97,6 +97,8 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
     """
     if not commands:
         return {}
+    if hosts.transport is not None:
+        return hosts.transport.run_each(hosts, commands)
     by_name = hosts.by_name()
     chosen = en.Roles(all=[by_name[name] for name in commands])
     with (
@@ -157,6 +159,8 @@ def answering(
 
 def answering_of(hosts: Hosts) -> set[str]:
     """Names of those hosts of a testbed whose sshd greets us."""
+    if hosts.transport is not None:
+        return hosts.transport.answering(hosts)
     return answering(hosts.plan.hosts, Testbed(hosts.plan.name).ssh_config)
 
 

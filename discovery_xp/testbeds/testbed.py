@@ -38,7 +38,7 @@ STATE_FORMAT = 2
 class State:
     """What is known of a testbed; `phase` is 'acquiring', 'up' or 'releasing'.
 
-    `wan` is how its links are imposed ('netem', 'vde'), None before that was chosen;
+    `wan` is how its links are imposed ('netem', 'vde', 'canned'), None before that was chosen;
     `image` the key of the hosts' root tree; `observed` the last measurement, one
     mapping for each pair of sites; `changed_links` the links set since, None where the
     plan's own hold; `exposed` is whether others than root of this machine and the hosts
@@ -347,7 +347,7 @@ def _state_from_json(data: Mapping[str, Any]) -> State:
     changed, image = data["changed_links"], data["image"]
     if data["phase"] not in ("acquiring", "up", "releasing"):
         raise ValueError(f"no phase '{str(data['phase'])[:20]}'")
-    if data["wan"] not in (None, "netem", "vde"):
+    if data["wan"] not in (None, "netem", "vde", "canned"):
         raise ValueError(f"no kind of links '{str(data['wan'])[:20]}'")
     if image is not None and not re.fullmatch("[0-9a-f]{12}", image):  # names a folder
         raise ValueError(f"no root tree '{str(image)[:20]}'")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.topology import derive_topology, parse_topology
 from discovery_xp.places import home
 from discovery_xp.planning.plan import make_plan
+from discovery_xp.providers import local
 from discovery_xp.providers.local import access, cgroups, claims, fabric, machine
 from discovery_xp.testbeds.testbed import State, Testbed
 
@@ -322,6 +324,38 @@ def test_a_damaged_note_of_the_home_is_nobodys(tmp_path: Path, text: str) -> Non
     make(tmp_path / "other")
     (claims.folder("mine") / "home").write_text(text)
     assert ending.known_testbeds() == ["mine"]
+
+
+def test_a_sweep_spares_what_another_home_is_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both home's commands meet between the look for testbeds and the removal."""
+    order = []
+
+    def begin() -> None:
+        claims.claim(Testbed("theirs", tmp_path / "other"))
+        order.append("theirs begins")
+
+    other = threading.Thread(target=begin)
+
+    def nothing_yet() -> set[str]:
+        other.start()
+        other.join(0.3)
+        return set()
+
+    monkeypatch.setattr(local, "leftovers", nothing_yet)
+    monkeypatch.setattr(fabric, "remove_stray_devices", lambda: order.append("strays go"))
+    local.sweep()
+    other.join()
+    assert order == ["strays go", "theirs begins"]
+
+
+def test_what_another_home_has_begun_is_no_stray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fabric, "remove_stray_devices", lambda: pytest.fail("theirs goes"))
+    claims.claim(Testbed("theirs", tmp_path / "other"))
+    local.sweep()
 
 
 # ---------------------------------------------------------------- runs that fail

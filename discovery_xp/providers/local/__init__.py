@@ -208,11 +208,15 @@ def release(testbed: Testbed) -> None:
 
 
 def sweep() -> None:
-    """When no testbed is left: remove what belongs to none, put kernel limits back."""
-    if not leftovers():
-        fabric.remove_stray_devices()
-        image.clean()
-        machine.restore_limits()
+    """When no testbed is left: remove what belongs to none, put kernel limits back.
+
+    Another home may begin with one at the same time: it waits, then makes its own.
+    """
+    with claims.held():
+        if not leftovers():
+            fabric.remove_stray_devices()
+            image.clean()
+            machine.restore_limits()
 
 
 def leftovers() -> set[str]:
