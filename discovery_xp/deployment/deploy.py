@@ -6,6 +6,7 @@ site, and `remove` takes the cloud off its hosts.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from discovery_xp import software
 from discovery_xp.boundary import answers, writers
-from discovery_xp.deployment import clients, description, identities
+from discovery_xp.deployment import clients, description, identities, schemas
 from discovery_xp.deployment.description import Deployment, Endpoint
 from discovery_xp.deployment.play import PlayRun, log_file, run_playbook
 from discovery_xp.deployment.variables import CloudVariables, PlayVariables, play_variables
@@ -65,16 +66,24 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
     2. take a cloud off the hosts whose databases are elsewhere;
     3. fetch or build the software that hosts lack;
     4. run the playbook;
-    5. keep its description, the clients' logins and the computes' identities.
+    5. keep its description, the clients' logins and the computes' identities, and the schemas
+       that migrations made for later clouds.
     """
     require_writable(hosts.plan)
     identities.require_readable(testbed)
+    is_new = not log_file(testbed.name).exists()  # no playbook has run on these hosts yet
+    kept_schemas = schemas.kept_for(hosts, is_new)
     remove_other_databases(hosts, testbed, progress)
     variables = play_variables(hosts, testbed)
+    cloud = dataclasses.replace(variables.cloud, schemas=kept_schemas)
+    variables = dataclasses.replace(variables, cloud=cloud)
     ensure_software(variables.cloud, progress)
     run = run_playbook(hosts, "deploy", variables.to_ansible(), progress)
     deployment = describe(hosts, variables.cloud, run)
     keep(hosts, testbed, deployment, variables)
+    if kept_schemas.keep:
+        for result in run.results("schemas").values():
+            schemas.keep(result.get("dumps"))
     return deployment
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from discovery_xp import software
 from discovery_xp.deployment import clients, identities
+from discovery_xp.deployment.schemas import KeptSchemas
 from discovery_xp.onhost import catalogue
 from discovery_xp.planning import databases, ports
 from discovery_xp.planning.layout import CloudLayout
@@ -155,6 +156,7 @@ class CloudVariables:
     image: str = IMAGE
     network: str = catalogue.NETWORK
     api_threads: int = API_THREADS
+    schemas: KeptSchemas = field(default_factory=KeptSchemas)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

@@ -16,13 +16,17 @@ options:
     description: >
       For each: name, scripts (folder of Alembic's scripts, relative to
       site-packages, or none), query (must give a row once all is done, or none), user,
-      commands (lists of words; run in order when the schema is behind or the query empty).
+      migrations and commands (lists of words; run in order when the schema is behind or the
+      query empty).  An empty database may be loaded from a dump instead of migrated; its
+      commands run all the same.
     type: list
     required: true
   urls:
     description: name -> SQLAlchemy's URL of its database; never logged
     type: dict
     required: true
+  dumps: {description: dumps of empty databases at their newest schemas or '', type: str}
+  keep: {description: return dumps of databases that were migrated from nothing, type: bool}
   inputs: {description: "name -> what its commands read from stdin; never logged", type: dict}
 """
 
@@ -34,6 +38,8 @@ def main() -> None:
             "schemas": {"type": "list", "elements": "dict", "required": True},
             "urls": {"type": "dict", "required": True, "no_log": True},
             "inputs": {"type": "dict", "no_log": True, "default": {}},
+            "dumps": {"type": "str", "default": ""},
+            "keep": {"type": "bool", "default": False},
         }
     )
     answer(module, schemas.migrate_due)

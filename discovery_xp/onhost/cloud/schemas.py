@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import glob
 import os
-import subprocess
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..process import Failure
+from .migrations import Migrations
+from .schema_dumps import Dumps
 
 
 def missing_revisions(scripts: str, current: tuple[str, ...]) -> int:
@@ -33,7 +32,7 @@ def missing_revisions(scripts: str, current: tuple[str, ...]) -> int:
     return len(list(known.iterate_revisions("heads", current or "base", implicit_base=True)))
 
 
-def is_done(schema: dict[str, Any], url: str, packages: str) -> bool:
+def is_done(schema: Mapping[str, Any], url: str, packages: str) -> bool:
     """True when the database has the newest revisions, and the query gives a row."""
     import sqlalchemy
     from alembic.runtime.migration import MigrationContext
@@ -55,35 +54,8 @@ def is_done(schema: dict[str, Any], url: str, packages: str) -> bool:
         engine.dispose()
 
 
-def migrate(schema: dict[str, Any], given: str) -> dict[str, Any]:
-    """Run the commands of one component, `given` on the stdin of each.
-
-    Returns its name, duration and failure, if any.
-    """
-    started = time.monotonic()
-    failure = ""
-    for words in schema["commands"]:
-        done = subprocess.run(
-            words, user=schema["user"], group=schema["user"], extra_groups=[],
-            input=given, capture_output=True, text=True, check=False, cwd="/",
-        )  # fmt: skip
-        if done.returncode:
-            said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            # Warnings may follow what went wrong.
-            last = [line.strip() for line in said if "Error" in line or "[SQL" in line] or said
-            short = [word for word in words if "\n" not in word][:4]
-            failure = f"{schema['name']}: '{' '.join(short)}' ended with {done.returncode}: "
-            failure += " / ".join(last[-3:])
-            break
-    return {
-        "name": schema["name"],
-        "duration_s": round(time.monotonic() - started, 2),
-        "failure": failure,
-    }
-
-
 def migrate_due(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the migrations that are due; `args` are the options of Ansible's module `schemas`."""
+    """Load or migrate databases that are behind; `args` are those of Ansible's module `schemas`."""
     import sqlalchemy
 
     packages = os.path.dirname(os.path.dirname(sqlalchemy.__file__))
@@ -95,10 +67,16 @@ def migrate_due(args: Mapping[str, Any]) -> dict[str, Any]:
         ]
     except sqlalchemy.exc.OperationalError as error:
         raise Failure(f"the database can't be asked: {error.orig}") from None
-    inputs = args["inputs"]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        done = list(pool.map(lambda each: migrate(each, inputs.get(each["name"], "")), due))
+    dumps = Dumps(args["dumps"], args["keep"])
+
+    def is_newest(schema: Mapping[str, Any], url: str) -> bool:
+        try:
+            return is_done({**schema, "query": None}, url, packages)
+        except sqlalchemy.exc.SQLAlchemyError:
+            return False
+
+    done = Migrations(dumps, is_newest).bring_up(due, args["urls"], args["inputs"])
     failures = [entry["failure"] for entry in done if entry["failure"]]
     if failures:
         raise Failure("; ".join(failures))
-    return {"changed": bool(due), "migrated": done}
+    return {"changed": bool(due), "migrated": done, "dumps": dumps.made}

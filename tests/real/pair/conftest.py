@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from discovery_xp.deployment import schemas
 from discovery_xp.store import Run
 from tests.real.cloud import kill_in
 from tests.real.conftest import HOME, Cli, clean
@@ -38,6 +39,7 @@ def bench(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]
     """After a whole run, kept; the cloud's making was killed at three stages before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISCOVERY_XP_HOME", str(HOME))
+        schemas.file().unlink(missing_ok=True)  # kills are to meet migrations
         made = Bench(cli, cli.topology(NAME, CLOUD + CONFIG), tmp_path_factory.mktemp("results"))
         run = made.command("--vms", str(VMS), "--keep")
         kill_in(cli, "schemas", *run)

@@ -1,0 +1,110 @@
+"""Schemas that a cloud's migrations made are kept, and loaded by the next cloud."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from discovery_xp.deployment import schemas
+from discovery_xp.onhost.cloud import schema_dumps
+from discovery_xp.planning.databases import OWNERS
+from tests.real.cloud import deploy, on
+from tests.real.conftest import HOME, Cli
+
+CLOUD = "name: schemas\nsites: [{name: a, data: 0}]\n"
+MASTER = "a-master-1"
+LOG = HOME / "testbeds/schemas/ansible.log"
+
+# Loads each dump into a database of its own; prints what differs from the dump, and from the
+# tables that migrations made and services have used since.
+COMPARE = """
+import json, subprocess, sys
+sys.path.insert(0, "/root")
+import schema_dumps as dumps
+def ask(sql):
+    return subprocess.run(["mariadb", "--skip-column-names", "--raw"], input=sql, text=True,
+                          check=True, capture_output=True).stdout
+def tables(database):
+    names = ask("SELECT TABLE_NAME FROM information_schema.TABLES "
+                f"WHERE TABLE_SCHEMA = '{database}' ORDER BY 1").split()
+    text = ask("".join(f"SHOW CREATE TABLE `{database}`.`{name}`;" for name in names))
+    return [part for part in text.split() if not part.startswith("AUTO_INCREMENT=")]
+count = 0
+for name, dump in json.load(sys.stdin).items():
+    url = "mysql+pymysql://loaded:loaded@127.0.0.1/loaded"
+    ask("CREATE DATABASE loaded; CREATE USER loaded@'%' IDENTIFIED BY 'loaded'; "
+        "GRANT ALL ON loaded.* TO loaded@'%'")
+    sql = dumps.unpack(dump["sql"])
+    dumps._load(url, sql)
+    if dumps.dump("loaded") != sql:
+        print(name, "differs from its dump")
+    if tables("loaded") != tables(name):
+        print(name, "differs from what was migrated")
+    count += tables(name).count("CREATE")
+    ask("DROP DATABASE loaded; DROP USER loaded@'%'")
+print(count, "tables")
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud(cli: Cli) -> Iterator[str]:
+    """A cloud on hosts that are new, made while nothing was kept."""
+    schemas.file().unlink(missing_ok=True)
+    path = cli.topology("schemas", CLOUD)
+    deploy(cli, path)
+    yield path
+    schemas.file().unlink(missing_ok=True)  # a dump was damaged
+
+
+def is_loaded() -> dict[str, bool]:
+    """By database: whether the last deployment loaded it."""
+    stage = LOG.read_text().rpartition("STAGE schemas")[2].partition(" STAGE ")[0]
+    found = re.findall(r'"name": "(\w+)"[^}]*?"is_loaded": (true|false)', stage)
+    return {name: value == "true" for name, value in found}
+
+
+def test_what_is_kept_is_what_was_migrated(cli: Cli, cloud: str) -> None:
+    assert is_loaded() == dict.fromkeys(OWNERS, False)
+    kept = schemas.read()
+    assert kept.keys() == OWNERS.keys()
+    files = {
+        "schema_dumps.py": Path(schema_dumps.__file__).read_text(),
+        "dumps.json": json.dumps(kept),
+    }
+    for name, text in files.items():
+        on(cli, MASTER, f"cat >/root/{name} <<'END'\n{text}\nEND\n")
+    python = f"/opt/openstack/bin/python -c {shlex.quote(COMPARE)} </root/dumps.json"
+    count, *differences = reversed(on(cli, MASTER, python).splitlines())
+    assert differences == []
+    assert int(count.split()[0]) > 400
+
+
+def test_nothing_of_the_cloud_is_kept(cloud: str) -> None:
+    unpacked = [schema_dumps.unpack(dump["sql"]) for dump in schemas.read().values()]
+    secrets = json.loads((LOG.parent / "passwords.json").read_text())
+    for secret in (*secrets.values(), "10.", "a-master-1"):
+        assert not [sql for sql in unpacked if str(secret) in sql]
+    for table in ("cell_mappings", "user", "password", "endpoint", "services", "images"):
+        assert not [sql for sql in unpacked if f"INSERT INTO `{table}`" in sql]
+
+
+def test_the_next_cloud_loads_those_that_are_good(cli: Cli, cloud: str) -> None:
+    """One that the server refuses halfway, and one that is behind, are migrated."""
+    kept = schemas.read()
+    hostile = "CREATE TABLE `x` (`a` INT);\nDROP DATABASE `keystone`;\n"
+    behind = "CREATE TABLE `images` (`a` INT);\n"
+    for name, sql in (("placement", hostile), ("glance", behind)):
+        kept[name] = {**kept[name], "sql": schema_dumps.pack(sql)}
+    schemas.keep(kept)
+    cli.run("destroy", "--cloud-only")
+    assert "ACTIVE" in deploy(cli, cloud).stdout
+    assert is_loaded() == dict.fromkeys(OWNERS, True) | {"placement": False, "glance": False}
+    assert schemas.read() == kept, "hosts on which playbooks ran before make no dumps"
+    query = "SELECT TABLE_SCHEMA FROM information_schema.TABLES WHERE TABLE_NAME IN ('x', '{}')"
+    query = query.format(schema_dumps.LOADING_TABLE)
+    assert on(cli, MASTER, f"mariadb -N -e {shlex.quote(query)}") == ""
