@@ -245,7 +245,7 @@ def _wait_for_services(hosts: Hosts) -> list[str]:
 
 def _load_in_window(bench: _Bench) -> None:
     """Load the cloud; the window is open from its first request to its last iteration's end."""
-    hosts, request = bench.hosts, bench.request
+    hosts, variables, request = bench.hosts, bench.variables, bench.request
 
     def open_window() -> None:
         probes.start(hosts, request.probes, bench.progress)
@@ -262,7 +262,7 @@ def _load_in_window(bench: _Bench) -> None:
             bench.run.append("actions", actions)
 
     bench.load = load.run(
-        hosts, bench.testbed, bench.variables, request.scenario, store_rows, bench.progress,
+        hosts, bench.testbed, variables, request.scenario, store_rows, bench.progress,
         before_load=open_window, after_load=close_window, on_pace=bench.on_pace,
     )  # fmt: skip
     # Where VMs landed and when they were deleted is known by now.

@@ -92,14 +92,14 @@ def load_s(request: BenchRequest) -> float:
 
 
 def expected_s(plan: Plan, request: BenchRequest) -> float:
-    """Estimate how long all of it takes on two cores, in seconds."""
+    """Return about how long all of it takes on two cores, in seconds."""
+    if providers.kind(plan.provider).is_canned:
+        return CANNED_S
     return preparation.needed_s(plan) + _prepared_s(plan, request)
 
 
 def _prepared_s(plan: Plan, request: BenchRequest) -> float:
-    """Estimate how long it takes with all packages fetched and the root tree built."""
-    if providers.kind(plan.provider).is_canned:
-        return CANNED_S
+    """Return about how long it takes with all packages fetched and the root tree built."""
     hosts = len(plan.hosts)
     deploy_s = 30 + 3.1 * hosts
     if plan.platform is not None:
@@ -118,20 +118,19 @@ def foretell(plan: Plan, request: BenchRequest) -> list[str]:
         f"deployed on them, '{scenario.name}' asks for {what}; {end}",
         f"probes: {', '.join(request.probes) or 'none'}; results go to "
         f"{request.results / plan.name}/",
-        _duration(plan, request),
+        _duration_in_words(plan, request),
     ]
 
 
-def _duration(plan: Plan, request: BenchRequest) -> str:
-    """Say about how long it takes, now and, where that differs, the next time."""
+def _duration_in_words(plan: Plan, request: BenchRequest) -> str:
     if providers.kind(plan.provider).is_canned:
         return "this takes some seconds, and measures nothing: there are no hosts, all is canned"
+    later = max(1, round(_prepared_s(plan, request) / 60))
     minutes = max(1, round(expected_s(plan, request) / 60))
-    said = f"this takes about {minutes} minutes on two cores"
+    takes = f"this takes about {minutes} minutes on two cores"
     if preparation.needed_s(plan):
-        later = max(1, round(_prepared_s(plan, request) / 60))
-        said += (
-            f" this first time, when packages are fetched and the hosts' root tree is built; "
+        takes += (
+            " this first time, when packages are fetched and the hosts' root tree is built; "
             f"later about {later}"
         )
-    return said
+    return takes

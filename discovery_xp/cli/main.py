@@ -13,7 +13,6 @@ import click
 from discovery_xp import files
 from discovery_xp.cli.bench import bench
 from discovery_xp.cli.cloud import backup, deploy, openstack
-from discovery_xp.cli.completion import completion
 from discovery_xp.cli.examples import init
 from discovery_xp.cli.guard import run
 from discovery_xp.cli.hosts import destroy, inventory, ssh, up
@@ -21,6 +20,7 @@ from discovery_xp.cli.network import network
 from discovery_xp.cli.notebook import notebook
 from discovery_xp.cli.prepare import prepare
 from discovery_xp.cli.report import report
+from discovery_xp.cli.shells import completion
 from discovery_xp.cli.status import status
 from discovery_xp.cli.topologies import plan, schema, slots, validate
 
@@ -32,10 +32,11 @@ def cli() -> None:
 
 
 for command in (
-    init, validate, schema, plan, slots, prepare,
+    validate, schema, plan, slots,
     up, ssh, inventory, destroy,
     deploy, openstack, backup,
-    status, network, bench, report, notebook, completion,
+    status, network, bench, report,
+    init, prepare, notebook, completion,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -69,10 +69,15 @@ def chosen_plan(
 ) -> Plan:
     """Return the plan of the topology that was asked for; with a cloud if `cloud`."""
     topology, _text = chosen_topology(path, sites, latency)
-    if backend is not None:
-        chosen = dataclasses.replace(topology.openstack, backend=backend)
-        topology = dataclasses.replace(topology, openstack=chosen)
-    return make_plan(topology, name, cloud)
+    return make_plan(with_backend(topology, backend), name, cloud)
+
+
+def with_backend(topology: Topology, backend: str | None) -> Topology:
+    """Return the topology with the back end that was asked for, its own where none was."""
+    if backend is None:
+        return topology
+    chosen = dataclasses.replace(topology.openstack, backend=backend)
+    return dataclasses.replace(topology, openstack=chosen)
 
 
 def keep_option(command: F) -> F:

@@ -1,4 +1,4 @@
-"""`discovery-xp prepare`: what a command would fetch and build, ahead of it."""
+"""`discovery-xp prepare`: what a command needs, fetched and built ahead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from discovery_xp.cli.options import chosen_plan
 from discovery_xp.cli.progress import Follower
 from discovery_xp.errors import Refused
 
-# By their words on the command line.
 _COMMANDS = {"up": up, "deploy": deploy, "bench": bench}
 
 

@@ -5,6 +5,7 @@ Nothing is made or changed by these commands.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -15,7 +16,13 @@ from rich.table import Table
 from discovery_xp import providers
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.cli.common import InputFile, console, echo
-from discovery_xp.cli.options import backend_option, chosen_plan, topology_options
+from discovery_xp.cli.options import (
+    backend_option,
+    chosen_plan,
+    chosen_topology,
+    topology_options,
+    with_backend,
+)
 from discovery_xp.cli.plan import print_plan
 from discovery_xp.errors import InvalidInput, Problem, Refused
 from discovery_xp.inputs.topology import read_topology
@@ -57,6 +64,8 @@ def schema() -> None:
 @backend_option
 @click.option("--hosts-only", is_flag=True, help="What 'up' would do instead of 'deploy'.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.option("--yaml", "as_yaml", is_flag=True,
+              help="The topology that is planned, as a complete file to go on from.")  # fmt: skip
 def plan(
     topology: Path | None,
     sites: int | None,
@@ -65,9 +74,16 @@ def plan(
     backend: str | None,
     hosts_only: bool,
     as_json: bool,
+    as_yaml: bool,
 ) -> None:
     """Print what 'deploy' would do: hosts, services, links, requests. Touches nothing."""
+    if as_json and as_yaml:
+        raise Refused("--json and --yaml are two ways to print", "give one of them")
     made = chosen_plan(topology, sites, latency, name, not hosts_only, backend)
+    if as_yaml:
+        chosen = with_backend(chosen_topology(topology, sites, latency)[0], backend)
+        click.echo(dataclasses.replace(chosen, name=made.name).to_yaml(), nl=False)
+        return
     if as_json:
         click.echo(json.dumps({**made.to_json(), "digest": made.digest}, indent=1))
         return

@@ -1,4 +1,4 @@
-"""What the fields of a topology file are made of: quantities with units, words, entries.
+"""What the fields of all our files are made of: quantities with units, numbers, words, entries.
 
 Problems carry `reason` and `remedy`, which the reader of the file turns into one line.
 
@@ -9,9 +9,11 @@ word: no line break, no quote, no brace.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,20 +32,24 @@ class Entry(BaseModel):
     )
 
 
-def _quantity(parse: Any, pattern: str, example: str) -> Any:
+def _quantity(parse: Any, pattern: str, *examples: str) -> Any:
     def validate(value: object) -> object:
         try:
             return parse(value)
         except units.QuantityError as error:
             raise wrong(error.reason, error.remedy) from None
 
-    schema = {"type": "string", "pattern": pattern, "examples": [example]}
+    schema = {"type": "string", "pattern": pattern, "examples": list(examples)}
     return (BeforeValidator(validate), WithJsonSchema(schema))
 
 
-def wrong(reason: str, remedy: str) -> PydanticCustomError:
-    """What a validator raises: the value, and what to write instead."""
-    return PydanticCustomError("quantity", "{reason}", {"reason": reason, "remedy": remedy})
+def wrong(reason: str, remedy: str, item: int | None = None) -> PydanticCustomError:
+    """Return what a validator raises: the value, and what to write instead.
+
+    `item` is the index of a list's item that is wrong.
+    """
+    context: dict[str, Any] = {"reason": reason, "remedy": remedy, "item": item}
+    return PydanticCustomError("quantity", "{reason}", context)
 
 
 _NUMBER = r"^\s*(\d+\.?\d*|\.\d+)\s*"
@@ -56,6 +62,80 @@ Percent = Annotated[float, *_quantity(units.parse_percent, _NUMBER + r"%\s*$", "
 Size = Annotated[
     int, *_quantity(units.parse_memory_bytes, _NUMBER + r"[KMGkmg]i?[Bb]\s*$", "512MiB")
 ]
+
+
+# ---------------------------------------------------------------- numbers, times, flags
+
+
+def whole(most: int, least: int, example: int, also: str | None = None) -> Any:
+    """A whole number from `least` to `most`, or the word `also`."""
+
+    def validate(value: object) -> object:
+        if also is not None and value == also:
+            return value
+        if not isinstance(value, int) or isinstance(value, bool):
+            choice = f" or '{also}'" if also else ""
+            raise wrong(
+                f"'{short(value)}' is not a whole number{choice}", f"write e.g. {example}{choice}"
+            )
+        if not least <= value <= most:
+            raise wrong(f"'{value}' is out of range", f"write {least} to {most}")
+        return value
+
+    number: dict[str, Any] = {"type": "integer", "minimum": least, "maximum": most}
+    schema = number if also is None else {"anyOf": [number, {"const": also}]}
+    return (BeforeValidator(validate), WithJsonSchema(schema))
+
+
+def seconds(least_s: float, most_s: float) -> Any:
+    """A time with its unit, from `least_s` to `most_s`, as a number of seconds."""
+
+    def parse(value: object) -> float:
+        time_s = units.parse_time_s(value)
+        if not least_s <= time_s <= most_s:
+            most = f"{most_s / 3600:g}h"
+            raise units.QuantityError(
+                f"'{short(value)}' is out of range", f"write '{least_s:g}s' to '{most}'"
+            )
+        return time_s
+
+    return _quantity(parse, rf"{_NUMBER}({'|'.join(units.TIME_S)})\s*$", "30s", "5min")
+
+
+def _check_text(value: object) -> object:
+    if not isinstance(value, str) or not value.strip():
+        raise wrong(f"'{short(value)}' is not text", "write a word, in quotes if need be")
+    return value
+
+
+def _check_flag(value: object) -> object:
+    if not isinstance(value, bool):
+        raise wrong(f"'{short(value)}' is neither true nor false", "write 'true' or 'false'")
+    return value
+
+
+Text = Annotated[
+    str, BeforeValidator(_check_text), WithJsonSchema({"type": "string", "minLength": 1})
+]
+Flag = Annotated[bool, BeforeValidator(_check_flag), WithJsonSchema({"type": "boolean"})]
+
+
+def unknown(value: object, words: Sequence[str]) -> tuple[str, str]:
+    """Say that `value` is none of `words`, and which of them it may be meant for."""
+    close = difflib.get_close_matches(short(value), words, 1)
+    remedy = f"did you mean '{close[0]}'?" if close else f"write one of {alternatives(words)}"
+    return f"'{short(value)}' is unknown", remedy
+
+
+def alternatives(words: Sequence[str]) -> str:
+    """Return words in quotes, 'or' before the last."""
+    *first, last = words
+    return f"{listed(first)} or '{last}'" if first else f"'{last}'"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words in quotes, with commas between them."""
+    return ", ".join(f"'{word}'" for word in words)
 
 
 # ---------------------------------------------------------------- words

@@ -8,27 +8,28 @@ each with its line, its value and a remedy.  `scenarios/README.md` describes the
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
 
 from discovery_xp.boundary.names import RegionName, ScenarioName, derived
-from discovery_xp.errors import InvalidInput, Problem
-from discovery_xp.inputs.fields import Label
+from discovery_xp.errors import InvalidInput
+from discovery_xp.inputs.fields import (
+    Entry,
+    Flag,
+    Label,
+    Text,
+    listed,
+    seconds,
+    unknown,
+    whole,
+    wrong,
+)
+from discovery_xp.inputs.shapes import report_shape
 from discovery_xp.inputs.yamlfile import YamlFile, parse_yaml, read_yaml
 from discovery_xp.text import short
 
@@ -41,128 +42,47 @@ MAX_ITERATIONS = 1_000_000
 MAX_TIME_S = 24 * 3600.0
 
 _DOCS = "see scenarios/README.md"
-_TIME = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
-_LONGEST = 60  # no time is longer, and what is longer takes its time to be looked at
 MAX_REGIONS = 250
 MAX_READS = 100
-_UNITS_S = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 # ---------------------------------------------------------------- the file's shape
-
-
-def _complaint(reason: str, remedy: str, item: int | None = None) -> PydanticCustomError:
-    """What a validator raises; `item` is the index of a list's item that is wrong."""
-    context: dict[str, Any] = {"reason": reason, "remedy": remedy, "item": item}
-    return PydanticCustomError("own", "{reason}", context)
-
-
-def _whole(most: int, least: int, example: int, also: str | None = None) -> Any:
-    """A whole number from `least` to `most`, or the word `also`."""
-
-    def validate(value: object) -> object:
-        if also is not None and value == also:
-            return value
-        if not isinstance(value, int) or isinstance(value, bool):
-            choice = f" or '{also}'" if also else ""
-            raise _complaint(
-                f"'{short(value)}' is not a whole number{choice}", f"write e.g. {example}{choice}"
-            )
-        if not least <= value <= most:
-            raise _complaint(f"'{value}' is out of range", f"write {least} to {most}")
-        return value
-
-    number: dict[str, Any] = {"type": "integer", "minimum": least, "maximum": most}
-    schema = number if also is None else {"anyOf": [number, {"const": also}]}
-    return (BeforeValidator(validate), WithJsonSchema(schema))
-
-
-def _seconds(least_s: float) -> Any:
-    def validate(value: object) -> float:
-        is_scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
-        text = str(value) if is_scalar else ""
-        match = _TIME.fullmatch(text) if len(text) <= _LONGEST else None
-        known = ", ".join(_UNITS_S)
-        if match is None:
-            raise _complaint(
-                f"'{short(value)}' is not a time", f"write a number and one of {known}"
-            )
-        if not match[2]:
-            raise _complaint(f"'{short(value)}' has no unit", f"write '{short(text.strip())}s'")
-        if match[2] not in _UNITS_S:
-            raise _complaint(
-                f"'{short(value)}' has the unknown unit '{match[2]}'", f"write one of {known}"
-            )
-        time_s = float(match[1]) * _UNITS_S[match[2]]
-        if not least_s <= time_s <= MAX_TIME_S:
-            raise _complaint(f"'{short(value)}' is out of range", f"write '{least_s:g}s' to '24h'")
-        return time_s
-
-    pattern = rf"^\s*(\d+\.?\d*|\.\d+)\s*({'|'.join(_UNITS_S)})\s*$"
-    schema = {"type": "string", "pattern": pattern, "examples": ["30s", "5min"]}
-    return (BeforeValidator(validate), WithJsonSchema(schema))
-
-
-def _text(value: object) -> object:
-    if not isinstance(value, str) or not value.strip():
-        raise _complaint(f"'{short(value)}' is not text", "write a word, in quotes if need be")
-    return value
-
-
-def _flag(value: object) -> object:
-    if not isinstance(value, bool):
-        raise _complaint(f"'{short(value)}' is neither true nor false", "write 'true' or 'false'")
-    return value
-
-
-def _choice(*words: str) -> Any:
-    def validate(value: object) -> object:
-        if value not in words:
-            close = difflib.get_close_matches(short(value), words, 1)
-            remedy = f"did you mean '{close[0]}'?" if close else f"write one of {_listed(words)}"
-            raise _complaint(f"'{short(value)}' is unknown", remedy)
-        return value
-
-    return (BeforeValidator(validate), WithJsonSchema({"enum": list(words)}))
 
 
 def _regions(value: object) -> object:
     if value == "controllers":
         return value
     if not isinstance(value, list) or not value:
-        raise _complaint(
+        raise wrong(
             f"'{short(value)}' is no way to spread the load",
             "write 'controllers', or a list of regions such as [site1, site2]",
         )
     if len(value) > MAX_REGIONS:
-        raise _complaint(f"{len(value)} regions", f"write at most {MAX_REGIONS}")
+        raise wrong(f"{len(value)} regions", f"write at most {MAX_REGIONS}")
     seen: set[str] = set()
     for index, region in enumerate(value):
         objection = RegionName.objection(region)
         if objection is not None:
-            raise _complaint(*objection, index)
+            raise wrong(*objection, index)
         if region in seen:
-            raise _complaint(f"'{region}' is named twice", "name each region once", index)
+            raise wrong(f"'{region}' is named twice", "name each region once", index)
         seen.add(region)
     return value
 
 
 def _reads(value: object) -> object:
     if not isinstance(value, list) or not value:
-        raise _complaint(
+        raise wrong(
             f"'{short(value)}' is not a list of reads", f"write some of [{', '.join(READS)}]"
         )
     if len(value) > MAX_READS:
-        raise _complaint(f"{len(value)} reads", f"write at most {MAX_READS}, and 'repeats'")
+        raise wrong(f"{len(value)} reads", f"write at most {MAX_READS}, and 'repeats'")
     for index, read in enumerate(value):
         if read not in READS:
-            close = difflib.get_close_matches(short(read), READS, 1)
-            remedy = f"did you mean '{close[0]}'?" if close else f"write some of {_listed(READS)}"
-            raise _complaint(f"'{short(read)}' is unknown", remedy, index)
+            raise wrong(*unknown(read, READS), index)
     return value
 
 
-Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
 _REGION_SCHEMA = {
     "anyOf": [
         {"const": "controllers"},
@@ -177,24 +97,19 @@ _REGION_SCHEMA = {
 _READS_SCHEMA = {"type": "array", "minItems": 1, "items": {"enum": list(READS)}}
 
 
-class ScenarioFile(BaseModel):
+class ScenarioFile(Entry):
     """A scenario: what is asked of the cloud, how much of it, how fast, and from where."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: ScenarioName | None = Field(None, description="default: the file's name")
     description: Text = ""
-    kind: Annotated[
-        Literal["boot", "boot-and-delete", "boot-and-list", "reads", "authenticate"],
-        *_choice(*KINDS),
-    ]
-    vms: Annotated[int, *_whole(MAX_VMS, 1, 500)] = Field(
+    kind: Literal["boot", "boot-and-delete", "boot-and-list", "reads", "authenticate"]
+    vms: Annotated[int, *whole(MAX_VMS, 1, 500)] = Field(
         500, description="how many VMs are asked for, in all"
     )
-    iterations: Annotated[int, *_whole(MAX_ITERATIONS, 1, 100)] = Field(
+    iterations: Annotated[int, *whole(MAX_ITERATIONS, 1, 100)] = Field(
         100, description="how many rounds of reads, or tokens, in all"
     )
-    concurrency: Annotated[int | str, *_whole(MAX_VMS, 1, 20, also="all")] = Field(
+    concurrency: Annotated[int | str, *whole(MAX_VMS, 1, 20, also="all")] = Field(
         "all", description="ask for all at once, or keep so many under way"
     )
     flavor: Label = "m1.tiny"
@@ -202,29 +117,27 @@ class ScenarioFile(BaseModel):
     spread: Annotated[
         list[str] | str, BeforeValidator(_regions), WithJsonSchema(_REGION_SCHEMA)
     ] = Field("controllers", description="fairly over all controllers, or these regions")
-    from_: Annotated[Literal["master", "sites"], *_choice("master", "sites")] = Field(
+    from_: Literal["master", "sites"] = Field(
         "master", alias="from", description="the hosts where the load starts"
     )
-    poll_interval: Annotated[float, *_seconds(0.1)] = Field(
+    poll_interval: Annotated[float, *seconds(0.1, MAX_TIME_S)] = Field(
         1.0, description="pause between two looks at the VMs"
     )
-    vm_timeout: Annotated[float, *_seconds(1)] = Field(
+    vm_timeout: Annotated[float, *seconds(1, MAX_TIME_S)] = Field(
         1800.0, description="for a VM to be ACTIVE, or to be gone"
     )
-    run_timeout: Annotated[float, *_seconds(1)] = Field(
+    run_timeout: Annotated[float, *seconds(1, MAX_TIME_S)] = Field(
         3600.0, description="for all of the load, from its first request"
     )
-    warm_up: Annotated[int, *_whole(MAX_VMS, 0, 2)] = Field(
+    warm_up: Annotated[int, *whole(MAX_VMS, 0, 2)] = Field(
         0,
         description="VMs booted and deleted before (default: one for each region and compute)",
     )
-    delete_after: Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})] = (
-        Field(True, description="delete the VMs at the end, timed")
-    )
+    delete_after: Flag = Field(True, description="delete the VMs at the end, timed")
     reads: Annotated[list[str], BeforeValidator(_reads), WithJsonSchema(_READS_SCHEMA)] = Field(
         list(READS), description="what a round of reads asks, in this order"
     )
-    repeats: Annotated[int, *_whole(1000, 1, 3)] = Field(
+    repeats: Annotated[int, *whole(1000, 1, 3)] = Field(
         1, description="how often a round asks each of its reads"
     )
 
@@ -321,11 +234,7 @@ class Scenario:
 
 def read_scenario(path: Path) -> Scenario:
     """Read a scenario file; raises InvalidInput with every problem found."""
-    try:
-        parsed = read_yaml(path)
-    except InvalidInput as error:
-        raise InvalidInput([_of_a_scenario(problem) for problem in error.problems]) from None
-    return _build(parsed, _name_from(path.stem))
+    return _build(read_yaml(path, "scenarios"), _name_from(path.stem))
 
 
 def parse_scenario(text: str, name: str = "scenario.yaml") -> Scenario:
@@ -345,12 +254,6 @@ def scenario_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _of_a_scenario(problem: Problem) -> Problem:
-    """What is said of files that can't be read speaks of topologies."""
-    remedy = problem.remedy.replace("topologies/", "scenarios/").replace("topology", "scenario")
-    return dataclasses.replace(problem, remedy=remedy)
-
-
 def _name_from(stem: str) -> ScenarioName:
     return ScenarioName(derived(stem, "s"))
 
@@ -365,8 +268,7 @@ def _build(parsed: YamlFile, default_name: ScenarioName) -> Scenario:
     try:
         shape = ScenarioFile.model_validate(written)
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            _report(parsed, detail)
+        report_shape(parsed, error, ScenarioFile, _DOCS)
     # Cross-checks look at each value alone, so that they are found in the same run.
     _check_keys_of_kind(parsed, written)
     _check_times(parsed, written)
@@ -374,26 +276,6 @@ def _build(parsed: YamlFile, default_name: ScenarioName) -> Scenario:
     if parsed.problems or shape is None:
         raise InvalidInput(parsed.problems)
     return _resolve(shape, default_name)
-
-
-def _report(parsed: YamlFile, detail: ErrorDetails) -> None:
-    key = detail["loc"][:1]
-    if detail["type"] in ("own", "name", "quantity"):
-        context = detail["ctx"]
-        item = context.get("item")
-        place = key if item is None else (*key, item)
-        parsed.report(place, str(context["reason"]), str(context["remedy"]))
-    elif detail["type"] == "missing":
-        parsed.report(
-            (), f"'{short(key[0])}' is missing", f"add '{key[0]}: ...', one of {_listed(KINDS)}"
-        )
-    elif detail["type"] == "extra_forbidden":
-        known = sorted(ScenarioFile.model_json_schema(by_alias=True)["properties"])
-        close = difflib.get_close_matches(short(key[0]), known, 1)
-        remedy = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
-        parsed.report(key, "unknown key", remedy)
-    else:
-        parsed.report(key, f"'{short(detail['input'])}': {detail['msg']}", _DOCS)
 
 
 def _check_keys_of_kind(parsed: YamlFile, written: Mapping[str, Any]) -> None:
@@ -405,7 +287,7 @@ def _check_keys_of_kind(parsed: YamlFile, written: Mapping[str, Any]) -> None:
             parsed.report(
                 (key,),
                 f"means nothing to '{kind}'",
-                f"write '{other}'" if other else f"leave it out (it is for {_listed(kinds)})",
+                f"write '{other}'" if other else f"leave it out (it is for {listed(kinds)})",
             )
 
 
@@ -467,7 +349,3 @@ def _resolve(shape: ScenarioFile, default_name: ScenarioName) -> Scenario:
         repeats=shape.repeats,
         description=shape.description,
     )
-
-
-def _listed(words: tuple[str, ...]) -> str:
-    return ", ".join(f"'{word}'" for word in words)

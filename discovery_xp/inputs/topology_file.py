@@ -5,13 +5,9 @@ What one key's value says of another's is looked at in `topology_checks`.
 
 from __future__ import annotations
 
-import difflib
-import functools
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from pydantic_core import ErrorDetails
 
 from discovery_xp.boundary.names import Name, TestbedName
 from discovery_xp.inputs.fields import (
@@ -29,9 +25,7 @@ from discovery_xp.inputs.fields import (
     SshUser,
 )
 from discovery_xp.inputs.platforms import PlatformEntry
-from discovery_xp.inputs.yamlfile import YamlFile
 from discovery_xp.onhost.catalogue import SSH_PORT
-from discovery_xp.text import short
 
 MAX_SITES = 250
 MAX_SERVERS_PER_SITE = 1000
@@ -208,97 +202,12 @@ _ANNOTATIONS = ("title", "description", "default")
 def topology_schema() -> dict[str, Any]:
     """The JSON Schema of a topology file, for editors."""
     schema = TopologyFile.model_json_schema(by_alias=True)
-    # `provider: local` is short for `provider: {type: local}`.
+    # `provider: local` is short for `provider: {type: local}`, and so is `dummy`.
     provider = schema["properties"]["provider"]
     full = {key: provider.pop(key) for key in ("discriminator", "oneOf")}
-    provider["anyOf"] = [{"const": "local"}, {"oneOf": full["oneOf"]}]
+    provider["anyOf"] = [{"enum": ["local", "dummy"]}, {"oneOf": full["oneOf"]}]
     # `workers: 2` is short for `workers: {default: 2}`.
     workers = schema["$defs"]["OpenStackEntry"]["properties"]["workers"]
     by_service = {key: workers.pop(key) for key in tuple(workers) if key not in _ANNOTATIONS}
     workers["anyOf"] = [by_service["additionalProperties"], by_service]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def report_shape(parsed: YamlFile, detail: ErrorDetails) -> None:
-    """Report what pydantic found, in words of ours: the place, the value, the remedy."""
-    path, kind = parsed.written(detail["loc"]), detail["type"]
-    context = detail.get("ctx", {})
-    shown = f"'{short(detail['input'])}'"
-    if kind == "missing":
-        key = short(detail["loc"][-1])
-        parsed.report(path, f"'{key}' is missing", f"add '{key}: ...'")
-    elif kind == "extra_forbidden":
-        known = _known_keys(detail["loc"][:-1])
-        close = difflib.get_close_matches(str(path[-1])[:100], known, 1)
-        remedy = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
-        parsed.report(path, "unknown key", remedy)
-    elif kind in ("quantity", "name"):
-        parsed.report(path, str(context["reason"]), str(context["remedy"]))
-    elif kind in ("int_type", "int_from_float", "int_parsing"):
-        parsed.report(path, f"{shown} is not a whole number", "write e.g. 3")
-    elif kind in ("greater_than_equal", "less_than_equal", "greater_than"):
-        bound = context.get("ge", context.get("le", context.get("gt")))
-        wanted = {"greater_than_equal": "at least", "less_than_equal": "at most"}.get(kind, "over")
-        parsed.report(path, f"{shown} is out of range", f"write {wanted} {bound}")
-    elif kind in ("literal_error", "union_tag_invalid"):
-        expected = context.get("expected", context.get("expected_tags", ""))
-        if "__key__" in str(detail["loc"][-1]) or str(detail["loc"][-1]) == "[key]":
-            parsed.report(path, "unknown key", f"known here: {expected}")
-        else:
-            tag = context.get("tag")
-            parsed.report(
-                path,
-                f"'{short(tag)}' is unknown" if tag else f"{shown} is unknown",
-                f"write one of {expected}",
-            )
-    elif kind == "union_tag_not_found":
-        parsed.report(path, "'type' is missing", "add e.g. 'type: local', 'static' or 'g5k'")
-    elif kind in ("model_type", "dict_type", "model_attributes_type"):
-        parsed.report(path, f"{shown} is not a mapping", f"write 'key: value' pairs, {DOCS}")
-    elif kind == "list_type":
-        parsed.report(path, f"{shown} is not a list", "write '- ' items")
-    elif kind in ("too_short", "too_long"):
-        few = "few" if kind == "too_short" else "many"
-        limit = context.get("min_length", context.get("max_length"))
-        parsed.report(
-            path,
-            f"has too {few} items ({context.get('actual_length')})",
-            f"write {'at least' if few == 'few' else 'at most'} {limit}",
-        )
-    elif kind == "string_type":
-        parsed.report(path, f"{shown} is not text", "write a word, in quotes if need be")
-    elif kind in ("float_type", "float_parsing"):
-        parsed.report(path, f"{shown} is not a number", "write e.g. 0.5")
-    else:
-        parsed.report(path, f"{shown}: {detail['msg']}", DOCS)
-
-
-@functools.cache
-def _model_schema() -> dict[str, Any]:
-    return TopologyFile.model_json_schema(by_alias=True)
-
-
-def _known_keys(path: Sequence[str | int]) -> list[str]:
-    """The keys that the schema knows at `path`."""
-    schema = _model_schema()
-
-    def follow(node: dict[str, Any]) -> dict[str, Any]:
-        for key in ("anyOf", "oneOf"):
-            inner = [part for part in node.get(key, []) if part.get("type") != "null"]
-            if inner and "discriminator" not in node:
-                node = next((part for part in inner if "$ref" in part), inner[0])
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].split("/")[-1]]
-        return node
-
-    node: dict[str, Any] = schema
-    for part in path:
-        if "discriminator" in node:
-            node = follow({"$ref": node["discriminator"]["mapping"].get(part, "#/x/LocalEntry")})
-        elif isinstance(part, int):
-            node = follow(node.get("items", {}))
-        elif part in node.get("properties", {}):
-            node = follow(node["properties"][part])
-        elif isinstance(node.get("additionalProperties"), dict):
-            node = follow(node["additionalProperties"])
-    return sorted(node.get("properties", {}))

@@ -17,6 +17,8 @@ _NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\s*([A-Za-
 # No number of use is longer, and what is longer takes its time to be looked at.
 _LONGEST = 60
 
+# Times of a load, which may be long; durations of links are in milliseconds.
+TIME_S = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 _DURATION_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 # tc's decimal units: 1kbit is 1000 bits a second.
 _RATE_MBIT = {"kbit": 0.001, "mbit": 1.0, "gbit": 1000.0}
@@ -68,6 +70,11 @@ def parse_duration_ms(value: object) -> float:
     if duration_ms > MAX_DELAY_MS:
         raise QuantityError(f"'{value}' is over a minute", "write at most '60s'")
     return duration_ms
+
+
+def parse_time_s(value: object) -> float:
+    """'500ms', '30s', '5min' or '1h' to seconds."""
+    return _parse(value, TIME_S, "s", "time")
 
 
 def parse_rate_mbit(value: object) -> float:

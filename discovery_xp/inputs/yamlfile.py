@@ -94,12 +94,15 @@ def dotted(path: Sequence[str | int]) -> str:
     return text
 
 
-def read_yaml(path: Path) -> YamlFile:
-    """Read `path`; raises InvalidInput when it can't be read or isn't YAML."""
+def read_yaml(path: Path, examples: str = "topologies") -> YamlFile:
+    """Read `path`; raises InvalidInput when it can't be read or isn't YAML.
+
+    `examples` is the folder of files that are such as this should be.
+    """
     try:
         text = read_text(path, MAX_BYTES)
     except Unreadable as error:
-        remedy = "name a YAML file, such as those under topologies/"
+        remedy = f"name a YAML file, such as those under {examples}/"
         raise InvalidInput([Problem(str(path), 0, "", error.reason, remedy)]) from None
     return parse_yaml(text, str(path))
 

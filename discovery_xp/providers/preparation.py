@@ -26,7 +26,7 @@ def needed_s(plan: Plan) -> float:
         return 0.0
     openstack = plan.cloud is not None
     fetch_s = FETCH_S if openstack and software.missing_wheels() else 0.0
-    if plan.provider != "local":
+    if not KINDS[plan.provider].is_local:
         return fetch_s
     if image.is_cached(openstack):
         return 0.0
@@ -38,7 +38,7 @@ def prepare(plan: Plan, progress: Progress) -> None:
     if KINDS[plan.provider].is_canned:
         return
     openstack = plan.cloud is not None
-    if plan.provider != "local":
+    if not KINDS[plan.provider].is_local:
         if openstack and software.missing_wheels():
             progress("fetching OpenStack's and Rally's packages (once for each lock file)", 0, 0)
             software.ensure_all_wheels()

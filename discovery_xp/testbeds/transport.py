@@ -23,7 +23,7 @@ class PlayListener(Protocol):
         """A stage begins on the hosts of these groups."""
 
     def on_task(self, title: str, module: str, subject: str = "") -> None:
-        """All hosts of the stage begin a task of a module; see `play.Outcome` for the words."""
+        """All hosts of the stage begin a task, which runs a module on a subject."""
 
     def on_result(self, host: str, status: str, result: Mapping[str, Any]) -> None:
         """A host is through with the task."""

@@ -139,13 +139,13 @@ BAD = [
     (
         "vms: 3",
         "s.yaml:1: 'kind' is missing; add 'kind: ...', one of 'boot', 'boot-and-delete', "
-        "'boot-and-list', 'reads', 'authenticate'",
+        "'boot-and-list', 'reads' or 'authenticate'",
     ),
     ("kind: bot", "s.yaml:1: kind: 'bot' is unknown; did you mean 'boot'?"),
     (
         "kind: x",
         "s.yaml:1: kind: 'x' is unknown; write one of 'boot', 'boot-and-delete', "
-        "'boot-and-list', 'reads', 'authenticate'",
+        "'boot-and-list', 'reads' or 'authenticate'",
     ),
     ("kind: boot\nvm: 3", "s.yaml:2: vm: unknown key; did you mean 'vms'?"),
     ("kind: boot\nvms: 0", "s.yaml:2: vms: '0' is out of range; write 1 to 100000"),
@@ -207,7 +207,10 @@ BAD = [
         "s.yaml:4: spread[1]: 'a' is named twice; name each region once",
     ),
     ("kind: boot\nspread: [1]", "s.yaml:2: spread[0]: '1' is not a region; write e.g. site1"),
-    ("kind: boot\nfrom: home", "s.yaml:2: from: 'home' is unknown; write one of 'master', 'sites'"),
+    (
+        "kind: boot\nfrom: home",
+        "s.yaml:2: from: 'home' is unknown; write one of 'master' or 'sites'",
+    ),
     (
         "kind: boot\ndelete_after: later",
         "s.yaml:2: delete_after: 'later' is neither true nor false; write 'true' or 'false'",

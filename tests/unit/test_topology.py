@@ -186,7 +186,7 @@ BAD = [
     ("sites: [a]", "'a' is not a mapping"),
     (TWO + "master: c", "master: site 'c' is not declared; write a, b or 'none'"),
     ("sites: [{name: a, controllers: 0}]\nmaster: none", "'none' needs a controller"),
-    (TWO + "provider: lokal", "'lokal' is unknown; write one of 'local', 'static', 'g5k'"),
+    (TWO + "provider: lokal", "'lokal' is unknown; did you mean 'local'?"),
     (TWO + "provider: {}", "'type' is missing"),
     (TWO + "provider: {type: local, wan: fast}", "'fast' is unknown; write one of 'auto'"),
     (TWO + "provider: {type: local, network: 8.8.0.0/16}", "is not a private network"),

@@ -1,4 +1,4 @@
-"""`discovery-xp completion`: what makes a shell complete the command line."""
+"""`discovery-xp completion`: what makes a shell complete commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from click import shell_completion
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
     """Print what makes a shell complete commands, options, testbeds and topologies.
 
     For this shell: source <(discovery-xp completion bash). docs/installation.md says how to
@@ -17,6 +18,6 @@ def completion(shell: str) -> None:
     # click's own look at the shell's version would start the shell.
     complete = shell_completion.get_completion_class(shell)
     assert complete is not None
-    commands = click.get_current_context().find_root().command
-    made = complete(commands, {}, "discovery-xp", "_DISCOVERY_XP_COMPLETE")
+    command = context.find_root().command
+    made = complete(command, {}, "discovery-xp", "_DISCOVERY_XP_COMPLETE")
     click.echo(made.source_template % made.source_vars())
