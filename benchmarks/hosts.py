@@ -182,7 +182,7 @@ def draw(
         ]
         places = [place + 0.36 * offset for place in range(2)]
         right.bar_label(right.bar(places, values, 0.34, label=name), fmt="%.1f", fontsize=8)
-    right.set_xticks([0.18, 1.18], ["64 hosts up, s", "memory a host, MB"])
+    right.set_xticks([0.18, 1.18], ["64 hosts up, s", "memory per host, MB"])
     right.set_title("systems beside bare namespaces", fontsize=9)
     right.margins(y=0.25)
     right.legend(fontsize=8, loc="upper center", ncols=2)

@@ -67,7 +67,7 @@ def install(hosts: Hosts, wanted: Collection[str], progress: Progress) -> None:
 
 
 def _ask_neutron_for_networks(hosts: Hosts) -> None:
-    """Neutron 29 can't list ports, which Nova asks for, before it has listed anything else."""
+    """List networks: before that, Neutron 29 can't list ports, which Nova asks for."""
     client = f"{software.OPENSTACK.place}/bin/openstack --os-cloud admin network list"
     run_each(hosts, {hosts.plan.require_cloud().master: f"timeout 60 {client}"})
 
@@ -94,7 +94,7 @@ def collect(
     progress: Progress,
     complain: Callable[[str], None] = _warn,
 ) -> dict[str, list[Row]]:
-    """Rows by table, for the wanted probes.
+    """Return rows by table, for the probes that are on.
 
     `window` is its start and end, in seconds since 1970: calls and requests are those that
     began in it.  `statements` has up to a second more at both ends; `usage`, `traffic` and
@@ -120,7 +120,7 @@ def collect(
 
 
 def only(hosts: Hosts, names: Collection[str]) -> Hosts:
-    """The same testbed with these of its hosts."""
+    """Return the same testbed with these of its hosts."""
     roles = {
         role: [host for host in group if host.alias in names] for role, group in hosts.roles.items()
     }
@@ -142,17 +142,11 @@ def _variables(
             "port": service.port if service.is_http else None,
         }
     names = [name for name in PROBES if name in wanted]
-    return {
-        "xp_probes": {
-            "wanted": names,
-            "units": units,
-            "window": list(window),
-        }
-    }
+    return {"xp_probes": {"wanted": names, "units": units, "window": list(window)}}
 
 
 def _code() -> dict[str, str]:
-    """What services that have a probe in them import, by path below a folder of PYTHONPATH."""
+    """Return what services with a probe import, by path below a folder of PYTHONPATH."""
     package = sources("checks", "wire/probes", "probes/inside", "probes/sitecustomize")
     # Python looks for it at the top of each folder.
     own = package.pop("discovery_xp/onhost/probes/sitecustomize.py")
@@ -168,7 +162,7 @@ def to_rows(
     said: Mapping[str, Mapping[str, Any]],
     complain: Callable[[str], None],
 ) -> dict[str, list[Row]]:
-    """What `probes_collect.yml` brought by host, as tables; `hosts` tells address and site."""
+    """Return what `probes_collect.yml` brought by host, as tables; `hosts` has address and site."""
     names = {host["address"]: name for name, host in hosts.items()}
     tables: dict[str, list[Row]] = {name: [] for name in PROBES if name in wanted}
     for host, result in sorted(said.items()):
@@ -193,7 +187,7 @@ def _rows_of(
     names: Mapping[str, str],
     complain: Callable[[str], None],
 ) -> dict[str, list[Row]]:
-    """What one host said, by table; raises Unfit or Hostile where that is something else."""
+    """Return one host's answer, by table; raises Unfit or Hostile where it is something else."""
     found: dict[str, list[Row]] = {name: [] for name in PROBES}
     for problem in answers.listed(result.get("problems", []))[: records.MOST_PROBLEMS]:
         complain(f"{place['host']}: {answers.text(problem)}")
@@ -223,7 +217,10 @@ def _rows_of(
 
 
 def _messages(counts: Mapping[str, Sequence[int]]) -> list[Row]:
-    """A row for each queue; what the broker has counted beyond them was in queues that are gone."""
+    """Return a row for each queue, and one for what was in queues that are gone.
+
+    The broker has counted that beyond its queues.
+    """
     queues = {queue: own for queue, own in counts.items() if queue != counters.WHOLE_BROKER}
     if counters.WHOLE_BROKER in counts:
         totals = [sum(column) for column in zip(*queues.values(), strict=True)] or [0, 0, 0]

@@ -30,6 +30,7 @@ From here, as root for emulated hosts:
     discovery-xp destroy
     discovery-xp bench topologies/two-sites.yaml --scenario scenarios/boot-60.yaml
     discovery-xp report results/two-sites/*
+    discovery-xp notebook results                     # needs 'discovery-xp[notebook]'
 
 `discovery-xp --help` names all commands; `discovery-xp schema > topology.json` gives editors what
 they need to check and complete topologies.

@@ -41,7 +41,7 @@ def kept(testbed: Testbed) -> dict[str, str]:
 def keep(hosts: Hosts, testbed: Testbed) -> None:
     """Ask lent hosts for the identities of computes that aren't kept yet."""
     plan, known = hosts.plan, kept(testbed)
-    names = [host.name for host in plan.hosts if "compute" in host.roles]
+    names = [name for own in plan.require_cloud().computes.values() for name in own]
     if plan.platform is None or known.keys() >= set(names):
         return
     outputs = run_each(hosts, dict.fromkeys(names, "cat /var/lib/nova/compute_id"))

@@ -213,7 +213,6 @@ def play_variables(hosts: Hosts, testbed: Testbed) -> PlayVariables:
 def _cloud(
     hosts: Hosts, layout: CloudLayout, testbed: Testbed, addresses: Mapping[str, str]
 ) -> CloudVariables:
-    plan = hosts.plan
     services: dict[str, tuple[str, ...]] = {}
     queues: dict[str, str] = {}
     for service in layout.services:
@@ -221,11 +220,11 @@ def _cloud(
             services[service.unit] = (*services.get(service.unit, ()), service.host)
             queues[service.queue] = f"{service.unit} on {service.host}"
     return CloudVariables(
-        testbed=plan.name,
+        testbed=hosts.plan.name,
         options=described(layout),
         master=layout.master,
         hosts={
-            host.name: _host(host.name, host.site, layout, addresses) for host in plan.hosts
+            host.name: _host(host.name, host.site, layout, addresses) for host in hosts.plan.hosts
         },
         ports=PORTS,
         environments={

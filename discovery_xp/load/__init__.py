@@ -58,24 +58,24 @@ class LoadRun:
 
     @property
     def asked(self) -> int:
-        """How many VMs were asked for."""
+        """Return how many VMs were asked for."""
         return len(self.vms)
 
     @property
     def host(self) -> str:
-        """The load hosts' names."""
+        """Return the load hosts' names."""
         return ", ".join(self.hosts)
 
     @property
     def cores(self) -> float:
-        """CPU that the load generator took, on average over the window."""
+        """Return the CPU that the load generator took, on average over the window."""
         if self.window is None:
             return 0.0
         return self.cpu_s / max(0.001, self.window[1] - self.window[0])
 
     @property
     def load(self) -> dict[str, Any]:
-        """run.json's `load`: the load generator's share."""
+        """Return run.json's `load`: the load generator's share."""
         return {
             "cpu_s": self.cpu_s,
             "cores": self.cores,
@@ -85,12 +85,12 @@ class LoadRun:
 
 
 def raw_folder(testbed: Testbed) -> Path:
-    """Where a load leaves Rally's reports and logs, by host, whether it ended well or not."""
+    """Return where a load leaves Rally's reports and logs, by host, however it ended."""
     return testbed.folder / "load"
 
 
 def vm_counts(vms: Sequence[Row]) -> dict[str, int]:
-    """run.json's `vms`: `asked`, `active`, `failed`, `deleted`."""
+    """Return run.json's `vms`: `asked`, `active`, `failed`, `deleted`."""
     active = sum(row["status"] == "ACTIVE" for row in vms)
     return {
         "asked": len(vms),
@@ -101,7 +101,7 @@ def vm_counts(vms: Sequence[Row]) -> dict[str, int]:
 
 
 def duration_s(vms: Sequence[Row]) -> float | None:
-    """From the first request to the last VM seen ACTIVE; None when none got there."""
+    """Return the time from the first request to the last VM seen ACTIVE; None without any."""
     seen = [row["seen_at"] for row in vms if row["status"] == "ACTIVE"]
     return max(seen) - min(row["requested_at"] for row in vms) if seen else None
 

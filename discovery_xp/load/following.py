@@ -102,7 +102,7 @@ class Following:
                     host.follow()
 
     def tell(self) -> None:
-        """Rows and progress; a word on the pace while the load goes on."""
+        """Report rows and progress, and the pace while the load goes on."""
         self.told_at = time.monotonic()
         self.hand_on_rows()
         # Its last word is told, too.

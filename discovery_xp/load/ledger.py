@@ -57,7 +57,7 @@ class Ledger:
     """The load hosts' lines, merged into rows; pure, apart from what it is told."""
 
     def __init__(self, scenario: Scenario, hosts: Sequence[str], sites: Mapping[str, str]) -> None:
-        """`sites` is by host, of all that may run a VM."""
+        """Begin with nothing said; `sites` is by host, of all that may run a VM."""
         self.scenario = scenario
         self.sites = sites
         self.hosts = {host: _HostState() for host in hosts}
@@ -113,7 +113,7 @@ class Ledger:
             self.notes.append(text)
 
     def _require_room(self) -> None:
-        """An iteration has so many actions, and no more."""
+        """Raise Unfit where there are more actions than the iterations can have."""
         if len(self.actions) >= ROWS_AT_LEAST + ROWS_EACH * self.scenario.count:
             raise Unfit("more actions than the load can have")
 
@@ -136,7 +136,7 @@ class Ledger:
             self.ended_at.append(merged["seen_at"] or time.time())
 
     def new_rows(self) -> tuple[list[Row], list[Row]]:
-        """VMs that ended and actions that were taken since the last time."""
+        """Return VMs that ended and actions that were taken since the last time."""
         vms, self._new_vms = self._new_vms, []
         actions, self._new_actions = self._new_actions, []
         return [self._row(self._vms[name]) for name in vms], actions
@@ -155,12 +155,12 @@ class Ledger:
 
     @property
     def vms(self) -> list[Row]:
-        """All that were asked for and ended, in the order of the requests."""
+        """Return all that were asked for and ended, in the order of the requests."""
         rows = [self._row(known) for known in self._vms.values() if known["status"] is not None]
         return sorted(rows, key=lambda row: (row["requested_at"], row["name"]))
 
     def give_up(self, reason: str) -> None:
-        """VMs that haven't ended never will: they are rows as well."""
+        """End the VMs that haven't ended, for this reason: they are rows as well."""
         for name, known in self._vms.items():
             if known["status"] is None:
                 known["status"] = "TIMEOUT"
@@ -172,11 +172,11 @@ class Ledger:
 
     @property
     def done(self) -> int:
-        """Iterations that ended."""
+        """Return how many iterations ended."""
         return len(self.ended_at) if self.scenario.boots else self.iterations
 
     def pace(self, now: float) -> Pace:
-        """How it comes on."""
+        """Return how the load comes on."""
         active = sum(known["status"] == "ACTIVE" for known in self._vms.values())
         rate = rate_per_s(self.ended_at, self._first_request(), now)
         return Pace(
@@ -192,7 +192,7 @@ class Ledger:
         return min((known["requested_at"] for known in self._vms.values()), default=0.0)
 
     def stage(self) -> tuple[str, int, int] | None:
-        """What the load hosts do before the load and after it, all of them together."""
+        """Return what the load hosts do before the load and after it, all of them together."""
         stages = [state.stage for state in self.hosts.values() if state.stage[0]]
         if not stages:
             return None
@@ -202,12 +202,12 @@ class Ledger:
 
     @property
     def is_loading(self) -> bool:
-        """True from the first host's begin to the last one's end."""
+        """Tell whether it is after the first host's begin and before the last one's end."""
         began = [state for state in self.hosts.values() if "start" in state.usage]
         return any("end" not in state.usage for state in began)
 
     def window(self) -> tuple[float, float] | None:
-        """From the first host's begin to the last one's end, or what was heard of it last."""
+        """Return the first host's begin and the last one's end, or what was heard of it last."""
         starts = [s.usage["start"]["at"] for s in self.hosts.values() if "start" in s.usage]
         ends = [
             state.usage.get("end", state.usage["last"])["at"]
@@ -217,7 +217,7 @@ class Ledger:
         return (min(starts), max(ends)) if starts else None
 
     def spent(self, key: str) -> float:
-        """`cpu_s` or `polls` of all load hosts over the window."""
+        """Return `cpu_s` or `polls` of all load hosts over the window."""
         total = 0.0
         for state in self.hosts.values():
             if "start" in state.usage:
@@ -226,7 +226,7 @@ class Ledger:
         return total
 
     def sent_s(self) -> float | None:
-        """Between the first request and the last, None where the load didn't come so far."""
+        """Return the time between the first request and the last; None without any."""
         last = [state.last_sent_at for state in self.hosts.values() if state.last_sent_at]
         first = [row["requested_at"] for row in self._vms.values()] or [
             row["started_at"] for row in self.actions if row["action"] == "authenticate"
@@ -234,7 +234,7 @@ class Ledger:
         return max(0.0, max(last) - min(first)) if last and first else None
 
     def reason(self) -> str | None:
-        """Why the load is partial, in a line; None when it is complete."""
+        """Return why the load is partial, in a line; None when it is complete."""
         why = [f"Rally on {host}: {state.crash}" for host, state in self.hosts.items()
                if state.crash]  # fmt: skip
         why += [
@@ -254,6 +254,6 @@ class Ledger:
 
 
 def rate_per_s(ended_at: Sequence[float], first: float, now: float) -> float:
-    """How many ended in a second, of late."""
+    """Return how many ended in a second, of late."""
     over_s = min(PACE_OVER_S, max(1.0, now - first))
     return sum(at > now - over_s for at in ended_at) / over_s

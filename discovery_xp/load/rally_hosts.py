@@ -220,7 +220,7 @@ def _stop() -> str:
 
 
 def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
-    """A tar of texts with their modes."""
+    """Return a tar of texts with their modes."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
         for name, (text, mode) in files.items():
@@ -232,7 +232,7 @@ def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
 
 
 def files(variables: PlayVariables, scenario: Scenario, share: Share) -> dict[str, Any]:
-    """What is laid down in the load's folder: texts with their modes, by name."""
+    """Return what is laid down in the load's folder: texts with their modes, by name."""
     cloud = variables.cloud
     network = cloud.network if cloud.options["nics"] else ""
     plugin = checkout() / "scenarios/rally_plugins/discovery.py"
@@ -253,5 +253,5 @@ def files(variables: PlayVariables, scenario: Scenario, share: Share) -> dict[st
 
 
 def _unit_line() -> str:
-    """How sh prints the line of the unit's own end; its words are printf's."""
+    """Return printf's format, quoted for sh, of the line of the unit's own end."""
     return shlex.quote(wire.encode("unit", words="%s").replace("\n", r"\n"))

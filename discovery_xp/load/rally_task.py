@@ -13,7 +13,7 @@ FOLDER = "/var/lib/discovery-xp/load"
 
 
 def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
-    """Rally's task file for a load host."""
+    """Return Rally's task file for a load host."""
     request = LoadRequest(
         kind=scenario.kind,
         regions=tuple(
@@ -52,7 +52,7 @@ def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
 
 
 def environment_spec(variables: PlayVariables) -> dict[str, Any]:
-    """Rally's description of the cloud; it holds passwords."""
+    """Return Rally's description of the cloud; it holds passwords."""
 
     def user(name: str, password: str) -> dict[str, str]:
         return {

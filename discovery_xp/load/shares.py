@@ -32,12 +32,12 @@ class Share:
 
 
 def split(count: int, parts: int) -> list[int]:
-    """`count` in `parts` that differ by one at most, the larger ones first."""
+    """Split `count` in `parts` that differ by one at most, the larger ones first."""
     return [count // parts + (index < count % parts) for index in range(parts)]
 
 
 def shares(plan: Plan, scenario: Scenario) -> list[Share]:
-    """What each load host asks of which region.  Raises Refused for an unknown region."""
+    """Return what each load host asks of which region; raises Refused for an unknown one."""
     cloud = plan.require_cloud()
     known = {region.name: region for region in cloud.regions}
     unknown = [name for name in scenario.regions or () if name not in known]
@@ -70,7 +70,7 @@ def shares(plan: Plan, scenario: Scenario) -> list[Share]:
 
 
 def warmed(cloud: CloudLayout, regions: Sequence[Region]) -> list[tuple[str, ...]]:
-    """The computes that each of `regions` is asked to boot a VM on, before the load.
+    """Return the computes that each of `regions` is asked to boot a VM on, before the load.
 
     A site's are asked for at the site's own API, so that any zones are kept to; those of
     sites without one, at the others' in turn, and not at all where sites are zones.

@@ -48,7 +48,7 @@ def gather(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def files_under(path: str) -> list[str]:
-    """The file itself, or every file in the folder; nothing where there is none."""
+    """Return the file itself, or every file in the folder; nothing where there is none."""
     if os.path.isfile(path):
         return [path]
     return sorted(
@@ -61,7 +61,7 @@ def files_under(path: str) -> list[str]:
 
 
 def end_of(file: BinaryIO) -> bytes:
-    """What is in a file; of one that is too large its end, and a line that says so."""
+    """Return what is in a file; of one that is too large its end, and a line that says so."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - FILE_BYTES))
     data = file.read(FILE_BYTES)
@@ -70,7 +70,7 @@ def end_of(file: BinaryIO) -> bytes:
 
 
 def output_of(command: list[str], warnings: list[str]) -> bytes:
-    """What a command prints; its failure is a line of the record, not the end of it."""
+    """Return what a command prints; its failure is a line of the record, and a warning."""
     with tempfile.TemporaryFile() as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, check=False)
         data = end_of(file)
@@ -81,7 +81,7 @@ def output_of(command: list[str], warnings: list[str]) -> bytes:
 
 
 def rows_of(name: str, url: str, warnings: list[str]) -> bytes:
-    """Every row of a database as a line of JSON, table by table; a failure is a line, too."""
+    """Return every row of a database as a line of JSON, by table; a failure is a line, too."""
     import sqlalchemy
 
     lines: list[str] = []
@@ -103,14 +103,14 @@ def rows_of(name: str, url: str, warnings: list[str]) -> bytes:
 
 
 def mask(data: bytes, secrets: dict[str, str]) -> bytes:
-    """`data` with every secret replaced by its name."""
+    """Return `data` with every secret replaced by its name."""
     for name, secret in secrets.items():
         data = data.replace(secret.encode(), f"<{name}>".encode())
     return data
 
 
 def pack_within(files: dict[str, bytes]) -> bytes:
-    """All of them packed; while that is too large, the largest one is only named."""
+    """Return all files packed; while that is too large, the largest one is only named."""
     kept = dict(files)
     while len(packed := pack(kept)) > PACKED_BYTES:
         largest = max(kept, key=lambda name: len(kept[name]))
@@ -122,7 +122,7 @@ def pack_within(files: dict[str, bytes]) -> bytes:
 
 
 def pack(files: dict[str, bytes]) -> bytes:
-    """A gzipped tar; databases are compressed with the rest."""
+    """Return a gzipped tar; databases are compressed with the rest."""
     packed = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as zipped,

@@ -137,7 +137,7 @@ class Environment:
         return True
 
     def _stamped(self) -> str:
-        """What its stamp holds; empty where there is none."""
+        """Return what its stamp holds; nothing where there is none."""
         try:
             with open(f"{self.place}/{STAMP}", encoding="ascii") as file:
                 return file.read().strip()
@@ -149,7 +149,7 @@ class Environment:
             file.write(f"{text}\n")
 
     def _is_foreign(self) -> bool:
-        """True when somebody else keeps something where it belongs."""
+        """Tell whether somebody else keeps something where it belongs."""
         return os.path.isdir(self.place) and bool(os.listdir(self.place)) and not self._stamped()
 
     def _clear(self) -> None:

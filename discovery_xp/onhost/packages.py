@@ -35,7 +35,7 @@ def ensure(packages: Sequence[str], host: Held) -> list[str]:
 
 
 def _missing(packages: Sequence[str], host: Held) -> list[str]:
-    """Those that Debian doesn't call installed."""
+    """Return those that Debian doesn't call installed."""
     listed = host.run(
         ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *packages]
     )
@@ -45,7 +45,7 @@ def _missing(packages: Sequence[str], host: Held) -> list[str]:
 
 
 def _lists_are_fresh() -> bool:
-    """True when there are lists of packages, fetched not long ago."""
+    """Tell whether there are lists of packages, fetched not long ago."""
     lists = glob.glob(f"{LISTS}/*_Packages*")
     return bool(lists) and time.time() - os.stat(LISTS).st_mtime < LISTS_LAST_S
 
@@ -77,7 +77,7 @@ def _apt(host: Held, *arguments: str) -> subprocess.CompletedProcess[str]:
 def _first_lines(
     done: subprocess.CompletedProcess[str], marks: tuple[str, ...], at_most: int
 ) -> str:
-    """What apt-get said went wrong, each line once."""
+    """Return what apt-get said went wrong, each line once."""
     if done.returncode in TIMED_OUT:
         return "apt-get took too long"
     lines = [line.strip() for line in done.stderr.splitlines() if line.startswith(marks)]

@@ -31,7 +31,7 @@ class Connection:
         self.ask("AUTH", password)
 
     def ask(self, *words: object) -> Any:
-        """A server's answer: text, a number, a list or None; raises RedisError."""
+        """Return a server's answer: text, a number, a list or None; raises RedisError."""
         parts = [str(word).encode() for word in words]
         sent = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
         self.socket.sendall(b"*%d\r\n%s" % (len(parts), sent))
@@ -57,7 +57,7 @@ class Connection:
 
 
 def read_nodes(text: str) -> dict[str, dict[str, Any]]:
-    """What CLUSTER NODES says, by id; `slots` holds those that are a master's own."""
+    """Return what CLUSTER NODES says, by id; `slots` holds those that are a master's own."""
     found: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
         words = line.split()
@@ -90,7 +90,7 @@ class Cluster:
         self.ids: list[str] = []
 
     def run(self) -> None:
-        """All steps, in order."""
+        """Connect, assign slots, have the nodes meet, copy; each is done where it lacks."""
         for node in self.nodes:
             self.connections.append(self.wait(functools.partial(self.connect, node)))
         self.ids = [connection.ask("CLUSTER", "MYID") for connection in self.connections]
@@ -107,11 +107,11 @@ class Cluster:
         return Connection(node["address"], int(node["port"]), self.args["password"])
 
     def view(self, index: int) -> dict[str, dict[str, Any]]:
-        """The cluster as a node sees it."""
+        """Return the cluster as a node sees it."""
         return read_nodes(self.connections[index].ask("CLUSTER", "NODES"))
 
     def refuse_strangers(self) -> None:
-        """Nodes of another cluster, or of one that was laid out otherwise, hold data of it."""
+        """Refuse nodes of another cluster, or of one laid out otherwise: they hold data of it."""
         for index, node in enumerate(self.nodes):
             strangers = {
                 seen["place"]
@@ -125,7 +125,7 @@ class Cluster:
                 )
 
     def assign_slots(self) -> None:
-        """Each master takes its own; a slot that one of them has already stays there."""
+        """Give each master its slots; a slot that one of them has already stays there."""
         taken: set[int] = set()
         for index in range(len(self.nodes)):
             for seen in self.view(index).values():
@@ -141,7 +141,7 @@ class Cluster:
                 self.changes.append(f"slots {first}-{last} on {node['host']}")
 
     def meet(self) -> None:
-        """The first one is told of all others; they tell each other the rest."""
+        """Tell the first one of all others; they tell each other the rest."""
         known = self.view(0)
         for index, node in enumerate(self.nodes[1:], start=1):
             if self.ids[index] not in known:
@@ -149,7 +149,7 @@ class Cluster:
                 self.changes.append(f"{node['host']}:{node['port']} in the cluster")
 
     def copy(self) -> None:
-        """Replicas that still call themselves masters become what they are to be."""
+        """Have replicas that still call themselves masters copy theirs."""
         masters = {
             node["host"]: self.ids[index]
             for index, node in enumerate(self.nodes)
@@ -164,7 +164,7 @@ class Cluster:
     # ------------------------------------------------------------ waiting
 
     def disagreement(self) -> str:
-        """What still keeps the nodes from being one cluster; empty when nothing does."""
+        """Return what keeps the nodes from being one cluster; nothing once they are."""
         for index, node in enumerate(self.nodes):
             view = self.view(index)
             missing = set(self.ids) - view.keys()
@@ -180,7 +180,7 @@ class Cluster:
         return ""
 
     def disagreement_of_copies(self) -> str:
-        """The same of replicas that don't have their copy yet."""
+        """Return what keeps them from being one cluster whose replicas have their copies."""
         for index, node in enumerate(self.nodes):
             if "slave" in self.view(index)[self.ids[index]]["flags"]:
                 said = self.connections[index].ask("INFO", "replication")
@@ -188,14 +188,14 @@ class Cluster:
                     return f"{node['host']}:{node['port']} has no copy yet"
         return self.disagreement()
 
-    def wait(self, look: Callable[[], Any], until: Callable[[Any], bool] = bool) -> Any:
-        """What `look` gives once that is good; raises Failure with its last words."""
+    def wait(self, poll: Callable[[], Any], until: Callable[[Any], bool] = bool) -> Any:
+        """Return what `poll` gives once that is good; raises Failure with its last words."""
         while True:
             try:
-                found = look()
-                if until(found):
-                    return found
-                words = str(found)
+                result = poll()
+                if until(result):
+                    return result
+                words = str(result)
             except OSError as error:
                 words = str(error)
             if time.monotonic() > self.deadline:

@@ -28,7 +28,7 @@ def sources(*parts: str) -> dict[str, str]:
 
 
 def _packages_of(part: str) -> Iterator[str]:
-    """The __init__.py of each package around a part."""
+    """Yield the __init__.py of each package around a part."""
     folder = part
     while folder:
         folder = folder.rpartition("/")[0]

@@ -47,7 +47,7 @@ def serve(folder: str, url: str, host: Held) -> None:
 
 
 def _is_served(folder: str, url: str) -> bool:
-    """True when the archive is there, and whole."""
+    """Tell whether the archive is there, and whole."""
     request = urllib.request.Request(url, method="HEAD")
     size = os.path.getsize(f"{folder}/served/{os.path.basename(url)}")
     try:

@@ -52,6 +52,17 @@ def deploy() -> str:
     )
 
 
+def deploy_progress() -> str:
+    """Return the progress of the largest deployment, as the command prints it."""
+    row = read("deploy")["rows"][-1]
+    lines, since = ["```"], 0.0
+    for stage, seconds in row["first"]["stages_s"].items():
+        lines.append(f"{since:6.1f} s  {stage}")
+        since += seconds
+    lines.append(f"{since:6.1f} s  'eight-sites' boots VMs at each of {row['sites']} sites")
+    return "\n".join([*lines, "```"])
+
+
 def deploy_stages() -> str:
     """Return seconds by stage of a deployment, and what it takes."""
     rows = read("deploy")["rows"]
@@ -181,4 +192,13 @@ def placement() -> str:
             [draw["chosen"], str(draw["runs"]), str(draw["fullest_host_vms"])]
             for draw in read("placement")["draws"]
         ],
+    )
+
+
+def tests() -> str:
+    """Return how long all tests take."""
+    found = read("tests")
+    return (
+        f"`{found['command']}` took {found['minutes']} minutes on {found['cores']} cores "
+        f"({found['at'][:10]}, `benchmarks/results/tests.json`).\n"
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
@@ -88,3 +91,26 @@ def topologies() -> str:
         rows.append((hosts, [name, topology.description, str(len(topology.sites)), str(hosts),
                              f"`{provider}`"]))  # fmt: skip
     return table(["File", "", "Sites", "Hosts", "Provider"], [row for _hosts, row in sorted(rows)])
+
+
+# ---------------------------------------------------------------- the modules
+
+
+def modules(folder: str) -> str:
+    """Return the modules of a package, in folders and by themselves, with what each is."""
+    root = ROOT / folder
+    rows = []
+    for path in sorted(root.rglob("*.py"), key=lambda each: (len(each.parts), each)):
+        name = path.relative_to(root)
+        if name.name in ("__init__.py", "__main__.py"):
+            continue
+        rows.append([f"`{name}`", _first_sentence(path)])
+    rows.sort(key=lambda row: (row[0].count("/") == 0, row[0]))
+    return table(["Module", ""], rows)
+
+
+def _first_sentence(path: Path) -> str:
+    """Return the first sentence of a module's docstring, without its full stop."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<=[^.])\.(?: |$)|(?<=:) *$", paragraph)[0].rstrip(":")

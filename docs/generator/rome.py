@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import statistics
@@ -66,6 +67,15 @@ def operations() -> str:
     return table(["ROME / MariaDB, time", "0 ms", "10 ms", "50 ms", "target"], rows)
 
 
+def _constant(module: str, name: str) -> int:
+    """Return a constant of a benchmark's module, such as its target."""
+    tree = ast.parse((BENCHMARKS.parent / f"{module}.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return int(ast.literal_eval(node.value))
+    raise KeyError(f"{module}.py has no {name}")
+
+
 def costs() -> str:
     """Return round trips of a boot, aborts of a hot row, memory of an instance."""
     boots, memory = read("boot")["boots"], read("memory")["memory"]
@@ -79,12 +89,15 @@ def costs() -> str:
         for name in ("ROME", "MariaDB")
     }  # fmt: skip
     return table(
-        ["", "ROME", "MariaDB"],
+        ["", "ROME", "MariaDB", "target"],
         [
-            ["round trips of one boot, Nova and Placement", turns["ROME"], turns["MariaDB"]],
-            ["aborts of 4 x 200 increments of one row", aborts["ROME"], aborts["MariaDB"]],
+            ["round trips of one boot, Nova and Placement", turns["ROME"], turns["MariaDB"],
+             f"{_constant('boot', 'TARGET')}"],
+            ["aborts of 4 x 200 increments of one row", aborts["ROME"], aborts["MariaDB"],
+             f"{_constant('hot_row', 'TARGET')}"],
             ["memory of an instance (15 rows), KiB",
-             f"{memory['redis']:.1f}", f"{memory['mariadb']:.1f}"],
+             f"{memory['redis']:.1f}", f"{memory['mariadb']:.1f}",
+             f"{_constant('memory', 'TARGET_KIB')}"],
         ],
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from discovery_xp.store.tables import TABLES
-from docs.generator import benchmarks, code, reference
+from docs.generator import benchmarks, code, reference, rome
 from docs.generator.blocks import Source
 
 SOURCES: Mapping[str, Source] = {
@@ -15,10 +15,13 @@ SOURCES: Mapping[str, Source] = {
     "reference-eight-sites-provenance": partial(reference.provenance, "sites-8"),
     "reference-two-sites": reference.two_sites,
     "reference-two-sites-whole": reference.two_sites_whole,
+    "reference-two-sites-by-latency": reference.two_sites_by_latency,
     "reference-two-sites-provenance": partial(reference.provenance, "sites-2"),
     "reference-repeats": reference.repeats,
     "reference-load": reference.load_cost,
     "deploy": benchmarks.deploy,
+    "deploy-progress": benchmarks.deploy_progress,
+    "tests": benchmarks.tests,
     "deploy-stages": benchmarks.deploy_stages,
     "deploy-services": benchmarks.deploy_services,
     "deploy-provenance": partial(benchmarks.provenance, "deploy"),
@@ -33,9 +36,15 @@ SOURCES: Mapping[str, Source] = {
     "probes-bench-provenance": partial(benchmarks.provenance, "probes-bench"),
     "placement": benchmarks.placement,
     "placement-provenance": partial(benchmarks.provenance, "placement"),
+    "rome-operations": rome.operations,
+    "rome-costs": rome.costs,
+    "rome-schema": rome.schema_costs,
+    "rome-suites": rome.suites,
     "listeners": code.listeners,
     "commands": code.commands,
     "command-help": code.command_help,
     "topologies": code.topologies,
+    "modules": partial(code.modules, "discovery_xp"),
+    "modules-rome": partial(code.modules, "rome/src/rome"),
     **{f"columns-{name}": partial(code.columns, name) for name in TABLES},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -407,3 +408,18 @@ def test_the_command(redis_server: RedisServer, capsys: pytest.CaptureFixture[st
     assert "no such table: nowhere" in capsys.readouterr().err
     assert main(["explain", url, "DROP TABLE servers"]) == 2
     assert "EXPLAIN of the statement DROP" in capsys.readouterr().err
+
+
+def test_the_page_shows_what_the_command_prints(
+    redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "explain.md").read_text()
+    command, _, shown = page.partition("    $ rome explain ")[2].partition(" h1\n")
+    sql = " ".join(command.split('"')[1].split())
+    url = redis_server.url("page")
+    engine = create_engine(url)
+    metadata.create_all(engine)
+    engine.dispose()
+    assert main(["explain", url, sql, "h1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [line[4:] for line in shown.split("\n\n")[0].splitlines()]

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import enoslib as en
@@ -152,7 +153,7 @@ def test_of_a_lent_host_only_a_uuid_is_kept(
 ) -> None:
     said = {"a-compute-1": Output(0, "{{ lookup('pipe', 'id') }}\n", "")}
     monkeypatch.setattr(identities, "run_each", lambda *_: said)
-    lent: Any = type("Lent", (), {"platform": object(), "hosts": PLAN.hosts})()
+    lent: Any = SimpleNamespace(platform=object(), require_cloud=PLAN.require_cloud)
     made = Hosts(lent, hosts.roles, hosts.networks)
     identities.keep(made, testbed)
     assert json.loads(identities.identities_file(testbed).read_text()) == {}

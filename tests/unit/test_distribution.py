@@ -113,11 +113,13 @@ def test_deploy_would_ship_what_the_checkout_has(installed: Run) -> None:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and ".egg-info" not in str(path)
-    }
+    """Return the files that are shipped of a folder, also of what its links lead to."""
+    found = {}
+    for place, _folders, names in os.walk(folder, followlinks=True):
+        for path in (Path(place) / name for name in names):
+            if path.suffix != ".pyc" and ".egg-info" not in str(path):
+                found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
 
 
 def test_every_shipped_folder_is_in_the_source_distribution_too() -> None:

@@ -72,9 +72,10 @@ def test_examples_are_all_that_is_shipped_and_notebooks_are_empty(tmp_path: Path
         cells = json.loads(path.read_text())["cells"]
         code = [cell for cell in cells if cell["cell_type"] == "code"]
         assert all(not cell["outputs"] for cell in code)
-        assert [
-            cell["source"] for cell in code if "parameters" in cell["metadata"].get("tags", [])
-        ] == ['results = "../results"']
+        parameters = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+        assert [cell["source"] for cell in parameters] == [
+            [f"results = {str(folder / 'results')!r}"]
+        ]
     assert sorted(path.name for path in folder.iterdir()) == [
         *("README.md", "notebooks", "results", "scenarios", "topologies")
     ]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from discovery_xp.load import rally_hosts
 from discovery_xp.load.ledger import ACTION_COLUMNS, VM_COLUMNS, Ledger, rate_per_s
 from discovery_xp.load.rally_task import task
 from discovery_xp.load.shares import Share, shares, split
+from discovery_xp.onhost.wire import load as wire
 from discovery_xp.planning.plan import Plan, make_plan
 
 MASTER = "site1-master-1"
@@ -431,3 +433,13 @@ def test_a_result_sums_up_its_rows() -> None:
         "polls": 5,
         "host": MASTER,
     }
+
+
+def test_the_units_own_end_is_a_line_of_the_format(tmp_path: Path) -> None:
+    script = rally_hosts._ENDED.format(folder=tmp_path, line=rally_hosts._unit_line())
+    subprocess.run(
+        ["sh", "-c", script], check=True,
+        env={"SERVICE_RESULT": "signal", "EXIT_CODE": "killed", "EXIT_STATUS": "9"},
+    )  # fmt: skip
+    (line,) = (tmp_path / "records.jsonl").read_text().splitlines()
+    assert line == wire.encode("unit", words="ended (signal, killed 9)").rstrip()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from discovery_xp.onhost import component, held, redis_cluster, software
+from discovery_xp.onhost import component, held, http, redis_cluster, software
 from discovery_xp.onhost import systemd as systemd_module
 from discovery_xp.onhost.process import Failure
 
@@ -501,6 +501,47 @@ def test_systemd_reads_its_files_again_when_they_change(systemd: FakeSystemd) ->
     assert systemd.reloads == 1
     made(contents={}, units=[]).run()
     assert systemd.reloads == 1
+
+
+def listening(monkeypatch: pytest.MonkeyPatch, *answers: bool) -> None:
+    """Have ports answer so, one question after the other."""
+    left = list(answers)
+    monkeypatch.setattr(http, "answers", lambda *_: left.pop(0) if left else False)
+    monkeypatch.setattr(systemd_module, "POLL_S", 0.0)
+    monkeypatch.setattr(systemd_module, "LAST_WORDS_S", 0.0)
+
+
+def test_a_port_is_waited_for(
+    tmp_path: Path, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening(monkeypatch, False, False, True)
+    assert "a started" in run(tmp_path, "x", ports={"a": 80}).changed
+
+
+def test_a_unit_that_dies_before_its_port_answers_is_started_by_the_next_run(
+    tmp_path: Path, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> bool:
+        systemd.active.discard("a")
+        return False
+
+    listening(monkeypatch)
+    monkeypatch.setattr(http, "answers", die)
+    with pytest.raises(Failure, match="a: died before port 80 answered") as failed:
+        run(tmp_path, "x", ports={"a": 80})
+    assert failed.value.details["journal"] == ["first line", "last line"]
+    assert "b started" in failed.value.details["changes"]
+    systemd.active.add("a")  # by systemd, as its unit says
+    listening(monkeypatch, True)
+    assert run(tmp_path, "x", ports={"a": 80}).changed == ["a started"]
+
+
+def test_a_port_that_stays_silent_is_told_in_time(
+    tmp_path: Path, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening(monkeypatch)
+    with pytest.raises(Failure, match="a: port 80 didn't answer in 0 s"):
+        run(tmp_path, "x", ports={"a": 80}, timeout_s=0)
 
 
 def test_a_copy_is_a_file_of_the_host_under_another_name(tmp_path: Path) -> None:

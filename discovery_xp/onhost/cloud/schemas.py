@@ -17,7 +17,7 @@ from .schema_dumps import Dumps
 
 
 def missing_revisions(scripts: str, current: tuple[str, ...]) -> int:
-    """How many of a component's migrations a database at `current` lacks."""
+    """Return how many of a component's migrations a database at `current` lacks."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
@@ -33,7 +33,7 @@ def missing_revisions(scripts: str, current: tuple[str, ...]) -> int:
 
 
 def is_done(schema: Mapping[str, Any], url: str, packages: str) -> bool:
-    """True when the database has the newest revisions, and the query gives a row."""
+    """Tell whether the database has the newest revisions, and the query gives a row."""
     import sqlalchemy
     from alembic.runtime.migration import MigrationContext
 

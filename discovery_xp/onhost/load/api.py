@@ -29,7 +29,7 @@ class Refusal(Exception):
 
     @property
     def is_unreached(self) -> bool:
-        """True where the API didn't get the request, as far as that can be told."""
+        """Tell whether the API may not have got the request."""
         return self.status is None
 
 
@@ -38,7 +38,7 @@ class NoAnswer(Refusal):
 
     @property
     def is_unreached(self) -> bool:
-        """False: an API that takes its time is there."""
+        """Return False: an API that takes its time is there."""
         return False
 
 

@@ -37,7 +37,7 @@ class Clearing:
             self.records.write("note", text=f"{stage}: {error}")
 
     async def _clear_by(self, region: Region, stage: str) -> None:
-        """By way of `region`, until none is left or none goes."""
+        """Delete them by way of `region`, until none is left or none goes."""
         left = await self._left(region)
         total, places = len(left), asyncio.Semaphore(AT_ONCE)
         if left:
@@ -64,7 +64,7 @@ class Clearing:
     async def _delete(
         self, regions: Sequence[Region], server_id: str, places: asyncio.Semaphore
     ) -> None:
-        """By way of the first region that takes it."""
+        """Delete a VM by way of the first region that takes the request."""
         async with places:
             for region in regions:
                 with contextlib.suppress(Refusal):  # what stays is in the next list

@@ -62,7 +62,7 @@ class Region:
 
     @property
     def complaint(self) -> str:
-        """What is wrong with it; empty when nothing is."""
+        """Return what is wrong with it; nothing when all is well."""
         if self.lost:
             return self.lost
         if self.unreached:
@@ -85,22 +85,22 @@ class Regions:
 
     @property
     def at_hand(self) -> list[Region]:
-        """Those that weren't given up."""
+        """Return those that weren't given up."""
         return [region for region in self.all if not region.lost]
 
     @property
     def complaints(self) -> dict[str, str]:
-        """What is wrong with those that something is wrong with, by name."""
+        """Return what is wrong, by name of the regions that something is wrong with."""
         return {region.name: region.complaint for region in self.all if region.complaint}
 
     @property
     def lost(self) -> str:
-        """Why those that were given up were."""
+        """Return why regions were given up."""
         return "; ".join(region.lost for region in self.all if region.lost)
 
     @property
     def names_in_common(self) -> str:
-        """What a list asks for: a part that our VMs' names have in common, and few others.
+        """Return what a list asks for: a part that our VMs' names have in common.
 
         Nova takes it for a regular expression on some databases, and for a part on others.
         """

@@ -77,7 +77,7 @@ class Vms:
         self.order = {"flavorRef": ids[flavor], "imageRef": active[image], "networks": networks}
 
     async def _ask_any(self, service: str, path: str) -> Any:
-        """What the first region says that answers."""
+        """Return what the first region says that answers."""
         return await self.regions.ask_any(
             lambda region: self.api.ask("GET", self.api.user.endpoint(service, region.name) + path)
         )
@@ -120,7 +120,7 @@ class Vms:
         write("vm", name=vm.name, status=vm.status, seen_at=vm.seen_at, error=vm.error)
 
     def _give_up(self, latest: float) -> str:
-        """Why a VM was waited for no longer."""
+        """Return why a VM is waited for no longer."""
         if latest == self.run_time.deadline:
             self.run_time.is_up = True
             return f"not ACTIVE when the run's time ({self.request.run_timeout_s:g} s) was up"
@@ -163,7 +163,10 @@ class Vms:
         return error
 
     async def _until_gone(self, waiting: asyncio.Future[float], latest: float) -> float:
-        """When a VM was seen to be gone; TimeoutError when it is late, or nothing goes any more."""
+        """Return when a VM was seen to be gone; raises TimeoutError when it is late.
+
+        It is late, too, when no VM has gone for a while.
+        """
         asked = time.time()
         while True:
             until = min(latest, max(asked, self.view.last_gone_at) + clock.STOOD_STILL_S)

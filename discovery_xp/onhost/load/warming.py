@@ -58,5 +58,5 @@ class WarmUp:
 
     @property
     def is_any(self) -> bool:
-        """True where the request asks for a warm-up."""
+        """Tell whether the request asks for a warm-up."""
         return any(each.warm_up or each.computes for each in self.request.regions)

@@ -50,5 +50,5 @@ def forget() -> None:
 
 
 def _process_of(path: str) -> tuple[str, str]:
-    """The unit and the process id of a file: each unit has a folder, each process its files."""
+    """Return unit and process id of a file: each unit has a folder, each process its files."""
     return path.split("/")[-2], os.path.basename(path).split("-")[0]

@@ -21,7 +21,7 @@ def _start() -> None:
 
 
 def _run_the_systems_own() -> None:
-    """Ours is found before the one that would have run without us: it is to run all the same."""
+    """Run the one that would have run without us: ours is found before it."""
     rest = [path for path in sys.path if path.rstrip("/") != _HERE]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", rest)
     if spec is not None and spec.loader is not None:

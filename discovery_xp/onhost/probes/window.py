@@ -82,7 +82,7 @@ def read_counters(args: Args, complain: Callable[[Failure], None]) -> dict[str, 
 
 
 def _has_bus(args: Args) -> bool:
-    """True on the host of the message bus."""
+    """Tell whether this is the host of the message bus."""
     return any(
         catalogue.UNITS[unit].component == "rabbitmq"
         for unit in args["units"]

@@ -336,10 +336,10 @@ def _contained(testbed: Testbed, group: str, command: Sequence[str], log: Path) 
 
 
 def _complaint(log: Path, sign: str) -> str:
-    """Return the last lines of a builder's log that have `sign` in them, else just the last."""
+    """Return the first lines of a builder's log that begin with `sign`, else just the last."""
     lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
-    chosen = [line for line in lines if sign in line] or lines
-    return " / ".join(chosen[-3:]) or "it says nothing"
+    chosen = [line for line in lines if line.startswith(sign)]
+    return " / ".join(chosen[:3] or lines[-3:]) or "it says nothing"
 
 
 def _adapt(target: Path) -> None:

@@ -39,12 +39,12 @@ class Wrong(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, where argparse shows the usage as well."""
+        """Print one line, where argparse shows the usage as well, and exit."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: done; 1: `check` found something that is still wrong; 2: it couldn't be done."""
+    """Run a command; return 0: done, 1: `check` left something wrong, 2: it couldn't be done."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -128,7 +128,7 @@ def _url(options: argparse.Namespace) -> URL:
 
 
 def _password(options: argparse.Namespace) -> str | None:
-    """The password of a file, or else of the environment."""
+    """Return the password of a file, or else of the environment."""
     if not options.password_file:
         return os.environ.get(_PASSWORD_VARIABLE) or None
     try:
@@ -159,7 +159,7 @@ def _store(options: argparse.Namespace) -> RedisStore:
 
 
 def _without_password(problem: str, options: argparse.Namespace) -> str:
-    """A message without any password that it may quote."""
+    """Return a message without any password that it may quote."""
     secrets = [os.environ.get(_PASSWORD_VARIABLE)]
     if found := re.search(r"://[^/@]*?:([^/]+)@", options.url):
         secrets += [found[1], unquote(found[1])]

@@ -87,7 +87,7 @@ TimestampFromTicks = datetime.datetime.fromtimestamp
 
 
 def TimeFromTicks(ticks: float) -> datetime.time:  # noqa: N802 - the name is PEP 249's
-    """The time of day of a number of seconds since the epoch."""
+    """Return the time of day of a number of seconds since the epoch."""
     return datetime.datetime.fromtimestamp(ticks).time()
 
 
@@ -104,6 +104,7 @@ _SAVEPOINT = re.compile(
     re.I,
 )
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:QUERY\s+PLAN\s+)?", re.I)
+_E = ("E", "e")
 _EXPLAINED = ("SELECT", "WITH", "VALUES", "INSERT", "REPLACE", "UPDATE", "DELETE")
 _NOTHING = Result([], None, -1, None)
 _KINDS = {"SELECT": "SELECT", "WITH": "SELECT", "VALUES": "SELECT", "REPLACE": "INSERT"}
@@ -117,11 +118,11 @@ def connect(
     result_cache: bool = True,
     prefetch: bool = True,
 ) -> Connection:
-    """A connection to a database.
+    """Return a connection to a database.
 
     `store` makes its connection to the key/value store; `shared` is the same for all
-    connections to one database.  `answers`: use those that the process has again while they
-    are right; `foresight`: read what will follow together with a statement.
+    connections to one database.  `result_cache`: use results that the process has cached while
+    they are right; `prefetch`: read what will follow together with a statement.
     """
     return Connection(store(), shared, Options(foreign_keys, serializable, result_cache, prefetch))
 
@@ -157,7 +158,7 @@ class Connection:
         self.ddl = PendingDDL(store, shared.catalogue)
 
     def cursor(self) -> Cursor:
-        """A new cursor."""
+        """Return a new cursor."""
         self._check()
         return Cursor(self)
 
@@ -230,18 +231,18 @@ class Connection:
     def create_function(
         self, name: str, narg: int, func: Callable[..., Any], *, deterministic: bool = False
     ) -> None:
-        """A function of SQL for this connection, whose answers are then its own."""
+        """Add a function of SQL for this connection, which caches no results from then on."""
         self.transaction.reads.result_cache = None
         self.transaction.session.work.database.create_scalar_function(
             name, func, narg, deterministic=deterministic
         )
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
-        """A statement through a new cursor."""
+        """Return a statement through a new cursor."""
         return self.cursor().execute(sql, parameters)
 
     def executescript(self, script: str) -> Cursor:
-        """Several statements, after a commit."""
+        """Run several statements, after a commit."""
         cursor = self.cursor()
         self.commit()
         for statement in split_script(script):
@@ -253,7 +254,7 @@ class Connection:
         return cursor
 
     def iterdump(self) -> Iterator[str]:
-        """The database as SQL, in the form of sqlite3's iterdump."""
+        """Yield the database as SQL, in the form of sqlite3's iterdump."""
         from rome.schema.dump import statements
 
         self.flush_ddl()
@@ -335,7 +336,7 @@ class Cursor:
     ) -> Result:
         if ";" in sql or not sql[:1].isalpha():
             sql = single(sql)
-        if (match := _EXPLAIN.match(sql)) is not None:
+        if sql[:1] in _E and (match := _EXPLAIN.match(sql)) is not None:
             return self._explain(sql[match.end() :], sets, plan, layout)
         if plan is None:
             return self._text(sql, sets, many)
@@ -357,7 +358,7 @@ class Cursor:
         return connection.transaction.explain(sql, sets, plan, layout)
 
     def _text(self, sql: str, sets: Sequence[Sequence[Any]], many: bool) -> Result:
-        """A statement that is only known as text, without comments before it."""
+        """Return a statement that is only known as text, without comments before it."""
         connection = self.connection
         word = first_word(sql)
         if word in ("CREATE", "DROP", "ALTER"):
@@ -418,16 +419,16 @@ class Cursor:
         return _asked(([(int(getattr(holder, name)),)], ((pragma.name,),)))
 
     def fetchone(self) -> Any:
-        """The next row, or None."""
+        """Return the next row, or None."""
         return next(self._rows, None)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
-        """The next rows."""
+        """Return the next rows."""
         count = self.arraysize if size is None else size
         return [row for _, row in zip(range(count), self._rows, strict=False)]
 
     def fetchall(self) -> list[Any]:
-        """All rows that are left."""
+        """Return all rows that are left."""
         return list(self._rows)
 
     def close(self) -> None:
@@ -436,17 +437,17 @@ class Cursor:
         self._rows = iter(())
 
     def setinputsizes(self, sizes: Any) -> None:
-        """Nothing to set."""
+        """Do nothing: there is nothing to set."""
 
     def setoutputsize(self, size: Any, column: Any = None) -> None:
-        """Nothing to set."""
+        """Do nothing: there is nothing to set."""
 
     def __iter__(self) -> Iterator[Any]:
         return self._rows
 
 
 def _kind(sql: str, plan: Plan | None) -> str:
-    """What observers are told of a statement."""
+    """Return what observers are told of a statement."""
     if plan is not None and plan.kind:
         return plan.kind.upper()
     word = first_word(sql)
@@ -454,7 +455,7 @@ def _kind(sql: str, plan: Plan | None) -> str:
 
 
 def _asked(answer: tuple[list[Any], tuple[Any, ...]]) -> Result:
-    """The answer to a question about the schema."""
+    """Return the answer to a question about the schema."""
     rows, description = answer
     columns = tuple((name, *[None] * 6) for name, *_ in description or ())
     return Result(rows, columns or None, -1, None)
@@ -464,7 +465,7 @@ _PLAIN = (int, float, str, bytes, type(None), bool)
 
 
 def _adapted(parameters: Any) -> Any:
-    """Values as SQLite takes them; those of other types as sqlite3 writes them."""
+    """Return values as SQLite takes them; those of other types as sqlite3 writes them."""
     if isinstance(parameters, dict):
         return parameters
     if all(type(value) in _PLAIN for value in parameters):

@@ -35,7 +35,7 @@ _DECORATORS = (
 
 
 def patches(recorder: Recorder) -> Mapping[str, Callable[[ModuleType], None]]:
-    """By module."""
+    """Return what this probe does to which module."""
     return {
         "nova.db.main.api": functools.partial(_patch_main, recorder),
         "nova.db.api.api": functools.partial(_patch_api, recorder),
@@ -47,7 +47,10 @@ def patches(recorder: Recorder) -> Mapping[str, Callable[[ModuleType], None]]:
 def timed(
     recorder: Recorder, api: str, name: str, function: Function, names_call: bool = False
 ) -> Function:
-    """`function`, its outermost calls recorded; `names_call`: an outer one takes its name."""
+    """Return `function` with its outermost calls recorded.
+
+    With `names_call` an outer call that it is part of takes its name.
+    """
     record, clock, now = recorder.record, time.perf_counter, time.time
     takes_name = api == "main" and not names_call
 
@@ -91,7 +94,7 @@ def _patch_main(recorder: Recorder, module: ModuleType) -> None:
 
 
 def _is_of_database(module: ModuleType, name: str, function: Any) -> bool:
-    """True for public functions of the module itself that are given a context first."""
+    """Tell whether it is a public function of the module itself that is given a context first."""
     if name.startswith("_") or name in _HELPERS or not isinstance(function, FunctionType):
         return False
     if function.__module__ != module.__name__:
@@ -101,13 +104,13 @@ def _is_of_database(module: ModuleType, name: str, function: Any) -> bool:
 
 
 def _name_of(function: Function) -> str:
-    """As in its file, with its class and without the functions that it is in."""
+    """Return its name as in its file, with its class and without the functions that it is in."""
     name = getattr(function, "__qualname__", repr(function))
     return name.replace(".<locals>", "")
 
 
 def _patch_api(recorder: Recorder, module: ModuleType) -> None:
-    """nova.db.api.api has no functions: objects decorate theirs with its context manager."""
+    """Patch the context manager by which objects decorate their functions: there are no others."""
     root = module.context_manager
     kind = type(root.reader)
     decorate = kind.__call__
@@ -126,7 +129,7 @@ def _patch_api(recorder: Recorder, module: ModuleType) -> None:
 
 
 def _patch_relationships(recorder: Recorder, module: ModuleType) -> None:
-    """The loader's step that sends the statement; eager loads don't come through here."""
+    """Patch the loader's step that sends the statement; eager loads don't come through here."""
     loader = getattr(module, "LazyLoader", None) or module._LazyLoader
     load = loader._emit_lazyload
 
@@ -140,7 +143,7 @@ def _patch_relationships(recorder: Recorder, module: ModuleType) -> None:
 
 
 def _patch_columns(recorder: Recorder, module: ModuleType) -> None:
-    """Columns that were deferred, or forgotten at the end of a transaction."""
+    """Patch the loading of columns that were deferred, or forgotten as a transaction ended."""
     found = [name for name in ("load_scalar_attributes", "_load_scalar_attributes")
              if hasattr(module, name)]  # fmt: skip
     load = getattr(module, found[-1])

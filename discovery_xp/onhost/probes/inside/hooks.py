@@ -19,7 +19,7 @@ class Watcher:
         self.problem = problem
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """The spec that Python would find without us, its loader told to patch afterwards."""
+        """Return the spec that Python would find without us, whose loader patches afterwards."""
         if name not in self.patches:
             return None
         for finder in sys.meta_path:
@@ -32,7 +32,7 @@ class Watcher:
         return None
 
     def _patch_after(self, loader: Any, name: str) -> None:
-        """Each module has a loader object of its own: shadow its method once."""
+        """Shadow the method of a loader once: each module has a loader object of its own."""
         try:
             load = loader.exec_module
 

@@ -37,7 +37,7 @@ class Recorder:
         self._flush_before_exit()
 
     def _begin(self) -> None:
-        """What belongs to one process only; locks of the parent may be held for ever."""
+        """Make what belongs to one process only; locks of the parent may be held for ever."""
         self.queue: deque[tuple[Any, ...]] = deque()
         self.dropped = 0
         self.errors = 0
@@ -52,7 +52,7 @@ class Recorder:
         self.path = f"{self.folder}/{os.getpid()}-{int(self._since * 1000)}.records"
 
     def _flush_before_exit(self) -> None:
-        """Children of multiprocessing, and with them oslo.service's, end without atexit."""
+        """Flush also in children of multiprocessing and oslo.service, which end without atexit."""
         before = os._exit
 
         def flush_and_exit(status: int) -> Any:
@@ -77,12 +77,12 @@ class Recorder:
             self.failed(error)
 
     def failed(self, error: BaseException) -> None:
-        """A probe went wrong; the service must not notice."""
+        """Count a probe that went wrong; the service must not notice."""
         self.errors += 1
         self.last_error = repr(error)[:PROBLEM_LIMIT]
 
     def problem(self, text: str) -> None:
-        """Something can't be measured at all, for a reason worth a line."""
+        """Note that something can't be measured at all, for a reason worth a line."""
         self.errors += 1
         self.last_error = text[:PROBLEM_LIMIT]
         self.record((wire.NOTE,))
@@ -140,7 +140,7 @@ class Recorder:
             self._writing.release()
 
     def _tell_problems(self) -> None:
-        """In a file of their own, which outlives the records of a window."""
+        """Write problems to a file of their own, which outlives the records of a window."""
         if (self.dropped, self.errors) == self._told:
             return
         self._told = (self.dropped, self.errors)
@@ -154,7 +154,7 @@ class Recorder:
             pass  # there is nowhere to tell it
 
     def _append(self, data: bytes) -> None:
-        """The file is opened each time: it may be removed at any time, and forks share none."""
+        """Append to the file, opened each time: it may be removed, and forks share none."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(self.path, flags, 0o644)
         try:

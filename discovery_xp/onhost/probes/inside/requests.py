@@ -17,7 +17,7 @@ from .recorder import Recorder
 
 
 def patches(recorder: Recorder) -> Mapping[str, Callable[[ModuleType], None]]:
-    """By module."""
+    """Return what this probe does to which module."""
     return {"gunicorn.glogging": functools.partial(_patch, recorder)}
 
 

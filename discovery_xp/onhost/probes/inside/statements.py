@@ -21,7 +21,7 @@ Count = Callable[[str, int, int, int, int, float], None]
 
 
 def patches(recorder: Recorder) -> Mapping[str, Callable[[ModuleType], None]]:
-    """By module: one for each driver."""
+    """Return what this probe does to which module: one for each driver."""
 
     def count(kind: str, number: int, trips: int, sent: int, received: int, seconds: float) -> None:
         recorder.record((STATEMENT, kind, number, trips, sent, received, seconds))
@@ -36,7 +36,7 @@ def patches(recorder: Recorder) -> Mapping[str, Callable[[ModuleType], None]]:
 
 
 def watch_own_counters(module: ModuleType, recorder: Recorder, count: Count) -> None:
-    """A driver whose module has a list `observers` calls each of them with what `Count` takes."""
+    """Join a driver whose module calls each of its list `observers` with what `Count` takes."""
     module.observers.append(count)
 
 
@@ -62,7 +62,7 @@ class Wire:
 
 
 def kind_of(command: int, sql: Any) -> str:
-    """Of a command as PyMySQL sends it; statements are bytes by then, or text."""
+    """Return the kind of a command as PyMySQL sends it; statements are bytes by then, or text."""
     if command != _COM_QUERY:
         return "OTHER"
     start = sql[:6] if isinstance(sql, bytes) else sql[:6].encode(errors="replace")

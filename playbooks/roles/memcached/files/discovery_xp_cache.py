@@ -83,12 +83,12 @@ class Memcached:
         self._rests_until = 0.0
 
     def get(self, key: str | bytes) -> bytes | None:
-        """The value of a key; None where there is none."""
+        """Return the value of a key; None where there is none."""
         found: bytes | None = self._ask(lambda: self._client.get(key), None)
         return found
 
     def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        """The values of those keys that have one."""
+        """Return the values of those keys that have one."""
         found: Mapping[str, bytes] = self._ask(lambda: self._client.get_many(keys), {})
         return found
 
@@ -156,7 +156,7 @@ class SignedBackend(api.CacheBackend):
             self.delete(key)
 
     def _signature(self, key: str, body: bytes) -> bytes:
-        """Of both: a value of one key is none of another."""
+        """Return the signature of both: a value of one key is none of another."""
         name = key.encode()
         signed = len(name).to_bytes(4, "big") + name + body
         return hmac.digest(self._signing_key, signed, "sha256")
@@ -173,13 +173,13 @@ class SignedBackend(api.CacheBackend):
 
 
 def keystone() -> Any:
-    """Keystone's application, with `SignedBackend` for its cache."""
+    """Return Keystone's application, with `SignedBackend` for its cache."""
     register_backend(BACKEND, __name__, SignedBackend.__name__)
     return importlib.import_module("keystone.wsgi.api").application
 
 
 def with_token_cache(module: str, settings: str) -> Callable[..., Any]:
-    """The application of `module`, with a cache of tokens in each request's environment.
+    """Return the application of `module`, with a cache of tokens in each request's environment.
 
     `settings` is a JSON file: server (HOST:PORT), username, password.
     """

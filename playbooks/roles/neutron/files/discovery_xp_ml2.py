@@ -12,11 +12,11 @@ class AgentlessDriver(api.MechanismDriver):
     """Accepts the first segment there is, on any host, and calls the port active."""
 
     def initialize(self) -> None:
-        """Nothing to set up."""
+        """Set up nothing."""
 
     @property
     def connectivity(self) -> str:
-        """What the ports could carry."""
+        """Return what the ports could carry."""
         return str(portbindings.CONNECTIVITY_L2)
 
     def bind_port(self, context: Any) -> None:

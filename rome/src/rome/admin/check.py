@@ -65,7 +65,7 @@ def check(store: RedisStore, catalogue: Catalogue, repair: bool = False) -> Iter
 
 
 def _lacking(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[Finding]:
-    """Ordered indexes that an older version hasn't made."""
+    """Yield ordered indexes that an older version hasn't made."""
     lacking = [f"{table.name}: its key has no ordered index" for table in catalogue.incomplete()]
     if lacking and repair:
         complete(store, catalogue)
@@ -74,7 +74,7 @@ def _lacking(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[
 
 
 def _unready(store: RedisStore, catalogue: Catalogue, repair: bool) -> Iterator[Finding]:
-    """Indexes that are being built, or whose builder has died."""
+    """Yield indexes that are being built, or whose builder has died."""
     waiting = [
         f"{index_name(table, index)}: the index isn't ready"
         for table in catalogue.schema.tables.values()
@@ -140,7 +140,7 @@ class _Checker:
     # ------------------------------------------------------------ rows
 
     def tables(self, tables: Sequence[Table]) -> Iterator[Finding]:
-        """Rows against entries, unique and ordered entries against rows, numbers' counters."""
+        """Check rows against entries, entries against rows, and counters of numbers."""
         unreadable = self._values(tables)
         counts = self._counts
         tasks: list[_Job] = []
@@ -218,7 +218,7 @@ class _Checker:
     def _ordered(
         self, table: Table, order: OrderedIndex, mode: str, findings: list[Finding]
     ) -> _Task:
-        """Rows against the entries of an ordered index, or entries against rows."""
+        """Return rows against the entries of an ordered index, or entries against rows."""
         request = {
             "mode": mode,
             "t": table.number,
@@ -236,7 +236,7 @@ class _Checker:
                 return
 
     def _values(self, tables: Sequence[Table]) -> dict[int, list[Finding]]:
-        """Values that can't be read, or have other bytes than index entries rely on."""
+        """Return values that can't be read, or have other bytes than index entries rely on."""
         findings: dict[int, list[Finding]] = {}
         by_number = {table.number: table for table in tables}
         definitions = {
@@ -282,7 +282,7 @@ class _Checker:
         return [column.slot for column in columns if column is not None]
 
     def _parent(self, table: Table, foreign: ForeignKey) -> list[Any] | None:
-        """How the script finds a row's parent: slots, kind, table, index."""
+        """Tell how the script finds a row's parent: slots, kind, table, index."""
         parent = self._schema.tables.get(fold(foreign.parent))
         slots = parent_key(parent, foreign) if parent is not None else None
         if parent is None or slots is None:
@@ -306,7 +306,7 @@ class _Checker:
     # ------------------------------------------------------------ keys
 
     def keys(self) -> Iterator[Finding]:
-        """Sets against rows, and keys and fields that belong to no table."""
+        """Check sets against rows; find keys and fields that belong to no table."""
         tables = {t.number: t for t in self._schema.tables.values() if not t.is_view}
         sets: list[list[Any]] = []
         left: dict[str, list[bytes]] = {}

@@ -89,7 +89,7 @@ def index_name(table: Table, index: Index | OrderedIndex) -> str:
 
 
 def _shown(data: bytes) -> str:
-    """The values of a key, not too long."""
+    """Return the values of a key, not too long."""
     try:
         unpacker = msgpack.Unpacker(raw=False)
         unpacker.feed(data)

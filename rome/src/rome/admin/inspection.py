@@ -34,12 +34,12 @@ class Usage:
     total_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return it for JSON."""
         return asdict(self)
 
 
 def inspect(store: RedisStore, catalogue: Catalogue) -> Usage:
-    """What is there now; writers may go on."""
+    """Return what is there now; writers may go on."""
     schema = catalogue.load(store)
     found = [table for table in schema.tables.values() if not table.is_view]
     heads = store.heads([table.number for table in found])

@@ -74,7 +74,7 @@ def _run(script: str) -> apsw.Connection:
 
 
 def _authorized(action: int, *names: Any) -> int:
-    """A script has no business with files; it may set anything else."""
+    """Return a script has no business with files; it may set anything else."""
     if action == apsw.SQLITE_PRAGMA and (names[0] or "").lower() not in OF_FILES:
         return apsw.SQLITE_OK
     return authorize(action, *names)

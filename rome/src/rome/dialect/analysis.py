@@ -55,7 +55,7 @@ class Analysis:
             self._by_source[key] = None if key in self._by_source else scope
 
     def plan(self, kind: str, target: Any = None, relied: frozenset[str] | None = None) -> Plan:
-        """The plan of the whole statement."""
+        """Return the plan of the whole statement."""
         for scope in self._scopes:
             for element in scope.froms:
                 self._find(scope, element, nullable=False)
@@ -116,7 +116,7 @@ class Analysis:
             yield scope.occurrences[hash(element)]
 
     def resolve(self, scope: Scope | None, element: Any) -> tuple[int, str, Scope] | None:
-        """The occurrence and the name of the column that an expression is."""
+        """Return the occurrence and the name of the column that an expression is."""
         for _ in range(30):
             element = bare(element)
             if not isinstance(element, elements.ColumnClause) or element.table is None:
@@ -236,7 +236,7 @@ class Analysis:
         return True
 
     def _any(self, scope: Scope, part: Any, allowed: set[int], nullable: set[int]) -> bool:
-        """An OR whose every branch speaks of one and the same occurrence."""
+        """Return an OR whose every branch speaks of one and the same occurrence."""
         branches = []
         start = len(self._conditions)
         whole = True
@@ -283,7 +283,7 @@ class Analysis:
         return values_of(element, self._compiled)
 
     def _subquery(self, element: Any) -> tuple[Any, Scope] | None:
-        """A subquery that is a SELECT, and its scope."""
+        """Return a subquery that is a SELECT, and its scope."""
         while isinstance(element, selectable.ScalarSelect | selectable.SelectStatementGrouping):
             element = element.element
         inner = self._by_source.get(hash(element))
@@ -304,7 +304,7 @@ class Analysis:
             self._conditions.append(Condition(found[0], found[1], "join", source=place, other=name))
 
     def _exists(self, part: Any, allowed: set[int]) -> None:
-        """`EXISTS (SELECT ... WHERE own = outer)`: outer rows without an own one don't count."""
+        """Note `EXISTS (SELECT ... WHERE own = outer)`: no outer rows without an own one count."""
         subquery = self._subquery(part.element)
         if subquery is None or may_count(subquery[0]):
             return

@@ -41,7 +41,7 @@ class RomeExecutionContext(SQLiteExecutionContext):
     """Carries the plan of a compiled statement to the driver."""
 
     def rome_plan(self) -> tuple[Plan | None, Layout]:
-        """Plan and layout, if the statement is one that was compiled."""
+        """Return plan and layout, if the statement is one that was compiled."""
         compiled = self.compiled
         if not isinstance(compiled, RomeCompiler) or self.isddl:
             return None, {}

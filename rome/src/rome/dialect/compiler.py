@@ -93,7 +93,7 @@ class RomeCompiler(SQLiteCompiler):
             self.rome_text = True
 
     def _written(self, statement: Any, visit: Callable[..., str], *args: Any, **kwargs: Any) -> str:
-        """An UPDATE or DELETE: its table and conditions are a scope around its subqueries."""
+        """Compile an UPDATE or DELETE, which is a scope around its subqueries."""
         scope = Scope(None, source=statement, statement=statement, froms=[statement.table])
         self.rome_scopes.append(scope)
         self._rome_around.append(scope)
@@ -143,7 +143,7 @@ class RomeCompiler(SQLiteCompiler):
 
 
 def _assigned_keys(statement: Any) -> set[str]:
-    """Keys of the parameters that an INSERT or UPDATE names as values themselves."""
+    """Return the keys of parameters that an INSERT or UPDATE names as values themselves."""
     values: list[Any] = []
     for part in (getattr(statement, "_values", None), *_rows(statement)):
         values += part.values() if isinstance(part, Mapping) else part or ()
@@ -152,7 +152,7 @@ def _assigned_keys(statement: Any) -> set[str]:
 
 
 def _rows(statement: Any) -> list[Any]:
-    """The rows of INSERT ... VALUES (...), (...)."""
+    """Return the rows of INSERT ... VALUES (...), (...)."""
     return [row for rows in getattr(statement, "_multi_values", ()) for row in rows]
 
 
@@ -205,7 +205,7 @@ class RomeDDLCompiler(SQLiteDDLCompiler):
 
 
 def as_for_sqlite(type_: Any) -> Any:
-    """A type's variant for SQLite, if it has one and none for ROME: ROME keeps what SQLite
+    """Return a type's variant for SQLite, if it has one and none for ROME: ROME keeps what SQLite
     keeps."""
     variants = getattr(type_, "_variant_mapping", {})
     return type_ if "rome" in variants else variants.get("sqlite", type_)

@@ -41,7 +41,7 @@ class Outputs:
             self._find_direct(scope, place, where)
 
     def _find_top(self, scope: Scope, place: int, where: tuple[int, ...]) -> None:
-        """Of a SELECT from one table with a LIMIT: the order, if it is one of columns."""
+        """Note the order of a SELECT from one table with a LIMIT, if it is one of columns."""
         statement = scope.statement
         limit = getattr(statement, "_limit_clause", None)
         if limit is None or not isinstance(statement, Select):
@@ -56,7 +56,7 @@ class Outputs:
             self.tops.append(Top(place, where, order, counts))
 
     def _order(self, scope: Scope, place: int) -> tuple[tuple[str, bool], ...] | None:
-        """ORDER BY, if it is one of this occurrence's columns."""
+        """Return ORDER BY, if it is one of this occurrence's columns."""
         order: list[tuple[str, bool]] = []
         for clause in scope.statement._order_by_clauses:
             clause = bare(clause)
@@ -73,7 +73,7 @@ class Outputs:
         return tuple(order)
 
     def _counts(self, statement: Any) -> tuple[Bind | Constant, ...] | None:
-        """LIMIT and OFFSET, as far as there are any."""
+        """Return LIMIT and OFFSET, as far as there are any."""
         counts: list[Bind | Constant] = []
         for bound in (statement._limit_clause, statement._offset_clause):
             if bound is None:
@@ -85,7 +85,7 @@ class Outputs:
         return tuple(counts)
 
     def _find_direct(self, scope: Scope, place: int, where: tuple[int, ...]) -> None:
-        """Of a statement that only takes columns of one table, perhaps in an order."""
+        """Note a statement that only takes columns of one table, perhaps in an order."""
         statement = scope.statement
         if not isinstance(statement, Select) or statement._distinct:
             return
@@ -105,7 +105,7 @@ class Outputs:
             self.direct = Direct(where, tuple(names), order, counts)
 
     def _find_aggregate(self, scope: Scope, place: int, where: tuple[int, ...]) -> None:
-        """Of a statement that only counts, sums, and finds extremes of one table."""
+        """Note a statement that only counts, sums, and finds extremes of one table."""
         statement = scope.statement
         if not isinstance(statement, Select) or statement._distinct:
             return

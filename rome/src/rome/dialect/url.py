@@ -23,14 +23,14 @@ class UrlOptions:
         self._query = dict(query)
 
     def text(self, name: str) -> str | None:
-        """A text, or None."""
+        """Return a text, or None."""
         value = self._query.pop(name, None)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"option {name} stands there twice")
         return value
 
     def number(self, name: str, default: float) -> float:
-        """A number that isn't negative."""
+        """Return a number that isn't negative."""
         value = self.text(name)
         if value is None:
             return default
@@ -43,11 +43,11 @@ class UrlOptions:
         return number
 
     def maybe_number(self, name: str) -> float | None:
-        """A number that isn't negative, or None."""
+        """Return a number that isn't negative, or None."""
         return self.number(name, 0) if name in self._query else None
 
     def flag(self, name: str, default: bool) -> bool:
-        """A switch."""
+        """Return a switch."""
         value = self.text(name)
         if value is None:
             return default

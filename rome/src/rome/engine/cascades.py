@@ -21,7 +21,7 @@ class Cascades:
         self._keys = keys
 
     def childless(self, changes: Iterable[Change]) -> list[list[Any]]:
-        """Keys of parents that go, which no child may have but those that go as well."""
+        """Return keys of parents that go, which no child may have but those that go as well."""
         schema = self._session.schema
         found: list[list[Any]] = []
         for change in changes:
@@ -47,7 +47,7 @@ class Cascades:
         return found
 
     def _has(self, table: Table, slots: Sequence[int], values: list[Any]) -> bool:
-        """Whether a row that the transaction wrote has these values."""
+        """Tell whether a row that the transaction wrote has these values."""
         return any(
             change.table is table
             and change.row is not None
@@ -56,7 +56,7 @@ class Cascades:
         )
 
     def follow(self, touches: list[Touch], require: Require) -> list[Touch]:
-        """What happens to the children of parents that went or got another key.
+        """Return what happens to the children of parents that went or got another key.
 
         Returns what that wrote.  Raises IntegrityError where a child holds a parent back.
         """
@@ -104,7 +104,7 @@ class Cascades:
     def _lost(
         self, touches: Iterable[Touch]
     ) -> Iterable[tuple[Table, ForeignKey, list[Any], list[Any] | None]]:
-        """Child table, its foreign key, the old values, and the new ones."""
+        """Yield child table, its foreign key, the old values, and the new ones."""
         schema = self._session.schema
         for touch in touches:
             if touch.old is None:

@@ -39,7 +39,7 @@ class ForeignKeys:
     # ------------------------------------------------------------ parents
 
     def new_by_parent(self, table: Table, slots: Sequence[int], row: Row) -> bool:
-        """Whether these columns hold the key of a parent that this transaction made.
+        """Tell whether these columns hold the key of a parent that this transaction made.
 
         No other transaction can have a child of it, so no row with these values either.
         """
@@ -101,7 +101,7 @@ class ForeignKeys:
         )
 
     def _keyed_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
-        """Whether this transaction has made the parent, or given it this key."""
+        """Tell whether this transaction has made the parent, or given it this key."""
         parent, slots = self.parent(foreign)
         values = self._as_parent_has(foreign, values)
         for change in self._session.overlay.changes.values():
@@ -177,7 +177,7 @@ class ForeignKeys:
         return steps
 
     def _needed(self, change: Change) -> Iterable[tuple[ForeignKey, list[Any]]]:
-        """The parents that a written row has, where it didn't have them before."""
+        """Yield the parents that a written row has, where it didn't have them before."""
         if change.row is None or not change.table.foreign_keys:
             return
         before = change.before
@@ -197,7 +197,7 @@ class ForeignKeys:
             yield foreign, values
 
     def _gone_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
-        """Whether this transaction has deleted the parent, or given it another key."""
+        """Tell whether this transaction has deleted the parent, or given it another key."""
         parent, slots = self.parent(foreign)
         values = self._as_parent_has(foreign, values)
         for change in self._session.overlay.changes.values():
@@ -225,13 +225,13 @@ class ForeignKeys:
         return found[0] if found else []
 
     def _there(self, step: Step, rows: list[bytes]) -> bool:
-        """Whether there is a row that this transaction hasn't changed: what it has changed
+        """Tell whether there is a row that this transaction hasn't changed: what it has changed
         was looked at before."""
         changes = self._session.overlay.changes
         return any((step.table, int(number)) not in changes for number in rows[::2])
 
     def exists(self, changes: Iterable[Change]) -> list[list[Any]]:
-        """What a commit must find in the store: parents that this transaction didn't make."""
+        """Return parents that a commit must find: those that this transaction didn't make."""
         wanted: dict[tuple[Kind, int, int, IndexKey], None] = {}
         for change in changes:
             for foreign, values in self._needed(change):

@@ -24,7 +24,7 @@ class Moments:
         self._thread.connection = connection
 
     def heard_last(self, connection: object) -> bool:
-        """Whether this thread's last answer of the store came through this connection."""
+        """Tell whether this thread's last answer of the store came through this connection."""
         return getattr(self._thread, "connection", None) is connection
 
     def committed(self, tables: Iterable[int]) -> None:
@@ -34,6 +34,6 @@ class Moments:
             self._commits[table] = now
 
     def written_since(self, tables: Iterable[int], moment: float) -> bool:
-        """Whether a commit of this process has ended later than a moment."""
+        """Tell whether a commit of this process has ended later than a moment."""
         commits = self._commits
         return any(commits.get(table, 0.0) >= moment for table in tables)

@@ -1,4 +1,4 @@
-"""What a transaction will read next, as others like it did before.
+"""Prefetching: the rows of statements that have followed one before are read along with it.
 
 An application runs the same statements in the same order over and over, with parameters that
 come from the first of them: an instance by its uuid, then its metadata, then its system
@@ -50,7 +50,7 @@ class FollowUp:
     values: Sequence[Any]
 
     def parameters(self, first: Sequence[Any]) -> list[Any]:
-        """Its parameters after a first statement with these."""
+        """Return its parameters after a first statement with these."""
         return [
             value if place < 0 else first[place]
             for place, value in zip(self.places, self.values, strict=True)
@@ -77,7 +77,7 @@ class PrefetchHistory:
     def follow_ups(
         self, sql: str, parameters: Sequence[Any]
     ) -> Iterator[tuple[FollowUp, list[Any]]]:
-        """The statements that will follow this one, with their parameters."""
+        """Yield the statements that will follow this one, with their parameters."""
         followed = self._by_sql.get(sql)
         if followed is None or followed.misses > followed.hits + _PATIENCE:
             return
@@ -109,20 +109,20 @@ class PrefetchHistory:
             return  # nothing new
         followed.seen += 1
         if followed.seen > _LESSONS and followed.seen % _LESSONS:
-            return  # it doesn't let itself be prefetched: seldom is often enough
+            return  # what follows it varies: to learn seldom is enough
         followed.times.append((first.parameters, list(later[:MOST])))
         followed.follow_ups = _in_common(list(followed.times))
 
 
 def memorable(parameters: Sequence[Any]) -> bool:
-    """Whether parameters are few and short enough to be remembered."""
+    """Tell whether parameters are few and short enough to be remembered."""
     return len(parameters) <= _LONGEST and not any(
         isinstance(value, str | bytes) and len(value) > _LONGEST for value in parameters
     )
 
 
 def _in_common(times: list[tuple[Sequence[Any], list[StatementRead]]]) -> tuple[FollowUp, ...]:
-    """What the latest transaction has in common with one of those before, as far as possible."""
+    """Return what the latest transaction has in common with one of those before."""
     if len(times) < 2:
         return ()
     now, latest = times[-1]
@@ -143,7 +143,7 @@ def _in_common(times: list[tuple[Sequence[Any], list[StatementRead]]]) -> tuple[
 def _follow_up(
     reading: StatementRead, now: Sequence[Any], other: StatementRead, before: Sequence[Any]
 ) -> FollowUp | None:
-    """None: it needs a value that comes from elsewhere."""
+    """Return a statement to prefetch; None: it needs a value that comes from elsewhere."""
     places = []
     needed = _needed(reading.plan, reading.layout)
     pairs = zip(reading.parameters, other.parameters, strict=False)
@@ -161,7 +161,7 @@ def _follow_up(
 
 
 def _needed(plan: Plan, layout: Layout) -> set[int]:
-    """The places of parameters that say which rows a statement reads."""
+    """Return the places of parameters that say which rows a statement reads."""
     values = [*(count for top in plan.tops for count in top.counts)]
     conditions = list(plan.conditions)
     for condition in conditions:

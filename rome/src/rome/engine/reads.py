@@ -77,36 +77,36 @@ class Reads:
         self._statements: set[tuple[str, tuple[Any, ...]]] = set()  # that have read
 
     def forget(self) -> None:
-        """The transaction is over, or is run again."""
+        """Forget the transaction, which is over, or is run again."""
         self._prefetched.clear()
         self._prefetch_counts.clear()
         self._statements.clear()
         self._running = None
 
     def discard(self) -> None:
-        """The transaction sees what is newer than the rows that came before their statements:
+        """Drop prefetched rows, as the transaction sees what is newer than they are:
         from now on it must not see these, or it would go back in time."""
         self._prefetched.clear()
 
     def begin(self, call: Call) -> None:
-        """A statement is run."""
+        """Note that a statement is run."""
         self._running = call
 
     def plan_read(
         self, bound: BoundPlan, sql: str, parameters: Sequence[Any], layout: Layout
     ) -> ReadRequest:
-        """What a SELECT, or an UPDATE or DELETE, needs."""
+        """Return what a SELECT, or an UPDATE or DELETE, needs."""
         changes, serializable = self._session.overlay.changes, self._session.serializable
-        steps, told = bound.steps(parameters, layout, changes)
+        steps, pushed_down = bound.steps(parameters, layout, changes)
         untouched = not changes or not any(table in bound.numbers for table, _ in changes)
         read_request = ReadRequest(
-            steps, steps, told, bound.reads_only and not bound.locks and untouched
+            steps, steps, pushed_down, bound.reads_only and not bound.locks and untouched
         )
         if not read_request.store_only:
             return read_request
-        aggregation = bound.aggregation(parameters, layout) if told else None
+        aggregation = bound.aggregation(parameters, layout) if pushed_down else None
         if aggregation is not None:
-            read_request.sent = [replace(steps[0], columns=None, aggregation=aggregation)]
+            read_request.sent = [steps[0].aggregated(aggregation)]
         if self.result_cache is not None and bound.repeatable and not serializable:
             read_request.key = cache_key(bound.schema.version, sql, parameters)
             read_request.cached = (
@@ -117,7 +117,7 @@ class Reads:
     # ------------------------------------------------------------ reading
 
     def read(self, read_request: ReadRequest) -> Answer:
-        """The answer of the store; its rows are None if the one that is kept is right."""
+        """Return the answer of the store; its rows are None if the one that is kept is right."""
         call, self._running = self._running, None
         if call is None:
             self.discard()
@@ -179,8 +179,11 @@ class Reads:
         return answers
 
     def _take_prefetched(self, sql: str, read_request: ReadRequest) -> Answer | None:
-        """The answer to just this request, if it came with an earlier statement and this thread,
-        or a commit of this process, shows the application nothing newer since."""
+        """Return the answer to just this request, if it came with an earlier statement.
+
+        None: it didn't, or this thread or a commit of this process has shown the application
+        something newer since.
+        """
         if self._prefetched and not self._moments.heard_last(self._me):
             self.discard()
         waiting = self._prefetched.get(sql, [])
@@ -201,7 +204,7 @@ class Reads:
     def _prefetch_requests(
         self, call: Call, read_request: ReadRequest, history: PrefetchHistory
     ) -> list[tuple[str, ReadRequest]]:
-        """Statements that will follow this one, and what they need."""
+        """Return the statements that will follow this one, and what they need."""
         found: list[tuple[str, ReadRequest]] = []
         schema = self._session.schema
         first = call.parameters[0] if call.parameters else ()
@@ -263,7 +266,7 @@ class Reads:
 
 
 def _again(ahead: _PrefetchedAnswer) -> Request:
-    """The request of an answer that came ahead, for its rows if they have changed since."""
+    """Return the request of an answer that came ahead, for its rows if they have changed since."""
     if not ahead.answer.commits:
         return Request(ahead.request)
     tables = list(dict.fromkeys(step.table for step in ahead.request))

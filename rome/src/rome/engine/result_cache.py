@@ -1,11 +1,10 @@
-"""Answers that a process keeps, to be used again while the tables that they come from stand
-as they stood.
+"""The result cache of a process: results are used again while their tables have no later commit.
 
-An answer is never used by itself: each time the store is asked, in the one round trip that
-the statement takes anyway, whether those tables had another commit since.  So it is the
-answer that the statement would have had at that very moment.
+A cached result is validated each time: the store is asked, in the one round trip that the
+statement takes anyway, whether those tables had another commit since.  So it is the result that
+the statement would have had at that very moment.
 
-All databases of a process share one bound, in bytes of memory that the answers, the rows that
+All databases of a process share one bound, in bytes of memory that the results, the rows that
 they were made from and their keys really take.
 """
 
@@ -22,15 +21,15 @@ from typing import Any
 
 from rome.stores.base import Rows
 
-# Bytes of memory that all answers of a process may take.  One may take an eighth of it.
+# Bytes of memory that all results of a process may take.  One may take an eighth of it.
 CAPACITY = 16 * 2**20
-# Of one answer: its key and types, the places in dictionaries and lists, the objects around.
+# Of one result: its key and types, the places in dictionaries and lists, the objects around.
 _OVERHEAD = 700
 
 
 @dataclass(frozen=True, slots=True)
 class CachedResult:
-    """What a statement answered, the rows that it was made from, and the last commits of its
+    """A statement's result, the rows that it was made from, and the last commits of its
     tables; and the bytes of memory that all this takes."""
 
     result: Any
@@ -40,7 +39,7 @@ class CachedResult:
 
 
 class CacheMemory:
-    """The answers of all databases of a process, up to a number of bytes: the latest ones."""
+    """The cached results of all databases of a process: the latest, up to a number of bytes."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
@@ -53,29 +52,29 @@ class CacheMemory:
         self._gone: deque[int] = deque()
 
     def owner(self, of: Any) -> int:
-        """A number for an object whose answers go with it."""
+        """Return a number for an object whose results go with it."""
         number = next(self._owners)
         weakref.finalize(of, self._gone.append, number)
         return number
 
     def get(self, key: tuple[int, Any]) -> CachedResult | None:
-        """The answer under an owner's key."""
+        """Return the result under an owner's key."""
         with self._lock:
-            answer = self._results.get(key)
-            if answer is not None:
+            result = self._results.get(key)
+            if result is not None:
                 self._results.move_to_end(key)
-            return answer
+            return result
 
-    def put(self, key: tuple[int, Any], answer: CachedResult) -> None:
-        """Keep an answer; the ones that weren't used for longest make room."""
+    def put(self, key: tuple[int, Any], result: CachedResult) -> None:
+        """Cache a result; those that weren't used for longest make room."""
         with self._lock:
             while self._gone:
                 self._forget(self._gone.popleft())
             old = self._results.pop(key, None)
             if old is not None:
                 self.size -= old.size
-            self._results[key] = answer
-            self.size += answer.size
+            self._results[key] = result
+            self.size += result.size
             while self.size > self.capacity:
                 _, oldest = self._results.popitem(last=False)
                 self.size -= oldest.size
@@ -85,7 +84,7 @@ class CacheMemory:
             self.size -= self._results.pop(key).size
 
     def restart(self) -> None:
-        """In a forked child, where the lock may be held by a thread that isn't there."""
+        """Start anew in a forked child, where a thread that isn't there may hold the lock."""
         self._lock = threading.Lock()
         self._results.clear()
         self.size = 0
@@ -96,31 +95,31 @@ PROCESS = CacheMemory()
 
 
 class ResultCache:
-    """The latest answers of one database; connections of all threads share them."""
+    """The result cache of one database; connections of all threads share it."""
 
     def __init__(self, memory: CacheMemory = PROCESS) -> None:
         self._memory = memory
         self._owner = memory.owner(self)
 
     def get(self, key: Any) -> CachedResult | None:
-        """The one under a key."""
+        """Return the one under a key."""
         return self._memory.get((self._owner, key))
 
     def put(self, key: Any, result: Any, found: list[Rows], commits: Sequence[str]) -> None:
-        """Keep an answer, if it isn't too large; `result` has `rows`."""
+        """Cache a result, if it isn't too large; `result` has `rows`."""
         size = _size(key, result.rows, found, commits, self._memory.capacity // 8)
         if size is not None:
             self._memory.put((self._owner, key), CachedResult(result, found, tuple(commits), size))
 
     def restart(self) -> None:
-        """In a forked child."""
+        """Start anew in a forked child, where a thread that isn't there may hold the lock."""
         self._memory.restart()
 
 
 def _size(
     key: Any, rows: Sequence[Any], found: Sequence[Rows], commits: Iterable[str], most: int
 ) -> int | None:
-    """Bytes of memory of an answer; None: more than so many.
+    """Return the bytes of memory of a result; None: more than so many.
 
     A value that several rows share counts each time.
     """
@@ -141,7 +140,7 @@ def _size(
 
 
 def cache_key(version: str, sql: str, parameters: Any) -> Any:
-    """What names an answer under a version of the schema; None: it isn't kept.
+    """Return the key of a result under a version of the schema; None: it isn't cached.
 
     1, 1.0 and True are equal, but not to SQL.
     """

@@ -43,7 +43,7 @@ class RowLocks:
                 self._threads[key] = me
 
     def release(self, holder: Any) -> None:
-        """All that it holds."""
+        """Release all that a holder has."""
         with self._changed:
             mine = [key for key, own in self._holders.items() if own is holder]
             for key in mine:
@@ -53,7 +53,7 @@ class RowLocks:
                 self._changed.notify_all()
 
     def restart(self) -> None:
-        """In a forked child: the parent's transactions aren't here."""
+        """Start anew in a forked child, where the parent's transactions aren't."""
         self._changed = threading.Condition()
         self._holders = weakref.WeakValueDictionary()
         self._threads = {}

@@ -138,7 +138,7 @@ def needs_no_rows(session: Session, steps: Sequence[Step]) -> bool:
 
 
 def _find_nothing(steps: Sequence[Step]) -> bool:
-    """Whether each step looks for no keys, or for those of rows that such a step finds."""
+    """Tell whether each step looks for no keys, or for those of rows that such a step finds."""
     for place, step in enumerate(steps):
         if not any(_finds_nothing(lookup, place) for lookup in step.lookups):
             return False

@@ -33,7 +33,7 @@ class Shared:
 @dataclass(frozen=True)
 class Options:
     """A connection's own: whether it checks foreign keys, commits only what could have
-    happened one after the other, uses answers that the process has, and reads ahead.
+    happened one after the other, uses the result cache, and prefetches.
     """
 
     foreign_keys: bool = True
@@ -47,7 +47,7 @@ _lock = threading.Lock()
 
 
 def shared(name: Any) -> Shared:
-    """Of a database, by anything that names it; it lives as long as somebody holds it."""
+    """Return what a database's connections share; it lives as long as somebody holds it."""
     with _lock:
         found = _shared.get(name)
         if found is None:
@@ -56,7 +56,7 @@ def shared(name: Any) -> Shared:
 
 
 def _forked() -> None:
-    """In a child: the parent goes on to use the row numbers that it has reserved."""
+    """Start anew in a child: the parent goes on to use the numbers that it has reserved."""
     global _lock
     _lock = threading.Lock()
     for found in list(_shared.values()):

@@ -62,6 +62,8 @@ def look_up_of(step: Step) -> Any:
 
 def merged(steps: list[Step]) -> list[Step]:
     """Return look-ups in one index as one step."""
+    if len(steps) < 2:
+        return steps
     scans: dict[int, Step] = {}
     lookups: dict[tuple[int, str, int], KeyLookup] = {}
     for step in steps:

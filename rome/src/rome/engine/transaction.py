@@ -3,10 +3,10 @@
 A statement brings the rows that it may need into the work area, in one round trip, and is
 evaluated there.  What it writes stays there until commit, which ships the changed columns
 together with what they rely on: for each row, the old values of the columns that the
-statements' conditions and expressions used.  Where another transaction was faster, all
-statements are run again over the rows as they are now; if every answer is what the
-application has seen, the transaction commits, else it fails with ConflictError, and the
-application may try again.
+statements' conditions and expressions used.  The commit validates these (optimistic concurrency
+control).  On a conflict the transaction is retried: all its statements are run again over the
+rows as they are now; if every result is what the application has seen, it commits, else it fails
+with ConflictError, and the application may try again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from rome.stores.base import Changed, Duplicate, SchemaChanged, Store
 
 # Retries of a commit before it is given up as a conflict.
 RETRIES = 30
-# Rows of answers that a transaction keeps as they are; of others it keeps a digest.
+# Rows of results that a transaction keeps as they are; of others it keeps a digest.
 ROWS_KEPT = 2000
 # Times that a statement's rows don't fit together before it is given up as a conflict.
 INCONSISTENT_READS = 3
@@ -132,7 +132,7 @@ class Transaction:
             call.outcome = Digest.of(outcome)
 
     def savepoint(self, word: str, name: str) -> None:
-        """SAVEPOINT, RELEASE or ROLLBACK TO (the word) a savepoint."""
+        """Run SAVEPOINT, RELEASE or ROLLBACK TO (the word) for a savepoint."""
         if self.doomed and word == "ROLLBACK TO":
             return  # or its error would hide the conflict that led to it
         self._check()
@@ -253,7 +253,7 @@ class Transaction:
             self.session.holds_rows = False
 
     def commit(self) -> None:
-        """All writes at once; raises ConflictError, IntegrityError."""
+        """Commit all writes at once.  Raises ConflictError, IntegrityError."""
         try:
             self._commit()
         finally:

@@ -1,4 +1,4 @@
-"""From predicates to the steps of one read (stores/base.py)."""
+"""From predicates to the steps of one read (stores/wire.py)."""
 
 from __future__ import annotations
 
@@ -118,7 +118,10 @@ class _Step:
         order, limit = self._limit()
         if occurrence.ranged and not self._keyed():
             self._lookups += ordered_lookups(table, self._ranges, order, limit)
-        before, joins = self._before, self._joins
+        reductions = self._reductions()
+        semi_joins: Sequence[SemiJoin] = ()
+        if reductions:
+            semi_joins = self._semi_joins(reductions)
         step = Step(
             table.number,
             self._lookups,
@@ -127,9 +130,8 @@ class _Step:
             order,
             limit,
             parts.get(table.number),
-            semi_joins=[
-                SemiJoin(before + r[0], r[1], r[2], joins.get(r, -1)) for r in self._reductions()
-            ],
+            None,
+            semi_joins,
         )
         return step, self._tested
 
@@ -191,6 +193,10 @@ class _Step:
                     extra.append(str(value) if kind == "row" else pack_value(value))
         place = self._before + predicate.source
         self._lookups.append(JoinLookup(kind, number, place, [predicate.source_slot], extra))
+
+    def _semi_joins(self, reductions: Sequence[Reduction]) -> Sequence[SemiJoin]:
+        before, joins = self._before, self._joins
+        return [SemiJoin(before + r[0], r[1], r[2], joins.get(r, -1)) for r in reductions]
 
     def _reductions(self) -> list[Reduction]:
         """Give those that hold for the store's rows: a row of the transaction's own may match

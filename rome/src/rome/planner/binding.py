@@ -130,7 +130,7 @@ class BoundPlan:
 
     @staticmethod
     def _chosen_key(sql: str, target: Table | None) -> bool:
-        """Whether an INSERT gives the row number itself."""
+        """Tell whether an INSERT gives the row number itself."""
         if target is None or target.key is None:
             return False
         match = _COLUMNS.match(sql)
@@ -141,19 +141,19 @@ class BoundPlan:
 
     def _aggregate(self, plan: StatementPlan) -> Aggregation | None:
         """Return the aggregation that the store can do instead of giving rows."""
-        wanted = plan.aggregate
-        if wanted is None or not self.reads_only or len(self._occurrences) != 1 or self._whole:
+        aggregate = plan.aggregate
+        if aggregate is None or not self.reads_only or len(self._occurrences) != 1 or self._whole:
             return None
         table = self._occurrences[0].table
         used = len(self._occurrences[0].predicates)
-        if used != len(wanted.conditions):
+        if used != len(aggregate.conditions):
             return None
-        groups = [table.column(name) for name in wanted.groups]
+        groups = [table.column(name) for name in aggregate.groups]
         # The store tells groups by bytes: 1 and 1.0, which are equal, may both be in a BLOB column.
         if not all(column and column.binary and column.affinity != "BLOB" for column in groups):
             return None
         functions: list[tuple[str, int]] = []
-        for function, name in wanted.columns:
+        for function, name in aggregate.columns:
             if name is None:
                 functions.append((function, -1))
                 continue
@@ -188,17 +188,17 @@ class BoundPlan:
         occurrence.limit_to(first)
 
     def _projection(self, plan: StatementPlan) -> Projection | None:
-        """How the rows of a direct SELECT become its answer."""
-        wanted = plan.direct
-        if wanted is None or not self.reads_only or plan.locks or self._whole:
+        """Tell how the rows of a direct SELECT become its answer."""
+        direct = plan.direct
+        if direct is None or not self.reads_only or plan.locks or self._whole:
             return None
         if len(self._occurrences) != 1 or len(self._occurrences[0].predicates) != len(
-            wanted.conditions
+            direct.conditions
         ):
             return None
         table = self._occurrences[0].table
-        columns = [table.column(name) for name in wanted.columns]
-        order = [(table.column(name), descending) for name, descending in wanted.order]
+        columns = [table.column(name) for name in direct.columns]
+        order = [(table.column(name), descending) for name, descending in direct.order]
         if None in columns or not all(column and column.binary for column, _ in order):
             return None
         return Projection(
@@ -206,22 +206,22 @@ class BoundPlan:
             self.parts.get(table.number),
             tuple(column.slot for column in columns if column),
             tuple((column.slot, descending) for column, descending in order if column),
-            wanted.counts,
+            direct.counts,
         )
 
     def aggregation(self, parameters: Sequence[Any], layout: Layout) -> Aggregation | None:
         """Return what the store aggregates, if it tests all conditions; None: rows have to come."""
-        wanted = self.plan.aggregate
-        if self.aggregate is None or wanted is None:
+        aggregate = self.plan.aggregate
+        if self.aggregate is None or aggregate is None:
             return None
-        if wanted.limit is not None:
-            limit = plain_values(wanted.limit, parameters, layout)
+        if aggregate.limit is not None:
+            limit = plain_values(aggregate.limit, parameters, layout)
             if len(limit) != 1 or not isinstance(limit[0], int) or limit[0] == 0:
                 return None
         return self.aggregate
 
     def window(self, parameters: Sequence[Any], layout: Layout) -> list[int] | None:
-        """LIMIT and OFFSET of a direct SELECT; None: they aren't plain counts."""
+        """Return LIMIT and OFFSET of a direct SELECT; None: they aren't plain counts."""
         counts = []
         for wanted in self.projection.counts if self.projection else ():
             values = plain_values(wanted, parameters, layout)
@@ -244,7 +244,7 @@ class BoundPlan:
 
 
 def _part(table: Table, names: set[str]) -> tuple[int, ...] | None:
-    """The slots of these columns and of the keys, if that is a small part of the table."""
+    """Return the slots of these columns and of the keys, if that is a small part of the table."""
     if table.checked or table.is_view:
         return None
     columns = [table.column(name) for name in names]
@@ -259,5 +259,5 @@ def _part(table: Table, names: set[str]) -> tuple[int, ...] | None:
 
 
 def changes_by_itself(sql: str) -> bool:
-    """Whether a statement may answer differently over the same rows."""
+    """Tell whether a statement may answer differently over the same rows."""
     return _CHANGING.search(sql) is not None

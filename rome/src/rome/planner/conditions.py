@@ -28,7 +28,7 @@ class Constant:
 class Condition:
     """What holds for all rows of one occurrence of a table that are wanted.
 
-    `op` is one of base.py's filters, with `values`; or `join`: the column equals column
+    `op` is one of wire.py's filters, with `values`; or `join`: the column equals column
     `other` of occurrence `source`; or `any`: all conditions of one of `branches` hold.
     """
 

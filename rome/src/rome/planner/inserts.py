@@ -46,7 +46,7 @@ class PlainInsert:
     returning: tuple[int, ...]
 
     def rows(self, parameters: Sequence[Any]) -> list[list[Any]] | None:
-        """Rows in the order of the columns, without row numbers; None: SQLite must see them."""
+        """Return rows in the order of the columns, without numbers; None: SQLite must see them."""
         if len(parameters) != self.width * self.count:
             return None
         found = []
@@ -65,12 +65,12 @@ class PlainInsert:
         return found
 
     def returned(self, row: Sequence[Any]) -> Row:
-        """What RETURNING gives of a row."""
+        """Return what RETURNING gives of a row."""
         return tuple(row[place] for place in self.returning)
 
 
 def plain_insert(sql: str, table: Table, database: apsw.Connection) -> PlainInsert | None:
-    """Of a statement; None: it is another kind of INSERT, or its table has rules of its own."""
+    """Return how a statement's parameters become rows; None: it is another kind of INSERT."""
     match = _PLAIN.match(sql)
     if match is None or table.checked or table.is_view or _RULES.search(table.sql):
         return None
@@ -107,7 +107,7 @@ def plain_insert(sql: str, table: Table, database: apsw.Connection) -> PlainInse
 
 
 def _places(table: Table, names: Sequence[str]) -> list[int] | None:
-    """Where these columns are among the table's."""
+    """Tell where these columns are among the table's."""
     columns = [table.column(plain(name.strip())) for name in names]
     if None in columns:
         return None

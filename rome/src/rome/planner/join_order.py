@@ -67,7 +67,7 @@ def _in_range(
 def _semi_joins_by(
     plan: StatementPlan, place: int, tables: Mapping[int, Table], steps: Mapping[int, int]
 ) -> list[Reduction]:
-    """Earlier steps whose rows must match one of this place: step, slot, slot here."""
+    """Return earlier steps whose rows must match one of this place: step, slot, slot here."""
     found = []
     for condition in plan.conditions:
         if condition.op != "join" or condition.source != place:

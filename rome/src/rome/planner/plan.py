@@ -1,7 +1,7 @@
 """Access plans: which rows of which tables a statement may need.
 
 A plan says so by conditions on columns, independent of any schema.  Bound to a version of
-the schema it yields the steps of one read (stores/base.py).  The rows are a superset:
+the schema it yields the steps of one read (stores/wire.py).  The rows are a superset:
 SQLite evaluates the whole statement over them, so a condition that isn't used costs time,
 never an answer.  Tables that a plan doesn't know but SQLite's parser does are read whole.
 """
@@ -51,7 +51,7 @@ class Plan(StatementPlan):
     hints: dict[str, int] = field(default_factory=dict)  # rows that a statement inserts
 
     def bind(self, schema: Schema, work: Workspace, sql: str, clean: bool) -> BoundPlan:
-        """For one version of the schema."""
+        """Bind the plan to a version of the schema."""
         known = [schema.tables[n] for n in self.occurrences if n in schema.tables]
         if self.target is not None and self.target in schema.tables:
             known.append(schema.tables[self.target])

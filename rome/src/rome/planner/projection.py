@@ -41,7 +41,7 @@ class Projection:
         self._take = _taker([places[slot] if places else slot for slot in columns])
 
     def answer(self, found: Sequence[bytes], counts: Sequence[int]) -> list[Row]:
-        """Of row numbers and rows by turns; counts: LIMIT, OFFSET, as far as there are any."""
+        """Return the result of row numbers and rows by turns; counts: LIMIT, OFFSET, if any."""
         rows = [self._decoded(row) for row in found[1::2]]
         if len(rows) > 1:
             # Without an ORDER BY as SQLite scans a table: by row number.

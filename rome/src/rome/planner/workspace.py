@@ -57,7 +57,7 @@ class Workspace:
     # ------------------------------------------------------------ tables
 
     def use(self, schema: Schema) -> None:
-        """Another version of the schema; the transaction has no rows here."""
+        """Take another version of the schema; the transaction has no rows here."""
         self.end()
         self._descriptions.clear()
         self._inserts.clear()
@@ -106,7 +106,7 @@ class Workspace:
     # ------------------------------------------------------------ transactions
 
     def begin(self) -> None:
-        """Before rows come in."""
+        """Begin a transaction of SQLite's, before rows come in."""
         if not self.open:
             self.database.execute("BEGIN")
             self.open = True
@@ -124,7 +124,7 @@ class Workspace:
                 self._make(table)
 
     def forget_tables_made_inside(self) -> None:
-        """After a rollback to a savepoint: they may be gone."""
+        """Forget tables that a rollback to a savepoint may have undone."""
         if not self._made_inside:
             return
         inside, self._made_inside = self._made_inside, []
@@ -199,7 +199,7 @@ class Workspace:
         return None
 
     def has(self, table: Table, number: int) -> bool:
-        """Whether a row with this number is here."""
+        """Tell whether a row with this number is here."""
         sql = f"SELECT 1 FROM {quote(table.name)} WHERE {self.row_number(table)} = ?"
         return bool(self.database.execute(sql, (number,)).fetchall())
 
@@ -222,7 +222,7 @@ class Workspace:
 
     @staticmethod
     def row_number(table: Table) -> str:
-        """The name of the row number that no column hides."""
+        """Return the name of the row number that no column hides."""
         for name in ("rowid", "oid", "_rowid_"):
             if table.column(name) is None:
                 return name
@@ -243,7 +243,7 @@ class Workspace:
         )
 
     def row(self, table: Table, number: int) -> Row | None:
-        """A row's values in the order of the columns."""
+        """Return a row's values in the order of the columns."""
         names = ", ".join(quote(column.name) for column in table.columns)
         sql = f"SELECT {names} FROM {quote(table.name)} WHERE {self.row_number(table)} = ?"
         rows: list[Row] = self.database.execute(sql, (number,)).fetchall()
@@ -260,13 +260,13 @@ class Workspace:
         self.database.executemany(sql, [(new, old) for old, new in pairs])
 
     def set_sequence(self, table: Table, last: int) -> None:
-        """The next row of this table that has no number of its own gets last + 1."""
+        """Let the next row of this table that has no number of its own get last + 1."""
         self.database.execute(
             "UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (last, table.name)
         )
 
     def highest(self, table: Table) -> int:
-        """The highest row number here."""
+        """Return the highest row number here."""
         sql = f"SELECT max({self.row_number(table)}) FROM {quote(table.name)}"
         return self.database.execute(sql).get or 0
 
@@ -275,7 +275,7 @@ class Workspace:
     def query(
         self, sql: str, parameters: Sequence[Any]
     ) -> tuple[list[Row], tuple[Row, ...] | None]:
-        """Rows and description of a statement."""
+        """Return rows and description of a statement."""
         if len(parameters) > variables.LIMIT:
             sql, parameters = variables.fitted(sql, parameters)
         description = self._descriptions.get(sql, False)
@@ -300,7 +300,7 @@ class Workspace:
             self._descriptions[sql] = description
 
     def description(self, sql: str) -> tuple[Row, ...] | None:
-        """Of a statement that isn't run."""
+        """Return the description of a statement that isn't run."""
         description = self._descriptions.get(sql, False)
         if description is False:
             text = variables.without_parameters(sql) if variables.may_exceed(sql) else sql
@@ -311,7 +311,7 @@ class Workspace:
     def write(
         self, sql: str, parameters: Sequence[Any]
     ) -> tuple[list[Row], tuple[Row, ...] | None, int, list[Touch]]:
-        """Like query, with the count of rows and what was written."""
+        """Run a statement as `query` does; return the count of rows and what was written, too."""
         touches: list[Touch] = []
         database = self.database
 
@@ -326,10 +326,10 @@ class Workspace:
         return rows, description, database.changes(), touches
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        """A statement without an answer, such as a savepoint."""
+        """Run a statement without an answer, such as a savepoint."""
         self.database.execute(sql, parameters)
 
 
 def _described(columns: Sequence[Any] | None) -> tuple[Row, ...] | None:
-    """PEP 249's seven words for each column: only names are known."""
+    """Return PEP 249's seven words for each column: only names are known."""
     return tuple((name, *[None] * 6) for name, *_ in columns or ()) or None

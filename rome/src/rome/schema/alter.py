@@ -32,14 +32,14 @@ _CONSTRAINT_WORDS = ("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN")
 
 
 def plain(name: str) -> str:
-    """A name without its quotes."""
+    """Return a name without its quotes."""
     if name[:1] in ('"', "`", "["):
         return name[1:-1].replace('""', '"')
     return name
 
 
 def altered_table(sql: str) -> str | None:
-    """The table that a statement alters in one of these ways; None: it is no such statement."""
+    """Return the table that a statement alters in one of these ways; None: it does not."""
     match = _ALTER.match(sql)
     if match and (_ADD.match(match[2]) or _DROP.match(match[2]) or _COLUMN.match(match[2])):
         return plain(match[1])
@@ -53,7 +53,7 @@ def alteration(sql: str) -> str | None:
 
 
 def is_so_already(sql: str) -> bool:
-    """Whether a statement, as MySQL has it, asks for the character set and the collation that
+    """Tell whether a statement, as MySQL has it, asks for the character set and the collation that
     all text has here: Unicode, compared byte by byte.  Raises NotSupportedError for others.
     """
     match = _ALTER.match(sql)
@@ -67,7 +67,7 @@ def is_so_already(sql: str) -> bool:
 
 
 def altered(table_sql: str, sql: str) -> str:
-    """The CREATE TABLE after the statement; raises OperationalError if it doesn't fit."""
+    """Return the CREATE TABLE after the statement; raises OperationalError if it doesn't fit."""
     match = _ALTER.match(sql)
     head, items, tail = _parts(table_sql)
     action = match[2] if match else ""
@@ -122,7 +122,7 @@ _OPAQUE = re.compile(
 
 
 def _parts(sql: str) -> tuple[str, list[str], str]:
-    """What stands before the parentheses, the items in them, and what stands behind."""
+    """Return what stands before the parentheses, the items in them, and what stands behind."""
     start = depth = 0
     items: list[str] = []
     place = 0

@@ -29,7 +29,7 @@ from rome.stores.base import Store
 
 @dataclass(frozen=True)
 class Schema:
-    """One version of the schema: tables by folded name (schema.fold)."""
+    """One version of the schema: tables by folded name (tables.fold)."""
 
     version: str
     tables: Mapping[str, Table]
@@ -37,7 +37,7 @@ class Schema:
     children: Mapping[str, tuple[tuple[str, int], ...]]
 
     def by_number(self, number: int) -> Table | None:
-        """The table under which rows are kept with this number."""
+        """Return the table under which rows are kept with this number."""
         return next((t for t in self.tables.values() if t.number == number), None)
 
 
@@ -70,7 +70,7 @@ class Catalogue:
     """
 
     def __init__(self, ids: Ids | None = None) -> None:
-        """`ids`: the row numbers that this process has reserved."""
+        """Make an empty one; `ids`: the row numbers that this process has reserved."""
         self._ids = ids
         self.lock = threading.RLock()
         self.schema = EMPTY
@@ -82,7 +82,7 @@ class Catalogue:
         self._numbers: list[int] = []
 
     def restart(self) -> None:
-        """In a forked child: the parent goes on to use the numbers that it has reserved."""
+        """Start anew in a forked child: the parent goes on to use the numbers it has reserved."""
         self.lock = threading.RLock()
         self._numbers = []
 
@@ -190,7 +190,7 @@ class Catalogue:
             return taken
 
     def wanted(self, table: Table) -> list[tuple[tuple[int, ...], bool]]:
-        """Return the indexes that a table of this schema should have (schema.py)."""
+        """Return the indexes that a table of this schema should have (tables.py)."""
         with self.lock:
             return wanted_indexes(self._database, table)
 
@@ -270,6 +270,6 @@ def _prepare(database: apsw.Connection) -> None:
 
 
 def _birth(version: str) -> str:
-    """When the database was made, as its versions tell; empty: they don't."""
+    """Return when the database was made, as its versions tell; empty: they don't."""
     born, dot, _ = version.partition(".")
     return born if dot else ""

@@ -179,7 +179,7 @@ class SchemaChange:
         return [head.rows for head in heads]
 
     def _verified(self, old: Table, table: Table) -> Table:
-        """The table, if its rows fulfil its new definition; it may be a copy by then."""
+        """Return the table, if its rows fulfil its new definition; it may be a copy by then."""
         foreign = [key for key in table.foreign_keys if key not in old.foreign_keys]
         if not self._check_foreign_keys:
             foreign = []
@@ -204,7 +204,7 @@ class SchemaChange:
         return table
 
     def _copy_of(self, old: Table, table: Table) -> Table:
-        """An empty copy of a table, under a new number, for rows, unique and ordered indexes."""
+        """Return an empty copy of a table, under a new number, for rows and their indexes."""
         (number,) = self._catalogue.take_numbers(self._store, 1)
         # Numbers that were handed out aren't handed out again.
         self._highest = self._store.reserve(str(old.number), 0) - 1
@@ -212,7 +212,7 @@ class SchemaChange:
         return replace(copy, indexes=tuple(index for index in copy.indexes if index.unique))
 
     def _fill(self, copy: Table, pages: Iterator[dict[int, Values]]) -> Table:
-        """The copy with rows as SQLite would keep them, and with all its indexes."""
+        """Return the copy with rows as SQLite would keep them, and with all its indexes."""
         unique = copy.indexes
         self._copies.append(copy)
         count = 0
@@ -268,7 +268,7 @@ class SchemaChange:
     # ------------------------------------------------------------ indexes
 
     def _indexed(self, old: Table, table: Table) -> Table:
-        """The table with its new indexes: ready if it has no rows, or if they were built."""
+        """Return the table with its new indexes: ready if it has no rows, or if they were built."""
         number = table.number
         if table.is_ready:
             return table
@@ -416,7 +416,7 @@ def _lost(old: Table, new: Table) -> list[Index | OrderedIndex]:
 
 
 def _dropped(table: Table, indexes: Sequence[Index | OrderedIndex] | None = None) -> Dropped:
-    """A table that goes, or only these indexes of it."""
+    """Return a table that goes, or only these indexes of it."""
     gone = table.all_indexes if indexes is None else indexes
     sets = [[i.number, list(i.slots)] for i in gone if isinstance(i, Index) and not i.unique]
     unique = [i.number for i in gone if isinstance(i, Index) and i.unique]
@@ -453,7 +453,7 @@ def _not_unique(table: Table, index: Index) -> IntegrityError:
 
 
 def _portions(pages: Iterator[dict[int, Values]]) -> Iterator[list[tuple[int, Values]]]:
-    """Rows in the portions in which they are committed."""
+    """Return rows in the portions in which they are committed."""
     portion: list[tuple[int, Values]] = []
     size = 0
     for page in pages:

@@ -60,7 +60,7 @@ class Change:
 
 
 def write_of(change: Change, relied: set[int] | None, assigned: set[int]) -> dict[str, Any] | None:
-    """What a commit does about a row; None: nothing.
+    """Return what a commit does about a row; None: nothing.
 
     relied: slots whose old values the statements used (None: all); assigned: those that
     they set.
@@ -144,7 +144,7 @@ def write_of(change: Change, relied: set[int] | None, assigned: set[int]) -> dic
 
 
 def blank_write(op: str, table: Table, number: int, checks: list[list[Any]]) -> dict[str, Any]:
-    """A write of `Commit` (stores/base.py) without any entries."""
+    """Return a write of `Commit` (stores/base.py) without any entries."""
     return {
         "op": op,
         "t": table.number,
@@ -163,12 +163,12 @@ def blank_write(op: str, table: Table, number: int, checks: list[list[Any]]) -> 
 
 
 def whole_row(row: bytes) -> list[list[Any]]:
-    """Checks that a row is just this one."""
+    """Return checks that a row is just this one."""
     return [[slot, data] for slot, data in enumerate(split(row))]
 
 
 def _clean_row(table: Table, row: Row) -> Row:
-    """SQLite's hook shows whole numbers in REAL columns as it stores them: as integers."""
+    """Return a row as SQLite reads it: its hook shows whole numbers in REAL columns as integers."""
     if table.has_reals:
         return tuple(
             float(value) if column.affinity == "REAL" and type(value) is int else value
@@ -178,7 +178,7 @@ def _clean_row(table: Table, row: Row) -> Row:
 
 
 def index_data(table: Table, index: Index, row: Row) -> bytes | None:
-    """The bytes of an index's columns; None: a unique index doesn't hold a row with NULL."""
+    """Return the bytes of an index's columns; None: a unique index doesn't hold a row with NULL."""
     by_slot = row if table.plain else table.row(row)
     values = [by_slot[slot] for slot in index.slots]
     if index.unique and None in values:
@@ -199,7 +199,7 @@ def order_place(
 
 
 def split_with_defaults(table: Table, row: bytes) -> list[bytes]:
-    """The bytes of each column, also of those that are younger than the row."""
+    """Return the bytes of each column, also of those that are younger than the row."""
     parts = split(row)
     if len(parts) < table.full_width:
         defaults = dict(map(tuple, table.packed_defaults))

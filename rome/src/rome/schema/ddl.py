@@ -64,7 +64,7 @@ class PendingDDL:
             self._begun().run(sql)
 
     def _renewed(self, draft: Draft) -> bool:
-        """Whether the schema was changed by others; then what waits was run on the new one."""
+        """Tell whether the schema was changed by others; then what waits was run on the new one."""
         if self._catalogue.load(self._store).version == draft.base.version:
             if not self.waiting:
                 self._draft = None

@@ -68,7 +68,7 @@ class Draft:
     # ------------------------------------------------------------ what a statement is
 
     def must_be_alone(self, sql: str) -> bool:
-        """Whether a statement needs the rows of tables, so that it can't wait for others."""
+        """Tell whether a statement needs the rows of tables, so that it can't wait for others."""
         if re.match(r"ALTER\b", sql, re.I):
             return True
         if match := _INDEX_ON.match(sql):
@@ -80,7 +80,7 @@ class Draft:
         return False
 
     def children(self, parent: str) -> list[str]:
-        """The folded names of other tables that refer to this one."""
+        """Return the folded names of other tables that refer to this one."""
         return [
             name
             for name, table in self.tables.items()
@@ -88,7 +88,7 @@ class Draft:
         ]
 
     def _leads_to(self, start: str, end: str) -> bool:
-        """Whether a table refers to another, if by way of others."""
+        """Tell whether a table refers to another, if by way of others."""
         seen: set[str] = set()
         waiting = [start]
         while waiting:
@@ -134,7 +134,7 @@ class Draft:
         self.executed += given
 
     def _altering(self, name: str, sql: str) -> list[str]:
-        """ALTER TABLE in a way that SQLite doesn't know: the statements that do it."""
+        """Return the statements that do what SQLite's ALTER TABLE doesn't know."""
         table = self.tables.get(fold(name))
         if table is None or table.is_view:
             raise OperationalError(f"no such table: {name}")
@@ -218,12 +218,12 @@ class Draft:
         return with_ordered(database, table)
 
     def _property(self, column: str, table: str) -> bool:
-        """What PRAGMA table_list says of a table: `wr` (WITHOUT ROWID), `strict`."""
+        """Return what PRAGMA table_list says of a table: `wr` (WITHOUT ROWID), `strict`."""
         sql = f"SELECT {column} FROM pragma_table_list(?) WHERE schema = 'main'"
         return bool(self.database.execute(sql, (table,)).get)
 
     def _may_break(self, old: Table, new: Table, sql: str) -> bool:
-        """Whether rows that are there may be against the table's new definition."""
+        """Tell whether rows that are there may be against the table's new definition."""
         action = alteration(sql)
         if action is None or _HARMLESS.match(action):
             return False
@@ -241,7 +241,7 @@ class Draft:
         return bool(required or checked or referring or strict or kept_otherwise(old, new))
 
     def _default(self, table: str, column: str) -> Any:
-        """What rows that are there already have in a new column."""
+        """Return what rows that are there already have in a new column."""
         info = list(self.database.execute(f"PRAGMA table_xinfo({quote(table)})"))
         for _, name, declared, _, default, _, _ in info:
             if name == column and default is not None:
@@ -263,12 +263,12 @@ class Draft:
         return self.database
 
     def gone(self) -> list[Table]:
-        """Tables of the base that no longer are."""
+        """Return tables of the base that no longer are."""
         numbers = {table.number for table in self.tables.values()}
         return [t for t in self.base.tables.values() if not t.is_view and t.number not in numbers]
 
     def altered(self) -> list[tuple[Table, Table]]:
-        """Tables of the base that changed: as they were and as they are."""
+        """Return tables of the base that changed: as they were and as they are."""
         before = {t.number: t for t in self.base.tables.values() if not t.is_view}
         return [
             (before[table.number], table)
@@ -277,18 +277,18 @@ class Draft:
         ]
 
     def changed(self) -> list[Table]:
-        """Tables and views whose entries are new or others."""
+        """Return tables and views whose entries are new or others."""
         old = self.base.tables
         return [table for name, table in self.tables.items() if old.get(name) is not table]
 
     def drops(self) -> list[str]:
-        """The names of entries that go."""
+        """Return the names of entries that go."""
         names = {table.name for table in self.tables.values()}
         return [t.name for t in self.base.tables.values() if t.name not in names]
 
 
 def kept_otherwise(old: Table, new: Table) -> bool:
-    """Whether columns have another affinity, under which SQLite keeps other values."""
+    """Tell whether columns have another affinity, under which SQLite keeps other values."""
     before = {column.slot: column.affinity for column in old.columns}
     return any(
         _storage(column.affinity) not in ("BLOB", _storage(before.get(column.slot, "BLOB")))
@@ -298,12 +298,12 @@ def kept_otherwise(old: Table, new: Table) -> bool:
 
 
 def _storage(affinity: str) -> str:
-    """Integers are kept the same under both."""
+    """Return an affinity by which integers are kept the same under INTEGER and NUMERIC."""
     return "NUMERIC" if affinity == "INTEGER" else affinity
 
 
 def _moved(slots: tuple[str | None, ...], live: Sequence[str]) -> tuple[str | None, ...]:
-    """The slots after ALTER TABLE: a dropped column's place stays empty, a renamed one's
+    """Return the slots after ALTER TABLE: a dropped column's place stays empty, a renamed one's
     has the new name."""
     missing = [place for place, name in enumerate(slots) if name and name not in live]
     extra = [name for name in live if name not in slots]

@@ -51,7 +51,7 @@ def statements(store: Store, schema: Schema) -> Iterator[str]:
 
 
 def literal(value: Value) -> str:
-    """A value in SQL."""
+    """Return a value in SQL."""
     if value is None:
         return "NULL"
     if isinstance(value, bytes):

@@ -21,7 +21,7 @@ class Ids:
         self._blocks: dict[int, tuple[int, int]] = {}  # the next number, the last one
 
     def take(self, table: int, count: int, above: int, reserve: Reserve) -> int:
-        """The first of `count` numbers in a row, all greater than `above`."""
+        """Return the first of `count` numbers in a row, all greater than `above`."""
         with self._lock:
             first, last = self._blocks.get(table, (1, 0))
             if first <= above:
@@ -38,24 +38,24 @@ class Ids:
             return first
 
     def forget(self, table: int) -> None:
-        """Somebody else has numbers of our block: take another one next time."""
+        """Take another block next time, as somebody else has numbers of ours."""
         with self._lock:
             self._blocks.pop(table, None)
 
     def forget_all(self) -> None:
-        """The database was dropped: what was reserved is void."""
+        """Forget all blocks: the database was dropped, and what was reserved is void."""
         with self._lock:
             self._blocks.clear()
 
     def give_back(self, table: int, first: int, count: int) -> None:
-        """Numbers that were taken and not used, if nobody took others since."""
+        """Give back numbers that were taken and not used, if nobody took others since."""
         with self._lock:
             next_one, last = self._blocks.get(table, (1, 0))
             if next_one == first + count:
                 self._blocks[table] = (first, last)
 
     def passed(self, table: int, number: int) -> None:
-        """An application chose this number itself."""
+        """Note a number that an application chose itself."""
         with self._lock:
             first, last = self._blocks.get(table, (1, 0))
             if number >= first:

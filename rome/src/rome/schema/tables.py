@@ -108,7 +108,7 @@ class Table:
         return self.number == 0
 
     def column(self, name: str) -> Column | None:
-        """By name, as SQL compares names."""
+        """Return a column by name, as SQL compares names."""
         return self._by_name.get(fold(name))
 
     def __post_init__(self) -> None:
@@ -134,18 +134,18 @@ class Table:
     checked: bool = field(init=False, repr=False, compare=False)  # it may have CHECKs
 
     def names(self, slots: Iterable[int]) -> list[str]:
-        """Names of the columns at these places."""
+        """Return names of the columns at these places."""
         return [self.slots[slot] or "" for slot in slots]
 
     def values(self, decoded: list[Any]) -> list[Any]:
-        """The columns' values in the order of the columns, of a decoded row."""
+        """Return the columns' values in the order of the columns, of a decoded row."""
         if len(decoded) < self.full_width:
             defaults = self.defaults
             decoded += [defaults.get(slot) for slot in range(len(decoded), self.full_width)]
         return decoded if self.plain else [decoded[slot] for slot in self.column_slots]
 
     def row(self, values: Iterable[Value]) -> list[Value]:
-        """The values by slot, of those in the order of the columns."""
+        """Return the values by slot, of those in the order of the columns."""
         if self.plain:
             return list(values)
         by_slot: list[Value] = [None] * self.full_width
@@ -154,7 +154,7 @@ class Table:
         return by_slot
 
     def find_index(self, slots: tuple[int, ...], unique: bool | None = None) -> Index | None:
-        """The index over just these columns."""
+        """Return the index over just these columns."""
         for index in self.indexes:
             if index.slots == slots and unique in (None, index.unique):
                 return index
@@ -171,12 +171,12 @@ def fold(name: str) -> str:
 
 
 def quote(name: str) -> str:
-    """An identifier in SQL."""
+    """Return an identifier in SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def affinity(declared: str) -> str:
-    """SQLite's rule, of a declared type."""
+    """Return the affinity of a declared type, by SQLite's rule."""
     declared = declared.upper()
     if "INT" in declared:
         return "INTEGER"
@@ -193,7 +193,7 @@ def affinity(declared: str) -> str:
 
 
 def to_entry(table: Table) -> bytes:
-    """The bytes under which the store keeps a table's schema."""
+    """Return the bytes under which the store keeps a table's schema."""
     data: bytes = msgpack.packb(
         {
             "number": table.number,
@@ -214,7 +214,7 @@ def to_entry(table: Table) -> bytes:
 
 
 def from_entry(name: str, entry: bytes) -> Table:
-    """A table whose columns are still to be described."""
+    """Return a table whose columns are still to be described."""
     try:
         raw = msgpack.unpackb(entry, raw=False)
         return Table(
@@ -244,7 +244,7 @@ def from_entry(name: str, entry: bytes) -> Table:
 
 
 def describe(database: apsw.Connection, table: Table) -> Table:
-    """With columns, key and foreign keys, as SQLite has them; the table is in `database`.
+    """Return a table with columns, keys and foreign keys, as SQLite has it in `database`.
 
     Columns that the slots don't name yet get the next ones.
     """
@@ -312,7 +312,7 @@ def parent_key(parent: Table, foreign: ForeignKey) -> tuple[int, ...] | None:
 
 
 def wanted_indexes(database: apsw.Connection, table: Table) -> list[tuple[tuple[int, ...], bool]]:
-    """What the store should have for a table: columns, and whether they are unique.
+    """Return what the store should have for a table: columns, and whether they are unique.
 
     Unique constraints, as they are; for reading, sets over the first column of each index
     and over foreign keys.  A second column of an index gets none: a statement that names
@@ -385,7 +385,7 @@ _KEY_COLUMN = re.compile(
 
 
 def with_autoincrement(sql: str) -> str:
-    """The SQL of a table with an INTEGER PRIMARY KEY, so that SQLite takes new row numbers
+    """Return the SQL of a table with an INTEGER PRIMARY KEY, so that SQLite takes new row numbers
     from its table of sequences, where they can be set."""
     if re.search(r"\bAUTOINCREMENT\b", sql, re.IGNORECASE):
         return sql

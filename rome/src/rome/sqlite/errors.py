@@ -20,7 +20,7 @@ _KINDS: tuple[tuple[type[apsw.Error], type[errors.Error]], ...] = (
 
 
 def translated(error: apsw.Error) -> errors.Error:
-    """The error to raise in place of SQLite's."""
+    """Return the error to raise in place of SQLite's."""
     for theirs, ours in _KINDS:
         if isinstance(error, theirs):
             return ours(str(error))

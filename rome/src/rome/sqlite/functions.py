@@ -17,7 +17,7 @@ def _regexp(pattern: str | None, text: str | None) -> bool | None:
 
 
 def register(database: apsw.Connection) -> None:
-    """Functions as SQLAlchemy's SQLite dialect has them."""
+    """Register functions as SQLAlchemy's SQLite dialect has them."""
     functions: dict[str, tuple[Callable[..., Any], int]] = {
         "regexp": (_regexp, 2),
         "floor": (lambda x: None if x is None else math.floor(x), 1),

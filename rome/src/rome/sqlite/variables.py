@@ -24,7 +24,7 @@ _PART = re.compile(
 
 
 def may_exceed(sql: str) -> bool:
-    """Whether a statement may have too many parameters, as its length tells."""
+    """Tell whether a statement may have too many parameters, as its length tells."""
     return len(sql) > 2 * LIMIT and sql.count("?") > LIMIT
 
 
@@ -72,7 +72,7 @@ def _written(part: re.Match[str], values: Iterator[Any], left: list[Any]) -> str
 
 
 def _literal(value: Any) -> str | None:
-    """A value in SQL; None: it might be read as another one, as doubles are by some versions."""
+    """Return a value in SQL; None: it might be read as another one, as doubles are."""
     if value is None:
         return "NULL"
     if isinstance(value, int) and -(2**63) < value < 2**63:

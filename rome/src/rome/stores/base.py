@@ -144,10 +144,10 @@ class Store(Protocol):
     traffic: Traffic
 
     def schema(self) -> tuple[str, Mapping[str, bytes]]:
-        """Version and entries."""
+        """Return version and entries."""
 
     def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
-        """Version and entries, or None if the version is still this one."""
+        """Return version and entries, or None if the version is still this one."""
 
     def change_schema(
         self,
@@ -167,19 +167,19 @@ class Store(Protocol):
         """
 
     def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
-        """What is asked for, all as of one moment.  Raises SchemaChanged.
+        """Return what is asked for, all as of one moment.  Raises SchemaChanged.
 
         A store may leave out answers but the first.
         """
 
     def commit(self, commit: Commit) -> None:
-        """All of it or nothing.  Sent again after a lost answer it is done once.
+        """Do all of a commit or nothing.  Sent again after a lost answer it is done once.
 
         Raises SchemaChanged, Changed, Duplicate.
         """
 
     def reserve(self, name: str, count: int) -> int:
-        """The first of `count` numbers that nobody else gets, under a table's number or a name."""
+        """Return the first of `count` numbers that nobody else gets, under a name."""
 
     def build_index(
         self, table: int, index: int, slots: Sequence[int], unique: bool, defaults: list[list[Any]]
@@ -207,29 +207,29 @@ class Store(Protocol):
         """
 
     def heads(self, tables: Sequence[int]) -> list[Head]:
-        """How many rows each table has, and its last commit, in one round trip."""
+        """Tell how many rows each table has, and its last commit, in one round trip."""
 
     def snapshot(self, table: int) -> tuple[str, list[tuple[int, bytes]]] | None:
         """A table's last commit and all its rows `(row number, row)`, as of one moment, in one
         round trip; None: they are too many for that."""
 
     def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-        """All rows of several tables, in pages `(table, [(row number, row), ...])`; a table's
+        """Yield all rows of several tables, in pages `(table, [(row number, row), ...])`; a table's
         pages follow each other, in the order of `tables`.  As with `scan`, rows changed
         meanwhile may be old or new, and a row may come twice.  Small tables come together in one
         round trip."""
 
     def scan(self, table: int) -> Iterator[tuple[int, bytes]]:
-        """All rows, in no order; rows changed meanwhile may be old or new."""
+        """Yield all rows, in no order; rows changed meanwhile may be old or new."""
 
     def entries(self, table: int, index: int, unique: bool) -> Iterator[tuple[bytes, int]]:
-        """All entries of an index, in no order."""
+        """Yield all entries of an index, in no order."""
 
     def members(self, table: int, index: int) -> Iterator[bytes]:
-        """All members of an ordered index, in no order."""
+        """Yield all members of an ordered index, in no order."""
 
     def count(self, table: int) -> int:
-        """Rows of a table."""
+        """Return rows of a table."""
 
     def close(self) -> None:
         """End the connection."""

@@ -29,17 +29,17 @@ _HEADERS = {2: "H", 4: "I"}
 
 
 def encode(values: Sequence[Value]) -> bytes:
-    """The string of a row."""
+    """Return the string of a row."""
     return join([_pack(value) for value in values])
 
 
 def pack_value(value: Value) -> bytes:
-    """The bytes of one value; equal values of one storage class have equal bytes."""
+    """Return the bytes of one value; equal values of one storage class have equal bytes."""
     return _pack(value)
 
 
 def join(parts: Sequence[bytes]) -> bytes:
-    """A row from the bytes of its columns."""
+    """Return a row from the bytes of its columns."""
     count = len(parts)
     ends = list(accumulate(map(len, parts)))
     width = 2 if not ends or ends[-1] < 65536 else 4
@@ -54,13 +54,13 @@ def join(parts: Sequence[bytes]) -> bytes:
 
 
 def decode(row: bytes) -> list[Any]:
-    """All values of a row."""
+    """Return all values of a row."""
     values: list[Any] = _unpack(row[3 + row[0] * (row[1] << 8 | row[2]) :], raw=False)
     return values
 
 
 def split(row: bytes) -> list[bytes]:
-    """The bytes of each column."""
+    """Return the bytes of each column."""
     width = row[0]
     count = row[1] << 8 | row[2]
     ends = struct.unpack_from(f">{count}{_HEADERS[width]}", row, 3)
@@ -74,5 +74,5 @@ def split(row: bytes) -> list[bytes]:
 
 
 def unpack_value(data: bytes) -> Any:
-    """One value from its bytes."""
+    """Return one value from its bytes."""
     return _unpack(data, raw=False)

@@ -14,7 +14,7 @@ Found = tuple[list[bytes], Defaults]
 
 
 def column(row: bytes, slot: int, defaults: Defaults) -> bytes:
-    """The bytes of one column of a row."""
+    """Return the bytes of one column of a row."""
     parts = split(row)
     return parts[slot] if slot < len(parts) else defaults.get(slot, NULL)
 
@@ -38,6 +38,6 @@ def join_keys(lookup: JoinLookup, found: Sequence[Found]) -> list[IndexKey]:
 
 
 def part(row: bytes, columns: Sequence[int], defaults: Defaults) -> bytes:
-    """Just these columns of a row, as a msgpack array."""
+    """Return just these columns of a row, as a msgpack array."""
     parts = [column(row, slot, defaults) for slot in columns]
     return b"\xdc" + len(parts).to_bytes(2, "big") + b"".join(parts)

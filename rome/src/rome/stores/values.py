@@ -23,7 +23,7 @@ UNKNOWN = _Unknown()
 
 
 def canonical(value: Any, affinity: str) -> Any:
-    """What a column holds if it equals `value`, or UNKNOWN."""
+    """Return what a column holds if it equals `value`, or UNKNOWN."""
     if value is None:
         return None
     kind = type(value)
@@ -54,7 +54,7 @@ def canonical(value: Any, affinity: str) -> Any:
 
 
 def kept(value: Any, affinity: str) -> Any:
-    """What a column stores of a value that isn't NULL, or UNKNOWN where SQLite must say."""
+    """Return what a column stores of a value that isn't NULL, or UNKNOWN where SQLite must say."""
     kind = type(value)
     if kind is str:
         if not value.isascii():
@@ -85,7 +85,7 @@ def _whole(value: float) -> Any:
 
 
 def sort_key(value: Any) -> tuple[int, Any]:
-    """SQLite's order of values: NULL, numbers, text, blobs."""
+    """Return a key in SQLite's order of values: NULL, numbers, text, blobs."""
     if value is None:
         return 0, 0
     if isinstance(value, int | float):

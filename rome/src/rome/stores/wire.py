@@ -16,7 +16,7 @@ makes them, a store carries them out, and each prints itself as database engines
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -223,6 +223,20 @@ class Step:
     aggregation: Aggregation | None = None
     semi_joins: Sequence[SemiJoin] = ()
 
+    def aggregated(self, aggregation: Aggregation) -> Step:
+        """Return the step with an aggregation in the place of its rows."""
+        return Step(
+            self.table,
+            self.lookups,
+            self.filters,
+            self.defaults,
+            self.order,
+            self.limit,
+            None,
+            aggregation,
+            self.semi_joins,
+        )
+
     def describe(self, names: Names) -> list[str]:
         """Write the step in lines: the first names the access paths, the others what is pushed
         down and what comes back."""
@@ -250,17 +264,20 @@ class Step:
         return lines
 
 
-def pack_steps(steps: Iterable[Step]) -> list[list[Any]]:
-    """Return steps as the lists that scripts take."""
-    return [pack_step(step) for step in steps]
-
-
 def pack_step(step: Step) -> list[Any]:
     """Return a step as the list that scripts take."""
     packed = [
         step.table,
-        [pack_lookup(lookup) for lookup in step.lookups],
-        [pack_filter(test) for test in step.filters],
+        [
+            [lookup.kind, lookup.index, lookup.keys, lookup.filters]
+            if type(lookup) is KeyLookup  # the usual case, without a call
+            else pack_lookup(lookup)
+            for lookup in step.lookups
+        ],
+        [
+            [test.slot, test.op, test.values] if type(test) is Filter else pack_filter(test)
+            for test in step.filters
+        ],
         step.defaults,
         step.order,
         step.limit,

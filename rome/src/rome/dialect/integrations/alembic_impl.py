@@ -26,7 +26,7 @@ class RomeImpl(SQLiteImpl):
         metadata_unique_constraints: Any,
         metadata_indexes: Any,
     ) -> None:
-        """Unique constraints whose names are only ROME's are compared as ones without."""
+        """Compare unique constraints whose names are only ROME's as ones without."""
         wanted = {_columns(constraint) for constraint in metadata_unique_constraints}
         for constraint in list(conn_unique_constraints):
             names = [column.name for column in constraint.columns]

@@ -84,7 +84,7 @@ def _first_in(
     defaults: Defaults,
     limit: int,
 ) -> list[bytes]:
-    """The first rows of a walk that pass, and those equal to the last in the tie slots."""
+    """Return the first rows of a walk that pass, and those equal to the last in the tie slots."""
     found: list[bytes] = []
     last: list[Any] = []
     for number in walk:

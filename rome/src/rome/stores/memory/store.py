@@ -38,7 +38,7 @@ class MemoryStore:
         self.traffic.round_trips += 1
 
     def _entries(self, kind: str, table: int, index: int) -> int:
-        """How many rows a table has, or entries an index (`complete` of base.py)."""
+        """Tell how many rows a table has, or entries an index (`complete` of base.py)."""
         base = self.database
         if kind == "row":
             return len(base.rows.get(table, {}))
@@ -232,4 +232,4 @@ class MemoryStore:
         return len(self.database.rows.get(table, {}))
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there is nothing to end."""

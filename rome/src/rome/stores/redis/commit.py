@@ -12,7 +12,7 @@ from rome.stores.base import Commit
 
 
 def by_key(commit: Commit, remember: int) -> list[Any]:
-    """The request of commit.lua.  Keys are without the database's prefix.
+    """Return the request of commit.lua.  Keys are without the database's prefix.
 
     What belongs to keys is given as key and list by turns: new rows `[number, row, ...]`,
     changes `[[number, checks, defaults, deltas, width; 0: it goes], ...]`, entries of unique

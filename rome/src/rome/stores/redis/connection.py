@@ -45,7 +45,7 @@ class Wire:
     """One connection.  Not for two threads at once."""
 
     def __init__(self, server: Server, traffic: Traffic, slot: int = 0) -> None:
-        """`slot`: the database's hash slot, for a cluster."""
+        """Connect when first asked; `slot`: the database's hash slot, for a cluster."""
         self.server = server
         self.traffic = traffic
         self.slot = slot
@@ -195,7 +195,7 @@ class Wire:
         return min(HUNG_S, self.server.timeout)
 
     def _elsewhere(self) -> bool:
-        """Whether other nodes know another master: then the next command goes there."""
+        """Tell whether other nodes know another master: then the next command goes there."""
         node, now = self.node, time.monotonic()
         if node is None or now - self._asked < _ASK_AGAIN_S:
             return False
@@ -249,7 +249,7 @@ def _begins(answer: Any, word: bytes) -> bool:
 
 
 def _trouble(answers: list[Any]) -> str | None:
-    """The first error among the answers; None if there is none."""
+    """Return the first error among the answers; None if there is none."""
     for answer in answers:
         if isinstance(answer, hiredis.ReplyError):
             return str(answer)

@@ -76,7 +76,7 @@ class Server:
         return max(_PATIENCE_S, 2 * self.hints.node_timeout_ms / 1000)
 
     def candidates(self) -> list[Address]:
-        """Every node that may have the database: the last known master, the given, the learned."""
+        """Return every node that may have the database: last known master, given, learned."""
         master = (self.hints.master,) if self.hints.master else ()
         return list(dict.fromkeys((*master, *self.addresses, *self.hints.nodes)))
 
@@ -119,7 +119,7 @@ class _NotTheMaster(Exception):
 
 
 def slot_of(tag: str) -> int:
-    """The hash slot of a hash tag in a Redis Cluster."""
+    """Return the hash slot of a hash tag in a Redis Cluster."""
     return binascii.crc_hqx(tag.encode(), 0) % _SLOTS
 
 
@@ -268,7 +268,7 @@ def _greeted(
 def _until_done(
     ready: Any, action: Any, *arguments: Any
 ) -> Generator[tuple[socket.socket, int], None, Any]:
-    """What a call on a socket that doesn't block returns, in the end."""
+    """Return what a call on a socket that doesn't block returns, in the end."""
     while True:
         try:
             return action(*arguments)
@@ -282,7 +282,7 @@ def _until_done(
 def _asked(
     ready: Any, commands: list[tuple[Any, ...]]
 ) -> Generator[tuple[socket.socket, int], None, list[Any]]:
-    """The answers of commands, errors among them."""
+    """Yield the answers of commands, errors among them."""
     packed = b"".join(hiredis.pack_command(command) for command in commands)
     while packed:
         sent = yield from _until_done(ready, ready.send, packed)
@@ -300,7 +300,7 @@ def _asked(
 
 
 def tls_context(server: Server) -> ssl.SSLContext:
-    """How TLS is spoken: the server's certificate is checked, its name unless that is switched
+    """Tell how TLS is spoken: the server's certificate is checked, its name unless that is switched
     off; raises OperationalError if a file can't be used."""
     try:
         context = ssl.create_default_context(cafile=server.tls_ca)
@@ -335,7 +335,7 @@ def _greeting(server: Server) -> list[tuple[Any, ...]]:
 
 
 def _node(server: Server, slot: int, address: Address, answers: list[Any]) -> Node:
-    """What the greeting tells of a node; raises _NotTheMaster, OperationalError."""
+    """Return what the greeting tells of a node; raises _NotTheMaster, OperationalError."""
     place = f"Redis at {address[0]}:{address[1]}"
     login, (role, slots, name, timeout) = answers[:-4], answers[-4:]
     for answer in (*login, role):
@@ -363,7 +363,7 @@ def _node(server: Server, slot: int, address: Address, answers: list[Any]) -> No
 
 
 def _is_refusal(text: str) -> bool:
-    """Whether a node knows no cluster, or doesn't let this user ask."""
+    """Tell whether a node knows no cluster, or doesn't let this user ask."""
     return text.startswith(("NOPERM", "ERR"))
 
 

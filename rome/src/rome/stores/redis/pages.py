@@ -101,7 +101,7 @@ Send = Callable[[Sequence[tuple[int, Any]]], list[list[Any]]]
 
 
 def read_in_pages(new_scan: Callable[[], Send], request: Request, about: int = 0) -> Answer:
-    """The answer to a request; each call of `new_scan` makes a scan of its own.
+    """Return the answer to a request; each call of `new_scan` makes a scan of its own.
 
     about: rows that it will have to look at, as far as that is known.
     """
@@ -154,7 +154,7 @@ class _Scan:
         self._sizes: dict[tuple[int, int], float] = {}
 
     def read(self) -> Answer:
-        """The answer, as of the last page."""
+        """Return the answer, as of the last page."""
         self._begin()
         for place, found in enumerate(self._found):
             self._choose(place, found)
@@ -190,7 +190,7 @@ class _Scan:
         return columns if needed.issubset(columns) else ()
 
     def _view(self, found: StepRows) -> list[Any]:
-        """A step as scan.lua takes it."""
+        """Return a step as scan.lua takes it."""
         step, sums = found.step, None
         if self._sums is not None and self._in_store:
             # The groups' own values come first, to tell which groups of two pages are one.
@@ -235,7 +235,7 @@ class _Scan:
             self._take(whole, Page(*page[1:]))
 
     def _choose(self, place: int, found: StepRows) -> None:
-        """The look-up that costs least, if it costs less than the whole table."""
+        """Choose the look-up that costs least, if it costs less than the whole table."""
         found.size = self._lengths[found.step.table]
         least = found.size / 2
         for position, lookup in enumerate(found.step.lookups):
@@ -261,7 +261,7 @@ class _Scan:
                 found.size, found.lookup, found.walking = size, lookup, True
 
     def _missing(self, place: int) -> list[Task]:
-        """Tasks for keys that a step's look-up has and nobody has asked for yet."""
+        """Return tasks for keys that a step's look-up has and nobody has asked for yet."""
         found = self._found[place]
         lookup = found.lookup
         if lookup is None:
@@ -330,7 +330,7 @@ class _Scan:
                 waiting.extend(_by_number(place, page.left))
 
     def _send(self, tasks: Sequence[Task | None]) -> list[Page]:
-        """One round trip: a page for each task."""
+        """Return one round trip: a page for each task."""
         answers = self._send_all(list(enumerate(tasks, self._number)))
         self._number += len(tasks)
         pages = [Page(*answer[1:]) for answer in answers]

@@ -47,7 +47,7 @@ class Runner:
     def run_on_master(
         self, name: str, argument: bytes, frees: bool = False, replicas: int = 0
     ) -> list[Any]:
-        """The answers of a script of `FENCED`, and with `replicas` of a WAIT for them.
+        """Return the answers of a script of `FENCED`, and with `replicas` of a WAIT for them.
 
         Raises OperationalError or Unbuilt if it wasn't done, OutcomeUnknown if that is not known.
         """
@@ -84,7 +84,7 @@ class Runner:
         return answers
 
     def _node_timeout_ms(self, node: Node) -> int:
-        """The node timeout of the cluster that a node belongs to; 0: no lease is asked for.
+        """Return the node timeout of the cluster that a node belongs to; 0: no lease is asked for.
 
         Raises OperationalError if it is in a cluster, or may be, and doesn't tell.
         """
@@ -102,7 +102,7 @@ class Runner:
         return timeout
 
     def run_each(self, name: str, arguments: Sequence[Sequence[bytes]]) -> list[Any]:
-        """The answers of one script to several requests, in one round trip."""
+        """Return the answers of one script to several requests, in one round trip."""
         text, digest = script(name, False)
         commands = [("EVALSHA", digest, 1, self.prefix, *each) for each in arguments]
         answers = self.wire.pipeline(commands)
@@ -112,13 +112,13 @@ class Runner:
         return answers
 
     def in_time(self) -> bool:
-        """Whether the last answer came while the lease that it was given under held."""
+        """Tell whether the last answer came while the lease that it was given under held."""
         node = self.wire.node
         timeout = self._node_timeout_ms(node) if node else 0
         return not timeout or self.wire.took * 1000 <= _IN_TIME * timeout
 
     def is_there(self, token: str) -> bool:
-        """Whether the master has what was acknowledged late under this token; False: it is lost."""
+        """Tell whether the master has what was acknowledged late; False: it is lost."""
         deadline = time.monotonic() + self.wire.server.patience_s
         self.wire.in_doubt = True
         while True:

@@ -32,7 +32,7 @@ class Scans:
     def _parts(
         self, command: str, *key: str | bytes, count: int = 500, match: bytes | None = None
     ) -> Iterator[list[bytes]]:
-        """What HSCAN, SSCAN, ZSCAN or SCAN finds, part by part.  Raises OperationalError."""
+        """Return what HSCAN, SSCAN, ZSCAN or SCAN finds, part by part.  Raises OperationalError."""
         options: list[Any] = ["COUNT", count]
         if match is not None:
             options += ("MATCH", match)
@@ -46,7 +46,7 @@ class Scans:
                 return
 
     def _same_connection(self, first: int | None) -> int:
-        """The connection that a scan began on.
+        """Return the connection that a scan began on.
 
         Raises OperationalError if it is another now, perhaps to another server: there the
         cursor means nothing, and what the rest of the scan leaves out can't be told.
@@ -88,7 +88,7 @@ class Scans:
     def _together(
         self, tables: Sequence[tuple[int, int]]
     ) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-        """The rows of tables whose first pages are asked for in one round trip."""
+        """Yield the rows of tables whose first pages are asked for in one round trip."""
 
         def page(table: int, count: int, cursor: bytes) -> list[Any]:
             return ["HSCAN", f"{self._runner.prefix}r{table}", cursor, "COUNT", count]
@@ -119,7 +119,7 @@ class Scans:
             yield from flat[::2]
 
     def keys(self, start: bytes) -> Iterator[bytes]:
-        """Keys of this database that begin so."""
+        """Yield keys of this database that begin so."""
         for page in self.key_pages(start):
             yield from page
 

@@ -61,7 +61,7 @@ class StepRows:
             self.met += 1
 
     def walked_enough(self) -> bool:
-        """Whether the first rows are there, and those equal to the last of them."""
+        """Tell whether the first rows are there, and those equal to the last of them."""
         limit = self.step.limit
         if self.done or not self.walking:
             return self.done
@@ -81,14 +81,14 @@ class StepRows:
         return unpack_value(column(row, slot, self.defaults))
 
     def values(self, slot: int) -> Iterator[Any]:
-        """What each row has in a column."""
+        """Return what each row has in a column."""
         if slot in self.columns:
             place = self.columns.index(slot)
             return (unpack_value(row)[place] for row in self.rows.values())
         return (unpack_value(column(row, slot, self.defaults)) for row in self.rows.values())
 
     def keys(self, kind: str, slots: Sequence[int], start: int) -> Iterator[Any]:
-        """What rows have in some columns, as keys of a look-up."""
+        """Return what rows have in some columns, as keys of a look-up."""
         places = [self.columns.index(slot) for slot in slots] if self.columns else []
         for row in self.added[start:]:
             if places:

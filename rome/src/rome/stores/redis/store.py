@@ -45,7 +45,7 @@ from rome.stores.redis.pages import Lapsed, Send, read_in_pages
 from rome.stores.redis.runner import WAIT_MS, Runner
 from rome.stores.redis.scans import Scans
 from rome.stores.redis.scripts import pack, script
-from rome.stores.wire import pack_steps
+from rome.stores.wire import pack_step
 
 # Seconds for which commits are remembered at least where no patience is given.
 _LONG_S = 60
@@ -146,7 +146,8 @@ class RedisStore:
     def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
         most = min(self._page, MOST)
         packed = [
-            (pack_steps(request.steps), request.watched, request.unless) for request in requests
+            ([pack_step(step) for step in steps], watched, unless)
+            for steps, watched, unless in requests
         ]
         word, *answer = self._runner.run("read", pack([version, packed, most]))[0]
         if word == b"schema":
@@ -159,7 +160,7 @@ class RedisStore:
         ]
 
     def _scan(self, version: str) -> Send:
-        """A read in pages, as pages.py sends its parts."""
+        """Return a read in pages, as pages.py sends its parts."""
         name = uuid.uuid4().hex
         connection: int | None = None
 
@@ -327,7 +328,7 @@ class RedisStore:
         return [answer[1:] for answer in answers]
 
     def counters(self) -> tuple[dict[str, int], set[str]]:
-        """The highest row numbers that were handed out, by table, and the tables that have a
+        """Return the highest row numbers that were handed out, by table, and the tables that have a
         last commit."""
         flat, written = self._wire.pipeline(
             [("HGETALL", self.prefix + "ids"), ("HKEYS", self.prefix + "writes")]
@@ -338,11 +339,11 @@ class RedisStore:
         return highest, {name.decode() for name in written}
 
     def key_names(self) -> Iterator[bytes]:
-        """Every key of this database."""
+        """Yield every key of this database."""
         return self._scans.keys(self.prefix.encode())
 
     def memory(self) -> Iterator[tuple[bytes, int]]:
-        """Every key of this database, with the bytes of memory that it takes."""
+        """Yield every key of this database, with the bytes of memory that it takes."""
         found = self._scans.keys(self.prefix.encode())
         while page := list(itertools.islice(found, 5000)):
             usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 1000) for key in page])
