@@ -295,9 +295,8 @@ def _collect_records(bench: _Bench, began_at: float) -> None:
     bench.run.update(window=store.Window(*window))
     bench.notes += bench.load.notes if bench.load else ()
     tables = probes.collect(
-        bench.hosts, bench.request.probes, window, bench.progress,
-        bench.notes.append,
-    )  # fmt: skip
+        bench.hosts, bench.request.probes, window, bench.progress, bench.notes.append
+    )
     for name, rows in tables.items():
         bench.run.write_table(name, rows)
     bench.run.update(notes=tuple(bench.notes))

@@ -72,7 +72,7 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
     require_writable(hosts.plan)
     identities.require_readable(testbed)
     is_new = not log_file(testbed.name).exists()  # no playbook has run on these hosts yet
-    kept_schemas = schemas.kept_for(hosts.plan, is_new)
+    kept_schemas = schemas.kept_for(hosts, is_new)
     remove_other_databases(hosts, testbed, progress)
     variables = play_variables(hosts, testbed)
     cloud = dataclasses.replace(variables.cloud, schemas=kept_schemas)

@@ -26,7 +26,7 @@ from discovery_xp.errors import Refused
 from discovery_xp.onhost.cloud import migrations, schema_dumps
 from discovery_xp.places import cache, checkout
 from discovery_xp.planning import databases
-from discovery_xp.planning.plan import Plan
+from discovery_xp.testbeds.hosts import Hosts
 
 # What makes dumps, besides OpenStack's packages: another one of these makes others.
 _MADE_BY = (
@@ -45,14 +45,16 @@ class KeptSchemas:
     keep: bool = False
 
 
-def kept_for(plan: Plan, is_new: bool) -> KeptSchemas:
+def kept_for(hosts: Hosts, is_new: bool) -> KeptSchemas:
     """Return what a deployment is told; `is_new` says that no playbook ran on its hosts.
 
     Hosts of which dumps are to be kept are given those that there are, too.
     """
-    dumps, layout = read(), plan.require_cloud()
+    dumps, layout = read(), hosts.plan.require_cloud()
     needed = layout.held_by(databases.MYSQL)
-    is_ours = plan.provider == "local" and is_new and not layout.options.config
+    # Nobody lends them, and this machine made what is on them.
+    is_ours = hosts.plan.platform is None and hosts.is_prepared and is_new
+    is_ours = is_ours and not layout.options.config
     return KeptSchemas(
         file=str(file()) if dumps else "", keep=is_ours and not dumps.keys() >= set(needed)
     )

@@ -26,8 +26,6 @@ def needed_s(plan: Plan) -> float:
         return 0.0
     openstack = plan.cloud is not None
     fetch_s = FETCH_S if openstack and software.missing_wheels() else 0.0
-    if KINDS[plan.provider].is_canned:
-        return 0.0
     if not KINDS[plan.provider].is_local:
         return fetch_s
     if image.is_cached(openstack):
@@ -41,8 +39,6 @@ def prepare(plan: Plan, progress: Progress) -> None:
         return
     openstack = plan.cloud is not None
     if not KINDS[plan.provider].is_local:
-        if KINDS[plan.provider].is_canned:
-            return
         if openstack and software.missing_wheels():
             progress("fetching OpenStack's and Rally's packages (once for each lock file)", 0, 0)
             software.ensure_all_wheels()

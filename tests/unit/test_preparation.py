@@ -11,7 +11,7 @@ import pytest
 
 from discovery_xp import bench_request, files, software
 from discovery_xp.errors import Failed
-from discovery_xp.inputs.topology import derive_topology
+from discovery_xp.inputs.topology import derive_topology, parse_topology
 from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.providers import preparation
 from discovery_xp.providers.local import cgroups, image
@@ -48,6 +48,13 @@ def test_the_time_is_that_of_what_is_missing(cache: Path) -> None:
     assert preparation.needed_s(plan(cloud=False)) == 0
     write_tree(openstack=True)
     assert preparation.needed_s(plan()) == 0
+
+
+def test_hosts_that_are_not_there_need_nothing(cache: Path) -> None:
+    text = "name: tryout\nsites: [{name: a, controllers: 1, computes: 1}]\nprovider: dummy\n"
+    made = make_plan(parse_topology(text), cloud=True)
+    assert preparation.needed_s(made) == 0
+    preparation.prepare(made, lambda stage, _done, _total: pytest.fail(stage))
 
 
 def test_the_first_run_and_later_ones_are_told_apart(cache: Path, tmp_path: Path) -> None:

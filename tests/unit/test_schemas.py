@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import subprocess
 import threading
@@ -22,6 +21,7 @@ from discovery_xp.onhost.cloud import migrations, schema_dumps
 from discovery_xp.onhost.cloud.schema_dumps import Dumps
 from discovery_xp.planning.databases import OWNERS
 from discovery_xp.planning.plan import make_plan
+from discovery_xp.testbeds.hosts import Hosts
 
 SQL = "CREATE TABLE `é` (a INT);\n"
 PACKED = schema_dumps.pack(SQL)
@@ -108,13 +108,16 @@ def test_a_full_disk_keeps_no_cloud_from_coming_up(monkeypatch: pytest.MonkeyPat
 # ---------------------------------------------------------------- whose are kept
 
 
-def given(openstack: str = "{}", provider: str = "local", is_new: bool = True) -> KeptSchemas:
+def given(
+    openstack: str = "{}", provider: str = "local", is_prepared: bool = True, is_new: bool = True
+) -> KeptSchemas:
     """What a deployment of this topology tells its hosts."""
-    text = f"name: t\nsites: [{{name: a}}]\nopenstack: {openstack}\n"
+    text = f"name: t\nsites: [{{name: a}}]\nopenstack: {openstack}\nprovider: {provider}\n"
     plan = make_plan(parse_topology(text), cloud=True)
-    return schemas.kept_for(dataclasses.replace(plan, provider=provider), is_new)
+    return schemas.kept_for(Hosts(plan, {}, {}, is_prepared=is_prepared), is_new)
 
 
+LENT = "{type: g5k, site: rennes, cluster: paravance}"
 CONFIG = "{config: {nova: {DEFAULT: {debug: true}}}}"
 
 
@@ -132,15 +135,17 @@ def test_rome_s_databases_are_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("openstack", "provider", "is_new"),
-    [(CONFIG, "local", True), ("{}", "static", True), ("{}", "g5k", True), ("{}", "local", False)],
-)
+    ("openstack", "provider", "is_prepared", "is_new"),
+    [(CONFIG, "local", True, True), ("{}", "local", False, True), ("{}", LENT, True, True),
+     ("{}", "local", True, False)],
+)  # fmt: skip
 def test_nothing_is_kept_of_hosts_that_others_had_a_hand_in(
-    openstack: str, provider: str, is_new: bool
+    openstack: str, provider: str, is_prepared: bool, is_new: bool
 ) -> None:
-    assert given(openstack, provider, is_new) == KeptSchemas("", keep=False)
+    hosts = openstack, provider, is_prepared, is_new
+    assert given(*hosts) == KeptSchemas("", keep=False)
     schemas.keep(ALL)
-    assert given(openstack, provider, is_new) == KeptSchemas(str(schemas.file()), keep=False)
+    assert given(*hosts) == KeptSchemas(str(schemas.file()), keep=False)
 
 
 @pytest.mark.parametrize("changed", ["lock", "playbooks"])
