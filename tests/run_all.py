@@ -33,7 +33,9 @@ PYTEST = (sys.executable, "-m", "pytest")
 # Each makes a cloud of its own; the lock in `tests.real.machine` keeps the two sides apart
 # where they would see each other.
 SECOND_SIDE = tuple(
-    f"tests/real/test_{name}.py" for name in ("grid5000_deploy", "rome", "static_deploy")
+    f"tests/real/test_{name}.py"
+    # The first one keeps schemas, which later ones load.
+    for name in ("schemas", "grid5000_deploy", "rome", "static_deploy")
 )
 
 

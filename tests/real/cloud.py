@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.real.conftest import Cli
+from discovery_xp.deployment import schemas
+from tests.real.conftest import HOME, Cli
 
 
 def deploy(cli: Cli, path: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     # The first one may have to build the hosts' root tree.
     return cli.run("deploy", path, code=code, timeout_s=900)
+
+
+def keep_schemas(cli: Cli) -> None:
+    """Make a cloud `schemas` on hosts that are new, which keeps what its migrations made."""
+    schemas.file().unlink(missing_ok=True)
+    deploy(cli, cli.topology("schemas", "name: schemas\nsites: [{name: a, data: 0}]\n"))
+
+
+def is_loaded(testbed: str) -> dict[str, bool]:
+    """By database: whether the last deployment loaded it."""
+    log = (HOME / "testbeds" / testbed / "ansible.log").read_text()
+    stage = log.rpartition("STAGE schemas")[2].partition(" STAGE ")[0]
+    found = re.findall(r'"name": "(\w+)"[^}]*?"is_loaded": (true|false)', stage)
+    return {name: value == "true" for name, value in found}
 
 
 def kill_in(cli: Cli, stage: str, *command: str) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from discovery_xp import software
+from discovery_xp.deployment import schemas
+from discovery_xp.onhost.cloud import schema_dumps
 from discovery_xp.planning import databases
 from discovery_xp.testbeds.testbed import State, Testbed
 from tests.real import listening
-from tests.real.cloud import deploy, files_with, kill_in, on, status
+from tests.real.cloud import (
+    deploy,
+    files_with,
+    is_loaded,
+    keep_schemas,
+    kill_in,
+    on,
+    status,
+)
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import traces
 
@@ -203,18 +216,59 @@ def test_a_replica_takes_the_place_of_a_master_that_dies(cli: Cli, cloud: str) -
     assert status(cli)["is_healthy"]
 
 
-def test_databases_that_go_elsewhere_begin_anew(cli: Cli, cloud: str) -> None:
-    before = passwords()
-    said = deploy(cli, cli.topology("moved", CLOUD))
-    assert "other databases: the cloud goes first" in said.stderr
-    assert "ACTIVE" in said.stdout
-    assert before.items().isdisjoint(passwords().items())
+@dataclass(frozen=True)
+class Moved:
+    """The deployment of a cloud whose databases were Redis's and are MariaDB's now."""
+
+    passwords_before: dict[str, str]
+    given: dict[str, dict[str, str]]
+    said: subprocess.CompletedProcess[str]
+    kept: dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def moved(cli: Cli, cloud: str) -> Moved:
+    """It is given dumps of all databases: one that a server refuses, one that is behind."""
+    if schemas.read().keys() != databases.OWNERS.keys():
+        keep_schemas(cli)
+        cli.run("destroy", "--testbed", "schemas")
+    good, before = schemas.read(), passwords()
+    hostile = "CREATE TABLE `x` (`a` INT);\nDROP DATABASE `keystone`;\n"
+    behind = (
+        "CREATE TABLE `images` (`a` INT);\nCREATE TABLE `alembic_version` (`version_num` TEXT);\n"
+        "INSERT INTO `alembic_version` VALUES ('liberty');\n"
+    )
+    bad = {name: {**good[name], "sql": schema_dumps.pack(sql)}
+           for name, sql in (("placement", hostile), ("glance", behind))}  # fmt: skip
+    schemas.keep(bad)
+    try:
+        said = deploy(cli, cli.topology("moved", CLOUD))
+        return Moved(before, good | bad, said, schemas.read())
+    finally:
+        schemas.keep(good)
+
+
+def test_databases_that_go_elsewhere_begin_anew(cli: Cli, moved: Moved) -> None:
+    assert "other databases: the cloud goes first" in moved.said.stderr
+    assert "ACTIVE" in moved.said.stdout
+    assert moved.passwords_before.items().isdisjoint(passwords().items())
     report = status(cli)
     assert report["is_healthy"]
     assert not [each for each in report["services"] if each["unit"].startswith("redis")]
     for host in NODES:
         left = "ls -d /etc/redis/discovery-xp /var/lib/redis/discovery-xp; pgrep -l redis; true"
         assert on(cli, host, left) == ""
+
+
+def test_kept_schemas_are_loaded_and_those_that_are_bad_are_migrated(
+    cli: Cli, moved: Moved
+) -> None:
+    loaded = dict.fromkeys(databases.OWNERS, True) | {"placement": False, "glance": False}
+    assert is_loaded("keys") == loaded
+    assert moved.kept == moved.given, "hosts on which playbooks ran before make no dumps"
+    query = "SELECT TABLE_SCHEMA FROM information_schema.TABLES WHERE TABLE_NAME IN ('x', '{}')"
+    query = query.format(schema_dumps.LOADING_TABLE)
+    assert on(cli, MASTER, f"mariadb -N -e {shlex.quote(query)}") == ""
 
 
 def test_the_cloud_goes_and_its_hosts_stay(cli: Cli, cloud: str) -> None:

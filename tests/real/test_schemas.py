@@ -1,9 +1,8 @@
-"""Schemas that a cloud's migrations made are kept, and loaded by the next cloud."""
+"""Schemas that a cloud's migrations made are kept; `test_rome` has a cloud that loads them."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +12,13 @@ import pytest
 from discovery_xp.deployment import schemas
 from discovery_xp.onhost.cloud import schema_dumps
 from discovery_xp.planning.databases import OWNERS
-from tests.real.cloud import deploy, on
+from tests.real.cloud import is_loaded, keep_schemas, on
 from tests.real.conftest import HOME, Cli
 
-CLOUD = "name: schemas\nsites: [{name: a, data: 0}]\n"
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+
 MASTER = "a-master-1"
-LOG = HOME / "testbeds/schemas/ansible.log"
+FOLDER = HOME / "testbeds/schemas"
 
 # Loads each dump into a database of its own; prints what differs from the dump, and from the
 # tables that migrations made and services have used since.
@@ -52,24 +52,15 @@ print(count, "tables")
 
 
 @pytest.fixture(scope="module")
-def cloud(cli: Cli) -> Iterator[str]:
+def cloud(cli: Cli) -> Iterator[None]:
     """A cloud on hosts that are new, made while nothing was kept."""
-    schemas.file().unlink(missing_ok=True)
-    path = cli.topology("schemas", CLOUD)
-    deploy(cli, path)
-    yield path
-    schemas.file().unlink(missing_ok=True)  # a dump was damaged
+    keep_schemas(cli)
+    yield
+    cli.run("destroy")
 
 
-def is_loaded() -> dict[str, bool]:
-    """By database: whether the last deployment loaded it."""
-    stage = LOG.read_text().rpartition("STAGE schemas")[2].partition(" STAGE ")[0]
-    found = re.findall(r'"name": "(\w+)"[^}]*?"is_loaded": (true|false)', stage)
-    return {name: value == "true" for name, value in found}
-
-
-def test_what_is_kept_is_what_was_migrated(cli: Cli, cloud: str) -> None:
-    assert is_loaded() == dict.fromkeys(OWNERS, False)
+def test_what_is_kept_is_what_was_migrated(cli: Cli, cloud: None) -> None:
+    assert is_loaded("schemas") == dict.fromkeys(OWNERS, False)
     kept = schemas.read()
     assert kept.keys() == OWNERS.keys()
     files = {
@@ -84,27 +75,10 @@ def test_what_is_kept_is_what_was_migrated(cli: Cli, cloud: str) -> None:
     assert int(count.split()[0]) > 400
 
 
-def test_nothing_of_the_cloud_is_kept(cloud: str) -> None:
+def test_nothing_of_the_cloud_is_kept(cloud: None) -> None:
     unpacked = [schema_dumps.unpack(dump["sql"]) for dump in schemas.read().values()]
-    secrets = json.loads((LOG.parent / "passwords.json").read_text())
+    secrets = json.loads((FOLDER / "passwords.json").read_text())
     for secret in (*secrets.values(), "10.", "a-master-1"):
         assert not [sql for sql in unpacked if str(secret) in sql]
     for table in ("cell_mappings", "user", "password", "endpoint", "services", "images"):
         assert not [sql for sql in unpacked if f"INSERT INTO `{table}`" in sql]
-
-
-def test_the_next_cloud_loads_those_that_are_good(cli: Cli, cloud: str) -> None:
-    """One that the server refuses halfway, and one that is behind, are migrated."""
-    kept = schemas.read()
-    hostile = "CREATE TABLE `x` (`a` INT);\nDROP DATABASE `keystone`;\n"
-    behind = "CREATE TABLE `images` (`a` INT);\n"
-    for name, sql in (("placement", hostile), ("glance", behind)):
-        kept[name] = {**kept[name], "sql": schema_dumps.pack(sql)}
-    schemas.keep(kept)
-    cli.run("destroy", "--cloud-only")
-    assert "ACTIVE" in deploy(cli, cloud).stdout
-    assert is_loaded() == dict.fromkeys(OWNERS, True) | {"placement": False, "glance": False}
-    assert schemas.read() == kept, "hosts on which playbooks ran before make no dumps"
-    query = "SELECT TABLE_SCHEMA FROM information_schema.TABLES WHERE TABLE_NAME IN ('x', '{}')"
-    query = query.format(schema_dumps.LOADING_TABLE)
-    assert on(cli, MASTER, f"mariadb -N -e {shlex.quote(query)}") == ""

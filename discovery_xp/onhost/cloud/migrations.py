@@ -19,15 +19,14 @@ class Migrations:
     """Loads or migrates databases, then runs the commands that fill them.
 
     A schema has a `name`, a `user` and lists of words: `migrations` and, optional, `commands`.
-    `is_newest` judges a loaded one by its URL.  Loading waits for the disk, so all are loaded at
-    once; of commands, as many run at once as there are CPUs.
+    `is_newest` judges a loaded one by its URL, in any thread.  Loading waits for the disk, so all
+    are loaded at once; as many are judged, or run commands, at once as there are CPUs.
     """
 
     def __init__(self, dumps: Dumps, is_newest: Callable[[Schema, str], bool]) -> None:
         self.dumps = dumps
         self._judge = is_newest
         self._cpus = threading.Semaphore(os.cpu_count() or 1)
-        self._alembic = threading.Lock()  # it has a global context
 
     def bring_up(
         self, schemas: Sequence[Schema], urls: Mapping[str, str], inputs: Mapping[str, str]
@@ -62,7 +61,7 @@ class Migrations:
         }
 
     def _is_newest(self, schema: Schema, url: str) -> bool:
-        with self._alembic:
+        with self._cpus:
             return self._judge(schema, url)
 
     def _run(self, schema: Schema, commands: Sequence[Sequence[str]], given: str) -> str:
