@@ -1,9 +1,7 @@
-"""Databases' revisions are read in a process of its own, whatever the migrations' modules do."""
+"""Databases' revisions are compared with migrations that are parsed, as if Alembic had run them."""
 
 from __future__ import annotations
 
-import sys
-import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,33 +9,37 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
-from discovery_xp import onhost
 from discovery_xp.onhost.cloud import schemas
-from discovery_xp.onhost.cloud.revisions import find_unfinished
+from discovery_xp.onhost.cloud.revisions import is_done, missing_revisions, revision_of
 from discovery_xp.onhost.process import Failure
 
-REVISION = """
-import os, threading
-revision, down_revision = {revision!r}, {parent!r}
-print("a component's words")
-open({pids!r}, "a").write(f"{{os.getpid()}} ")
-{more}
-"""
+# As Neutron's: two branches, in folders by release, of which one waits for the other.
+MIGRATIONS = {
+    "one.py": "revision = 'one'\ndown_revision = None",
+    "expand/two.py": "revision: str = 'two'\ndown_revision: str = 'one'\nbranch_labels = ('up',)",
+    "expand/four.py": "revision = 'four'\ndown_revision = 'two'",
+    "contract/three.py": "revision = 'three'\ndown_revision = 'one'\ndepends_on = ('two',)",
+    "later/five.py": "revision = 'five'\ndown_revision = ('three',)\nmilestone = [str(5)]",
+    "later/__init__.py": "",
+}
+RUN = "import os\nopen({!r}, 'a').close()\nraise SystemExit\n"
 
 
 class Component:
-    """A component with two migrations, and a database that has some of them."""
+    """A component's migrations, which leave a file if they run, and a database."""
 
-    def __init__(self, folder: Path, *heads: str, more: str = "", name: str = "nova") -> None:
-        self.pids = folder / f"{name}-pids"
-        self.scripts, self.name = folder / f"{name}-scripts", name
-        versions = self.scripts / "versions"
-        versions.mkdir(parents=True)
-        for revision, parent in (("one", None), ("two", "one")):
-            text = REVISION.format(revision=revision, parent=parent, pids=str(self.pids), more=more)
-            (versions / f"{revision}.py").write_text(text)
-        self.url = f"sqlite:///{folder / name}.db"
+    def __init__(
+        self, folder: Path, *heads: str, migrations: Mapping[str, str] = MIGRATIONS
+    ) -> None:
+        self.trace, self.scripts = folder / "ran", folder / "scripts"
+        for name, text in migrations.items():
+            path = self.scripts / "versions" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n{RUN.format(str(self.trace))}")
+        self.url = f"sqlite:///{folder}/nova.db"
         engine = sqlalchemy.create_engine(self.url)
         with engine.begin() as connection:
             connection.execute(sqlalchemy.text("CREATE TABLE alembic_version (version_num TEXT)"))
@@ -47,130 +49,151 @@ class Component:
         engine.dispose()
 
     def schema(self, **more: Any) -> dict[str, Any]:
-        return {"name": self.name, "scripts": str(self.scripts), **more}
+        return {"name": "nova", "scripts": str(self.scripts), **more}
 
-    def unfinished(self, longest_s: float = 60, **more: Any) -> set[str]:
-        return find_unfinished([self.schema(**more)], {self.name: self.url}, longest_s)
-
-
-@pytest.mark.parametrize(
-    ("heads", "is_behind"), [((), True), (("one",), True), (("two",), False)]
-)  # fmt: skip
-def test_a_database_is_behind_that_lacks_a_migration(
-    tmp_path: Path, heads: tuple[str, ...], is_behind: bool
-) -> None:
-    assert Component(tmp_path, *heads).unfinished() == ({"nova"} if is_behind else set())
+    def is_done(self, **more: Any) -> bool:
+        return is_done(self.schema(**more), self.url, "/")
 
 
 @pytest.mark.parametrize(
-    ("query", "is_unfinished"),
-    [("SELECT 1 FROM alembic_version", False),
-     ("SELECT 1 FROM alembic_version WHERE version_num = 'x'", True)],
+    ("heads", "missing"),
+    [(("four", "five"), 0), (("four", "three"), 1), (("three",), 2), (("five",), 1),
+     (("two",), 3), (("four",), 2), (("one",), 4)],
 )  # fmt: skip
-def test_one_without_the_row_that_its_commands_write_is_unfinished(
-    tmp_path: Path, query: str, is_unfinished: bool
+def test_a_database_is_done_that_lacks_no_migration(
+    tmp_path: Path, heads: tuple[str, ...], missing: int
 ) -> None:
-    found = Component(tmp_path, "two").unfinished(query=query)
-    assert found == ({"nova"} if is_unfinished else set())
+    component = Component(tmp_path, *heads)
+    assert missing_revisions(str(component.scripts), heads) == missing
+    assert component.is_done() == (missing == 0)
+    assert not component.trace.exists()
 
 
-def test_several_are_read_by_one_process_and_none_by_this_one(tmp_path: Path) -> None:
-    components = [Component(tmp_path, "two", name=name) for name in ("nova", "neutron")]
-    before = set(sys.modules)
-    urls = {each.name: each.url for each in components}
-    assert find_unfinished([each.schema() for each in components], urls) == set()
-    assert not {name for name in set(sys.modules) - before if name.startswith("alembic")}
-    [pid] = {pid for each in components for pid in each.pids.read_text().split()}
-    assert int(pid) > 1
+@pytest.mark.parametrize("heads", [("four", "five"), ("three",), ("two",), ("one",)])
+def test_it_is_what_alembic_says_of_migrations_that_it_imports(
+    tmp_path: Path, heads: tuple[str, ...]
+) -> None:
+    component = Component(tmp_path)
+    versions = component.scripts / "versions"
+    for path in versions.rglob("*.py"):
+        path.write_text(path.read_text().replace("raise SystemExit", ""))
+    config = Config()
+    config.set_main_option("script_location", str(component.scripts))
+    config.set_main_option("path_separator", "newline")
+    folders = {str(path.parent) for path in versions.rglob("*.py")}
+    config.set_main_option("version_locations", "\n".join(sorted(folders)))
+    alembic = ScriptDirectory.from_config(config)
+    found = list(alembic.iterate_revisions("heads", heads, implicit_base=True))
+    assert missing_revisions(str(component.scripts), heads) == len(found)
+    assert component.trace.exists()
 
 
-# As under eventlet: the importing process waits for threads that never end.
-HOSTILE = "threading.Thread(target=threading.Event().wait).start(); threading.Thread.join = None"
-
-
-def test_threads_go_on_whatever_migrations_do_to_their_process(tmp_path: Path) -> None:
-    components = [Component(tmp_path, "two", more=HOSTILE, name=name) for name in "abcd"]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(Component.unfinished, components)) == [set()] * 4
+def test_one_without_revisions_is_not_done(tmp_path: Path) -> None:
+    assert not Component(tmp_path).is_done()
 
 
 @pytest.mark.parametrize(
-    ("more", "longest_s", "reason"),
-    [("raise ValueError('no such thing')", 60, "can't be read: ValueError: no such thing"),
-     ("import time; time.sleep(600)", 2, "aren't known after 2 s"),
-     ("os._exit(3)", 60, "can't be read")],
+    ("query", "expected"),
+    [("SELECT 1 FROM alembic_version", True),
+     ("SELECT 1 FROM alembic_version WHERE version_num = 'x'", False)],
 )  # fmt: skip
-def test_it_is_told_where_revisions_cannot_be_read(
-    tmp_path: Path, more: str, longest_s: float, reason: str
+def test_one_without_the_row_that_its_commands_write_is_not_done(
+    tmp_path: Path, query: str, expected: bool
 ) -> None:
+    assert Component(tmp_path, "four", "five").is_done(query=query) == expected
+
+
+def test_many_are_judged_at_once(tmp_path: Path) -> None:
+    component = Component(tmp_path, "four", "five")
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: component.is_done(), range(32))) == [True] * 32
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("revision = 'a' +", "its revision can't be read"),
+     ("revision = name()\ndown_revision = None", "its revision can't be read"),
+     ("revision: str", "its revision can't be read"),
+     ("revision = 5", "names no revision"), ("", "names no revision"),
+     ("revision = 'a'\ndown_revision = 'b'", "b")],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Revision b referenced")
+def test_what_is_not_written_out_is_told(tmp_path: Path, text: str, reason: str) -> None:
+    component = Component(tmp_path, "a", migrations={"x.py": text})
     with pytest.raises(Failure, match=reason):
-        Component(tmp_path, "two", more=more).unfinished(longest_s)
+        component.is_done()
+    assert not component.trace.exists()
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="can't be read"):
+        revision_of(str(tmp_path / "nowhere.py"))
+
+
+def test_a_component_without_migrations_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="there are no migrations"):
+        Component(tmp_path, "a", migrations={}).is_done()
 
 
 def test_a_revision_that_nobody_knows_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="can't be read"):
-        Component(tmp_path, "three").unfinished()
-
-
-def test_a_database_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
-    component = Component(tmp_path, "two")
-    component.url = f"sqlite:///{tmp_path}/nowhere/nova.db"
-    with pytest.raises(Failure, match="the database can't be asked: unable to open"):
-        component.unfinished()
-
-
-def test_the_module_is_found_in_an_archive_too(tmp_path: Path) -> None:
-    """As Ansible sends it."""
-    folder = Path(onhost.__file__).parent
-    with zipfile.ZipFile(tmp_path / "sent.zip", "w") as archive:
-        for path in ("__init__", "process", "cloud/__init__", "cloud/revisions"):
-            archive.write(folder / f"{path}.py", f"sent/{path}.py")
-    component = Component(tmp_path, "one")
-    sys.path.insert(0, str(tmp_path / "sent.zip"))
-    try:
-        from sent.cloud.revisions import find_unfinished as sent  # type: ignore[import-not-found]
-
-        assert sent([component.schema()], {"nova": component.url}) == {"nova"}
-    finally:
-        sys.path.pop(0)
-        for name in [name for name in sys.modules if name.split(".")[0] == "sent"]:
-            del sys.modules[name]
+    with pytest.raises(Failure, match="nobodys"):
+        Component(tmp_path, "nobodys").is_done()
 
 
 # ---------------------------------------------------------------- what Ansible's module does
 
 
-def test_what_is_finished_is_left_alone(tmp_path: Path) -> None:
-    component = Component(tmp_path, "two")
-    args = {"schemas": [component.schema()], "urls": {"nova": component.url}, "inputs": {},
-            "dumps": "", "keep": False}  # fmt: skip
+def arguments(*components: Component, url: str = "", **more: Any) -> dict[str, Any]:
+    return {
+        "schemas": [component.schema(**more) for component in components],
+        "urls": {"nova": url or components[0].url}, "inputs": {}, "dumps": "", "keep": False,
+    }  # fmt: skip
+
+
+def test_what_is_done_is_left_alone(tmp_path: Path) -> None:
+    args = arguments(Component(tmp_path, "four", "five"))
     assert schemas.migrate_due(args) == {"changed": False, "migrated": [], "dumps": {}}
 
 
-def test_a_loaded_database_that_cannot_be_judged_is_not_the_newest(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_database_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    args = arguments(Component(tmp_path, "two"), url=f"sqlite:///{tmp_path}/nowhere/nova.db")
+    with pytest.raises(Failure, match="the database can't be asked: unable to open"):
+        schemas.migrate_due(args)
+
+
+class Judged:
+    """In place of Migrations: asks of each that is due whether it is the newest."""
+
+    def __init__(self, _dumps: object, is_newest: Any) -> None:
+        self.is_newest = is_newest
+
+    def bring_up(self, due: list[Any], urls: Mapping[str, str], _inputs: object) -> list[Any]:
+        return [{"failure": "", "is_loaded": self.is_newest(each, urls["nova"])} for each in due]
+
+
+@pytest.mark.parametrize(
+    ("heads", "is_loaded"), [(("four", "five"), True), (("five",), False)]
+)  # fmt: skip
+def test_a_loaded_database_is_judged_before_its_commands_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heads: tuple[str, ...], is_loaded: bool
 ) -> None:
-    asked = []
-
-    def find(each: list[Mapping[str, Any]], _urls: Mapping[str, str]) -> set[str]:
-        asked.append(each[0].get("query"))
-        if len(asked) > 1:
-            raise Failure("it can't be read")
-        return {"nova"}
-
-    class Judged:
-        def __init__(self, _dumps: object, is_newest: Any) -> None:
-            self.is_newest = is_newest
-
-        def bring_up(self, due: list[Mapping[str, Any]], urls: Any, _inputs: Any) -> list[Any]:
-            return [{"failure": "", "is_loaded": self.is_newest(due[0], urls["nova"])}]
-
-    monkeypatch.setattr(schemas, "find_unfinished", find)
     monkeypatch.setattr(schemas, "Migrations", Judged)
-    schema = {"name": "nova", "query": "SELECT 1 FROM cell_mappings"}
-    done = schemas.migrate_due(
-        {"schemas": [schema], "urls": {"nova": "x"}, "inputs": {}, "dumps": "", "keep": False}
-    )
+    query = "SELECT 1 FROM alembic_version WHERE version_num = 'x'"
+    args = arguments(Component(tmp_path, *heads), query=query)
+    assert schemas.migrate_due(args)["migrated"] == [{"failure": "", "is_loaded": is_loaded}]
+
+
+def test_one_that_cannot_be_judged_is_not_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    component = Component(tmp_path)
+
+    class Damaged(Judged):
+        def bring_up(self, due: list[Any], urls: Mapping[str, str], _inputs: object) -> list[Any]:
+            Component(tmp_path / "other", "nobodys")
+            return super().bring_up(due, {"nova": f"sqlite:///{tmp_path}/other/nova.db"}, _inputs)
+
+    monkeypatch.setattr(schemas, "Migrations", Damaged)
+    (tmp_path / "other").mkdir()
+    done = schemas.migrate_due(arguments(component))
     assert done["migrated"] == [{"failure": "", "is_loaded": False}]
-    # Its commands haven't run, so they have written nothing.
-    assert asked == [schema["query"], None]

@@ -20,12 +20,12 @@ class Migrations:
 
     A schema has a `name`, a `user` and lists of words: `migrations` and, optional, `commands`.
     `is_newest` judges a loaded one by its URL, in any thread.  Loading waits for the disk, so all
-    are loaded at once; as many are judged, or run commands, at once as there are CPUs.
+    are loaded at once; of commands, as many run at once as there are CPUs.
     """
 
     def __init__(self, dumps: Dumps, is_newest: Callable[[Schema, str], bool]) -> None:
         self.dumps = dumps
-        self._judge = is_newest
+        self._is_newest = is_newest
         self._cpus = threading.Semaphore(os.cpu_count() or 1)
 
     def bring_up(
@@ -59,10 +59,6 @@ class Migrations:
             "is_loaded": is_loaded,
             "duration_s": round(time.monotonic() - started, 2),
         }
-
-    def _is_newest(self, schema: Schema, url: str) -> bool:
-        with self._cpus:
-            return self._judge(schema, url)
 
     def _run(self, schema: Schema, commands: Sequence[Sequence[str]], given: str) -> str:
         """Run commands in order; returns the failure of the first that fails, or nothing."""

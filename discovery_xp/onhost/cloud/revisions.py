@@ -1,74 +1,24 @@
 """Which databases have all migrations of their components.
 
-Alembic finds a component's migrations by importing them, and theirs is the components' own code:
-Neutron's brings eventlet, under which threads of the importing process hang.  So the migrations
-are imported into a process of their own, which answers and ends.
+Alembic's own scripts aren't asked: it imports a component's migrations, and they import the
+component.  That takes seconds of a processor, and Neutron's brings eventlet, under which threads
+of the importing process hang.  The migrations are parsed instead; what follows from which
+revision is still Alembic's to say.
 """
 
 from __future__ import annotations
 
+import ast
 import glob
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ..process import Failure
+from ..process import Failure, read
 
 Schema = Mapping[str, Any]
-LONGEST_S = 300.0
-
-
-def find_unfinished(
-    schemas: Sequence[Schema], urls: Mapping[str, str], longest_s: float = LONGEST_S
-) -> set[str]:
-    """Return the names of schemas whose databases lack migrations, or a row of their query.
-
-    Another process is asked; raises Failure where it can't tell.
-    """
-    question = json.dumps({"schemas": schemas, "urls": urls})
-    code = f"from {__name__} import main; main()"
-    # Ansible put an archive with this module in front of what Python would find by itself.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", code], input=question, env=environment, cwd="/",
-            capture_output=True, text=True, check=False, timeout=longest_s,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Failure(f"the databases' revisions aren't known after {longest_s:g} s") from None
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise Failure(f"the databases' revisions can't be read: {' / '.join(said[-1:])}")
-    # Components may have printed something before.
-    found = json.loads(done.stdout.splitlines()[-1])
-    if "failure" in found:
-        raise Failure(found["failure"])
-    return set(found["unfinished"])
-
-
-def main() -> None:
-    """Answer `find_unfinished`, whose question is on stdin, on stdout; ends the process."""
-    import sqlalchemy
-
-    question = json.load(sys.stdin)
-    packages = os.path.dirname(os.path.dirname(sqlalchemy.__file__))
-    found: dict[str, Any]
-    try:
-        found = {
-            "unfinished": [
-                schema["name"]
-                for schema in question["schemas"]
-                if not is_done(schema, question["urls"][schema["name"]], packages)
-            ]
-        }
-    except sqlalchemy.exc.OperationalError as error:
-        found = {"failure": f"the database can't be asked: {error.orig}"}
-    sys.stdout.write(f"\n{json.dumps(found)}\n")
-    sys.stdout.flush()
-    os._exit(0)  # nobody waits for threads that the migrations' modules started
+# What Alembic calls them in a migration, and in a Revision.
+_WORDS = {"revision": "revision", "down_revision": "down_revision", "depends_on": "dependencies"}
 
 
 def is_done(schema: Schema, url: str, packages: str) -> bool:
@@ -94,16 +44,47 @@ def is_done(schema: Schema, url: str, packages: str) -> bool:
 
 
 def missing_revisions(scripts: str, current: tuple[str, ...]) -> int:
-    """Return how many of a component's migrations a database at `current` lacks."""
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
+    """Return how many of a component's migrations a database at `current` lacks.
 
-    config = Config()
-    config.set_main_option("script_location", scripts)
-    config.set_main_option("path_separator", "newline")
-    folders = {os.path.dirname(path) for path in glob.glob(f"{scripts}/versions/**/*.py",
-                                                          recursive=True)}  # fmt: skip
-    config.set_main_option("version_locations", "\n".join(sorted(folders)))
-    known = ScriptDirectory.from_config(config)
-    # A revision that others depend on isn't listed once those are there.
-    return len(list(known.iterate_revisions("heads", current or "base", implicit_base=True)))
+    Raises Failure where that isn't known: `current` isn't one of them, or one can't be parsed.
+    """
+    from alembic.script.revision import Revision, RevisionError, RevisionMap
+
+    paths = glob.glob(f"{scripts}/versions/**/*.py", recursive=True)
+    found = [
+        Revision(**revision_of(path)) for path in paths if os.path.basename(path) != "__init__.py"
+    ]
+    if not found:
+        raise Failure(f"{scripts}: there are no migrations")
+    try:
+        known = RevisionMap(lambda: found)
+        # A revision that others depend on isn't listed once those are there.
+        return len(list(known.iterate_revisions("heads", current, implicit_base=True)))
+    except (RevisionError, KeyError) as error:  # KeyError: of one that isn't there
+        raise Failure(f"{scripts}: {error}") from None
+
+
+def revision_of(path: str) -> dict[str, Any]:
+    """Return a migration's revision and those that it follows, in the words of Alembic's Revision.
+
+    Raises Failure unless they are written out.
+    """
+    found: dict[str, Any] = {"down_revision": None}
+    try:
+        for statement in ast.parse(read(path)).body:
+            if isinstance(statement, ast.Assign):
+                targets = statement.targets
+            elif isinstance(statement, ast.AnnAssign):
+                targets = [statement.target]
+            else:
+                continue
+            for target in targets:
+                if isinstance(target, ast.Name) and target.id in _WORDS:
+                    if statement.value is None:
+                        raise ValueError(f"{target.id} has no value")
+                    found[_WORDS[target.id]] = ast.literal_eval(statement.value)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Failure(f"{path}: its revision can't be read: {error}") from None
+    if not isinstance(found.get("revision"), str):
+        raise Failure(f"{path}: it names no revision")
+    return found
