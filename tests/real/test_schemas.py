@@ -34,9 +34,9 @@ def tables(database):
                 f"WHERE TABLE_SCHEMA = '{database}' ORDER BY 1").split()
     text = ask("".join(f"SHOW CREATE TABLE `{database}`.`{name}`;" for name in names))
     return [part for part in text.split() if not part.startswith("AUTO_INCREMENT=")]
-count = 0
+count, address = 0, ask("SELECT @@bind_address").strip()
 for name, dump in json.load(sys.stdin).items():
-    url = "mysql+pymysql://loaded:loaded@127.0.0.1/loaded"
+    url = f"mysql+pymysql://loaded:loaded@{address}/loaded"
     ask("CREATE DATABASE loaded; CREATE USER loaded@'%' IDENTIFIED BY 'loaded'; "
         "GRANT ALL ON loaded.* TO loaded@'%'")
     sql = dumps.unpack(dump["sql"])
