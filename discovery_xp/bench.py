@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovery_xp import ending, experiment, load, probes, software, store
+from discovery_xp import ending, experiment, load, probes, providers, software, store
 from discovery_xp.boundary import answers
 from discovery_xp.deployment import deploy, status
 from discovery_xp.errors import Failed, Refused, UserError
@@ -41,7 +41,7 @@ from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.plan_checks import needed_s
 from discovery_xp.store import Run, RunRecord
 from discovery_xp.testbeds import links
-from discovery_xp.testbeds.hosts import Hosts, Progress, Stopwatch
+from discovery_xp.testbeds.hosts import Hosts, PageMerging, Progress, Stopwatch
 from discovery_xp.testbeds.remote import Output, answering_of, run_each
 from discovery_xp.testbeds.testbed import Testbed, now
 from discovery_xp.text import short
@@ -257,13 +257,17 @@ def _load_and_collect(
     notes = _wait_for_services(hosts)
     stored.update(notes=tuple(notes))
     busy = _Busy()
+    merging: PageMerging | None = None
 
     def open_window() -> None:
+        nonlocal merging
         probes.start(hosts, known, wanted.probes, progress)
+        merging = providers.page_merging(hosts.plan, testbed)
         busy.begin()
 
     def close_window() -> None:
         busy.end()
+        _keep_merging(stored, testbed, hosts.plan, merging)
         probes.stop(hosts, known, wanted.probes, progress)
 
     def keep(vms: list[Row], actions: list[Row]) -> None:
@@ -298,6 +302,13 @@ def _load_and_collect(
             stored.update(notes=tuple(notes))
     stored.update(**_figures(stored, done, busy))
     return done.reason
+
+
+def _keep_merging(stored: Run, testbed: Testbed, plan: Plan, before: PageMerging | None) -> None:
+    """Store how the hosts' memory was merged, with ksmd's CPU time since `before`."""
+    merging = providers.page_merging(plan, testbed)
+    if merging is not None and before is not None:
+        stored.update(merging=store.Merging(**dataclasses.asdict(merging.since(before))))
 
 
 def _wait_for_services(hosts: Hosts) -> list[str]:

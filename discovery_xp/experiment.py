@@ -40,7 +40,15 @@ from discovery_xp.inputs.topology import Link
 from discovery_xp.planning.plan import Plan, PlannedLink
 from discovery_xp.providers import local
 from discovery_xp.testbeds import links
-from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch, inventory
+from discovery_xp.testbeds.hosts import (
+    Hosts,
+    HostStatus,
+    PageMerging,
+    Progress,
+    Reading,
+    Stopwatch,
+    inventory,
+)
 from discovery_xp.testbeds.pings import PairRtt, require_within_tolerance
 from discovery_xp.testbeds.testbed import State, Testbed, now
 
@@ -222,6 +230,7 @@ class Inspection:
     """How a testbed is: its hosts by name, the links that died, its cloud's services.
 
     `services` is None where no cloud is wanted; `remarks` are lines on what was borrowed.
+    `merging` is None where hosts have machines of their own.
     """
 
     name: str
@@ -230,6 +239,7 @@ class Inspection:
     broken_links: list[str]
     services: list[ServiceStatus] | None = None
     remarks: list[str] = dataclasses.field(default_factory=list)
+    merging: PageMerging | None = None
 
     @property
     def is_healthy(self) -> bool:
@@ -258,7 +268,8 @@ def inspect(testbed: Testbed) -> Inspection:
         services = status.inspect(hosts_of(testbed), answering)
     found = {host.name: host for host in looked}
     remarks = lender.remarks(testbed) if lender else []
-    return Inspection(testbed.name, state.phase, found, broken, services, remarks)
+    merging = providers.page_merging(state.plan, testbed)
+    return Inspection(testbed.name, state.phase, found, broken, services, remarks, merging)
 
 
 def write_inventory(hosts: Hosts, testbed: Testbed) -> None:

@@ -135,6 +135,7 @@ class LocalProvider:
     network: str | None = None
     wan: str = "auto"
     limits: Mapping[str, Limit] = dataclasses.field(default_factory=dict)
+    merge_memory: bool = True
     type: str = "local"
 
     def limit(self, role: str) -> Limit:
@@ -411,6 +412,7 @@ def _resolve_provider(shape: TopologyFile, sites: Sequence[Site]) -> Provider:
             role: Limit(own.cpus, own.memory, own.disk, own.processes)
             for role, own in provider.limits.items()
         },
+        merge_memory=provider.merge_memory,
     )
 
 

@@ -33,7 +33,7 @@ from discovery_xp.planning import databases, oar, plan_checks
 from discovery_xp.planning.oar import Request
 from discovery_xp.text import short
 
-PLAN_FORMAT = 3
+PLAN_FORMAT = 4
 
 # What an idle emulated host and its share of the machinery take (benchmarks/hosts.py
 # measures them), rounded up: these refuse a plan that can't fit, they don't limit it.
@@ -113,7 +113,8 @@ class Plan:
     of it the platform may not like.
     `cloud` is what `deploy` makes on the hosts, None where only hosts are wanted.
     `network` and `backbone` are the addresses of a local testbed: `machine` is this
-    machine's own end of the backbone, `router` the backbone's.
+    machine's own end of the backbone, `router` the backbone's.  With `merge_memory` equal pages
+    of its hosts' memory are kept once, where the kernel can.
     """
 
     name: TestbedName
@@ -129,6 +130,7 @@ class Plan:
     backbone: str | None = None
     machine: str | None = None
     router: str | None = None
+    merge_memory: bool = False
     platform: PlatformProvider | None = None
     requests: tuple[Request, ...] = ()
     node_hours: float | None = None
@@ -357,6 +359,7 @@ def _local_plan(
         backbone=str(backbone),
         machine=str(backbone[-3]),
         router=str(backbone[-2]),
+        merge_memory=provider.merge_memory,
         needs=Needs(
             memory_bytes=len(hosts) * HOST_MEMORY_BYTES
             + pairs * WAN_PAIR_MEMORY_BYTES // 2

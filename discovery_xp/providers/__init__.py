@@ -9,7 +9,7 @@ import importlib
 from typing import Protocol, cast
 
 from discovery_xp.planning.plan import Plan
-from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress
+from discovery_xp.testbeds.hosts import Hosts, HostStatus, PageMerging, Progress
 from discovery_xp.testbeds.testbed import Testbed
 
 _MODULES = {
@@ -61,6 +61,14 @@ class Lender(Provider, Protocol):
         """
 
 
+class MemoryMerger(Provider, Protocol):
+    """A provider whose hosts share this machine's memory."""
+
+    def page_merging(self, plan: Plan, testbed: Testbed) -> PageMerging:
+        """Return whether equal pages of the hosts' memory are merged, and what comes of it."""
+
+
+_MERGERS = ("local",)
 LENDERS = ("g5k", "vmong5k", "vagrant", "chameleon")
 # The file of a testbed's folder that says what was borrowed, by who lent it: found by name, so
 # that nothing has to be loaded to see that there is none.
@@ -76,3 +84,10 @@ def of(kind: str) -> Provider:
 def lender(kind: str) -> Lender | None:
     """The same, if what it provides has to be given back; None otherwise."""
     return cast(Lender, of(kind)) if kind in LENDERS else None
+
+
+def page_merging(plan: Plan, testbed: Testbed) -> PageMerging | None:
+    """Return how the hosts' memory is merged; None where they have machines of their own."""
+    if plan.provider not in _MERGERS:
+        return None
+    return cast(MemoryMerger, of(plan.provider)).page_merging(plan, testbed)

@@ -17,7 +17,7 @@ from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.topology import derive_topology, parse_topology
 from discovery_xp.places import home
 from discovery_xp.planning.plan import make_plan
-from discovery_xp.providers.local import access, cgroups, claims, fabric, machine
+from discovery_xp.providers.local import access, cgroups, claims, fabric, machine, merging
 from discovery_xp.testbeds.testbed import State, Testbed
 
 PLAN = make_plan(derive_topology(2, "10ms"), "mine")
@@ -42,6 +42,7 @@ def machine_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(fabric, "remove_stray_devices", lambda: None)
     monkeypatch.setattr(claims, "RUN", tmp_path / "run")
     monkeypatch.setattr(machine, "_notes", lambda: tmp_path / "limits.json")
+    monkeypatch.setattr(merging, "_notes", lambda: tmp_path / "ksm.json")
     monkeypatch.setattr(ending, "_is_root", lambda: True)
     (tmp_path / "cgroup/systemd").mkdir(parents=True)
     (tmp_path / "cgroup/systemd/cgroup.procs").touch()

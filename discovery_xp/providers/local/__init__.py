@@ -24,9 +24,17 @@ from discovery_xp.providers.local import (
     fabric,
     image,
     machine,
+    merging,
 )
 from discovery_xp.providers.local.vde import VdeWan
-from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, Usage, to_roles_and_networks
+from discovery_xp.testbeds.hosts import (
+    Hosts,
+    HostStatus,
+    PageMerging,
+    Progress,
+    Usage,
+    to_roles_and_networks,
+)
 from discovery_xp.testbeds.testbed import Testbed, testbeds
 
 
@@ -119,7 +127,12 @@ def _boot_missing(plan: Plan, testbed: Testbed, progress: Progress) -> None:
     image_key = testbed.load().image
     if image_key is None:
         raise Failed("the root tree is unknown", "run 'up' again")
-    containers.boot(testbed, missing, image_key, lambda done: progress(label, done, len(missing)))
+    merge = containers.merges(plan)
+    if merge:
+        merging.prepare()
+    containers.boot(
+        testbed, missing, image_key, lambda done: progress(label, done, len(missing)), merge
+    )
 
 
 def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
@@ -185,6 +198,20 @@ def _usage(testbed: Testbed, host: PlannedHost, is_running: bool) -> tuple[Usage
     return tuple(found)
 
 
+def page_merging(plan: Plan, testbed: Testbed) -> PageMerging:
+    """Return whether equal pages of the hosts' memory are merged, and what comes of it."""
+    obstacle = merging.obstacle() if plan.merge_memory else "'merge_memory' is false"
+    used = [cgroups.memory_bytes(testbed.name, containers.group(host.name)) for host in plan.hosts]
+    counted = [each for each in used if each is not None]
+    return PageMerging(
+        is_on=obstacle is None,
+        reason=obstacle,
+        hosts_memory_bytes=sum(counted) if counted else None,
+        saved_bytes=merging.saved_bytes(),
+        ksmd_cpu_s=merging.ksmd_cpu_s(),
+    )
+
+
 def broken_links(plan: Plan, testbed: Testbed) -> list[str]:
     """Pairs of sites whose emulated link died."""
     return VdeWan(plan).broken() if testbed.load().wan == "vde" else []
@@ -211,6 +238,7 @@ def sweep() -> None:
         fabric.remove_stray_devices()
         image.clean()
         machine.restore_limits()
+        merging.restore()
 
 
 def leftovers() -> set[str]:
