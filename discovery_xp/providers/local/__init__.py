@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from discovery_xp.errors import Failed, Refused
+from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.files import write_atomically
 from discovery_xp.inputs.topology import SshHost
 from discovery_xp.places import home
@@ -233,12 +233,25 @@ def release(testbed: Testbed) -> None:
 
 
 def sweep() -> None:
-    """When no testbed is left: remove what belongs to none, put kernel limits back."""
-    if not leftovers():
+    """When no testbed is left: remove what belongs to none, put kernel limits back.
+
+    ksmd's settings are put back when none is left whose memory is merged.
+    """
+    left = homes()
+    if not any(_may_merge(name, place) for name, place in left.items()):
+        merging.restore()
+    if not left:
         fabric.remove_stray_devices()
         image.clean()
         machine.restore_limits()
-        merging.restore()
+
+
+def _may_merge(name: str, place: Path) -> bool:
+    """Say whether the memory of the hosts of a testbed of a home may be merged."""
+    try:
+        return Testbed(name, place).load().plan.merge_memory
+    except UserError:  # its state is damaged, or lost
+        return True
 
 
 def leftovers() -> set[str]:

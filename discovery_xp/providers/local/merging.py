@@ -92,7 +92,7 @@ def prepare() -> None:
 
 
 def restore() -> None:
-    """Put the noted settings back: for when the last testbed of this machine is gone."""
+    """Put the noted settings back: for when the last testbed is gone whose memory is merged."""
     noted = _noted()
     _write({name: noted[name] for name in _SETTINGS if name in noted})
     _notes().unlink(missing_ok=True)
