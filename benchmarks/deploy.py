@@ -6,6 +6,8 @@ at CPU and memory of the idle cloud, and destroys it.  Nothing is asserted.
 
     ./.venv/bin/python benchmarks/deploy.py [--sites 0,2,4,8] [--latency 10ms] [--json FILE]
 
+`--json benchmarks/results/deploy.json`, and then `./xp docs`, bring the figures into the documents.
+
 0 sites stands for the smallest cloud: master, controller, compute and data node at one site.
 """
 
@@ -20,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import provenance
 
 ROOT = Path(__file__).parents[1]
 SETTLE_S = 20
@@ -152,7 +156,8 @@ def main() -> None:
             measure(int(count), arguments.latency, folder) for count in arguments.sites.split(",")
         ]
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        figures = {"latency": arguments.latency, "rows": rows}
+        provenance.write(arguments.json, "benchmarks/deploy.py", figures)
     stages = list(dict.fromkeys(stage for row in rows for stage in row["first"]["stages_s"]))
     hosts = " | ".join(f"{row['hosts']} hosts" for row in rows)
     print(f"| {arguments.latency} one-way, seconds | {hosts} |")

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import provenance
+
 ROOT = Path(__file__).parents[1]
 
 SIXTY_FOUR = """
@@ -135,7 +137,7 @@ def main() -> None:
     print_report(ours, mininet, plans, links)
     if options.json:
         everything = {"hosts": ours, "mininet": mininet, "plan_s": plans, "links": links}
-        options.json.write_text(json.dumps(everything, indent=1) + "\n")
+        provenance.write(options.json, "benchmarks/hosts.py", everything)
     if options.figure:
         draw(ours, mininet, links, options.figure)
 

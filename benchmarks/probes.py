@@ -12,8 +12,6 @@ asserted.
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import statistics
 import subprocess
 import sys
@@ -25,18 +23,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import provenance
+
 from discovery_xp import experiment, probes
-from discovery_xp.deployment import deploy
-from discovery_xp.planning import cloud
+from discovery_xp.deployment.variables import FLAVOR, IMAGE
+from discovery_xp.onhost.probes.inside import calls, requests, statements
+from discovery_xp.onhost.probes.inside.recorder import Recorder
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.testbed import Testbed
-
-# What runs inside the services is found by its folder there, too.
-sys.path.insert(0, str(Path(__file__).parents[1] / "playbooks/roles/probes/files"))
-calls, requests, statements, recorders = (
-    importlib.import_module(f"discovery_probes.{name}")
-    for name in ("calls", "requests", "statements", "recorder")
-)
 
 REPEATS = 20_000
 SETTLE_S = 20
@@ -90,7 +84,7 @@ class Plain:
 def code() -> dict[str, float]:
     """Microseconds by what is recorded."""
     with tempfile.TemporaryDirectory() as folder:
-        recorder = recorders.Recorder(folder)
+        recorder = Recorder(folder)
 
         def function(context: Any) -> None:
             """Asks no database."""
@@ -171,11 +165,11 @@ for number, server in enumerate(servers):
 
 def boot(hosts: Hosts, count: int) -> int:
     """Boot VMs from the master, a few at a time, and delete them; returns how many got ACTIVE."""
-    script = BOOT.replace("IMAGE", deploy.IMAGE).replace("FLAVOR", deploy.FLAVOR)
-    names = ",".join(region.name for region in cloud.regions(hosts.plan))
-    master = cloud.master(hosts.plan).name
+    script = BOOT.replace("IMAGE", IMAGE).replace("FLAVOR", FLAVOR)
+    cloud = hosts.plan.require_cloud()
+    names = ",".join(region.name for region in cloud.regions)
     done = subprocess.run(
-        ["ssh", "-F", str(Testbed(hosts.plan.name).ssh_config), master,
+        ["ssh", "-F", str(Testbed(hosts.plan.name).ssh_config), cloud.master,
          "/opt/openstack/bin/python", "-", str(count), str(AT_ONCE), names],
         input=script, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -184,16 +178,16 @@ def boot(hosts: Hosts, count: int) -> int:
     return int(done.stdout.split()[-1])
 
 
-def window(hosts: Hosts, known: dict[str, Any], wanted: tuple[str, ...], boots: int) -> Any:
+def window(hosts: Hosts, wanted: tuple[str, ...], boots: int) -> Any:
     """The tables of one window with so many boots."""
-    probes.install(hosts, known, wanted, quiet)
+    probes.install(hosts, wanted, quiet)
     time.sleep(SETTLE_S)
     boot(hosts, WARM_UP)
-    probes.start(hosts, known, wanted, quiet)
+    probes.start(hosts, wanted, quiet)
     since = time.time()
     active = boot(hosts, boots)
     time.sleep(5)  # the deletions
-    tables = probes.collect(hosts, known, wanted, (since, time.time()), quiet)
+    tables = probes.collect(hosts, wanted, (since, time.time()), quiet)
     if active != boots:
         raise SystemExit(f"only {active} of {boots} VMs got ACTIVE")
     return tables
@@ -208,7 +202,6 @@ def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
     testbed = Testbed(name)
     with testbed.locked():
         hosts = experiment.hosts_of(testbed)
-        known = deploy.variables(hosts, testbed)
         cpu: dict[str, dict[str, list[float]]] = {"off": {}, "on": {}}
         memory: dict[str, list[float]] = {"off": [], "on": []}
         counts: dict[str, float] = {}
@@ -216,7 +209,7 @@ def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
             # In the other order each time: what grows with time is on both sides.
             for mode in ("off", "on") if number % 2 == 0 else ("on", "off"):
                 wanted = INSIDE if mode == "on" else OUTSIDE
-                tables = window(hosts, known, wanted, boots)
+                tables = window(hosts, wanted, boots)
                 spent: dict[str, float] = {}
                 for row in tables["usage"]:
                     ms = row["cpu_s"] * 1000 / boots
@@ -231,7 +224,7 @@ def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
                         "requests": len(tables["requests"]) / boots,
                         "statements": sum(r["count"] for r in tables["statements"]) / boots,
                     }
-        probes.install(hosts, known, (), quiet)
+        probes.install(hosts, (), quiet)
     return {
         "boots": boots,
         "rounds": rounds,
@@ -272,7 +265,7 @@ def main() -> None:
         for what, count in measured["a_boot"].items():
             print(f"| {what} | {count:.0f} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        provenance.write(arguments.json, "benchmarks/probes.py", figures)
 
 
 if __name__ == "__main__":

@@ -31,14 +31,18 @@ from typing import Any
 
 from discovery_xp import ending, experiment, load, probes, providers, software, store
 from discovery_xp.boundary import answers
-from discovery_xp.deployment import deploy, status
+from discovery_xp.deployment import status
+from discovery_xp.deployment.backup import backup
+from discovery_xp.deployment.variables import PlayVariables, play_variables
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.inputs.scenario import Scenario, read_scenario
 from discovery_xp.load.ledger import Pace, Row
 from discovery_xp.load.shares import shares
-from discovery_xp.planning import cloud
+from discovery_xp.onhost.catalogue import DEBIAN_PACKAGES
+from discovery_xp.places import is_checkout
 from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.plan_checks import needed_s
+from discovery_xp.providers import preparation
 from discovery_xp.store import Run, RunRecord
 from discovery_xp.testbeds import links
 from discovery_xp.testbeds.hosts import Hosts, PageMerging, Progress, Stopwatch
@@ -133,7 +137,12 @@ def _load_s(wanted: Wanted) -> float:
 
 
 def expected_s(plan: Plan, wanted: Wanted) -> float:
-    """About how long all of it takes, as it did on two cores with everything at hand."""
+    """Return about how long all of it takes on two cores, in seconds."""
+    return preparation.needed_s(plan) + _prepared_s(plan, wanted)
+
+
+def _prepared_s(plan: Plan, wanted: Wanted) -> float:
+    """Return about how long it takes with all packages fetched and the root tree built."""
     hosts = len(plan.hosts)
     deploy_s = 30 + 3.1 * hosts
     if plan.platform is not None:
@@ -146,15 +155,21 @@ def foretell(plan: Plan, wanted: Wanted) -> list[str]:
     """What will happen and about how long it takes, before anything does."""
     scenario = wanted.scenario
     what = f"{scenario.count} VMs" if scenario.boots else f"{scenario.count} rounds"
+    later = max(1, round(_prepared_s(plan, wanted) / 60))
     minutes = max(1, round(expected_s(plan, wanted) / 60))
+    takes = f"this takes about {minutes} minutes on two cores"
+    if preparation.needed_s(plan):
+        takes += (
+            f" this first time, when packages are fetched and the hosts' root tree is built; "
+            f"later about {later}"
+        )
     end = "the testbed stays up" if wanted.keep else "then all but the results is destroyed"
     return [
         f"{plan.name}: {len(plan.hosts)} hosts at {len(plan.sites)} sites are made, OpenStack is "
         f"deployed on them, '{scenario.name}' asks for {what}; {end}",
         f"probes: {', '.join(wanted.probes) or 'none'}; results go to "
         f"{wanted.results / plan.name}/",
-        f"this takes about {minutes} minutes on two cores, and some more the first time, when "
-        "packages are fetched",
+        takes,
     ]
 
 
@@ -201,7 +216,7 @@ def _measure(
     testbed, plan = deployed.testbed, deployed.state.plan
     with testbed.locked():
         hosts = experiment.hosts_of(testbed)
-        known = deploy.variables(hosts, testbed)
+        variables = play_variables(hosts, testbed)
         record = _first_record(hosts, deployed, wanted)
         stored = store.new_run(wanted.results, record)
         stored.keep_room()
@@ -214,7 +229,9 @@ def _measure(
         stored.write_json("links.json", {"before": before, "after": []})
         reason: str | None = None
         try:
-            reason = _load_and_collect(hosts, testbed, known, wanted, stored, stopwatch, on_pace)
+            reason = _load_and_collect(
+                hosts, testbed, variables, wanted, stored, stopwatch, on_pace
+            )
             stopwatch("measuring round trips again", 0, 0)
             after = [pair.to_json() for pair in links.measure(hosts, deployed.state.links)]
             stored.write_json("links.json", {"before": before, "after": after})
@@ -244,14 +261,14 @@ def _measure(
 def _load_and_collect(
     hosts: Hosts,
     testbed: Testbed,
-    known: Mapping[str, Any],
+    variables: PlayVariables,
     wanted: Wanted,
     stored: Run,
     progress: Progress,
     on_pace: Callable[[Pace], None],
 ) -> str | None:
     """Steps 3 to 6; returns why the load is partial, None when it is whole."""  # fmt: skip
-    probes.install(hosts, known, wanted.probes, progress)
+    probes.install(hosts, wanted.probes, progress)
     progress("letting the cloud settle", 0, 0)
     time.sleep(wanted.settle_s)
     notes = _wait_for_services(hosts)
@@ -261,14 +278,14 @@ def _load_and_collect(
 
     def open_window() -> None:
         nonlocal merging
-        probes.start(hosts, known, wanted.probes, progress)
+        probes.start(hosts, wanted.probes, progress)
         merging = providers.page_merging(hosts.plan, testbed)
         busy.begin()
 
     def close_window() -> None:
         busy.end()
         _keep_merging(stored, testbed, hosts.plan, merging)
-        probes.stop(hosts, known, wanted.probes, progress)
+        probes.stop(hosts, wanted.probes, progress)
 
     def keep(vms: list[Row], actions: list[Row]) -> None:
         if vms:
@@ -279,7 +296,7 @@ def _load_and_collect(
     done: load.LoadRun | None = None
     try:
         done = load.run(
-            hosts, testbed, known, wanted.scenario, keep, progress,
+            hosts, testbed, variables, wanted.scenario, keep, progress,
             before_load=open_window, after_load=close_window, on_pace=on_pace,
         )  # fmt: skip
         # Where VMs landed and when they were deleted is known by now.
@@ -296,7 +313,7 @@ def _load_and_collect(
             )  # fmt: skip
             stored.update(window=store.Window(*window))
             notes += done.notes if done else ()
-            tables = probes.collect(hosts, known, wanted.probes, window, progress, notes.append)
+            tables = probes.collect(hosts, wanted.probes, window, progress, notes.append)
             for name, rows in tables.items():
                 stored.write_table(name, rows)
             stored.update(notes=tuple(notes))
@@ -349,7 +366,7 @@ def _keep_logs(hosts: Hosts, testbed: Testbed, stored: Run, progress: Progress) 
         gathered = Path(folder) / "records"
         failure: Failed | None = None
         try:
-            deploy.backup(hosts, testbed, gathered, progress)
+            backup(hosts, testbed, gathered, progress)
         except Failed as error:  # a host's part is missing: the others' are kept
             failure = error
         if gathered.is_dir():
@@ -413,17 +430,17 @@ nproc; grep -m 1 'model name' /proc/cpuinfo | cut -d : -f 2; grep MemTotal /proc
 dpkg-query --show --showformat '${Package} ${Version}\\n' {packages}
 {environment}/bin/python --version | tr 'P' 'p'
 """
-_PACKAGES = {"mariadb": "mariadb-server", "rabbitmq": "rabbitmq-server",
-             "memcached": "memcached", "redis": "redis-server"}  # fmt: skip
 
 
 def _look_at_master(hosts: Hosts) -> tuple[store.Machine, dict[str, str]]:
     """The master's machine, which stands for all, and versions of Debian's servers."""
-    master = cloud.master(hosts.plan).name
-    placed = {service.component: service.host for service in cloud.services(hosts.plan)}
+    cloud = hosts.plan.require_cloud()
+    master = cloud.master
+    placed = {service.component: service.host for service in cloud.services}
+    servers = [(placed.get(name), package) for name, package in DEBIAN_PACKAGES.items()]
     looks: dict[str, str] = {}
-    for host in {master, *(placed[name] for name in _PACKAGES if name in placed)}:
-        packages = [package for name, package in _PACKAGES.items() if placed.get(name) == host]
+    for host in {master, *(on for on, _ in servers if on is not None)}:
+        packages = [package for on, package in servers if on == host]
         looks[host] = _LOOK.replace("{environment}", software.ENVIRONMENT).replace(
             "{packages}", " ".join(packages)
         )
@@ -457,6 +474,8 @@ def _lines(output: Output) -> list[str]:
 
 def _commit() -> str | None:
     """The checkout's commit, with '+' when its files had changes; None outside of one."""
+    if not is_checkout():  # the folder that it is installed in may be in a repository, too
+        return None
     folder = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str | None:

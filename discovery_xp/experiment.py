@@ -31,8 +31,10 @@ from discovery_xp.testbeds import ansible_runs  # noqa: F401 (it comes before En
 
 # isort: split
 from discovery_xp import ending, files, providers
-from discovery_xp.deployment import deploy, status
-from discovery_xp.deployment.deploy import Boot, Deployment
+from discovery_xp.deployment import deploy, description, status
+from discovery_xp.deployment.backup import backup
+from discovery_xp.deployment.deploy import Boot
+from discovery_xp.deployment.description import Deployment
 from discovery_xp.deployment.play import log_file
 from discovery_xp.deployment.status import ServiceStatus
 from discovery_xp.errors import Failed, Refused, UserError
@@ -115,7 +117,7 @@ def deploy_cloud(
         boots = deploy.verify(hosts, testbed, progress)
         stopwatch.stop()
         deployment = dataclasses.replace(deployment, stages_s=stopwatch.stages_s)
-        deploy.save(testbed, deployment)
+        description.save(testbed, deployment)
         deploy.require_active(boots)
         state = testbed.update(phase="up", deployed=now())
         return Deployed(testbed, state, deployment, pairs, boots)
@@ -263,7 +265,7 @@ def inspect(testbed: Testbed) -> Inspection:
     broken = local.broken_links(state.plan, testbed) if kind == "local" else []
     lender = providers.lender(kind)
     services = None
-    if deploy.deployment_file(testbed).exists():
+    if description.deployment_file(testbed).exists():
         answering = {host.name for host in looked if host.answers}
         services = status.inspect(hosts_of(testbed), answering)
     found = {host.name: host for host in looked}
@@ -323,9 +325,9 @@ def _measure_and_save(
 
 
 def backup_cloud(testbed: Testbed, target: Path, progress: Progress) -> int:
-    """Fetch every component's records; returns the number of files.  See `deploy.backup`."""
+    """Fetch every component's records; returns the number of files.  See `backup.backup`."""
     with testbed.locked():
-        return deploy.backup(hosts_of(testbed), testbed, target, progress)
+        return backup(hosts_of(testbed), testbed, target, progress)
 
 
 def remove_cloud(testbed: Testbed, progress: Progress) -> None:

@@ -44,11 +44,40 @@ def _user_home() -> Path:
 
 
 def checkout() -> Path:
-    """Where `locks/` and `playbooks/` are; raises Refused when they aren't there."""
-    folder = Path(__file__).resolve().parent.parent
-    if not (folder / "playbooks/deploy.yml").exists():
-        raise Refused(
-            f"{folder} has no playbooks",
-            "install discovery-xp from its repository, as ./xp does, or with 'pip install -e'",
-        )
-    return folder
+    """Return the folder of `locks/`, `playbooks/` and what else the toolkit comes with.
+
+    That is the checkout's, or the folder that a wheel has them in.  Raises Refused where
+    neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "shipped", package.parent):
+        if (folder / "playbooks/deploy.yml").exists():
+            return folder
+    raise Refused(
+        f"{package.parent} has no playbooks",
+        "install discovery-xp from its wheel, or from its repository as ./xp does",
+    )
+
+
+def is_checkout() -> bool:
+    """Say whether the toolkit runs from a checkout, and not from a wheel."""
+    return not (Path(__file__).resolve().parent / "shipped").exists()
+
+
+def shipped_file(folder: str, path: Path) -> Path:
+    """Return `path`, or the YAML file of that name in `folder` of what the toolkit comes with.
+
+    A file of the user's goes before one that is shipped; a path with folders is no name.
+    """
+    if len(path.parts) != 1 or path.is_absolute() or os.path.lexists(path):
+        return path
+    name = path.stem if path.suffix == ".yaml" else path.name
+    return checkout() / folder / f"{name}.yaml" if name in shipped_names(folder) else path
+
+
+def shipped_names(folder: str) -> list[str]:
+    """Return the names of the YAML files in `folder` of what the toolkit comes with."""
+    try:
+        return sorted(path.stem for path in (checkout() / folder).glob("*.yaml"))
+    except Refused:
+        return []

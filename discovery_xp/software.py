@@ -1,16 +1,15 @@
 """What is installed on the hosts of a deployment: Debian packages and locked wheels.
 
 There are two Python environments: OpenStack's on every host, Rally's on those that make
-load.  Their wheels are fetched once, checked against the lock file's hashes, and kept:
-emulated hosts have them in their root tree, others install them from their master.
+load.  Their wheels are fetched once, for the hosts' Python, checked against the lock file's
+hashes, and kept: emulated hosts have them in their root tree, others install them from their
+master.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import platform
 import re
 import shutil
 import subprocess
@@ -21,15 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery_xp import files
+from discovery_xp import files, wheels
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.places import cache, checkout
 
 # The Debian packages that all hosts of a cloud need.
 EVERYWHERE = ("python3-venv", "nftables")
-
-# Written last into an environment: the lock file's digest.
-STAMP = ".lock"
 
 
 def debian_packages() -> tuple[str, ...]:
@@ -70,11 +66,13 @@ class Environment:
     @property
     def wheels_folder(self) -> Path:
         """Where the wheels of today's lock file are, or will be."""
-        python = f"cp{sys.version_info.major}{sys.version_info.minor}"
-        return cache() / "wheels" / self.name / f"{self.lock_digest}-{python}-{platform.machine()}"
+        return cache() / "wheels" / self.name / f"{self.lock_digest}-{wheels.hosts_tag()}"
 
-    def ensure_wheels(self) -> Path:
-        """Fetch and build what is missing; returns the folder.  Raises Failed with pip's words."""
+    def ensure_wheels(self, programs: wheels.Programs | None = None) -> Path:
+        """Fetch and build the wheels unless they are there; return their folder.
+
+        Raises Failed with pip's words, and Cancelled when `programs` are ended meanwhile.
+        """
         folder = self.wheels_folder
         if folder.is_dir():
             _require_ours(folder)
@@ -86,29 +84,18 @@ class Environment:
             for left in folder.parent.glob(".fetching-*"):
                 shutil.rmtree(left)
             with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder.parent) as work:
-                self._fetch(Path(work) / "wheels")
-                (Path(work) / "wheels").rename(folder)
+                fetched = Path(work) / "wheels"
+                try:
+                    wheels.fetch(self.lock_file, fetched, programs or wheels.Programs())
+                except Failed as error:
+                    raise Failed(
+                        f"{self.title}'s packages can't be fetched: {error.message}", error.remedy
+                    ) from None
+                fetched.rename(folder)
             for other in folder.parent.iterdir():  # of earlier lock files
                 if other.is_dir() and other != folder:
                     shutil.rmtree(other, ignore_errors=True)
         return folder
-
-    def _fetch(self, folder: Path) -> None:
-        # The hashes are checked before anything is built; what builds is locked, too.
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--require-hashes",
-             "--no-build-isolation", "--disable-pip-version-check",
-             "--requirement", str(self.lock_file), "--wheel-dir", str(folder)],
-            env={**os.environ, "PIP_CONSTRAINT": ""}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            errors = [line for line in done.stdout.splitlines() if "ERROR" in line]
-            raise Failed(
-                f"{self.title}'s packages can't be fetched: "
-                f"{' / '.join(errors[-2:]) or done.stdout[-300:].strip() or 'see pip'}",
-                "see that pip can install packages here, then try again",
-            )
 
 
 @dataclass(frozen=True)
@@ -214,6 +201,17 @@ OPENSTACK = Environment("openstack", "OpenStack", "/opt/openstack", "nova-comput
 RALLY = Environment("rally", "Rally", "/opt/rally", "rally")
 ENVIRONMENTS = (OPENSTACK, RALLY)
 ENVIRONMENT = OPENSTACK.place
+
+
+def missing_wheels() -> list[Environment]:
+    """Return the environments whose wheels aren't cached."""
+    return [each for each in ENVIRONMENTS if not each.wheels_folder.is_dir()]
+
+
+def ensure_all_wheels(programs: wheels.Programs | None = None) -> None:
+    """Fetch and build the wheels of all environments unless they are there."""
+    for environment in ENVIRONMENTS:
+        environment.ensure_wheels(programs)
 
 
 def _make_folder(folder: Path) -> None:

@@ -9,33 +9,17 @@ from __future__ import annotations
 
 import reprlib
 
+from discovery_xp.onhost.checks import printable as printable
+
 # As many characters of a value are shown in a message.
 SHOWN = 40
 # As many of a line that is all about it, such as a complaint.
 LIMIT = 200
 
 
-def printable(text: str) -> str:
-    r"""Return `text` on one line, whatever isn't printed as it is as an escape.
-
-    A line break becomes `\n`, an escape sequence begins with `\x1b`, a change of direction
-    is `\u202e`; a byte of a command line that is no UTF-8 is `\xff`.  What it returned stays
-    as it is when it is given again.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
 def printable_lines(text: str) -> str:
     """Return `text` with its line breaks, each of its lines printable."""
     return "\n".join(printable(line) for line in text.split("\n"))
-
-
-def _escaped(char: str) -> str:
-    if 0xDC80 <= ord(char) <= 0xDCFF:  # how Python keeps a byte that it can't decode
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def short(value: object) -> str:

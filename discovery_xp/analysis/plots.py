@@ -204,7 +204,7 @@ def creation_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure
     """Bars of the time to create the VMs, by clusters, latency and back end (tables 2 to 4).
 
     Published values are hatched bars beside.  Seconds where every run asked for as many
-    VMs as the paper, seconds a VM otherwise.  Whiskers: 95 % interval of repeats.
+    VMs as the paper, seconds per VM otherwise.  Whiskers: 95 % interval of repeats.
     """
     frames = [tables.table_3(runs, whole=True).frame, tables.table_4(runs, whole=True).frame]
     latencies = [10.0, 50.0]
@@ -226,7 +226,7 @@ def creation_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure
     for axes, (value, frame) in zip(all_axes, kept, strict=True):
         _creation_bars(axes, frame, clusters, whole, theme)
         axes.set_title(f"{value:g} ms one-way", loc="left", color=theme.ink, fontsize=10)
-        axes.set_ylabel(f"{paper.VMS} VMs, s" if whole else "s a VM")
+        axes.set_ylabel(f"{paper.VMS} VMs, s" if whole else "s per VM")
         axes.tick_params(labelbottom=True)
     all_axes[-1].set_xlabel("clusters")
     _legend(figure, all_axes, theme)
@@ -475,7 +475,7 @@ def cpu_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
     frame = summaries.cpu_by_service(run.usage, run.done)
     frame = frame[frame["cpu_ms_per_vm"] > 0].reset_index(drop=True)
     if frame.empty:
-        return _nothing(theme, f"CPU time a {run.unit} was not measured.")
+        return _nothing(theme, f"CPU time per {run.unit} was not measured.")
     count, frame = len(frame), frame.head(_MOST_BARS)
     figure, (axes,) = _figure(theme, 0.9 + 0.28 * len(frame))
     places = np.arange(len(frame))
@@ -487,7 +487,7 @@ def cpu_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
     ]
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set_xlabel(axis_label(f"CPU, ms a {run.unit}", len(frame), count, "services"))
+    axes.set_xlabel(axis_label(f"CPU, ms per {run.unit}", len(frame), count, "services"))
     axes.grid(axis="x")
     return figure
 

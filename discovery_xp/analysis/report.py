@@ -163,10 +163,10 @@ def headline(run: Measurements) -> list[tuple[str, str]]:
     ]
     for key, unit, words in (
         ("duration_s", " s", "to create them" if run.unit == "VM" else "in all"),
-        ("s_per_vm", " s", f"a {run.unit}"),
+        ("s_per_vm", " s", f"per {run.unit}"),
         ("call_mean_ms", " ms", "mean call of the database API"),
-        ("cpu_ms_per_vm", " ms", f"of CPU a {run.unit}"),
-        ("round_trips_per_vm", "", f"database round trips a {run.unit}"),
+        ("cpu_ms_per_vm", " ms", f"of CPU per {run.unit}"),
+        ("round_trips_per_vm", "", f"database round trips per {run.unit}"),
         ("network_mb", " MB", "over the network"),
         ("machine_busy", "", "of the machine busy"),
     ):
@@ -379,7 +379,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
                 "CPU by service",
                 f"CPU milliseconds for each {run.unit}{' that got ACTIVE' * (run.unit == 'VM')}; "
                 "in brackets, how many of a service ran.",
-                f"{digits(row['cpu_ms_per_vm'])} ms a {run.unit} in all, the most by "
+                f"{digits(row['cpu_ms_per_vm'])} ms per {run.unit} in all, the most by "
                 f"{usage['service'].iloc[0]}: {digits(usage['cpu_ms_per_vm'].iloc[0])} ms.",
                 lambda theme: plots.cpu_by_service(run, theme),
             )

@@ -8,90 +8,54 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import re
 import selectors
 import subprocess
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from discovery_xp.text import printable as printable
+from discovery_xp.onhost.checks import (
+    LARGEST as LARGEST,
+)
+from discovery_xp.onhost.checks import (
+    LONGEST_TEXT as LONGEST_TEXT,
+)
+from discovery_xp.onhost.checks import (
+    Unfit as Unfit,
+)
+from discovery_xp.onhost.checks import (
+    listed as listed,
+)
+from discovery_xp.onhost.checks import (
+    mapping as mapping,
+)
+from discovery_xp.onhost.checks import (
+    number as number,
+)
+from discovery_xp.onhost.checks import (
+    number_of as number_of,
+)
+from discovery_xp.onhost.checks import (
+    one_of as one_of,
+)
+from discovery_xp.onhost.checks import (
+    printable as printable,
+)
+from discovery_xp.onhost.checks import (
+    shown as shown,
+)
+from discovery_xp.onhost.checks import (
+    text as text,
+)
+from discovery_xp.onhost.checks import (
+    whole as whole,
+)
+from discovery_xp.onhost.checks import (
+    whole_of as whole_of,
+)
 
-LONGEST_TEXT = 2000
 LONGEST_JSON = 16 * 2**20
-# Counters of bytes stay far below it, and every reader of JSON and Parquet takes it.
-LARGEST = 2**53
-
-
-class Unfit(ValueError):
-    """An answer that isn't what was asked for; the message says why, in a few words."""
-
-
-def shown(value: object, most: int = 60) -> str:
-    """Return a short form of any value, for a message."""
-    text = ascii(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def text(value: object, most: int = LONGEST_TEXT) -> str:
-    """Return a text, shortened and printable; raises Unfit for anything else."""
-    if not isinstance(value, str):
-        raise Unfit(f"{shown(value)} is no text")
-    return printable(value[:most])
-
-
-def number(value: object) -> float:
-    """Return a finite number; raises Unfit for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unfit(f"{shown(value)} is no number")
-    if not math.isfinite(value) or abs(value) > LARGEST:
-        raise Unfit(f"{shown(value)} is out of range")
-    return float(value)
-
-
-def whole(value: object) -> int:
-    """Return a whole number of 0 or more; raises Unfit for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
-        raise Unfit(f"{shown(value)} is no count")
-    return value
-
-
-def number_of(words: str) -> float:
-    """Return the finite number that a text is; raises Unfit for anything else."""
-    try:
-        return number(float(words[:50]))
-    except ValueError:
-        raise Unfit(f"{shown(words)} is no number") from None
-
-
-def whole_of(words: str) -> int:
-    """Return the whole number of 0 or more that a text is; raises Unfit for anything else."""
-    if not re.fullmatch(r"[0-9]{1,16}", words):
-        raise Unfit(f"{shown(words)} is no count")
-    return whole(int(words))
-
-
-def one_of(value: object, known: Sequence[str]) -> str:
-    """Return one of some texts; raises Unfit for anything else."""
-    if not isinstance(value, str) or value not in known:
-        raise Unfit(f"{shown(value)} is none of {', '.join(known)}")
-    return value
-
-
-def mapping(value: object) -> dict[str, Any]:
-    """Return a mapping by texts; raises Unfit for anything else."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise Unfit(f"{shown(value)} is no mapping")
-    return value
-
-
-def listed(value: object) -> list[Any]:
-    """Return a list; raises Unfit for anything else."""
-    if not isinstance(value, list):
-        raise Unfit(f"{shown(value)} is no list")
-    return value
 
 
 def from_json(words: str | bytes, most: int = LONGEST_JSON) -> Any:

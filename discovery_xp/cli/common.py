@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 from rich.console import Console
 from rich.text import Text
 
+from discovery_xp import places
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.errors import Refused
+from discovery_xp.testbeds.testbed import testbeds
 from discovery_xp.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -59,6 +62,30 @@ def require_new(path: Path) -> None:
     raise Refused(f"{path} exists", remedy)
 
 
+class InputFile(click.ParamType[Path]):
+    """A topology's or a scenario's file, or the name of one that the toolkit comes with."""
+
+    name = "file"
+
+    def __init__(self, folder: str) -> None:
+        """Look for names in `folder`, 'topologies' or 'scenarios'."""
+        self.folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Make a path of the value; what is wrong with the file is told when it is read."""
+        try:
+            return places.shipped_file(self.folder, Path(value))
+        except ValueError:  # a NUL within
+            return Path(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Offer the names, and whatever the shell completes to files and folders."""
+        names = [name for name in places.shipped_names(self.folder) if name.startswith(incomplete)]
+        return [*(CompletionItem(name) for name in names), CompletionItem(incomplete, type="file")]
+
+
 class NameOption(click.ParamType[TestbedName]):
     """The name of a testbed, as an option takes it; another text is refused at once."""
 
@@ -69,6 +96,16 @@ class NameOption(click.ParamType[TestbedName]):
     ) -> TestbedName:
         """Check it; raises BadName with the option as its place."""
         return TestbedName.parse(value, param.opts[0] if param else "name")
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Offer the testbeds that there are."""
+        try:
+            names = testbeds()
+        except (Refused, OSError):
+            return []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def testbed_option(command: F) -> F:

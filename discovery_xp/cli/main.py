@@ -18,14 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click import shell_completion
 from rich.console import Console
 from rich.table import Table
 
 from discovery_xp import files
 from discovery_xp.boundary.names import TestbedName
-from discovery_xp.cli.common import F, NameOption, console, echo, require_new, testbed_option
+from discovery_xp.cli.common import (
+    F,
+    InputFile,
+    NameOption,
+    console,
+    echo,
+    require_new,
+    testbed_option,
+)
+from discovery_xp.cli.examples import init
 from discovery_xp.cli.guard import run
 from discovery_xp.cli.network import network
+from discovery_xp.cli.notebook import notebook
 from discovery_xp.cli.plan import print_plan
 from discovery_xp.cli.progress import Follower
 from discovery_xp.cli.report import report, write_page
@@ -71,7 +82,7 @@ def main() -> None:
 
 def _topology_options(command: F) -> F:
     for option in (
-        click.argument("topology", required=False, type=click.Path(path_type=Path)),
+        click.argument("topology", required=False, type=InputFile("topologies")),
         click.option("--sites", type=int, help="Without a file: so many sites as in the paper."),
         click.option("--latency", help="One-way delay between any two sites, e.g. 50ms."),
         click.option(
@@ -106,7 +117,8 @@ def _topology(
         return topology_of(parsed), parsed.text
     if sites is None:
         raise Refused(
-            "no topology was given", "name a file, such as topologies/two-sites.yaml, or --sites N"
+            "no topology was given",
+            "name a file, a topology that comes with the toolkit, such as two-sites, or --sites N",
         )
     return derive_topology(sites, latency), None
 
@@ -127,7 +139,7 @@ def _plan(
 
 
 @cli.command()
-@click.argument("topology", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("topology", nargs=-1, required=True, type=InputFile("topologies"))
 @click.option("--hosts-only", is_flag=True, help="For 'up', without a cloud on the hosts.")
 def validate(topology: tuple[Path, ...], hosts_only: bool) -> None:
     """Check topology files, all problems at once: what passes can be planned and deployed."""
@@ -219,6 +231,28 @@ def slots(
         console().print(table)
     if not found:
         sys.exit(1)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def prepare(command: tuple[str, ...]) -> None:
+    """Fetch and build ahead what a command needs, e.g. 'prepare deploy two-sites'. Boots nothing.
+
+    It takes minutes the first time: packages of the hosts, and the root tree of emulated ones.
+    """
+    word, *arguments = command
+    if word not in ("up", "deploy", "bench"):
+        raise Refused(f"'{word}' needs no preparation", "name 'up', 'deploy' or 'bench'")
+    given = cli.commands[word].make_context(word, list(arguments)).params
+    sites = given["sites"]
+    if word == "bench" and given["topology"] is None and sites is None:
+        sites = 2
+    made = _plan(given["topology"], sites, given["latency"], given["name"], word != "up")
+    from discovery_xp.providers import preparation
+
+    follower = Follower(preparation.needed_s(made))
+    preparation.prepare(made, follower)
+    follower.end("all is prepared")
 
 
 # ---------------------------------------------------------------- testbeds
@@ -475,7 +509,8 @@ def ssh(name: TestbedName | None, host: str, command: tuple[str, ...]) -> None:
 @_backend_option
 @click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
               help="One pool of computes, or a zone for each site.")  # fmt: skip
-@click.option("--scenario", type=click.Path(path_type=Path), help="What is asked of the cloud.")
+@click.option("--scenario", type=InputFile("scenarios"), help="What is asked of the cloud: a file, "
+              "or the name of one that comes with the toolkit.")  # fmt: skip
 @click.option("--vms", type=click.IntRange(1, MAX_VMS), help="How many, instead of the scenario's.")
 @click.option("--probes", default="all", show_default=True,
               help="'all', 'none', or some of calls, requests, statements, traffic, messages, "
@@ -590,13 +625,12 @@ def _as_file(text: str | None, sites: int | None, latency: str | None, *asked: s
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def openstack(name: TestbedName | None, user: str, arguments: tuple[str, ...]) -> None:
     """Run OpenStack's client on the master, e.g. 'openstack --os-region-name site2 server list'."""
-    from discovery_xp.deployment import deploy
-    from discovery_xp.planning import cloud
+    from discovery_xp.deployment import description
     from discovery_xp.software import ENVIRONMENT
 
     chosen = testbeds.choose(name)
-    deploy.load(chosen)
-    master = cloud.master(chosen.load().plan).name
+    description.load(chosen)
+    master = chosen.load().plan.require_cloud().master
     command = shlex.join([f"{ENVIRONMENT}/bin/openstack", "--os-cloud", user, *arguments])
     terminal = ["-t"] if not arguments and sys.stdin.isatty() else []
     os.execvp("ssh", ["ssh", "-F", str(chosen.ssh_config), *terminal, master, command])
@@ -689,7 +723,24 @@ def destroy(name: TestbedName | None, everything: bool, forget: bool, cloud_only
         echo("there is no testbed")
 
 
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete commands, options, testbeds and topologies.
+
+    For this shell: source <(discovery-xp completion bash). docs/installation.md says how to
+    have it in each.
+    """
+    # click's own look at the shell's version would start the shell.
+    complete = shell_completion.get_completion_class(shell)
+    assert complete is not None
+    made = complete(cli, {}, "discovery-xp", "_DISCOVERY_XP_COMPLETE")
+    click.echo(made.source_template % made.source_vars())
+
+
+cli.add_command(init)
 cli.add_command(network)
+cli.add_command(notebook)
 cli.add_command(report)
 
 if __name__ == "__main__":

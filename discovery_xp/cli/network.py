@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 
 from discovery_xp.boundary.names import TestbedName
-from discovery_xp.cli.common import console, echo, testbed_option
+from discovery_xp.cli.common import InputFile, console, echo, testbed_option
 from discovery_xp.cli.plan import links_table
 from discovery_xp.errors import InvalidInput, Problem, Refused
 from discovery_xp.inputs.topology import Link, read_topology
@@ -71,7 +71,7 @@ def network_show(name: TestbedName | None, as_json: bool) -> None:
 
 @network.command("set")
 @testbed_option
-@click.option("--topology", type=click.Path(path_type=Path), help="Take all links of this file.")
+@click.option("--topology", type=InputFile("topologies"), help="Take all links of this file.")
 @click.option("--delay", help="One-way delay, e.g. 10ms.")
 @click.option("--rtt", help="Round trip, half of it each way.")
 @click.option("--jitter", help="Variation of the one-way delay.")

@@ -12,6 +12,7 @@ from discovery_xp.cli.common import console, echo
 from discovery_xp.inputs import units
 from discovery_xp.inputs.topology import Link
 from discovery_xp.inputs.units import format_bytes
+from discovery_xp.planning.layout import CloudLayout, Service
 from discovery_xp.planning.plan import Plan, PlannedLink
 
 
@@ -25,7 +26,9 @@ def print_plan(made: Plan) -> None:
         out.print(line, soft_wrap=True)
     out.print(_hosts_table(made))
     if made.cloud is not None:
-        out.print(_services_table(made))
+        out.print(_services_table(made.cloud))
+        out.print(_databases_table(made.cloud))
+        out.print(_regions_table(made.cloud))
     out.print(links_table(made.links))
     for request in made.requests:
         echo(f"POST /sites/{request.site}/jobs {json.dumps(request.body)}")
@@ -50,12 +53,12 @@ def _facts(made: Plan) -> list[str]:
         lines.append(f"{nodes} nodes, {made.node_hours:g} node-hours")
     lines += [f"usage policy: {warning}" for warning in made.warnings]
     if made.cloud is not None:
-        cloud = made.cloud
-        more = {name: count for name, count in cloud.workers.items() if count > 1}
+        options = made.cloud.options
+        more = {name: count for name, count in options.workers.items() if count > 1}
         lines.append(
-            f"OpenStack on {cloud.backend}, placement {cloud.placement}, "
-            f"periodic tasks {cloud.periodic_tasks}, virt driver {cloud.virt_driver}, "
-            f"{cloud.nics} NICs a VM, "
+            f"OpenStack on {options.backend}, placement {options.placement}, "
+            f"periodic tasks {options.periodic_tasks}, virt driver {options.virt_driver}, "
+            f"{options.nics} NICs a VM, "
             f"workers {', '.join(f'{name} {n}' for name, n in more.items()) or '1 each'}"
         )
         lines += _databases_in_words(made)
@@ -71,12 +74,12 @@ def _facts(made: Plan) -> list[str]:
 def _databases_in_words(made: Plan) -> list[str]:
     """Where the databases are, where they aren't all on the one MariaDB."""
     from discovery_xp.planning import databases
-    from discovery_xp.planning.plan import key_value_store
 
-    store = key_value_store(made)
-    if made.cloud is None or store is None:
+    cloud = made.cloud
+    store = cloud.redis if cloud else None
+    if cloud is None or store is None:
         return []
-    moved, stay = (databases.held_by(made.cloud, each) for each in ("rome", "mysql"))
+    moved, stay = cloud.held_by(databases.ROME), cloud.held_by(databases.MYSQL)
     words = {
         "everysec": "on disk within a second",
         "always": "on disk before it is answered",
@@ -85,7 +88,7 @@ def _databases_in_words(made: Plan) -> list[str]:
     if store.kind == "server":
         there = sum("data" in host.roles for host in made.hosts)
         lines = [f"databases on one Redis server, {words}: {', '.join(moved)}"]
-        if made.cloud.rome.store == "auto":
+        if cloud.options.rome.store == "auto":
             lines.append(
                 f"a Redis Cluster would need {databases.MIN_MASTERS} data nodes, there "
                 f"{'is' if there == 1 else 'are'} {there or 'none'}"
@@ -94,7 +97,7 @@ def _databases_in_words(made: Plan) -> list[str]:
         held: dict[str, list[str]] = {}
         for name in moved:
             held.setdefault(store.master_of(name).host, []).append(name)
-        copies = {0: "no copy", 1: "a copy", 2: "two copies"}[made.cloud.rome.replicas]
+        copies = {0: "no copy", 1: "a copy", 2: "two copies"}[cloud.options.rome.replicas]
         lines = [
             f"databases on a Redis Cluster of {len(store.masters)} masters, {copies} of each, "
             f"{words}",
@@ -144,34 +147,65 @@ def _hosts_table(made: Plan) -> Table:
                 site.network or "",
                 ", ".join(roles),
                 names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)})",
-                _range(addresses),
+                _addresses(addresses),
                 ", ".join(bounds),
             )
     return table
 
 
-def _services_table(made: Plan) -> Table:
-    """How many of each service there are, and where."""
-    from discovery_xp.planning.cloud import services
-
+def _services_table(cloud: CloudLayout) -> Table:
+    """Tabulate how many of each service there are, and where."""
     table = Table(title="Services", title_justify="left", show_edge=False)
-    for column in ("service", "hosts", "of sites"):
+    for column in ("service", "port", "hosts", "of sites"):
         table.add_column(column, overflow="fold")
-    places: dict[str, list[tuple[str, str]]] = {}
-    for service in services(made):
-        places.setdefault(service.unit, []).append((service.host, service.site))
-    for unit, where in places.items():
-        sites = list(dict.fromkeys(site for _, site in where))
-        hosts = where[0][0] if len(where) == 1 else str(len(where))
-        table.add_row(unit, hosts, sites[0] if len(sites) == 1 else f"{sites[0]} ... {sites[-1]}")
+    by_unit: dict[str, list[Service]] = {}
+    for service in cloud.services:
+        by_unit.setdefault(service.unit, []).append(service)
+    for unit, services in by_unit.items():
+        sites = list(dict.fromkeys(service.site for service in services))
+        table.add_row(
+            unit,
+            str(services[0].port or ""),
+            services[0].host if len(services) == 1 else str(len(services)),
+            _range(sites),
+        )
     return table
 
 
-def _range(addresses: Sequence[str | None]) -> str:
-    known = [address for address in addresses if address]
-    if not known:
-        return "assigned by the provider"
-    return known[0] if len(known) == 1 else f"{known[0]} ... {known[-1]}"
+def _databases_table(cloud: CloudLayout) -> Table:
+    """Tabulate which store holds which databases."""
+    table = Table(title="Databases", title_justify="left", show_edge=False)
+    for column in ("store", "hosts", "databases"):
+        table.add_column(column, overflow="fold")
+    for store in cloud.stores:
+        names = [each.name for each in cloud.databases if each.store == store.name]
+        hosts = list(dict.fromkeys(node.host for node in store.nodes))
+        kind = "" if store.kind == "server" else f" {store.kind}"
+        table.add_row(f"{store.name}{kind}", _range(hosts), ", ".join(names))
+    return table
+
+
+def _regions_table(cloud: CloudLayout) -> Table:
+    """Tabulate each region's own API and the sites whose VMs are asked for there."""
+    table = Table(title="Regions", title_justify="left", show_edge=False)
+    for column in ("region", "Nova's API on", "boots the VMs of"):
+        table.add_column(column, overflow="fold")
+    many = len(cloud.regions) > 16
+    for region in [*cloud.regions[:8], *cloud.regions[-1:]] if many else cloud.regions:
+        served = [site for site, name in cloud.served_by.items() if name == region.name]
+        if many and region is cloud.regions[-1]:
+            table.add_row("...", "...", "...")
+        table.add_row(region.name, cloud.endpoint("compute", region.name).host, ", ".join(served))
+    return table
+
+
+def _addresses(addresses: Sequence[str | None]) -> str:
+    given = [address for address in addresses if address]
+    return _range(given) if given else "assigned by the provider"
+
+
+def _range(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
 
 
 def _link_cells(link: Link) -> list[str]:

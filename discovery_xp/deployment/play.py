@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from discovery_xp.testbeds import ansible_runs  # it comes before EnOSlib
+
+# isort: split
 import enoslib as en
 from ansible.errors import AnsibleError
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
@@ -21,7 +24,6 @@ from discovery_xp import files
 from discovery_xp.boundary.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.places import checkout
-from discovery_xp.testbeds import ansible_runs
 from discovery_xp.testbeds.hosts import Hosts, Progress
 from discovery_xp.testbeds.remote import ansible_failed, last_words, quietly, some
 from discovery_xp.testbeds.testbed import Testbed
@@ -37,12 +39,18 @@ LOGGED = 100_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task said on a host: Ansible's own result, whose values are the host's word."""
+    """What a task said on a host: Ansible's own result, whose values are the host's word.
 
-    task: str
+    `module` is the name of the module that the task runs, `subject` its argument `name` as the
+    playbook has it (the component, for modules that have one); `title` is for people alone.
+    """
+
+    module: str
     host: str
     status: str
     result: Mapping[str, Any]
+    subject: str = ""
+    title: str = ""
 
     @property
     def changes(self) -> list[str]:
@@ -60,15 +68,23 @@ class PlayRun:
 
     @property
     def changed(self) -> list[Outcome]:
-        """Those that changed something."""
+        """Return those that changed something."""
         return [outcome for outcome in self.outcomes if outcome.status == "changed"]
 
-    def result(self, task: str) -> Mapping[str, Any]:
-        """The result of a task that runs on one host; raises KeyError when it didn't."""
-        for outcome in self.outcomes:
-            if outcome.task.endswith(task) and outcome.status in ("ok", "changed"):
-                return outcome.result
-        raise KeyError(task)
+    def of(self, module: str) -> list[Outcome]:
+        """Return what tasks of a module said that did their work, in the order of time."""
+        return [
+            outcome
+            for outcome in self.outcomes
+            if outcome.module == module and outcome.status in ("ok", "changed")
+        ]
+
+    def results(self, module: str) -> dict[str, Mapping[str, Any]]:
+        """Return the last result of a module by host; hosts where it did its work never are absent.
+
+        It is for modules that a playbook runs once on a host; `of` has them all.
+        """
+        return {outcome.host: outcome.result for outcome in self.of(module)}
 
 
 class Listener:
@@ -79,7 +95,8 @@ class Listener:
         self.log = log
         self.progress = progress
         self.run = PlayRun()
-        self.stage, self.task, self.total, self.done = "", "", 0, 0
+        self.stage, self.title, self.module, self.subject = "", "", "", ""
+        self.total = self.done = 0
         self.task_started = time.monotonic()
 
     def on_play(self, name: str, patterns: Sequence[str]) -> None:
@@ -90,14 +107,17 @@ class Listener:
         if self.total:
             self.progress(name, 0, self.total)
 
-    def on_task(self, name: str) -> None:
-        """All hosts of the stage begin a task."""
-        self.task, self.done, self.task_started = name, 0, time.monotonic()
-        self._write(f"TASK {name}")
+    def on_task(self, title: str, module: str, subject: str = "") -> None:
+        """All hosts of the stage begin a task; see `Outcome` for the words."""
+        self.title, self.module, self.subject = title, module, subject
+        self.done, self.task_started = 0, time.monotonic()
+        self._write(f"TASK {title}")
 
     def on_result(self, host: str, status: str, result: Mapping[str, Any]) -> None:
         """A host is through with the task."""
-        self.run.outcomes.append(Outcome(self.task, host, status, result))
+        self.run.outcomes.append(
+            Outcome(self.module, host, status, result, self.subject, self.title)
+        )
         self.done += 1
         took = time.monotonic() - self.task_started
         words = _in_words(status, result)[:LOGGED]
@@ -146,7 +166,7 @@ def run_playbook(
     progress: Progress,
     is_partial: bool = False,
 ) -> PlayRun:
-    """Run `playbooks/NAME.yml`; `variables` reach it as `xp`, none of them as a template.
+    """Run `playbooks/NAME.yml`; `variables` is by the name of Ansible's, none of it a template.
 
     With `is_partial` what some hosts do stands when others fail: that is returned besides.
 
@@ -183,7 +203,7 @@ def _run(hosts: Hosts, path: Path, variables: Mapping[str, Any]) -> None:
     with quietly(hosts.plan.name, output="follow_plays", forks=FORKS):
         en.run_ansible(
             [str(path)], roles=hosts.roles, basedir=str(path.parent),
-            extra_vars={"xp": ansible_runs.literal(dict(variables))},
+            extra_vars=ansible_runs.literal(dict(variables)),
         )  # fmt: skip
 
 

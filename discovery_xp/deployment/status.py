@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from discovery_xp import software
 from discovery_xp.boundary import answers
-from discovery_xp.planning import cloud
+from discovery_xp.planning.layout import Service
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.remote import run_each
 
@@ -58,7 +58,7 @@ _NOVA_LIST = (
 _QUEUES_LIST = "rabbitmqctl --quiet --formatter json list_queues name consumers"
 
 
-def _look_command(services: Sequence[cloud.Service], is_master: bool) -> str:
+def _look_command(services: Sequence[Service], asks_nova: bool, asks_rabbitmq: bool) -> str:
     """A line of bash that says how a host's services are, a line for each thing it says."""
     units = " ".join(service.unit for service in services)
     parts = [
@@ -66,28 +66,33 @@ def _look_command(services: Sequence[cloud.Service], is_master: bool) -> str:
         "--property=ActiveState,NRestarts $unit); done"
     ]
     for service in services:
-        if service.port is not None:
+        if service.is_http:
             request = f"exec 3<>/dev/tcp/127.0.0.1/{service.port}; "
             request += "printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3"
             parts.append(
                 f"echo port {service.unit} $(timeout 10 bash -c {shlex.quote(request)} 2>&1)"
             )
-    if is_master:
+    if asks_nova:
         parts.append(f"echo nova $(timeout 60 {_NOVA_LIST} 2>/dev/null)")
+    if asks_rabbitmq:
         parts.append(f"echo queues $(timeout 60 {_QUEUES_LIST} 2>/dev/null)")
     return f"bash -c {shlex.quote('; '.join(parts))}"
 
 
 def inspect(hosts: Hosts, answering: Set[str]) -> list[ServiceStatus]:
     """How every service of the plan's cloud is; only hosts in `answering` are asked."""
-    by_host: dict[str, list[cloud.Service]] = {}
-    for service in cloud.services(hosts.plan):
+    cloud = hosts.plan.require_cloud()
+    by_host: dict[str, list[Service]] = {}
+    for service in cloud.services:
         by_host.setdefault(service.host, []).append(service)
-    master = cloud.master(hosts.plan).name
     outputs = run_each(
         hosts,
         {
-            host: _look_command(services, is_master=host == master)
+            host: _look_command(
+                services,
+                asks_nova=host == cloud.master,
+                asks_rabbitmq=any(service.component == "rabbitmq" for service in services),
+            )
             for host, services in by_host.items()
             if host in answering
         },
@@ -96,7 +101,7 @@ def inspect(hosts: Hosts, answering: Set[str]) -> list[ServiceStatus]:
 
 
 def read_status(
-    by_host: Mapping[str, Sequence[cloud.Service]], said: Mapping[str, str]
+    by_host: Mapping[str, Sequence[Service]], said: Mapping[str, str]
 ) -> list[ServiceStatus]:
     """What `_look_command` printed on each host, as values."""
     states: dict[tuple[str, str], dict[str, str]] = {}
@@ -117,7 +122,7 @@ def read_status(
                     nova |= _nova_states(rest)
             elif kind == "queues":
                 with contextlib.suppress(answers.Unfit):  # RabbitMQ doesn't run
-                    queues = _read_queues(rest)
+                    queues = {**(queues or {}), **_read_queues(rest)}
     return [
         ServiceStatus(
             service.unit,
@@ -126,7 +131,7 @@ def read_status(
             states.get((service.unit, host), {}).get("ActiveState", "unknown"),
             _restarts(states.get((service.unit, host), {})),
             answered.get((service.unit, host), False if host in said else None)
-            if service.port
+            if service.is_http
             else None,
             nova.get((service.unit, host)),
             queues.get(service.queue, False)

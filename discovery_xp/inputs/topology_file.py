@@ -30,6 +30,7 @@ from discovery_xp.inputs.fields import (
 )
 from discovery_xp.inputs.platforms import ChameleonEntry, G5kEntry, VagrantEntry, VMonG5kEntry
 from discovery_xp.inputs.yamlfile import YamlFile
+from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.text import short
 
 MAX_SITES = 250
@@ -124,7 +125,7 @@ class StaticEntry(Entry):
         description="for each site, the addresses of at least as many hosts as it needs"
     )
     user: SshUser = "root"
-    port: int = Field(22, ge=1, le=65535)
+    port: int = Field(SSH_PORT, ge=1, le=65535)
     key: FilePath | None = Field(None, description="path of the private ssh key")
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import queue
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from discovery_xp.deployment.variables import PlayVariables
 from discovery_xp.errors import Failed
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load.following import Following, OnRows
@@ -108,7 +109,7 @@ def duration_s(vms: Sequence[Row]) -> float | None:
 def run(
     hosts: Hosts,
     testbed: Testbed,
-    variables: Mapping[str, Any],
+    variables: PlayVariables,
     scenario: Scenario,
     on_rows: OnRows,
     progress: Progress,

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from discovery_xp.boundary.answers import Unfit
-from discovery_xp.load import records
 from discovery_xp.load.ledger import Ledger, Pace, Row
 from discovery_xp.load.rally_hosts import READ_EVERY_S, LoadHost, Said
+from discovery_xp.onhost.wire import load as wire
 from discovery_xp.testbeds.hosts import Progress
 
 # The load's own process says something every other second.
@@ -67,7 +67,7 @@ class Following:
             return
         host.heard, host.lost_at = time.monotonic(), None
         host.offset += len(line)
-        if host.offset > records.MOST_BYTES or len(line) > records.LONGEST_LINE:
+        if host.offset > wire.MOST_BYTES or len(line) > wire.LONGEST_LINE:
             state.ended = "said more than a load says"
             host.hang_up()
             host.stop()

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from discovery_xp import store
 from discovery_xp.boundary import answers
 from discovery_xp.boundary.answers import Unfit
 from discovery_xp.inputs.scenario import Scenario
-from discovery_xp.load import records
+from discovery_xp.onhost.wire import load as wire
 
 PACE_OVER_S = 30.0
 MOST_NOTES = 200
@@ -18,13 +19,8 @@ MOST_NOTES = 200
 ROWS_AT_LEAST = 10_000
 ROWS_EACH = 100
 
-VM_COLUMNS = (
-    "name", "server_id", "region", "site", "requested_at", "accepted_at", "active_at", "seen_at",
-    "status", "host", "host_site", "deleted_at", "error", "boot_duration_s",
-)  # fmt: skip
-ACTION_COLUMNS = (
-    "action", "iteration", "region", "site", "started_at", "duration_s", "error",
-)  # fmt: skip
+VM_COLUMNS = tuple(column.name for column in store.TABLES["vms"])
+ACTION_COLUMNS = tuple(column.name for column in store.TABLES["actions"])
 
 # A row of vms.parquet or actions.parquet, as docs/results.md has them.
 Row = dict[str, Any]
@@ -78,7 +74,7 @@ class Ledger:
     def take(self, host: str, line: object) -> None:
         """Take one line of a load host; raises Unfit, with nothing taken, where it is none."""
         state = self.hosts[host]
-        kind, values = records.read(line)
+        kind, values = wire.parse(line)
         if kind == "vm":
             self._take_vm(values)
         elif kind == "action":

@@ -17,16 +17,18 @@ from typing import Any
 
 from discovery_xp import software
 from discovery_xp.boundary import answers, archives, writers
+from discovery_xp.deployment.variables import PlayVariables
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.scenario import Scenario
-from discovery_xp.load import records
 from discovery_xp.load.rally_task import FOLDER, environment_spec, task
 from discovery_xp.load.shares import Share
+from discovery_xp.onhost import follow
+from discovery_xp.onhost.sources import sources
+from discovery_xp.onhost.wire import load as wire
 from discovery_xp.places import checkout
 from discovery_xp.testbeds.testbed import Testbed
 
 UNIT = "discovery-xp-load"
-NETWORK = "discovery"
 # What is kept of a host's folder.
 RAW = ("results.json", "report.html", "rally.log", "records.jsonl", "task.json")
 READ_EVERY_S = 1.0
@@ -42,7 +44,7 @@ Said = queue.Queue[tuple[str, "subprocess.Popen[bytes]", bytes]]
 
 _RUN = """#!/bin/sh
 # Rally's whole part.  What it says of the environment holds passwords: it goes nowhere.
-cd {folder} && export HOME={folder} || exit 1
+cd {folder} && export HOME={folder} PYTHONPATH={folder}/lib || exit 1
 rally="{place}/bin/rally --config-file {folder}/rally.conf --plugin-paths {folder}/plugins"
 $rally db ensure >/dev/null || exit 1
 $rally env create --name load --spec env.json >/dev/null || exit 1
@@ -56,44 +58,7 @@ $rally task report --json --out results.json
 
 # The unit's own end is a line, too, even where it was killed.
 _ENDED = """#!/bin/sh
-printf '{"line": "unit", "words": "%s"}\\n' "ended ($SERVICE_RESULT, $EXIT_CODE $EXIT_STATUS)" \\
-    >>{folder}/records.jsonl
-"""
-
-# Hands on what is added to the records from an offset on, and writes the words to go on.
-_FOLLOW = """
-import os, select, subprocess, sys, time
-folder, unit, offset, every_s = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-heard = time.monotonic()
-def hand_on():
-    global offset, heard
-    try:
-        with open(folder + "/records.jsonl", "rb") as file:
-            file.seek(offset)
-            data = file.read()
-    except FileNotFoundError:
-        return b""
-    data = data[: data.rfind(b"\\n") + 1]
-    if data:
-        offset, heard = offset + len(data), time.monotonic()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    return data
-while b'{"line": "unit"' not in hand_on():
-    if time.monotonic() - heard > 5:
-        heard = time.monotonic()
-        said = subprocess.run(["systemctl", "is-active", unit], capture_output=True, text=True)
-        if said.stdout.strip() not in ("active", "activating", "deactivating"):
-            if b'{"line": "unit"' not in hand_on():
-                print('{"line": "unit", "words": "is gone"}', flush=True)
-            break
-    if select.select([sys.stdin], [], [], every_s)[0]:
-        words = sys.stdin.readline().split()
-        if not words:
-            break
-        with open(folder + "/word.new", "w") as file:
-            file.write(str(time.time() + float(words[1])))
-        os.rename(folder + "/word.new", folder + "/" + words[0])
+printf {line} "ended ($SERVICE_RESULT, $EXIT_CODE $EXIT_STATUS)" >>{folder}/records.jsonl
 """
 
 
@@ -172,8 +137,9 @@ class LoadHost:
     def follow(self) -> None:
         """Begin to listen, from where it was left."""
         command = shlex.join(
-            ["python3", "-c", _FOLLOW, FOLDER, UNIT, str(self.offset), str(READ_EVERY_S)]
-        )
+            ["env", f"PYTHONPATH={FOLDER}/lib", "python3", "-m", follow.__name__,
+             FOLDER, UNIT, str(self.offset), str(READ_EVERY_S)]
+        )  # fmt: skip
         self.follower = subprocess.Popen(
             [*self.ssh, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, start_new_session=True,
@@ -184,7 +150,7 @@ class LoadHost:
     def _listen(self, follower: subprocess.Popen[bytes]) -> None:
         assert follower.stdout is not None
         # A longer line comes in parts, the first of which ends the listening.
-        while line := follower.stdout.readline(records.LONGEST_LINE + 1):
+        while line := follower.stdout.readline(wire.LONGEST_LINE + 1):
             self.said.put((self.name, follower, line))
         self.said.put((self.name, follower, b""))
 
@@ -252,19 +218,27 @@ def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
     return made.getvalue()
 
 
-def files(variables: Mapping[str, Any], scenario: Scenario, share: Share) -> dict[str, Any]:
+def files(variables: PlayVariables, scenario: Scenario, share: Share) -> dict[str, Any]:
     """What is laid down in the load's folder: texts with their modes, by name."""
-    network = NETWORK if variables["cloud"]["nics"] else ""
+    cloud = variables.cloud
+    network = cloud.network if cloud.options["nics"] else ""
     plugin = checkout() / "scenarios/rally_plugins/discovery.py"
     database = f"[database]\nconnection = sqlite:///{FOLDER}/rally.sqlite\n"
     place = software.RALLY.place
+    package = sources("catalogue", "checks", "follow", "load", "wire")
     return {
+        **{f"lib/{path}": (text, 0o644) for path, text in package.items()},
         "plugins/discovery.py": (plugin.read_text(), 0o644),
         # Rally takes it for a template of Jinja.
         "task.json": (writers.json_without_templates(task(scenario, share, network)), 0o644),
         "env.json": (json.dumps(environment_spec(variables)), 0o600),
         "rally.conf": (database, 0o644),
         "run.sh": (_RUN.format(folder=FOLDER, place=place), 0o755),
-        "ended.sh": (_ENDED.replace("{folder}", FOLDER), 0o755),
+        "ended.sh": (_ENDED.format(folder=FOLDER, line=_unit_line()), 0o755),
         "records.jsonl": ("", 0o600),
     }
+
+
+def _unit_line() -> str:
+    """How sh prints the line of the unit's own end; its words are printf's."""
+    return shlex.quote(wire.encode("unit", words="%s").replace("\n", r"\n"))

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from discovery_xp.deployment.variables import PlayVariables
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load.shares import Share
+from discovery_xp.onhost.wire.request import LoadRequest, RegionRequest
 
 FOLDER = "/var/lib/discovery-xp/load"
 
 
 def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
     """Rally's task file for a load host."""
-    load = {
-        "kind": scenario.kind,
-        "regions": [
-            {
-                "name": region.name,
-                "site": region.site,
-                "count": count,
-                "warm_up": warm_up,
-                "computes": list(computes),
-            }
+    request = LoadRequest(
+        kind=scenario.kind,
+        regions=tuple(
+            RegionRequest(region.name, region.site, count, warm_up, tuple(computes))
             for region, count, warm_up, computes in zip(
                 share.regions, share.counts, share.warm_ups, share.computes, strict=True
             )
-        ],
-        "concurrency": share.concurrency,
-        "clears": list(share.clears),
-        "iterations_before": share.iterations_before,
-        "flavor": scenario.flavor,
-        "image": scenario.image,
-        "network": network,
-        "poll_interval_s": scenario.poll_interval_s,
-        "vm_timeout_s": scenario.vm_timeout_s,
-        "run_timeout_s": scenario.run_timeout_s,
-        "delete_after": scenario.delete_after,
-        "reads": list(scenario.reads),
-        "repeats": scenario.repeats,
-        "records": f"{FOLDER}/records.jsonl",
-        "words": FOLDER,
-    }
+        ),
+        concurrency=share.concurrency,
+        clears=tuple(share.clears),
+        iterations_before=share.iterations_before,
+        flavor=scenario.flavor,
+        image=scenario.image,
+        network=network,
+        poll_interval_s=scenario.poll_interval_s,
+        vm_timeout_s=scenario.vm_timeout_s,
+        run_timeout_s=scenario.run_timeout_s,
+        delete_after=scenario.delete_after,
+        reads=tuple(scenario.reads),
+        repeats=scenario.repeats,
+        records=f"{FOLDER}/records.jsonl",
+        words=FOLDER,
+    )
     return {
         "version": 2,
         "title": scenario.name,
@@ -49,14 +44,14 @@ def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
         "subtasks": [
             {
                 "title": scenario.kind,
-                "scenario": {"Discovery.load": {"load": load}},
+                "scenario": {"Discovery.load": {"load": request.to_json()}},
                 "runner": {"discovery": {}},
             }
         ],
     }
 
 
-def environment_spec(variables: Mapping[str, Any]) -> dict[str, Any]:
+def environment_spec(variables: PlayVariables) -> dict[str, Any]:
     """Rally's description of the cloud; it holds passwords."""
 
     def user(name: str, password: str) -> dict[str, str]:
@@ -68,12 +63,12 @@ def environment_spec(variables: Mapping[str, Any]) -> dict[str, Any]:
             "project_domain_name": "Default",
         }
 
-    secrets, region = variables["passwords"], variables["regions"][0]
+    passwords, region = variables.secrets.passwords, variables.cloud.regions[0]
     return {
         "existing@openstack": {
-            "auth_url": f"{region['urls']['identity']}/v3",
-            "region_name": region["name"],
-            "admin": user("admin", secrets["admin"]),
-            "users": [user(variables["user"], secrets["user"])],
+            "auth_url": f"{region.urls['identity']}/v3",
+            "region_name": region.name,
+            "admin": user("admin", passwords["admin"]),
+            "users": [user(variables.cloud.user, passwords["user"])],
         }
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.scenario import Scenario
-from discovery_xp.planning import cloud
+from discovery_xp.planning.layout import CloudLayout, Region
 from discovery_xp.planning.plan import Plan
 from discovery_xp.testbeds.remote import some
 
@@ -22,7 +22,7 @@ class Share:
     """
 
     host: str
-    regions: tuple[cloud.Region, ...]
+    regions: tuple[Region, ...]
     counts: tuple[int, ...]
     warm_ups: tuple[int, ...]
     computes: tuple[tuple[str, ...], ...]
@@ -38,7 +38,8 @@ def split(count: int, parts: int) -> list[int]:
 
 def shares(plan: Plan, scenario: Scenario) -> list[Share]:
     """What each load host asks of which region.  Raises Refused for an unknown region."""
-    known = {region.name: region for region in cloud.regions(plan)}
+    cloud = plan.require_cloud()
+    known = {region.name: region for region in cloud.regions}
     unknown = [name for name in scenario.regions or () if name not in known]
     if unknown:
         raise Refused(
@@ -48,10 +49,10 @@ def shares(plan: Plan, scenario: Scenario) -> list[Share]:
     regions = [known[name] for name in scenario.regions or known]
     counts = split(scenario.count, len(regions))
     warm_ups = split(len(regions) if scenario.warm_up is None else scenario.warm_up, len(regions))
-    computes = [()] * len(regions) if scenario.warm_up is not None else warmed(plan, regions)
+    computes = [()] * len(regions) if scenario.warm_up is not None else warmed(cloud, regions)
     if scenario.starts_on == "master":
         return [
-            Share(cloud.master(plan).name, tuple(regions), tuple(counts), tuple(warm_ups),
+            Share(cloud.master, tuple(regions), tuple(counts), tuple(warm_ups),
                   tuple(computes), scenario.concurrency, tuple(known))
         ]  # fmt: skip
     asked = [index for index, count in enumerate(counts) if count]
@@ -68,7 +69,7 @@ def shares(plan: Plan, scenario: Scenario) -> list[Share]:
     ]  # fmt: skip
 
 
-def warmed(plan: Plan, regions: Sequence[cloud.Region]) -> list[tuple[str, ...]]:
+def warmed(cloud: CloudLayout, regions: Sequence[Region]) -> list[tuple[str, ...]]:
     """The computes that each of `regions` is asked to boot a VM on, before the load.
 
     A site's are asked for at the site's own API, so that any zones are kept to; those of
@@ -76,13 +77,13 @@ def warmed(plan: Plan, regions: Sequence[cloud.Region]) -> list[tuple[str, ...]]
     """
     found: list[list[str]] = [[] for _ in regions]
     homeless: list[str] = []
-    for site, names in cloud.computes(plan).items():
+    for site, names in cloud.computes.items():
         at_site = [index for index, region in enumerate(regions) if region.site == site]
         if at_site:
             found[at_site[0]] += names
         else:
             homeless += names
-    if plan.cloud is not None and plan.cloud.placement == "shared":
+    if not cloud.zones:
         for index, name in enumerate(homeless):
             found[index % len(regions)].append(name)
     return [tuple(names) for names in found]

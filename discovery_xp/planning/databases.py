@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import binascii
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from discovery_xp.errors import Refused
-from discovery_xp.inputs.topology import OpenStack
+from discovery_xp.inputs.topology import OpenStack, Rome
+from discovery_xp.onhost import catalogue
 
+# How services reach a database: SQLAlchemy's dialect for MariaDB, or ROME's for Redis.
 MYSQL, ROME = "mysql", "rome"
+# What keeps databases.
+MARIADB, REDIS = "mariadb", "redis"
 
 # Every database and the service that owns it, the most asked first.
 OWNERS: Mapping[str, str] = {
@@ -30,17 +34,13 @@ OWNERS: Mapping[str, str] = {
 CARRIED_BY_ROME = ("nova", "nova_api", "placement", "keystone", "glance", "nova_cell0")
 
 USER = "rome"
-PORT = 6379
-BUS_OFFSET = 10_000  # nodes of a Redis Cluster talk to each other at this and their port
 SLOTS = 16_384
 MIN_MASTERS = 3  # fewer can't agree on who is a master
-MAX_REPLICAS = 2
-UNIT = "redis-server"
 
 
 @dataclass(frozen=True)
 class Node:
-    """A Redis process; `copies` is the host of the master that it is a replica of.
+    """A process of a store; `copies` is the host of the master that it is a replica of.
 
     `slots` are the first and the last hash slot of a cluster's master.
     """
@@ -54,52 +54,81 @@ class Node:
 
 @dataclass(frozen=True)
 class Store:
-    """Where Redis runs: `kind` is 'server' or 'cluster'.
+    """Processes that keep databases together.
 
-    `tags` holds for each database the hash tag that puts it on a master of its own, as far
-    as there are enough; a single server needs none.
+    `engine` is 'mariadb' or 'redis', `kind` 'server' or 'cluster'; `name` tells the stores of a
+    cloud apart.  `persistence` is Redis's.  `tags` holds for each database the hash tag that puts
+    it on a master of its own, as far as there are enough; a single server needs none.
     """
 
+    name: str
+    engine: str
     kind: str
     nodes: tuple[Node, ...]
-    persistence: str
+    persistence: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def masters(self) -> tuple[Node, ...]:
-        """The processes that hold the data; the others hold copies."""
+        """Return the processes that hold the data; the others hold copies."""
         return tuple(node for node in self.nodes if node.copies is None)
 
     def master_of(self, database: str) -> Node:
-        """The one that holds a database, as long as no replica took its place."""
+        """Return the one that holds a database, as long as no replica took its place."""
         if self.kind == "server":
             return self.nodes[0]
         slot = key_slot(self.tags[database])
         return next(node for node in self.masters if node.slots and slot <= node.slots[1])
 
 
-def holders(cloud: OpenStack) -> dict[str, str]:
-    """By database: 'rome' or 'mysql'."""
-    if cloud.backend == MYSQL:
-        return dict.fromkeys(OWNERS, MYSQL)
-    return {name: ROME if name in CARRIED_BY_ROME else MYSQL for name in OWNERS}
+@dataclass(frozen=True)
+class Database:
+    """A database of the cloud: the component that owns it, and the store that holds it.
 
-
-def held_by(cloud: OpenStack, holder: str) -> list[str]:
-    """The databases that a store holds."""
-    return [name for name, own in holders(cloud).items() if own == holder]
-
-
-def store(cloud: OpenStack, master: str, near: Sequence[str], far: Sequence[str]) -> Store | None:
-    """How Redis is laid out over the data hosts at the master's site, and those elsewhere.
-
-    Without data hosts the one server is on the master.  None where MariaDB holds all;
-    raises Refused where the hosts are too few for what is asked.
+    `backend` is how its services reach it, 'mysql' or 'rome'.  `region` is the region whose
+    services alone ask it, None where all share it.
     """
-    if cloud.backend != ROME:
-        return None
-    asked, data = cloud.rome, [*near, *far]
-    kind = asked.store
+
+    name: str
+    owner: str
+    backend: str
+    store: str
+    region: str | None = None
+
+
+def place(
+    options: OpenStack, master: str, near: Sequence[str], far: Sequence[str]
+) -> tuple[tuple[Store, ...], tuple[Database, ...]]:
+    """Decide which stores there are, and which of them holds which database.
+
+    `near` are the data hosts at the master's site, `far` those elsewhere.  MariaDB is on the
+    master, where a database needs it.  Raises Refused where the hosts are too few for what the
+    options ask.
+    """
+    backends = {
+        name: ROME if options.backend == ROME and name in CARRIED_BY_ROME else MYSQL
+        for name in OWNERS
+    }
+    stores = []
+    if MYSQL in backends.values():
+        unit = catalogue.UNITS[MARIADB]
+        node = Node(master, unit.name, catalogue.MARIADB_PORT)
+        stores.append(Store(MARIADB, MARIADB, "server", (node,)))
+    if options.backend == ROME:
+        carried = [name for name, backend in backends.items() if backend == ROME]
+        stores.append(_redis(options.rome, carried, master, near, far))
+    held = tuple(
+        Database(name, OWNERS[name], backend, REDIS if backend == ROME else MARIADB)
+        for name, backend in backends.items()
+    )
+    return tuple(stores), held
+
+
+def _redis(
+    options: Rome, carried: Sequence[str], master: str, near: Sequence[str], far: Sequence[str]
+) -> Store:
+    """Lay Redis out over the data hosts; without any the one server is on the master."""
+    data, kind = [*near, *far], options.store
     if kind == "auto":
         kind = "cluster" if len(data) >= MIN_MASTERS else "server"
     if kind == "cluster" and len(data) < MIN_MASTERS:
@@ -107,45 +136,51 @@ def store(cloud: OpenStack, master: str, near: Sequence[str], far: Sequence[str]
             f"a Redis Cluster needs {MIN_MASTERS} data nodes, and there are {len(data)}",
             "write 'data: 1' for more sites, or 'rome: {store: server}'",
         )
-    if kind == "server" and asked.replicas:
-        why = "" if asked.store == "server" else f", as {len(data)} data nodes are"
+    if kind == "server" and options.replicas:
+        why = "" if options.store == "server" else f", as {len(data)} data nodes are"
         raise Refused(
-            f"'replicas: {asked.replicas}' is for a Redis Cluster, and this is one server{why}",
+            f"'replicas: {options.replicas}' is for a Redis Cluster, and this is one server{why}",
             f"write 'store: cluster' and at least {MIN_MASTERS} data nodes, or 'replicas: 0'",
         )
     if kind == "server":
-        return Store(kind, (Node(data[0] if data else master, UNIT, PORT),), asked.persistence)
+        nodes = (_node(data[0] if data else master),)
+        return Store(REDIS, REDIS, kind, nodes, options.persistence)
     ranges = slot_ranges(len(data))
-    masters = [
-        Node(host, UNIT, PORT, slots=slots) for host, slots in zip(data, ranges, strict=True)
-    ]
+    masters = [_node(host, slots=slots) for host, slots in zip(data, ranges, strict=True)]
     # A replica is on the next host, so no host's end takes a datum and its copy.
     replicas = [
-        Node(data[(place + copy) % len(data)], f"redis-replica-{copy}", PORT + copy, copies=host)
-        for copy in range(1, asked.replicas + 1)
+        _node(data[(place + copy) % len(data)], copy, copies=host)
+        for copy in range(1, options.replicas + 1)
         for place, host in enumerate(data)
     ]
     return Store(
-        kind, (*masters, *replicas), asked.persistence,
-        spread(held_by(cloud, ROME), ranges[: len(near)], ranges[len(near) :]),
+        REDIS, REDIS, kind, (*masters, *replicas), options.persistence,
+        spread(carried, ranges[: len(near)], ranges[len(near) :]),
     )  # fmt: skip
 
 
+def _node(
+    host: str, number: int = 0, copies: str | None = None, slots: tuple[int, int] | None = None
+) -> Node:
+    unit = catalogue.redis_unit(number)
+    return Node(host, unit.name, catalogue.REDIS_PORTS[number], copies, slots)
+
+
 def slot_ranges(masters: int) -> list[tuple[int, int]]:
-    """First and last hash slot of each master, in equal shares."""
+    """Return the first and the last hash slot of each master, in equal shares."""
     bounds = [round(place * SLOTS / masters) for place in range(masters + 1)]
     return [(first, after - 1) for first, after in itertools.pairwise(bounds)]
 
 
 def key_slot(tag: str) -> int:
-    """The hash slot of all keys with this hash tag, as Redis Cluster computes it."""
+    """Return the hash slot of all keys with this hash tag, as Redis Cluster computes it."""
     return binascii.crc_hqx(tag.encode(), 0) % SLOTS
 
 
 def spread(
     names: Sequence[str], near: Sequence[tuple[int, int]], far: Sequence[tuple[int, int]]
 ) -> dict[str, str]:
-    """A hash tag for each database, so that the masters take turns; always the same ones.
+    """Choose a hash tag for each database, so that the masters take turns; always the same ones.
 
     `near` are the slots of the masters at the site where all services but Nova's run: what
     these ask stays there.  Nova's databases are asked from every site and take the far
@@ -164,25 +199,28 @@ def spread(
 
 
 def urls(
-    cloud: OpenStack,
-    store: Store | None,
+    stores: Sequence[Store],
+    held: Iterable[Database],
     addresses: Mapping[str, str],
-    master: str,
     password: str,
 ) -> dict[str, str]:
-    """SQLAlchemy's URL of every database; `master` is the address of the master's MariaDB."""
+    """Return SQLAlchemy's URL of every database; `addresses` is by host."""
+    by_name = {store.name: store for store in stores}
     return {
-        name: f"mysql+pymysql://{OWNERS[name]}:{password}@{master}/{name}"
-        if holder == MYSQL or store is None
-        else f"rome+redis://{USER}:{password}@{_place(name, store, addresses)}"
-        for name, holder in holders(cloud).items()
+        each.name: f"rome+redis://{USER}:{password}@"
+        f"{_place(each.name, by_name[each.store], addresses)}"
+        if each.backend == ROME
+        else f"mysql+pymysql://{each.owner}:{password}@"
+        f"{addresses[by_name[each.store].nodes[0].host]}/{each.name}"
+        for each in held
     }
 
 
 def cell0_template(store: Store | None, addresses: Mapping[str, str]) -> str:
-    """The URL of Nova's cell 0 as `nova-manage` takes it: login and password filled in later.
+    """Return the URL of Nova's cell 0 as `nova-manage` takes it: login and password are left open.
 
-    Empty where Nova derives it from the URL of cell 1 all by itself.
+    `store` is Redis; without it Nova derives the URL from that of cell 1 all by itself, and the
+    template is empty.
     """
     if store is None:
         return ""
@@ -193,4 +231,4 @@ def _place(database: str, store: Store, addresses: Mapping[str, str]) -> str:
     # All masters have the same port: SQLAlchemy's URLs have room for one.
     hosts = ",".join(addresses[node.host] for node in store.masters)
     tag = store.tags.get(database)
-    return f"{hosts}:{PORT}/{database}" + (f"?tag={tag}" if tag else "")
+    return f"{hosts}:{store.masters[0].port}/{database}" + (f"?tag={tag}" if tag else "")

@@ -11,25 +11,26 @@ import hashlib
 import ipaddress
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from discovery_xp.boundary.names import HostName, SiteName, TestbedName
+from discovery_xp.boundary.names import HostName, TestbedName
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.platforms import Cluster, G5kProvider, PlatformProvider, VMonG5kProvider
 from discovery_xp.inputs.topology import (
     Limit,
-    Link,
     LocalProvider,
-    OpenStack,
-    SshHost,
     StaticProvider,
     Tolerance,
     Topology,
 )
 from discovery_xp.inputs.topology_checks import site_prefix
 from discovery_xp.planning import databases, oar, plan_checks
+from discovery_xp.planning.hosts import PlannedHost as PlannedHost  # for who reads a plan
+from discovery_xp.planning.hosts import PlannedLink as PlannedLink
+from discovery_xp.planning.hosts import PlannedSite as PlannedSite
+from discovery_xp.planning.layout import CloudLayout, decide
 from discovery_xp.planning.oar import Request
 from discovery_xp.text import short
 
@@ -55,49 +56,6 @@ WAN_PAIR_MEMORY_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
-class PlannedSite:
-    """A site; `network` and `gateway` only where we lay out the addresses ourselves."""
-
-    name: str  # a SiteName
-    number: int
-    network: str | None = None
-    gateway: str | None = None
-    backbone_address: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", SiteName(self.name))
-
-
-@dataclass(frozen=True)
-class PlannedHost:
-    """One host: `address` is None until the provider assigns one."""
-
-    name: str  # a HostName
-    site: str  # a SiteName
-    roles: tuple[str, ...]
-    address: str | None = None
-    ssh: SshHost | None = None
-    limit: Limit = field(default_factory=Limit)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", HostName(self.name))
-        object.__setattr__(self, "site", SiteName(self.site))
-
-
-@dataclass(frozen=True)
-class PlannedLink:
-    """What holds for the packets from `source` to `target`, both sites."""
-
-    source: str  # a SiteName
-    target: str  # a SiteName
-    link: Link
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "source", SiteName(self.source))
-        object.__setattr__(self, "target", SiteName(self.target))
-
-
-@dataclass(frozen=True)
 class Needs:
     """What the plan takes of this machine, in bytes."""
 
@@ -111,7 +69,8 @@ class Plan:
 
     `platform` is who lends the hosts and how, None where nobody does; `warnings` say what
     of it the platform may not like.
-    `cloud` is what `deploy` makes on the hosts, None where only hosts are wanted.
+    `cloud` is what `deploy` makes on the hosts: which of them runs, holds and serves what;
+    None where only hosts are wanted.
     `network` and `backbone` are the addresses of a local testbed: `machine` is this
     machine's own end of the backbone, `router` the backbone's.  With `merge_memory` equal pages
     of its hosts' memory are kept once, where the kernel can.
@@ -135,7 +94,7 @@ class Plan:
     requests: tuple[Request, ...] = ()
     node_hours: float | None = None
     warnings: tuple[str, ...] = ()
-    cloud: OpenStack | None = None
+    cloud: CloudLayout | None = None
     format: int = PLAN_FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -157,6 +116,14 @@ class Plan:
             )
 
         return without_links(self) == without_links(other)
+
+    def require_cloud(self) -> CloudLayout:
+        """Return the layout of the plan's cloud; raises Refused where only hosts are wanted."""
+        if self.cloud is None:
+            raise Refused(
+                f"'{self.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'"
+            )
+        return self.cloud
 
     def host(self, name: str) -> PlannedHost:
         """The host called `name`; raises Refused when there is none."""
@@ -202,7 +169,7 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
                 f"'{chosen}' has no {role}, so its cloud can't boot a VM",
                 f"write '{role}s: 1' for one of its sites",
             )
-    store = _store(topology.openstack, hosts) if cloud else None
+    layout = decide(topology.openstack, hosts) if cloud else None
     links = tuple(
         PlannedLink(source.name, target.name, topology.link(source.name, target.name))
         for source in topology.sites
@@ -215,10 +182,10 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
         "provider": topology.provider.type,
         "links": links,
         "tolerance": topology.tolerance,
-        "cloud": topology.openstack if cloud else None,
+        "cloud": layout,
     }
     if isinstance(topology.provider, LocalProvider):
-        return _local_plan(topology, topology.provider, hosts, common, store)
+        return _local_plan(topology, topology.provider, hosts, common)
     sites = tuple(
         PlannedSite(site.name, number) for number, site in enumerate(topology.sites, start=1)
     )
@@ -227,23 +194,10 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
             sites=sites,
             hosts=tuple(_static_hosts(hosts, topology.provider)),
             needs=Needs(),
-            steps=_steps(topology, common["cloud"], store, "reach the hosts over ssh"),
+            steps=_steps(topology, common["cloud"], "reach the hosts over ssh"),
             **common,
         )
-    return _lent_plan(topology, topology.provider, hosts, sites, common, store)
-
-
-def key_value_store(plan: Plan) -> databases.Store | None:
-    """Where Redis runs in the plan's cloud; None where MariaDB holds all databases."""
-    return None if plan.cloud is None else _store(plan.cloud, plan.hosts)
-
-
-def _store(cloud: OpenStack, hosts: Sequence[PlannedHost]) -> databases.Store | None:
-    master = next(host for host in hosts if "master" in host.roles)
-    data = [host for host in hosts if "data" in host.roles]
-    near = [host.name for host in data if host.site == master.site]
-    far = [host.name for host in data if host.site != master.site]
-    return databases.store(cloud, master.name, near, far)
+    return _lent_plan(topology, topology.provider, hosts, sites, common)
 
 
 def with_links(plan: Plan, links: Iterable[PlannedLink]) -> Plan:
@@ -251,9 +205,7 @@ def with_links(plan: Plan, links: Iterable[PlannedLink]) -> Plan:
     return dataclasses.replace(plan, links=tuple(links))
 
 
-def _steps(
-    topology: Topology, cloud: OpenStack | None, store: databases.Store | None, *acquire: str
-) -> tuple[str, ...]:
+def _steps(topology: Topology, cloud: CloudLayout | None, *acquire: str) -> tuple[str, ...]:
     links = (
         "impose the links between sites",
         "read back what was imposed",
@@ -263,10 +215,10 @@ def _steps(
         return (*acquire, *links)
     sites = sum(1 for site in topology.sites if site.computes)
     servers = ["the message bus and the cache"]
-    if databases.held_by(cloud, databases.MYSQL):
-        servers.insert(0, "MariaDB" if store else "the database")
-    if store:
-        servers.insert(0, "Redis" if store.kind == "server" else "the Redis Cluster")
+    if cloud.stores_of(databases.MARIADB):
+        servers.insert(0, "MariaDB" if cloud.redis else "the database")
+    if cloud.redis:
+        servers.insert(0, "Redis" if cloud.redis.kind == "server" else "the Redis Cluster")
     return (
         *acquire,
         "install OpenStack on hosts that haven't got it",
@@ -278,20 +230,22 @@ def _steps(
     )
 
 
-def _cloud_memory(
-    cloud: OpenStack | None, hosts: Iterable[PlannedHost], store: databases.Store | None
-) -> int:
+def _cloud_memory(cloud: CloudLayout | None, hosts: Iterable[PlannedHost]) -> int:
+    """Estimate what a cloud adds to the memory of its hosts, in bytes."""
     if cloud is None:
         return 0
+    workers = cloud.options.workers.items()
     more = {
-        "controller": sum(n - 1 for name, n in cloud.workers.items() if name.startswith("nova")),
-        "master": sum(n - 1 for name, n in cloud.workers.items() if not name.startswith("nova")),
+        "controller": sum(number - 1 for name, number in workers if name.startswith("nova")),
+        "master": sum(number - 1 for name, number in workers if not name.startswith("nova")),
     }
-    return sum(
+    services = sum(
         CLOUD_MEMORY_BYTES[role] + more.get(role, 0) * WORKER_MEMORY_BYTES
         for host in hosts
         for role in host.roles
-    ) + (len(store.nodes) * REDIS_MEMORY_BYTES if store else 0)
+    )
+    redis = sum(len(store.nodes) for store in cloud.stores_of(databases.REDIS))
+    return services + redis * REDIS_MEMORY_BYTES
 
 
 def _hosts(topology: Topology) -> Iterator[PlannedHost]:
@@ -321,7 +275,6 @@ def _local_plan(
     provider: LocalProvider,
     hosts: tuple[PlannedHost, ...],
     common: dict[str, Any],
-    store: databases.Store | None,
 ) -> Plan:
     servers: dict[str, int] = {site.name: 0 for site in topology.sites}
     for host in hosts:
@@ -363,7 +316,7 @@ def _local_plan(
         needs=Needs(
             memory_bytes=len(hosts) * HOST_MEMORY_BYTES
             + pairs * WAN_PAIR_MEMORY_BYTES // 2
-            + _cloud_memory(common["cloud"], hosts, store),
+            + _cloud_memory(common["cloud"], hosts),
             disk_bytes=len(hosts) * HOST_DISK_BYTES
             + IMAGE_DISK_BYTES
             + (CLOUD_DISK_BYTES if common["cloud"] else 0),
@@ -371,7 +324,6 @@ def _local_plan(
         steps=_steps(
             topology,
             common["cloud"],
-            store,
             "check this machine: rights, tools, memory, disk, addresses",
             "build the root tree of the hosts, or take it from the cache",
             f"join {len(sites)} sites by a backbone of network namespaces",
@@ -387,7 +339,6 @@ def _lent_plan(
     hosts: tuple[PlannedHost, ...],
     sites: tuple[PlannedSite, ...],
     common: dict[str, Any],
-    store: databases.Store | None,
 ) -> Plan:
     """Of machines that a platform lends: their addresses are known once they are there."""
     chosen, placed = str(common["name"]), [host.site for host in hosts]
@@ -409,7 +360,7 @@ def _lent_plan(
         requests=asked,
         node_hours=hours,
         warnings=tuple(warnings),
-        steps=_steps(topology, common["cloud"], store, *_lending(provider, len(hosts))),
+        steps=_steps(topology, common["cloud"], *_lending(provider, len(hosts))),
         **common,
     )
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from discovery_xp.errors import Refused
 from discovery_xp.inputs import platforms
+from discovery_xp.planning import layout_checks
 from discovery_xp.planning.plan import PLAN_FORMAT, Plan, PlannedLink
 
 _PLAN = TypeAdapter(Plan)
@@ -55,6 +56,8 @@ def _faults(plan: Plan) -> Iterator[str]:
     yield from _faults_of_addresses(plan)
     if plan.provider == "static" and not all(host.ssh and host.address for host in plan.hosts):
         yield "the way to a host is missing"
+    if plan.cloud is not None:
+        yield from layout_checks.faults(plan.cloud, plan.hosts)
     lent = plan.provider in platforms.TYPES
     if not lent and plan.provider not in ("local", "static"):
         yield "the provider is unknown"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from discovery_xp.planning import databases
+from discovery_xp.onhost import catalogue
 
 
 class Address(enum.Enum):
@@ -51,43 +51,48 @@ class Listener:
     remark: str = ""
 
 
-_REDIS = tuple(databases.PORT + number for number in range(databases.MAX_REPLICAS + 1))
 _TOKEN = "a token of Keystone's"
 _PASSWORDS = "passwords.json"
 
-SSH = Listener("ssh", "sshd", (22,), "every host", Address.ALL, "a key", "login_key, or the user's")
+SSH = Listener(
+    "ssh", "sshd", (catalogue.SSH_PORT,), "every host", Address.ALL, "a key",
+    "login_key, or the user's",
+)  # fmt: skip
 
 LISTENERS: tuple[Listener, ...] = (
     SSH,
-    Listener("MariaDB", "mariadbd", (3306,), "master", Address.HOST,
+    Listener("MariaDB", "mariadbd", (catalogue.MARIADB_PORT,), "master", Address.HOST,
              "user and password; root only locally", f"{_PASSWORDS}: database",
              remark="absent where Redis holds all"),
-    Listener("RabbitMQ", "beam.smp", (5672,), "master", Address.BOTH,
+    Listener("RabbitMQ", "beam.smp", (catalogue.RABBITMQ_PORT,), "master", Address.BOTH,
              "user and password; there is no `guest`", f"{_PASSWORDS}: rabbitmq"),
-    Listener("RabbitMQ: Erlang's distribution", "beam.smp", (25672,), "master", Address.LOOPBACK,
-             "the cookie", f"{_PASSWORDS}: erlang"),
-    Listener("rabbitmqctl: Erlang's distribution", "beam.smp", tuple(range(35672, 35683)),
+    Listener("RabbitMQ: Erlang's distribution", "beam.smp", (catalogue.ERLANG_PORT,),
+             "master", Address.LOOPBACK, "the cookie", f"{_PASSWORDS}: erlang"),
+    Listener("rabbitmqctl: Erlang's distribution", "beam.smp", catalogue.ERLANG_TOOL_PORTS,
              "master", Address.LOOPBACK, "the cookie", f"{_PASSWORDS}: erlang", is_brief=True,
              remark="while it runs"),
-    Listener("Erlang's port mapper", "epmd", (4369,), "master", Address.LOOPBACK, "nothing", "",
-             remark="tells the port of the distribution"),
-    Listener("memcached", "memcached", (11211,), "master", Address.BOTH, "user and password",
-             f"{_PASSWORDS}: memcached"),
-    Listener("Keystone", "gunicorn", (5000,), "master", Address.BOTH,
+    Listener("Erlang's port mapper", "epmd", (catalogue.ERLANG_MAPPER_PORT,), "master",
+             Address.LOOPBACK, "nothing", "", remark="tells the port of the distribution"),
+    Listener("memcached", "memcached", (catalogue.MEMCACHED_PORT,), "master", Address.BOTH,
+             "user and password", f"{_PASSWORDS}: memcached"),
+    Listener("Keystone", "gunicorn", (catalogue.KEYSTONE_PORT,), "master", Address.BOTH,
              f"a password, then {_TOKEN}", f"{_PASSWORDS}: admin, user, services"),
-    Listener("Glance", "gunicorn", (9292,), "master", Address.BOTH, _TOKEN, ""),
-    Listener("Placement", "gunicorn", (8778,), "master", Address.BOTH, _TOKEN, ""),
-    Listener("Neutron", "gunicorn", (9696,), "master", Address.BOTH, _TOKEN, ""),
-    Listener("Nova", "gunicorn", (8774,), "controller", Address.BOTH, _TOKEN, ""),
-    Listener("Redis", "redis-server", _REDIS, "data", Address.BOTH,
+    Listener("Glance", "gunicorn", (catalogue.GLANCE_PORT,), "master", Address.BOTH, _TOKEN, ""),
+    Listener("Placement", "gunicorn", (catalogue.PLACEMENT_PORT,), "master", Address.BOTH,
+             _TOKEN, ""),
+    Listener("Neutron", "gunicorn", (catalogue.NEUTRON_PORT,), "master", Address.BOTH,
+             _TOKEN, ""),
+    Listener("Nova", "gunicorn", (catalogue.NOVA_PORT,), "controller", Address.BOTH, _TOKEN, ""),
+    Listener("Redis", "redis-server", catalogue.REDIS_PORTS, "data", Address.BOTH,
              "user and password; services may not administer",
              f"{_PASSWORDS}: database, redis (administrator)", is_brief=True,
              remark="with `backend: rome`; on the master where there are no data nodes"),
-    Listener("Redis Cluster: its nodes' bus", "redis-server",
-             tuple(port + databases.BUS_OFFSET for port in _REDIS), "data", Address.BOTH,
-             "nothing", "", is_brief=True, remark="with a cluster of `backend: rome`"),
-    Listener("wheels for the other hosts", "python3", (8780,), "master", Address.HOST, "nothing",
-             "", is_brief=True, remark="while `deploy` installs; nothing but public packages"),
+    Listener("Redis Cluster: its nodes' bus", "redis-server", catalogue.REDIS_BUS_PORTS, "data",
+             Address.BOTH, "nothing", "", is_brief=True,
+             remark="with a cluster of `backend: rome`"),
+    Listener("wheels for the other hosts", "python3", (catalogue.WHEELS_PORT,), "master",
+             Address.HOST, "nothing", "", is_brief=True,
+             remark="while `deploy` installs; nothing but public packages"),
 )  # fmt: skip
 
 # What a firewall on a lent host leaves to the testbed's own hosts.

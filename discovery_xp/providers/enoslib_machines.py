@@ -35,6 +35,7 @@ from discovery_xp.inputs.platforms import (
     VMonG5kProvider,
 )
 from discovery_xp.inputs.topology import SshHost
+from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.planning import oar
 from discovery_xp.planning.plan import Plan
 from discovery_xp.providers import MACHINES_RECORD
@@ -316,7 +317,7 @@ def _ssh_host(machine: Any, address: str, platform: PlatformProvider | None) -> 
     access = getattr(platform, "access", None)
     gateway, user = machine.extra.get("gateway"), machine.extra.get("gateway_user")
     jump = f"{user}@{gateway}" if gateway and user else gateway
-    return SshHost(address, "root", 22, (access.key if access else None) or key, jump)
+    return SshHost(address, "root", SSH_PORT, (access.key if access else None) or key, jump)
 
 
 def _natural(name: str) -> list[Any]:

@@ -37,11 +37,11 @@ from discovery_xp.store.runs import (
     require_writable,
     runs_under,
 )
-from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, schema, values_of
+from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, schema
 
 __all__ = [
     "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "Column", "Harness",
     "Links", "Load", "Machine", "Merging", "Pair", "Rows", "Run", "RunRecord", "Unfit", "Vms",
     "Window", "damaged", "find_runs", "is_run_name", "new_run", "open_run", "record_from_json",
-    "replace_file", "require_writable", "runs_under", "schema", "values_of",
+    "replace_file", "require_writable", "runs_under", "schema",
 ]  # fmt: skip

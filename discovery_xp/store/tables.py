@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from discovery_xp.onhost import catalogue
+from discovery_xp.onhost.wire import load, probes
 from discovery_xp.store import pages
 from discovery_xp.store.files import damaged, read_bytes
 from discovery_xp.text import shortened
@@ -73,7 +75,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "vms": (
         *_columns("string", "name server_id? region site"),
         *_columns("float64", "requested_at accepted_at? active_at? seen_at?"),
-        Column("status", "string", values=("ACTIVE", "ERROR", "REFUSED", "TIMEOUT")),
+        Column("status", "string", values=load.STATUSES),
         *_columns("string", "host? host_site?"),
         *_columns("float64", "deleted_at?"),
         *_columns("string", "error?"),
@@ -90,7 +92,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         *_columns("float64", "at"),
         *_PLACE,
         *_columns("string", "function"),
-        Column("api", "string", values=("main", "api")),
+        Column("api", "string", values=probes.APIS),
         *_columns("float64", "duration_ms"),
         *_columns("bool", "lazy"),
         *_columns("string", "error?"),
@@ -105,8 +107,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "statements": (
         *_PLACE,
         *_columns("int64", "pid"),
-        Column("kind", "string",
-               values=("SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT", "ROLLBACK", "OTHER")),
+        Column("kind", "string", values=probes.KINDS),
         *_columns("int64", "count round_trips bytes_sent bytes_received"),
         *_columns("float64", "duration_ms"),
     ),
@@ -115,8 +116,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("direction", "string", values=("out",)),
         *_columns("int64", "port"),
         Column("service", "string",
-               values=("mysql", "amqp", "memcached", "keystone", "glance", "placement", "neutron",
-                       "nova", "redis", "other")),
+               values=(*dict.fromkeys(catalogue.TRAFFIC.values()), catalogue.OTHER_TRAFFIC)),
         *_columns("int64", "bytes packets"),
     ),
     "messages": (*_columns("string", "queue"),
@@ -127,11 +127,6 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         *_columns("int64", "memory_bytes memory_start_bytes"),
     ),
 }  # fmt: skip
-
-
-def values_of(table: str, column: str) -> tuple[str, ...]:
-    """Return the texts that a column may hold; none where it may hold any."""
-    return next((each.values for each in TABLES[table] if each.name == column), ())
 
 
 ALWAYS = ("vms", "actions")  # tables of the load itself; the others are a probe's

@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from discovery_xp.testbeds import ansible_runs  # it comes before EnOSlib
+
+# isort: split
 import enoslib as en
 from ansible.errors import AnsibleError
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
 from discovery_xp.boundary.answers import printable
 from discovery_xp.errors import Failed
+from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.planning.plan import PlannedHost
-from discovery_xp.testbeds import ansible_runs
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.testbed import Testbed
 
@@ -160,7 +163,7 @@ def answering_of(hosts: Hosts) -> set[str]:
 async def ssh_answers(host: PlannedHost, timeout_s: float) -> bool:
     """True when the host's sshd greets us within `timeout_s`."""
     writer = None
-    port = host.ssh.port if host.ssh else 22
+    port = host.ssh.port if host.ssh else SSH_PORT
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(host.address, port)
@@ -174,7 +177,7 @@ async def ssh_answers(host: PlannedHost, timeout_s: float) -> bool:
 
 async def _greets_behind(host: PlannedHost, jump: str, ssh_config: Path, timeout_s: float) -> bool:
     """The same of a host that only `jump` reaches."""
-    port = host.ssh.port if host.ssh else 22
+    port = host.ssh.port if host.ssh else SSH_PORT
     process = await asyncio.create_subprocess_exec(
         "ssh", "-F", str(ssh_config), "-o", "BatchMode=yes", "-W", f"{host.address}:{port}", jump,
         stdin=asyncio.subprocess.DEVNULL,

@@ -1,20 +1,11 @@
 #!/usr/bin/python
-"""Bring the databases of several components to their newest schemas, side by side.
-
-What a database says of itself decides: a component whose revisions are the newest ones
-is left alone, so running this again costs a query for each.
-"""
+"""Bring the databases of several components to their newest schemas, side by side."""
 
 from __future__ import annotations
 
-import glob
-import os
-import subprocess
-import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.discovery_onhost.cloud import schemas
+from ansible.module_utils.discovery_onhost.process import answer
 
 DOCUMENTATION = r"""
 module: schemas
@@ -36,73 +27,8 @@ options:
 """
 
 
-def missing_revisions(scripts: str, current: tuple[str, ...]) -> int:
-    """How many of a component's migrations a database at `current` lacks."""
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", scripts)
-    config.set_main_option("path_separator", "newline")
-    folders = {os.path.dirname(path) for path in glob.glob(f"{scripts}/versions/**/*.py",
-                                                          recursive=True)}  # fmt: skip
-    config.set_main_option("version_locations", "\n".join(sorted(folders)))
-    known = ScriptDirectory.from_config(config)
-    # A revision that others depend on isn't listed once those are there.
-    return len(list(known.iterate_revisions("heads", current or "base", implicit_base=True)))
-
-
-def is_done(schema: dict[str, Any], url: str, packages: str) -> bool:
-    """True when the database has the newest revisions, and the query gives a row."""
-    import sqlalchemy
-    from alembic.runtime.migration import MigrationContext
-
-    engine = sqlalchemy.create_engine(url)
-    try:
-        with engine.connect() as connection:
-            if schema.get("scripts"):
-                current = MigrationContext.configure(connection).get_current_heads()
-                scripts = os.path.join(packages, schema["scripts"])
-                if not current or missing_revisions(scripts, current):
-                    return False
-            if schema.get("query"):
-                return connection.execute(sqlalchemy.text(schema["query"])).first() is not None
-            return True
-    except sqlalchemy.exc.ProgrammingError:  # its tables aren't there
-        return False
-    finally:
-        engine.dispose()
-
-
-def migrate(schema: dict[str, Any], given: str) -> dict[str, Any]:
-    """Run the commands of one component, `given` on the stdin of each.
-
-    Returns its name, duration and failure, if any.
-    """
-    started = time.monotonic()
-    failure = ""
-    for words in schema["commands"]:
-        done = subprocess.run(
-            words, user=schema["user"], group=schema["user"], extra_groups=[],
-            input=given, capture_output=True, text=True, check=False, cwd="/",
-        )  # fmt: skip
-        if done.returncode:
-            said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            # Warnings may follow what went wrong.
-            last = [line.strip() for line in said if "Error" in line or "[SQL" in line] or said
-            short = [word for word in words if "\n" not in word][:4]
-            failure = f"{schema['name']}: '{' '.join(short)}' ended with {done.returncode}: "
-            failure += " / ".join(last[-3:])
-            break
-    return {
-        "name": schema["name"],
-        "duration_s": round(time.monotonic() - started, 2),
-        "failure": failure,
-    }
-
-
 def main() -> None:
-    """What Ansible calls."""
+    """Migrate what is due, as Ansible asks for it."""
     module = AnsibleModule(
         argument_spec={
             "schemas": {"type": "list", "elements": "dict", "required": True},
@@ -110,24 +36,7 @@ def main() -> None:
             "inputs": {"type": "dict", "no_log": True, "default": {}},
         }
     )
-    import sqlalchemy
-
-    packages = os.path.dirname(os.path.dirname(sqlalchemy.__file__))
-    try:
-        due = [
-            schema
-            for schema in module.params["schemas"]
-            if not is_done(schema, module.params["urls"][schema["name"]], packages)
-        ]
-    except sqlalchemy.exc.OperationalError as error:
-        module.fail_json(msg=f"the database can't be asked: {error.orig}")
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        inputs = module.params["inputs"]
-        done = list(pool.map(lambda each: migrate(each, inputs.get(each["name"], "")), due))
-    failures = [entry["failure"] for entry in done if entry["failure"]]
-    if failures:
-        module.fail_json(msg="; ".join(failures))
-    module.exit_json(changed=bool(due), migrated=done)
+    answer(module, schemas.migrate_due)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.discovery_cloud import LOGIN, connect, wait_for
+from ansible.module_utils.discovery_onhost.cloud import smoke
+from ansible.module_utils.discovery_onhost.process import answer
 
 DOCUMENTATION = r"""
 module: smoke_boot
@@ -24,70 +21,12 @@ options:
 """
 
 
-def boot(module: AnsibleModule, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Boot one VM on a compute of the site; returns what came of it.
-
-    Where several could take it, one of the site's computes is named: in a shared pool any
-    site's might be chosen otherwise.
-    """
-    from openstack.exceptions import SDKException
-
-    site, computes = wanted["site"], wanted["computes"]
-    result: dict[str, Any] = {"site": site, "region": wanted["region"], "status": "", "host": "",
-                              "boot_duration_s": None, "message": ""}  # fmt: skip
-    server = None
-    cloud = connect(module, wanted["region"])
-    try:
-        nova = cloud.compute
-        up = {each.host for each in nova.services(binary="nova-compute") if each.state == "up"}
-        usable = [host for host in computes if host in up]
-        if not usable:
-            return {**result, "status": "NO COMPUTE", "message": f"no compute of {site} is up"}
-        networks: Any = "none"
-        if module.params["network"]:
-            found = cloud.network.find_network(module.params["network"], ignore_missing=False)
-            networks = [{"uuid": found.id}]
-        started = time.monotonic()
-        server = nova.create_server(
-            name=f"smoke-{site}",
-            flavor_id=nova.find_flavor(module.params["flavor"], ignore_missing=False).id,
-            image_id=cloud.image.find_image(module.params["image"], ignore_missing=False).id,
-            networks=networks,
-            hypervisor_hostname=usable[0],
-        )
-        deadline = started + module.params["timeout_s"]
-        while time.monotonic() < deadline:
-            server = nova.get_server(server.id)
-            if server.status in ("ACTIVE", "ERROR"):
-                break
-            time.sleep(0.5)
-        result["status"] = server.status
-        result["host"] = server.hypervisor_hostname or server.compute_host or ""
-        if server.status == "ACTIVE":
-            result["boot_duration_s"] = round(time.monotonic() - started, 2)
-        else:
-            fault = server.fault or {}
-            result["message"] = str(fault.get("message", "not ACTIVE in time"))[:300]
-    except SDKException as error:
-        result["status"], result["message"] = "REFUSED", str(error)[:300]
-    finally:
-        if server is not None:
-            try:
-                cloud.compute.delete_server(server.id)
-                wait_for(
-                    module, lambda: cloud.compute.find_server(server.id) is None or None, 60,
-                    lambda: f"the VM of {site} isn't deleted",
-                )  # fmt: skip
-            except SDKException as error:
-                result["message"] += f" (not deleted: {str(error)[:200]})"
-    return result
-
-
 def main() -> None:
-    """What Ansible calls."""
+    """Boot the VMs, as Ansible asks for it."""
     module = AnsibleModule(
         argument_spec={
-            **LOGIN,
+            "auth_url": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
             "boots": {"type": "list", "elements": "dict", "required": True},
             "flavor": {"type": "str", "required": True},
             "image": {"type": "str", "required": True},
@@ -95,9 +34,7 @@ def main() -> None:
             "timeout_s": {"type": "int", "default": 120},
         }
     )
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        boots = list(pool.map(lambda wanted: boot(module, wanted), module.params["boots"]))
-    module.exit_json(changed=False, boots=boots)
+    answer(module, smoke.boot_each)
 
 
 if __name__ == "__main__":

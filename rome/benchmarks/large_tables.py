@@ -27,6 +27,7 @@ from typing import Any
 import redis
 
 from . import servers, tables
+from .orders import nothing_reused
 
 _ROOT = Path(__file__).resolve().parent.parent
 NOW, BEFORE = "now", "before"
@@ -58,7 +59,7 @@ def work(port: int, rows: int) -> None:
     """Run the statements whose names come; answer with seconds, round trips, bytes."""
     import sqlalchemy as sa
 
-    engine = sa.create_engine(f"rome+redis://127.0.0.1:{port}/large?answers=off&foresight=off")
+    engine = sa.create_engine(f"rome+redis://127.0.0.1:{port}/large?{nothing_reused()}")
     metadata = sa.MetaData()
     things = sa.Table(
         "things",

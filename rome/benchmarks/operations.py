@@ -122,7 +122,7 @@ def measure(
                     _fill(name, worker)
                 filled = True
             if plain and delay == 0 and running[ROME].scheme.startswith("rome"):
-                urls = running[ROME].urls(None, "?answers=off&foresight=off")
+                urls = running[ROME].urls(None, "?result_cache=off&prefetch=off")
                 workers[PLAIN] = Worker(pythons[ROME], "worker", urls)
             for backend in running.values():
                 backend.proxy.delay(delay)

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from .orders import begin, serve
+from .orders import begin, nothing_reused, serve
 
 _METADATA = sa.MetaData()
 
@@ -78,7 +78,7 @@ class Asker:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        url = f"rome+redis://127.0.0.1:{port}/ordered?answers=off&foresight=off"
+        url = f"rome+redis://127.0.0.1:{port}/ordered?{nothing_reused()}"
         self._engine = sa.create_engine(url)
         self._rows = 0
         self._next = 10**6
@@ -120,7 +120,7 @@ class Asker:
         statement = statements(self._rows)[name]
         with self._engine.connect() as connection:
             driver: Any = connection.connection.dbapi_connection
-            traffic = driver.transaction.store.traffic
+            traffic = driver.transaction.session.store.traffic
             before = traffic.round_trips, traffic.sent + traffic.received
             started = time.perf_counter()
             result = connection.execute(statement)

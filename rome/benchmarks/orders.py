@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import traceback
@@ -34,3 +35,11 @@ def serve(answers: TextIO, worker: Any) -> None:
 def _answer(answers: TextIO, answer: dict[str, Any]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
+
+
+def nothing_reused() -> str:
+    """Return the options of a URL without result cache and prefetching, for the ROME of this
+    process, which may be an earlier version with other names for them."""
+    if importlib.util.find_spec("rome.engine"):
+        return "result_cache=off&prefetch=off"
+    return "answers=off&foresight=off"

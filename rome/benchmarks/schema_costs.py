@@ -21,7 +21,7 @@ from typing import Any
 
 from rome.cli import main as command
 from rome.stores.base import Traffic
-from rome.stores.redis_store import RedisStore
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import (
     Column,
     ForeignKey,

@@ -6,11 +6,11 @@ import contextlib
 import socket
 import threading
 
-from rome.stores.redis_store import _script
+from rome.stores.redis.scripts import script
 
 # One of these stands in every commit's request, and in no other: the script's name or its text.
 _COMMIT = (
-    *(_script("commit", frees)[1].encode() for frees in (False, True)),
+    *(script("commit", frees)[1].encode() for frees in (False, True)),
     b"-- One transaction: every check first",
 )
 _WAIT_S = 60

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from rome.alter import altered
+from rome.schema.alter import altered
 from sqlalchemy import (
     CheckConstraint,
     Column,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from rome.shared import Shared
+from rome.engine.shared import Shared
 from sqlalchemy import (
     CheckConstraint,
     Column,

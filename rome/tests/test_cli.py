@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rome.catalogue import Catalogue
 from rome.cli import main
-from rome.schema import Table as StoredTable
-from rome.schema import to_entry
-from rome.stores.redis_store import RedisStore
+from rome.schema.catalogue import Catalogue
+from rome.schema.tables import Table as StoredTable
+from rome.schema.tables import to_entry
+from rome.stores import rows
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import (
     Column,
     Engine,
@@ -40,7 +41,6 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from rome import rows
 from tests.servers import RedisServer, redis_cluster, redis_server
 
 PASSWORD = "f0rb1dden"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rome.cli import main
-from rome.statements import first_word, single, split_script
+from rome.sqlite.statements import first_word, single, split_script
 from sqlalchemy import Connection, Engine, literal_column, select, text
 from sqlalchemy.exc import (
     DBAPIError,
@@ -171,7 +171,7 @@ def test_sqlite_itself_refuses_files(engine: Engine, tmp_path: Path, place: str)
     """Whatever text gets so far."""
     with engine.connect() as connection:
         own: Any = connection.connection.dbapi_connection
-        database = own.transaction.work.database
+        database = own.transaction.session.work.database
         if place == "catalogue":
             database = own.catalogue.snapshot().database
         for statement in (

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from rome.catalogue import Catalogue
-from rome.check import check
-from rome.schema_change import SchemaChange
-from rome.shared import Shared
-from rome.stores import redis_store
+from rome.admin.check import check
+from rome.engine.shared import Shared
+from rome.schema import change as schema_change
+from rome.schema.catalogue import Catalogue
+from rome.schema.change import SchemaChange
+from rome.schema.verification import Verification
 from rome.stores.base import SchemaChanged
-from rome.stores.redis_wire import Commands, Lost, Wire
-from rome.verification import Verification
+from rome.stores.redis import scans
+from rome.stores.redis.connection import Commands, Lost, Wire
 from sqlalchemy import (
     DDL,
     Column,
@@ -37,7 +38,7 @@ from sqlalchemy.exc import (
     SAWarning,
 )
 
-from rome import driver, schema_change
+from rome import driver
 from tests.fuzzing.pairs import wrong_index
 from tests.servers import RedisServer
 
@@ -281,7 +282,7 @@ def leftovers(connection: Connection) -> list[str]:
 def test_tables_that_are_read_page_by_page(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    monkeypatch.setattr(redis_store, "_PAGE_ROWS", 100)
+    monkeypatch.setattr(scans, "PAGE_ROWS", 100)
     monkeypatch.setattr(schema_change, "_COPIED_ROWS", 70)
     engine = create_engine(redis_server.url(f"pages-{statement[0]}"))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

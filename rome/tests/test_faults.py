@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rome.catalogue import Catalogue
-from rome.check import check
-from rome.stores.redis_store import RedisStore
+from rome.admin.check import check
+from rome.schema.catalogue import Catalogue
+from rome.stores import rows
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import (
     Column,
     Connection,
@@ -44,7 +45,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from rome import errors, rows
+from rome import errors
 from tests.cutting_proxy import AFTER, BEFORE, HALF, HALF_ANSWER, POINTS, CuttingProxy
 from tests.processes import new_processes
 from tests.servers import RedisServer, ask, redis_cluster, redis_server, wait_until
@@ -959,7 +960,7 @@ def test_unreachable_for_oslo_db() -> None:
 def large() -> Iterator[tuple[RedisServer, Engine]]:
     """A server with a table that takes a script a while, and hardly any patience with scripts."""
     with redis_server(busy_reply_threshold="1") as server:
-        engine = database(server.url(answers="off"))  # so that it is looked at each time
+        engine = database(server.url(result_cache="off"))  # so that it is looked at each time
         row = rows.encode([0, 7])
         with server.client() as client, client.pipeline(transaction=False) as pipe:
             number = next(int(n) for n in client.hkeys("{test}:ids") if n != b"tables")

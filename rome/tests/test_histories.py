@@ -63,7 +63,7 @@ def test_nothing_is_wrong(
 @pytest.mark.parametrize(
     "options",
     [
-        (("answers", "off"), ("foresight", "off")),
+        (("result_cache", "off"), ("prefetch", "off")),
         (("page", "4"),),  # as tables that are too large for one script are read
     ],
 )
@@ -85,7 +85,7 @@ def test_nothing_is_wrong_while_the_schema_changes(
 
 @pytest.mark.parametrize(
     "options",
-    [(("wait", "0"),), (("wait", "1"), ("answers", "off"), ("foresight", "off"))],
+    [(("wait", "0"),), (("wait", "1"), ("result_cache", "off"), ("prefetch", "off"))],
 )
 @pytest.mark.parametrize("fault", ["master killed", "master frozen 4 s"])
 def test_a_master_fails(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from rome.ids import BLOCK, Ids
+from rome.schema.ids import BLOCK, Ids
 from sqlalchemy import (
     Column,
     Connection,

@@ -150,7 +150,7 @@ def conflicts(*actions: Callable[[], Any]) -> bool:
 def replays(connection: Connection) -> int:
     """How often the driver has run the connection's statements again."""
     driver: Any = connection.connection.dbapi_connection
-    count: int = driver.transaction.replays
+    count: int = driver.transaction.retries
     return count
 
 

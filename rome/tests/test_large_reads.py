@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from rome.check import check
-from rome.stores import pages
-from rome.stores.redis_store import RedisStore
+from rome.admin.check import check
+from rome.stores.redis import pages
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import (
     Column,
     Connection,
@@ -144,7 +144,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 def both(server: RedisServer) -> Iterator[Both]:
     server.client().flushall()
-    made = Both(server.url("meddled", page=8, foreign_keys="off", answers="off"))
+    made = Both(server.url("meddled", page=8, foreign_keys="off", result_cache="off"))
     yield made
     made.close()
 
@@ -276,7 +276,7 @@ def test_serializable_relies_on_the_moment_of_the_last_page(both: Both, meddler:
 
 
 def test_a_kept_answer_is_that_of_the_last_page(both: Both, meddler: Meddler) -> None:
-    engine = create_engine(str(both.rome.url).replace("answers=off", "answers=on"))
+    engine = create_engine(str(both.rome.url).replace("result_cache=off", "result_cache=on"))
     question = select(parents.c.id, parents.c.name)
 
     def change() -> None:
@@ -385,8 +385,8 @@ def test_the_schema_may_change_during_a_read(both: Both, meddler: Meddler) -> No
 DYING = """
 import sys, time
 from sqlalchemy import create_engine, text
-from rome.stores import pages
-from rome.stores.redis_store import RedisStore
+from rome.stores.redis import pages
+from rome.stores.redis.store import RedisStore
 usual = RedisStore._scan
 def dying(store, version):
     send = usual(store, version)
@@ -509,7 +509,7 @@ def _work(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def test_others_are_served_between_pages(server: RedisServer) -> None:
     """Pages that are sent together are not run one right after the other."""
-    engine = create_engine(server.url("between", answers="off", page=500))
+    engine = create_engine(server.url("between", result_cache="off", page=500))
     fill_accounts(engine, 8000)
     with engine.connect() as connection:
         # Who asks is not run at any time on a machine that has much to do.
@@ -572,7 +572,7 @@ def test_a_scan_does_not_go_on_at_another_server(both: Both, server: RedisServer
     assert isinstance(row, bytes)
     server.client().hset(f"{store.prefix}r{table.number}", mapping=dict.fromkeys(many, row))
     cursors: list[bytes] = []
-    run = store._run
+    run = store._runner.run
 
     def running(name: str, *arguments: bytes, **more: Any) -> Any:
         cursors.append(arguments[0])
@@ -580,7 +580,7 @@ def test_a_scan_does_not_go_on_at_another_server(both: Both, server: RedisServer
             store._wire.connections += 1  # as if it had been made anew
         return run(name, *arguments, **more)
 
-    store._run = running  # type: ignore[method-assign]
+    store._runner.run = running  # type: ignore[method-assign]
     store.build_index(table.number, 99, index.slots, False, [])
     assert cursors[0] == cursors[2] != cursors[1]
 
@@ -588,7 +588,7 @@ def test_a_scan_does_not_go_on_at_another_server(both: Both, server: RedisServer
 @pytest.mark.parametrize("where", ["range", "set", "numbers", "walk", "whole"])
 def test_large_rows_count_by_their_bytes(redis_server: RedisServer, where: str) -> None:
     """A script gives up before it has looked at them; then pages are read."""
-    engine = create_engine(redis_server.url(f"wide-{where}", answers="off", foresight="off"))
+    engine = create_engine(redis_server.url(f"wide-{where}", result_cache="off", prefetch="off"))
     wide = Table(
         "wide",
         MetaData(),

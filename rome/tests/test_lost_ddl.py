@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from rome.check import check
-from rome.stores.redis_store import RedisStore
+from rome.admin.check import check
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -128,7 +128,7 @@ def test_an_index_is_built_again_after_a_lost_connection(
         if built == 1:
             self._wire.close()
             letter = "u" if kind.startswith("UNIQUE") else "i"
-            for key in list(self._keys(f"{self.prefix}{letter}{table}.{index}".encode())):
+            for key in list(self._scans.keys(f"{self.prefix}{letter}{table}.{index}".encode())):
                 self._wire.call("UNLINK", key)
 
     monkeypatch.setattr(RedisStore, "build_index", lose)

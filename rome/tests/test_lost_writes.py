@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from rome.engine import shared, transaction
 from rome.errors import ConflictError, IntegrityError
 from sqlalchemy import (
     Column,
@@ -27,8 +28,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
-
-from rome import shared, transaction
 
 LEVELS = ["READ COMMITTED", "SERIALIZABLE"]
 Pair = tuple[Connection, Connection]

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from rome.catalogue import Catalogue
-from rome.check import check
+from rome.admin.check import check
 from rome.driver import OutcomeUnknown
 from rome.errors import OperationalError as OperationalErrorOfDriver
-from rome.stores import redis_wire
-from rome.stores.redis_link import Server, slot_of
-from rome.stores.redis_store import RedisStore
+from rome.schema.catalogue import Catalogue
+from rome.stores.redis import connection as redis_wire
+from rome.stores.redis.link import Server, slot_of
+from rome.stores.redis.runner import Runner
+from rome.stores.redis.store import RedisStore
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, insert, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -470,11 +471,11 @@ def test_an_acknowledgement_that_comes_late_is_confirmed(
     engine = database(cluster.url("late", patience=60))
     add(engine, 1)
     owner = cluster.owner("late")
-    in_time = RedisStore._in_time
+    in_time = Runner.in_time
     asked: list[bool] = []
 
-    def late_once(store: RedisStore) -> bool:
-        asked.append(in_time(store))
+    def late_once(runner: Runner) -> bool:
+        asked.append(in_time(runner))
         if len(asked) > 1:
             return asked[-1]
         with owner.client() as client:  # what a failover loses that nobody has copied
@@ -483,7 +484,7 @@ def test_an_acknowledgement_that_comes_late_is_confirmed(
         return False
 
     with monkeypatch.context() as patch:
-        patch.setattr(RedisStore, "_in_time", late_once)
+        patch.setattr(Runner, "in_time", late_once)
         add(engine, 2)
     assert len(asked) >= 3
     assert numbers(engine) == [2]

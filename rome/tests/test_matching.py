@@ -117,14 +117,14 @@ def sqlite() -> Iterator[Connection]:
 def rows_read(connection: Connection, statement: Any) -> tuple[list[Any], Counter[str]]:
     """The answer, and how many rows of each table the store has given for it."""
     driver: Any = connection.connection.dbapi_connection
-    store = driver.transaction.store
+    store = driver.transaction.session.store
     counts: Counter[str] = Counter()
     read = store.read
 
     def counted(version: str, requests: Sequence[Request]) -> Any:
         answers = read(version, requests)
         for step, rows in zip(requests[0].steps, answers[0].rows or (), strict=True):
-            table = driver.transaction.schema.by_number(step[0])
+            table = driver.transaction.session.schema.by_number(step.table)
             counts[table.name] += len(rows) // 2
         return answers
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 
 _numbers = itertools.count()
 _seeds = st.integers(0, 2**32 - 1)
-OFF = "answers=off&foresight=off"
+OFF = "result_cache=off&prefetch=off"
 
 
 def example(seed: int, urls: list[str], counts: Counter[str]) -> None:

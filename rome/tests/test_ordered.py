@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rome.sort_bytes import AFTER, entry, number_in, sort_bytes
-from rome.stores.redis_link import Server
-from rome.stores.redis_store import RedisStore
-from rome.values import sort_key
+from rome.stores import rows
+from rome.stores.redis.link import Server
+from rome.stores.redis.store import RedisStore
+from rome.stores.sort_bytes import AFTER, entry, number_in, sort_bytes
+from rome.stores.values import sort_key
 from sqlalchemy import (
     Engine,
     Table,
@@ -28,7 +29,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from rome import rows
 from tests.fuzzing.pairs import sqlite_engine, wrong_index
 from tests.ordered_tables import (
     blobs,

@@ -40,7 +40,7 @@ class Looked:
     def __init__(self, server: RedisServer, table: Table) -> None:
         self.table = table
         url = server.url(f"looked-{table.name}")
-        self.engine = create_engine(f"{url}?page={FEW}&answers=off&foresight=off")
+        self.engine = create_engine(f"{url}?page={FEW}&result_cache=off&prefetch=off")
         metadata.create_all(self.engine, [table])
         with self.engine.begin() as connection:
             rows_of_it = [
@@ -54,10 +54,10 @@ class Looked:
     def calls(self, connection: Connection, statement: Any) -> tuple[list[Any], int]:
         """The rows of an answer, or the count of rows written, and the round trips."""
         driver: Any = connection.connection.dbapi_connection
-        before = driver.transaction.store.traffic.round_trips
+        before = driver.transaction.session.store.traffic.round_trips
         result = connection.execute(statement)
         found = list(map(tuple, result)) if result.returns_rows else [(result.rowcount,)]
-        return found, driver.transaction.store.traffic.round_trips - before
+        return found, driver.transaction.session.store.traffic.round_trips - before
 
 
 @pytest.fixture(scope="module")

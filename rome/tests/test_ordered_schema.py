@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from msgpack import unpackb
-from rome.schema import OrderedIndex, from_entry, to_entry
-from rome.schema import Table as StoredTable
-from rome.schema_change import enter_orders
+from rome.schema.change import enter_orders
+from rome.schema.tables import OrderedIndex, from_entry, to_entry
+from rome.schema.tables import Table as StoredTable
 from rome.stores.base import Dropped
 from sqlalchemy import (
     Column,

@@ -1,4 +1,4 @@
-"""The memory that kept answers take: it is bounded, for all databases of a process together."""
+"""The memory of the result cache: it is bounded, for all databases of a process together."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from rome.rows import encode
-from rome.shared import Shared
-from rome.state import Result
-from rome.stores import memory
+from rome.engine import result_cache
+from rome.engine.calls import Result
+from rome.engine.shared import Shared
+from rome.stores.memory import store as memory
+from rome.stores.rows import encode
 from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, select
 
-from rome import answers
 from tests.servers import RedisServer
 
 BOUND = 4 * 2**20
@@ -45,12 +45,14 @@ def rows(count: int, number: int) -> tuple[Result, list[list[bytes]]]:
 def test_answers_take_the_memory_that_is_counted(
     make: Callable[[int, int], tuple[Result, list[list[bytes]]]], count: int, times: int
 ) -> None:
-    bound = answers.Memory(BOUND)
-    databases = [answers.Answers(bound) for _ in range(3)]
+    bound = result_cache.CacheMemory(BOUND)
+    databases = [result_cache.ResultCache(bound) for _ in range(3)]
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(times):
-        key = answers.key_of(f"{number}", f"SELECT {number} FROM t WHERE id = ?", (f"{number}",))
+        key = result_cache.cache_key(
+            f"{number}", f"SELECT {number} FROM t WHERE id = ?", (f"{number}",)
+        )
         result, found = make(count, number)
         databases[number % 3].put(key, result, found, [f"{number:032}"])
         del result, found
@@ -64,8 +66,8 @@ def test_answers_take_the_memory_that_is_counted(
 
 
 def test_kept_groups_take_no_more_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    bound = answers.Memory(BOUND // 4)
-    monkeypatch.setattr(answers.Answers.__init__, "__defaults__", (bound,))
+    bound = result_cache.CacheMemory(BOUND // 4)
+    monkeypatch.setattr(result_cache.ResultCache.__init__, "__defaults__", (bound,))
     things = Table(
         "things", MetaData(), Column("id", Integer, primary_key=True), Column("name", String(40))
     )
@@ -93,9 +95,9 @@ def test_kept_groups_take_no_more_than_the_bound(monkeypatch: pytest.MonkeyPatch
 
 
 def test_answers_go_with_their_database() -> None:
-    bound = answers.Memory(BOUND)
-    mine, other = answers.Answers(bound), answers.Answers(bound)
-    key = answers.key_of("1", "SELECT 1", (1,))
+    bound = result_cache.CacheMemory(BOUND)
+    mine, other = result_cache.ResultCache(bound), result_cache.ResultCache(bound)
+    key = result_cache.cache_key("1", "SELECT 1", (1,))
     for database in (mine, other):
         database.put(key, *rows(1, 1), ["x"])
     size = bound.size
@@ -107,9 +109,9 @@ def test_answers_go_with_their_database() -> None:
 
 
 def test_the_process_has_one_bound() -> None:
-    databases = [Shared().answers for _ in range(3)]
-    assert {id(it._memory) for it in databases} == {id(answers.PROCESS)}
-    key = answers.key_of("1", "SELECT 1", (1,))
+    databases = [Shared().result_cache for _ in range(3)]
+    assert {id(it._memory) for it in databases} == {id(result_cache.PROCESS)}
+    key = result_cache.cache_key("1", "SELECT 1", (1,))
     databases[0].put(key, *rows(1, 1), ["x"])
     assert databases[0].get(key) is not None
     assert databases[1].get(key) is None
@@ -117,7 +119,7 @@ def test_the_process_has_one_bound() -> None:
 
 def test_a_transaction_keeps_no_more_rows_than_it_must(redis_server: RedisServer) -> None:
     """Of large answers, which it may have to compare with later ones, it keeps a digest."""
-    engine = create_engine(redis_server.url("kept", answers="off", foresight="off"))
+    engine = create_engine(redis_server.url("kept", result_cache="off", prefetch="off"))
     table = Table(
         "t", MetaData(), Column("id", Integer, primary_key=True), Column("name", String(40))
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from rome.shared import Shared
+from rome.engine.shared import Shared
 from sqlalchemy import (
     Column,
     Connection,
@@ -23,6 +23,7 @@ from sqlalchemy import (
     func,
     select,
 )
+from sqlalchemy.exc import ArgumentError
 
 from tests.servers import RedisServer
 
@@ -100,7 +101,7 @@ def by_uuid(table: Table, uuid: str) -> Any:
     return select(table).where(column == uuid)
 
 
-# ---------------------------------------------------------------- answers
+# ---------------------------------------------------------------- result cache
 
 ANSWERED = {
     "a row": select(servers).where(servers.c.uuid == "uuid-1"),
@@ -213,8 +214,14 @@ def test_a_changed_table_has_other_answers(database: Engine) -> None:
         assert connection.exec_driver_sql(statement).all() == []
 
 
-def test_without_answers_or_foresight(redis_server: RedisServer) -> None:
-    engine = create_engine(redis_server.url("plain") + "?answers=off&foresight=off")
+@pytest.mark.parametrize(("old", "new"), [("answers", "result_cache"), ("foresight", "prefetch")])
+def test_options_are_refused_under_their_earlier_names(old: str, new: str) -> None:
+    with pytest.raises(ArgumentError, match=f"option {old} has the name {new} now"):
+        create_engine(f"rome+memory:///renamed?{old}=off").connect()
+
+
+def test_without_result_cache_or_prefetch(redis_server: RedisServer) -> None:
+    engine = create_engine(redis_server.url("plain") + "?result_cache=off&prefetch=off")
     fill(engine)
     with engine.connect() as connection:
         for uuid in SERVERS[:6]:
@@ -230,7 +237,7 @@ def test_without_answers_or_foresight(redis_server: RedisServer) -> None:
     engine.dispose()
 
 
-# ---------------------------------------------------------------- foresight
+# ---------------------------------------------------------------- prefetching
 
 
 def read_all(connection: Connection, uuid: str) -> list[Any]:
@@ -413,7 +420,7 @@ def test_what_is_seldom_right_is_given_up(database: Engine) -> None:
             connection.rollback()
         driver: Any = connection.connection.dbapi_connection
         sql = str(by_uuid(servers, "x").compile(database))
-        assert list(driver.shared.foresight.expected(sql, ["uuid-1"])) == []
+        assert list(driver.shared.prefetch_history.follow_ups(sql, ["uuid-1"])) == []
 
 
 def test_who_asks_for_none_of_the_rows_asks_nobody(database: Engine) -> None:

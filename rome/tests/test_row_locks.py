@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable
 
 import pytest
-from rome.row_locks import RowLocks
+from rome.engine import row_locks
+from rome.engine.row_locks import RowLocks
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
-
-from rome import row_locks
 
 providers = Table(
     "providers",

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rome.stores import rows
 from sqlalchemy import Column, Engine, Integer, LargeBinary, MetaData, String, Table, select
-
-from rome import rows
 
 VALUES = st.one_of(
     st.none(),

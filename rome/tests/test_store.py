@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack import unpackb
-from rome.rows import NULL, pack_value
-from rome.sort_bytes import AFTER, entry, sort_bytes
+from rome.stores import rows
 from rome.stores.base import (
     Changed,
     Commit,
@@ -23,12 +22,14 @@ from rome.stores.base import (
     SchemaChanged,
     Store,
 )
-from rome.stores.memory import MemoryStore
-from rome.stores.redis_link import Server
-from rome.stores.redis_store import RedisStore
+from rome.stores.memory.store import MemoryStore
+from rome.stores.redis.link import Server
+from rome.stores.redis.store import RedisStore
+from rome.stores.rows import NULL, pack_value
+from rome.stores.sort_bytes import AFTER, entry, sort_bytes
 
-from rome import rows
 from tests.servers import RedisServer
+from tests.steps import typed
 
 T, U = 1, 2  # tables
 NAME, GROUP = 1, 2  # indexes of T: unique over slot 1, a set over slot 2
@@ -52,7 +53,7 @@ class Database:
     def ask(
         self, *steps: list[Any], watched: Sequence[int] = (), unless: Sequence[str] = ()
     ) -> tuple[list[Any], list[str]]:
-        request = Request([list(step) for step in steps], watched, unless)
+        request = Request([typed(step) for step in steps], watched, unless)
         rows, commits = self.store.read(self.version, [request])[0]
         assert rows is not None
         return rows, commits
@@ -83,7 +84,7 @@ def step(
     filters: Any = (),
     *,
     table: int = T,
-    fills: Any = (),
+    defaults: Any = (),
     order: Any = (),
     limit: int = 0,
     columns: Any = False,
@@ -93,7 +94,7 @@ def step(
         for kind, index, keys, *rest in lookups
     ]
     tests = [list(test) for test in filters]
-    return [table, lookups, tests, list(fills), list(order), limit, columns]
+    return [table, lookups, tests, list(defaults), list(order), limit, columns]
 
 
 def insert(number: int, *values: Any, table: int = T) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def write(op: str, number: int, table: int = T, **parts: Any) -> dict[str, Any]:
         "t": table,
         "n": str(number),
         "checks": [],
-        "fills": [],
+        "defaults": [],
         "deltas": [],
         "unique_add": [],
         "unique_del": [],
@@ -354,12 +355,12 @@ def test_rows_without_a_match_of_a_match(filled: Database) -> None:
 
 def test_columns_younger_than_rows(database: Database) -> None:
     database.commit(insert(1, 1, "a", 1), insert(2, 2, "b", 1, 7))
-    fills = [[3, key(99)]]
-    assert database.numbers(filters=[(3, "in", [key(99)])], fills=fills) == [1]
-    assert database.numbers(filters=[(3, "null", [])], fills=fills) == []
+    defaults = [[3, key(99)]]
+    assert database.numbers(filters=[(3, "in", [key(99)])], defaults=defaults) == [1]
+    assert database.numbers(filters=[(3, "null", [])], defaults=defaults) == []
     assert database.numbers(filters=[(3, "null", [])]) == [1]
-    assert database.numbers(order=[[3, True]], limit=1, fills=fills) == [1]
-    answer, _ = database.ask(step([("row", 0, ["1"])], columns=[0, 3], fills=fills))
+    assert database.numbers(order=[[3, True]], limit=1, defaults=defaults) == [1]
+    answer, _ = database.ask(step([("row", 0, ["1"])], columns=[0, 3], defaults=defaults))
     assert unpackb(answer[0][1]) == [1, 99]
 
 
@@ -427,8 +428,9 @@ def test_update_changes_single_columns(filled: Database) -> None:
 
 def test_update_of_a_row_older_than_a_column(database: Database) -> None:
     database.commit(insert(1, 1, "a", 1))
-    fills = [[3, key(99)]]
-    database.commit(write("update", 1, checks=[[3, key(99)]], fills=fills, deltas=[[2, key(5)]],
+    defaults = [[3, key(99)]]
+    database.commit(write("update", 1, checks=[[3, key(99)]], defaults=defaults,
+                          deltas=[[2, key(5)]],
                           set_del=[[GROUP, key(1)]], set_add=[[GROUP, key(5)]]))  # fmt: skip
     assert database.read(step())[0] == {1: (1, "a", 5, 99)}
     assert database.entries(GROUP, False) == {(key(5), 1)}
@@ -517,7 +519,7 @@ def test_a_commit_that_is_sent_twice_is_done_once(filled: Database) -> None:
 def test_rows_that_did_not_change_are_not_sent(filled: Database) -> None:
     rows, commits = filled.ask(step(), watched=[T, U])
     assert rows[0]
-    request = Request([step()], [T, U], commits)
+    request = Request([typed(step())], [T, U], commits)
     assert filled.store.read(filled.version, [request]) == [(None, commits)]
     filled.commit(write("update", 1, checks=[], deltas=[[3, key(11)]]))
     changed, later = filled.ask(step(), watched=[T, U], unless=commits)
@@ -528,9 +530,9 @@ def test_several_requests_are_answered_each_by_itself(filled: Database) -> None:
     _, commits = filled.ask(watched=[T])
     by_name = step([("unique", NAME, [key("a")], [])])
     requests = [
-        Request([step([("row", 0, ["1"])])]),
-        Request([step([("row", 0, ["1"])]), by_name]),  # a row once in each answer
-        Request([step()], [T], commits),
+        Request([typed(step([("row", 0, ["1"])]))]),
+        Request([typed(step([("row", 0, ["1"])])), typed(by_name)]),  # a row once in each answer
+        Request([typed(step())], [T], commits),
     ]
     first, second, third = filled.store.read(filled.version, requests)
     assert first.rows is not None and second.rows is not None
@@ -662,7 +664,7 @@ def test_redis_answers_as_memory_does(
         )  # fmt: skip
         filters = list(map(packed, tests))
         limit = limit if order else 0
-        parts: dict[str, Any] = {"table": U, "filters": filters, "fills": [[2, key("fill")]]}
+        parts: dict[str, Any] = {"table": U, "filters": filters, "defaults": [[2, key("fill")]]}
         wanted = step(**parts, order=list(map(list, order)), limit=limit)
         joined = step([("set", 1, False, 0, [1], [])], table=U)
         answer = [sorted(part.items()) for part in database.read(wanted, joined)]
@@ -696,7 +698,7 @@ def test_redis_writes_as_memory_does(redis_server: RedisServer, found: Any, chan
         return pack_value("long" * 17000 if value == "long" else value)
 
     name = f"writes{next(_names)}"
-    fills: list[list[Any]] = [[2, key("fill")], [3, key(300)]]
+    defaults: list[list[Any]] = [[2, key("fill")], [3, key(300)]]
     server = Server((("127.0.0.1", redis_server.port),))
     answers = []
     for store in (MemoryStore(name), RedisStore(server, name)):
@@ -708,13 +710,15 @@ def test_redis_writes_as_memory_does(redis_server: RedisServer, found: Any, chan
         )  # fmt: skip
         writes = []
         for (n, row), (new, goes) in zip(enumerate(parts), changes, strict=False):
-            old = [*row, *(data for slot, data in fills if slot >= len(row))]
+            old = [*row, *(data for slot, data in defaults if slot >= len(row))]
             checks = [[slot, old[slot]] for slot in new]
             deltas = [[slot, bytes_of(value)] for slot, value in sorted(new.items())]
             if goes:
-                made = write("delete", n, U, checks=checks, fills=fills, set_del=[[1, row[0]]])
+                made = write(
+                    "delete", n, U, checks=checks, defaults=defaults, set_del=[[1, row[0]]]
+                )
             else:
-                made = write("update", n, U, checks=checks, fills=fills, deltas=deltas)
+                made = write("update", n, U, checks=checks, defaults=defaults, deltas=deltas)
                 made["set_del"], made["set_add"] = [[1, row[0]]], [[1, bytes_of(new.get(0))]]
             writes.append(made)
         database.commit(*writes)

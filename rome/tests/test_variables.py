@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 import pytest
 from rome.errors import NotSupportedError
+from rome.sqlite import variables
 from sqlalchemy import (
     Column,
     Engine,
@@ -23,8 +24,6 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy import exc as exceptions
-
-from rome import variables
 
 MANY = 40_000
 TEXTS = ["?", "it's", "a\x00b", "'", "--", "é"]

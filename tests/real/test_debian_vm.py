@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from discovery_xp.places import cache
+from discovery_xp.providers.local.cgroups import DEFAULT_MEMORY_SHARE
 from tests.debian_vm import missing_requirement, run_on_debian
 from tests.netem_vm import StepResult
 
@@ -34,6 +35,8 @@ provider:
   limits:
     compute: {memory: 128MiB, cpus: 0.5}
 """
+
+PAGE_BYTES = 4096
 
 HOSTS = {"near-controller-1", "near-compute-1", "far-controller-1", "far-compute-1"}
 
@@ -72,7 +75,8 @@ STEPS = {
     "show": f"{XP} network show --json",
     "measure": f"{XP} network measure --json",
     "limits": f"cd {GROUPS}/host.near-compute-1 && cat memory.max cpu.max",
-    "no limits": f"cd {GROUPS}/host.near-controller-1 && cat memory.max cpu.max",
+    "default limits": f"cd {GROUPS}/host.near-controller-1 && cat memory.max cpu.max",
+    "memory": "grep MemTotal /proc/meminfo",
     "set": f"{XP} network set --from near --to far "
     "--delay 60ms --jitter 2ms --rate 100mbit --loss 1%",
     "show after set": f"{XP} network show --json",
@@ -153,7 +157,10 @@ def test_round_trips_are_those_asked_for(results: Results) -> None:
 
 def test_limits_are_those_of_the_topology(results: Results) -> None:
     assert printed(results, "limits") == f"{128 * 2**20}\n50000 100000\n"
-    assert printed(results, "no limits") == "max\nmax 100000\n"
+    memory, cpus = printed(results, "default limits").splitlines()
+    of_machine = int(printed(results, "memory").split()[1]) * 1024 * DEFAULT_MEMORY_SHARE
+    assert of_machine - PAGE_BYTES <= int(memory) <= of_machine
+    assert cpus == "max 100000"
 
 
 def test_a_changed_link_is_read_back(results: Results) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from discovery_xp import software
 from discovery_xp.planning import databases
-from discovery_xp.planning.plan import key_value_store
 from discovery_xp.testbeds.testbed import State, Testbed
 from tests.real import listening
 from tests.real.cloud import deploy, files_with, kill_in, on, status
@@ -54,7 +53,7 @@ def load_state() -> State:
 
 
 def store() -> databases.Store:
-    found = key_value_store(load_state().plan)
+    found = load_state().plan.require_cloud().redis
     assert found is not None
     return found
 

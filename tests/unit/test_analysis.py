@@ -640,7 +640,7 @@ def test_axes_have_units_and_published_values_stand_beside(tmp_path: Path) -> No
 
 def test_other_numbers_of_vms_are_drawn_by_the_vm(tmp_path: Path) -> None:
     figure = plots.creation_times(read(make_run(tmp_path, sites=2, latency_ms=10)))
-    assert "s a VM" in text_of(figure)
+    assert "s per VM" in text_of(figure)
     heights = [bar.get_height() for bar in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert heights == pytest.approx([19 / 18, 209 / 500])
 

@@ -24,6 +24,7 @@ from ansible.template import Templar
 
 from discovery_xp.deployment import play
 from discovery_xp.deployment.play import run_playbook
+from discovery_xp.deployment.variables import PORTS
 from discovery_xp.errors import Failed
 from discovery_xp.inputs.topology import parse_topology
 from discovery_xp.planning.plan import make_plan
@@ -117,8 +118,8 @@ def test_a_value_arrives_as_it_was_written_and_nothing_runs(
     }
     write_play(playbooks, tasks, vars=variables)
     given = {"value": value, "config": {"DEFAULT": {"x": value}}, value: [value]}
-    run = run_playbook(local_hosts(), "try", given, lambda *_: None)
-    assert [outcome.status for outcome in run.outcomes if outcome.task == "two"] == ["changed"]
+    run = run_playbook(local_hosts(), "try", {"xp": given}, lambda *_: None)
+    assert [outcome.status for outcome in run.outcomes if outcome.title == "two"] == ["changed"]
     assert (tmp_path / "own").read_text() == f"[DEFAULT]\ny = 1\nx = {value}\n"
     assert (tmp_path / "said").read_text() == value * 2
     assert not mark.exists()
@@ -130,7 +131,7 @@ def test_the_same_play_runs_what_is_given_unmarked(
     # The test above could not fail if Ansible had no use for such a text.
     monkeypatch.setattr(ansible_runs, "literal", lambda value: value)
     write_play(playbooks, [{"name": "one", "debug": {"msg": "{{ xp.value }}"}}])
-    run_playbook(local_hosts(), "try", {"value": hostile(mark)}, lambda *_: None)
+    run_playbook(local_hosts(), "try", {"xp": {"value": hostile(mark)}}, lambda *_: None)
     assert mark.exists()
 
 
@@ -184,24 +185,32 @@ def of_roles(variables: Mapping[str, Any]) -> Templar:
 
 
 def given(value: str) -> dict[str, Any]:
-    """What deploy.py tells the playbooks, as far as files are made of it."""
+    """What the playbooks are told, as far as files are made of it."""
     services = ("keystone", "glance", "placement", "neutron", "nova")
     return {
         "inventory_hostname": "a-controller-1",
         "xp": {
-            "environment": "/opt/openstack",
-            "master": {"address": "10.0.0.1"},
-            "hosts": {"a-controller-1": {"address": "10.0.0.2", "region": "a", "site": "a"}},
-            "passwords": dict.fromkeys(passwords.PASSWORDS, "secret"),
-            "database_urls": dict.fromkeys((*services, "nova_api", "nova_cell0"), "mysql://x"),
-            "lock_digest": "1",
-            "rome": {},
-            "cloud": {
+            "environments": {"openstack": {"place": "/opt/openstack", "lock_digest": "1"}},
+            "master": "a-master-1",
+            "hosts": {
+                "a-controller-1": {
+                    "address": "10.0.0.2", "region": "a", "site": "a", "bus": "10.0.0.1:5672",
+                    "cache": "10.0.0.1:11211", "identity_url": "http://10.0.0.1:5000",
+                },
+                "a-master-1": {"address": "10.0.0.1"},
+            },
+            "rome": None,
+            "ports": PORTS,
+            "options": {
                 "virt_driver": "fake", "drawn_from": 1, "nics": 0, "placement": "shared",
                 "periodic_tasks": "quiet",
                 "workers": dict.fromkeys((*services, "nova-conductor", "nova-scheduler"), 1),
                 "config": {name: {"DEFAULT": {"x": value}} for name in services},
             },
+        },
+        "xp_secrets": {
+            "passwords": dict.fromkeys(passwords.PASSWORDS, "secret"),
+            "database_urls": dict.fromkeys((*services, "nova_api", "nova_cell0"), "mysql://x"),
         },
     }  # fmt: skip
 
@@ -210,7 +219,7 @@ def given(value: str) -> dict[str, Any]:
     ("service", "content"),
     [
         *(
-            (name, f"{{{{ {name}_settings | to_ini(xp.cloud.config.{name} | default({{}})) }}}}")
+            (name, f"{{{{ {name}_settings | to_ini(xp.options.config.{name} | default({{}})) }}}}")
             for name in ("keystone", "glance", "placement", "neutron")
         ),
         ("nova", "{{ nova_common_contents['/etc/nova/nova.conf'] }}"),
@@ -265,11 +274,27 @@ def test_a_hosts_answer_ends_as_a_result_or_as_one_line(
     write_play(playbooks, [{"name": "one", "stat": {"path": "/"}, "register": "x"},
                            {"name": "two", "debug": {"msg": "{{ x }}"}}])  # fmt: skip
     try:
-        run = run_playbook(hosts, "try", {"value": "mine"}, lambda *_: None)
+        run = run_playbook(hosts, "try", {"xp": {"value": "mine"}}, lambda *_: None)
     except Failed as failed:
         assert "\x1b" not in str(failed)
     else:
         assert all(isinstance(outcome.changes, list) for outcome in run.outcomes)
+
+
+@pytest.mark.parametrize("titles", [("one", "two"), ("in other words", ""), ("two", "one")])
+def test_results_are_found_whatever_the_titles_of_tasks_say(
+    titles: tuple[str, str], testbed: Testbed, playbooks: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    write_play(playbooks, [
+        {"name": titles[0], "stat": {"path": str(tmp_path / "file")}},
+        {"name": titles[1], "debug": {"msg": "said"}},
+    ])  # fmt: skip
+    run = run_playbook(local_hosts(), "try", {}, lambda *_: None)
+    [master] = [host.name for host in PLAN.hosts if "master" in host.roles]
+    assert run.results("stat")[master]["stat"]["exists"] is True
+    assert run.results("debug") == {master: run.results("debug")[master]}
+    assert run.results("debug")[master]["msg"] == "said"
 
 
 def test_what_a_host_says_of_itself_is_no_variable(
@@ -285,7 +310,7 @@ def test_what_a_host_says_of_itself_is_no_variable(
                                          "{{ pasted | default('none') }}"}},
     ])  # fmt: skip
     run = run_playbook(hosts, "try", {}, lambda *_: None)
-    assert run.result("two")["msg"] == "nonenone"
+    assert {result["msg"] for result in run.results("debug").values()} == {"nonenone"}
 
 
 def test_a_host_that_sends_without_end_fails_its_task(

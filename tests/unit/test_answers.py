@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 
 from discovery_xp.boundary import answers
 from discovery_xp.boundary.answers import TooLarge, Unfit, printable, run_bounded
-from discovery_xp.deployment import deploy
+from discovery_xp.deployment import deploy, identities
 from discovery_xp.deployment.status import read_status
 from discovery_xp.errors import Failed
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.inputs.topology import parse_topology
-from discovery_xp.load import records
 from discovery_xp.load.ledger import Ledger
-from discovery_xp.planning import cloud
+from discovery_xp.onhost.wire import load as wire
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.probes import PROBES, to_rows
 from discovery_xp.providers.local import containers
@@ -34,7 +33,7 @@ from discovery_xp.testbeds.testbed import Testbed
 
 PLAN = make_plan(parse_topology("sites: [{name: a}]"), cloud=True)
 BY_HOST = {
-    host.name: [each for each in cloud.services(PLAN) if each.host == host.name]
+    host.name: [each for each in PLAN.require_cloud().services if each.host == host.name]
     for host in PLAN.hosts
 }
 ANY = st.recursive(
@@ -223,7 +222,7 @@ def test_records_that_no_probe_writes_are_left_out(lines: str) -> None:
 
 NUMBERS = st.sampled_from([0.0, 1.5, -3.0, 2**70, math.nan, None, "x", True])
 LINES = st.fixed_dictionaries(
-    {"line": st.sampled_from([*records._REQUIRED, "x"]) | ANY},
+    {"line": st.sampled_from([*wire.REQUIRED, "x"]) | ANY},
     optional={
         "name": st.sampled_from(["a", "b"]) | ANY,
         "region": st.just("site1") | ANY,
@@ -304,7 +303,7 @@ def boot(**values: object) -> dict[str, object]:
 
 
 def test_a_boot_is_of_the_region_that_was_asked() -> None:
-    [found] = deploy._boots([boot(status="\x1b[2J")], {"a": "region-a"})
+    [found] = deploy.read_boots([boot(status="\x1b[2J")], {"a": "region-a"})
     assert (found.region, found.status, found.boot_duration_s) == ("region-a", "\\x1b[2J", 1.5)
 
 
@@ -315,12 +314,12 @@ def test_a_boot_is_of_the_region_that_was_asked() -> None:
 )  # fmt: skip
 def test_what_no_boot_is_is_unfit(said: list[object]) -> None:
     with pytest.raises(Unfit):
-        deploy._boots(said, {"a": "region-a"})
+        deploy.read_boots(said, {"a": "region-a"})
 
 
 @pytest.mark.parametrize(
     "value", ["{{ lookup('pipe', 'id') }}", "", "x", 5, "0" * 36, "A" * 8, None]
 )
 def test_only_a_uuid_identifies_a_compute(value: object) -> None:
-    assert not deploy._is_uuid(value)
-    assert deploy._is_uuid("01234567-89ab-cdef-0123-456789abcdef")
+    assert not identities.is_uuid(value)
+    assert identities.is_uuid("01234567-89ab-cdef-0123-456789abcdef")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery_xp.boundary.archives import Hostile, Limits, decode, inflate, unpack
-from tests.unit.test_playbooks import loaded
+from discovery_xp.onhost import backup
 
 SMALL = Limits(packed=2**20, file=1000, total=2500, files=5, name=60, depth=4)
 
@@ -67,9 +67,8 @@ def test_only_what_is_wanted_is_written(tmp_path: Path) -> None:
 
 
 def test_what_our_own_module_packs_is_unpacked(tmp_path: Path) -> None:
-    module = loaded("library/component_backup.py")
     long = "configuration/" + "n" * 200
-    data = module.pack({"configuration/etc/nova/nova.conf": b"[x]\n", "é": b"", long: b"1"})
+    data = backup.pack({"configuration/etc/nova/nova.conf": b"[x]\n", "é": b"", long: b"1"})
     assert unpack(data, tmp_path / "new") == 3
     assert files_under(tmp_path / "new")["configuration/etc/nova/nova.conf"] == b"[x]\n"
 
@@ -209,22 +208,19 @@ def test_gzip_is_bounded() -> None:
 
 
 def test_a_host_packs_no_more_than_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = loaded("library/component_backup.py")
-    monkeypatch.setattr(module, "PACKED_BYTES", 3000)
-    data = module.pack_within({"small": b"x", "large": os.urandom(5000), "mid": os.urandom(2000)})
+    monkeypatch.setattr(backup, "PACKED_BYTES", 3000)
+    data = backup.pack_within({"small": b"x", "large": os.urandom(5000), "mid": os.urandom(2000)})
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert sorted(tar.getnames()) == ["large.left-out", "mid", "small"]
 
 
 def test_of_a_long_journal_the_end_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = loaded("library/component_backup.py")
-    monkeypatch.setattr(module, "FILE_BYTES", 4)
-    assert module.end_of(io.BytesIO(b"12345678")) == b"(4 bytes before this are left out)\n5678"
-    assert module.end_of(io.BytesIO(b"1234")) == b"1234"
+    monkeypatch.setattr(backup, "FILE_BYTES", 4)
+    assert backup.end_of(io.BytesIO(b"12345678")) == b"(4 bytes before this are left out)\n5678"
+    assert backup.end_of(io.BytesIO(b"1234")) == b"1234"
 
 
 def test_a_pipe_among_the_configuration_is_not_read(tmp_path: Path) -> None:
-    module = loaded("library/component_backup.py")
     (tmp_path / "nova.conf").write_text("x")
     os.mkfifo(tmp_path / "pipe")
-    assert module.files_under(str(tmp_path)) == [str(tmp_path / "nova.conf")]
+    assert backup.files_under(str(tmp_path)) == [str(tmp_path / "nova.conf")]

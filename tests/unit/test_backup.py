@@ -10,11 +10,14 @@ from typing import Any
 import enoslib as en
 import pytest
 
-from discovery_xp.deployment import deploy
-from discovery_xp.deployment.deploy import backup, deployment_file
+from discovery_xp.deployment import backup as backups
+from discovery_xp.deployment import deploy, identities
+from discovery_xp.deployment.backup import backup
+from discovery_xp.deployment.description import deployment_file
 from discovery_xp.deployment.play import Outcome, PlayRun, log_file
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.onhost.catalogue import COMPONENTS
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.remote import Output
@@ -48,21 +51,28 @@ def hosts() -> Hosts:
 Sent = Callable[..., None]
 
 
+class Untold:
+    """In the place of what playbooks are told."""
+
+    def to_ansible(self) -> dict[str, Any]:
+        return {}
+
+
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """Decides what hosts send: (task, host, archive) of each."""
+    """Decides what hosts send: (component, host, archive) of each."""
 
     def send(*archives: tuple[str, str, object], failure: Failed | None = None) -> None:
-        outcomes = [Outcome(task, host, "ok", {"archive": archive})
-                    for task, host, archive in archives]  # fmt: skip
-        run = PlayRun([*outcomes, Outcome("x", "y", "ok", {})], failure)
-        monkeypatch.setattr(deploy, "run_playbook", lambda *_, **__: run)
-        monkeypatch.setattr(deploy, "variables", lambda *_: {})
+        outcomes = [Outcome(backups.MODULE, host, "ok", {"archive": archive}, component)
+                    for component, host, archive in archives]  # fmt: skip
+        run = PlayRun([*outcomes, Outcome("x", "y", "ok", {}, "nova")], failure)
+        monkeypatch.setattr(backups, "run_playbook", lambda *_, **__: run)
+        monkeypatch.setattr(backups, "play_variables", lambda *_: Untold())
 
     return send
 
 
-NOVA = "nova : nova's records"
+NOVA = "nova"
 
 
 def test_records_of_hosts_are_by_host_and_component(
@@ -94,8 +104,8 @@ def test_a_hostile_hosts_part_is_missing_and_named(
 def test_a_folder_that_cannot_be_made_is_refused_before_a_host_is_asked(
     hosts: Hosts, testbed: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deploy, "variables", lambda *_: {})
-    monkeypatch.setattr(deploy, "run_playbook", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(backups, "play_variables", lambda *_: Untold())
+    monkeypatch.setattr(backups, "run_playbook", lambda *_, **__: 1 / 0)
     with pytest.raises(Refused, match="can't be made: File name too long"):
         backup(hosts, testbed, tmp_path / ("a" * 300), lambda *_: None)
     with pytest.raises(ZeroDivisionError):
@@ -111,11 +121,11 @@ def test_the_same_component_twice_is_named(
         backup(hosts, testbed, tmp_path / "to", lambda *_: None)
 
 
-@pytest.mark.parametrize("task", ["../../x : y", "/tmp/x : y", "unknown : y", ""])
+@pytest.mark.parametrize("component", ["../../x", "/tmp/x", "unknown", ""])
 def test_only_components_become_folders(
-    task: str, hosts: Hosts, testbed: Testbed, tmp_path: Path, sent: Sent
+    component: str, hosts: Hosts, testbed: Testbed, tmp_path: Path, sent: Sent
 ) -> None:
-    sent((task, "a-compute-1", GOOD), (NOVA, "../x", GOOD))
+    sent((component, "a-compute-1", GOOD), (NOVA, "../x", GOOD))
     backup(hosts, testbed, tmp_path / "to", lambda *_: None)
     assert not [path for path in (tmp_path / "to").iterdir() if path.is_dir()]
 
@@ -131,7 +141,7 @@ def test_others_records_are_kept_where_a_host_fails(
 
 def test_every_component_of_the_playbook_is_known() -> None:
     roles = Path(__file__).parents[2] / "playbooks/roles"
-    assert {path.parts[-3] for path in roles.glob("*/tasks/backup.yml")} == deploy.COMPONENTS
+    assert {path.parts[-3] for path in roles.glob("*/tasks/backup.yml")} == {*COMPONENTS}
 
 
 # ---------------------------------------------------------------- what is kept of lent hosts
@@ -141,26 +151,26 @@ def test_of_a_lent_host_only_a_uuid_is_kept(
     hosts: Hosts, testbed: Testbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = {"a-compute-1": Output(0, "{{ lookup('pipe', 'id') }}\n", "")}
-    monkeypatch.setattr(deploy, "run_each", lambda *_: said)
+    monkeypatch.setattr(identities, "run_each", lambda *_: said)
     lent: Any = type("Lent", (), {"platform": object(), "hosts": PLAN.hosts})()
     made = Hosts(lent, hosts.roles, hosts.networks)
-    deploy._keep_identities(made, testbed)
-    assert json.loads(deploy.identities_file(testbed).read_text()) == {}
+    identities.keep(made, testbed)
+    assert json.loads(identities.identities_file(testbed).read_text()) == {}
     said["a-compute-1"] = Output(0, "01234567-89ab-cdef-0123-456789abcdef\n", "")
-    deploy._keep_identities(made, testbed)
-    assert deploy._identities(testbed) == {"a-compute-1": "01234567-89ab-cdef-0123-456789abcdef"}
+    identities.keep(made, testbed)
+    assert identities.kept(testbed) == {"a-compute-1": "01234567-89ab-cdef-0123-456789abcdef"}
 
 
 @pytest.mark.parametrize("text", ["[1]", "x", '{"a-compute-1": "{{ x }}"}', "[" * 10**5])
 def test_a_damaged_file_of_identities_gives_no_template(text: str, testbed: Testbed) -> None:
-    deploy.identities_file(testbed).write_text(text)
-    assert deploy._identities(testbed) == {}, "the cloud can be removed all the same"
+    identities.identities_file(testbed).write_text(text)
+    assert identities.kept(testbed) == {}, "the cloud can be removed all the same"
 
 
 def test_a_damaged_file_of_identities_is_refused_before_a_deploy(
     hosts: Hosts, testbed: Testbed
 ) -> None:
-    deploy.identities_file(testbed).write_bytes(b"\xff[")
+    identities.identities_file(testbed).write_bytes(b"\xff[")
     with pytest.raises(Refused, match=r"compute_ids.json is damaged: .*; remove it"):
         deploy.install(hosts, testbed, lambda *_: None)
 
@@ -169,7 +179,7 @@ def test_a_setting_that_cannot_be_written_is_refused_before_a_host_is_asked() ->
     plan = make_plan(parse_topology("name: mine\nsites: [{name: a}]\n"), cloud=True)
     assert plan.cloud is not None
     value = "1\n\n[api]\nauth_strategy = noauth2"  # which no topology can hold
-    cloud = dataclasses.replace(plan.cloud, config={"nova": {"DEFAULT": {"a": value}}})
-    plan = dataclasses.replace(plan, cloud=cloud)
+    options = dataclasses.replace(plan.cloud.options, config={"nova": {"DEFAULT": {"a": value}}})
+    plan = dataclasses.replace(plan, cloud=dataclasses.replace(plan.cloud, options=options))
     with pytest.raises(Refused, match=r"openstack.config.nova: \[DEFAULT\] 'a': .*correct it"):
         deploy.require_writable(plan)

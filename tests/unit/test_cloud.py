@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp.deployment import deploy
-from discovery_xp.deployment.deploy import Boot, Deployment, Endpoint
+from discovery_xp.deployment import deploy, description
+from discovery_xp.deployment.deploy import Boot
+from discovery_xp.deployment.description import Deployment, Endpoint
 from discovery_xp.errors import Failed, InvalidInput, Refused
 from discovery_xp.inputs.topology import derive_topology, parse_topology, read_topology
-from discovery_xp.planning import cloud
-from discovery_xp.planning.cloud import Region
+from discovery_xp.planning.layout import CloudLayout, Region
 from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.planning.plan_json import plan_from_json
 from discovery_xp.testbeds.testbed import Testbed
@@ -21,9 +21,13 @@ def plan_of(text: str) -> Plan:
     return make_plan(parse_topology(text), cloud=True)
 
 
-def units_of(plan: Plan) -> dict[str, list[str]]:
+def layout_of(text: str) -> CloudLayout:
+    return plan_of(text).require_cloud()
+
+
+def units_of(cloud: CloudLayout) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for service in cloud.services(plan):
+    for service in cloud.services:
         found.setdefault(service.host, []).append(service.unit)
     return found
 
@@ -44,8 +48,8 @@ CONTROLLER = ["nova-conductor", "nova-scheduler", "nova-api"]
 
 
 def test_what_all_sites_share_is_on_the_master_and_nova_at_every_site() -> None:
-    plan = plan_of("sites: [{name: a, computes: 2, data: 1}, {name: b}]")
-    assert units_of(plan) == {
+    cloud = layout_of("sites: [{name: a, computes: 2, data: 1}, {name: b}]")
+    assert units_of(cloud) == {
         "a-master-1": SHARED,
         "a-controller-1": CONTROLLER,
         "a-compute-1": ["nova-compute"],
@@ -53,13 +57,14 @@ def test_what_all_sites_share_is_on_the_master_and_nova_at_every_site() -> None:
         "b-controller-1": CONTROLLER,
         "b-compute-1": ["nova-compute"],
     }
-    assert cloud.master(plan).name == "a-master-1"
+    assert cloud.master == "a-master-1"
+    assert [service.unit for service in cloud.shared_services] == SHARED
 
 
 def test_without_a_master_the_first_controller_has_the_shared_services_too() -> None:
-    plan = plan_of("sites: [{name: a, controllers: 0}, {name: b, controllers: 2}]\nmaster: none")
-    assert cloud.master(plan).name == "b-controller-1"
-    assert units_of(plan) == {
+    cloud = layout_of("sites: [{name: a, controllers: 0}, {name: b, controllers: 2}]\nmaster: none")
+    assert cloud.master == "b-controller-1"
+    assert units_of(cloud) == {
         "a-compute-1": ["nova-compute"],
         "b-controller-1": [*SHARED, *CONTROLLER],
         "b-controller-2": CONTROLLER,
@@ -68,10 +73,10 @@ def test_without_a_master_the_first_controller_has_the_shared_services_too() -> 
 
 
 def test_a_service_knows_its_host_its_site_and_where_it_is_asked() -> None:
-    services = {service.unit: service for service in cloud.services(plan_of("sites: [{name: a}]"))}
+    services = {service.unit: service for service in layout_of("sites: [{name: a}]").services}
     assert services["nova-api"].component == "nova"
     assert (services["nova-api"].host, services["nova-api"].site) == ("a-controller-1", "a")
-    ports = {unit: service.port for unit, service in services.items() if service.port is not None}
+    ports = {unit: service.port for unit, service in services.items() if service.is_http}
     assert ports == {
         "keystone-api": 5000,
         "glance-api": 9292,
@@ -82,8 +87,7 @@ def test_a_service_knows_its_host_its_site_and_where_it_is_asked() -> None:
 
 
 def test_each_controller_is_a_region_the_first_one_named_like_its_site() -> None:
-    plan = plan_of("sites: [{name: a, controllers: 3}, {name: b}]")
-    assert cloud.regions(plan) == (
+    assert layout_of("sites: [{name: a, controllers: 3}, {name: b}]").regions == (
         Region("a", "a", "a-controller-1"),
         Region("a-controller-2", "a", "a-controller-2"),
         Region("a-controller-3", "a", "a-controller-3"),
@@ -92,11 +96,10 @@ def test_each_controller_is_a_region_the_first_one_named_like_its_site() -> None
 
 
 def test_a_site_is_served_by_its_own_region_or_the_first_one() -> None:
-    plan = plan_of(
+    cloud = layout_of(
         "sites: [{name: edge, controllers: 0}, {name: a, controllers: 2}, {name: b}]\nmaster: a"
     )
-    served = {site: region.name for site, region in cloud.asked_for(plan).items()}
-    assert served == {"edge": "a", "a": "a", "b": "b"}
+    assert cloud.served_by == {"edge": "a", "a": "a", "b": "b"}
 
 
 @pytest.mark.parametrize(
@@ -112,13 +115,13 @@ def test_a_site_is_served_by_its_own_region_or_the_first_one() -> None:
     ],
 )
 def test_a_host_is_drawn_from_all_that_a_request_may_get(text: str, computes: int) -> None:
-    assert cloud.drawn_from(plan_of(text)) == computes
+    assert layout_of(text).drawn_from == computes
 
 
 def test_a_site_without_computes_boots_nothing() -> None:
-    plan = plan_of("sites: [{name: hub, computes: 0}, {name: a, computes: 2}]")
-    assert cloud.computes(plan) == {"a": ["a-compute-1", "a-compute-2"]}
-    assert list(cloud.asked_for(plan)) == ["a"]
+    cloud = layout_of("sites: [{name: hub, computes: 0}, {name: a, computes: 2}]")
+    assert cloud.computes == {"a": ("a-compute-1", "a-compute-2")}
+    assert list(cloud.served_by) == ["a"]
 
 
 def test_a_site_called_like_a_host_is_refused() -> None:
@@ -160,7 +163,7 @@ def test_every_choice_survives_json() -> None:
     again = plan_from_json(json.loads(json.dumps(plan.to_json())))
     assert again == plan
     assert again.cloud is not None
-    written = again.cloud.config["nova"]["DEFAULT"]
+    written = again.cloud.options.config["nova"]["DEFAULT"]
     # True == 1 and 0 == 0.0, but they aren't the same in a configuration file.
     assert [repr(value) for value in written.values()] == ["True", "1.5", "0", "'10'"]
 
@@ -211,20 +214,20 @@ DEPLOYMENT = Deployment(
 
 
 def test_a_deployment_survives_its_file(testbed: Testbed) -> None:
-    deploy.deployment_file(testbed).write_text(json.dumps(DEPLOYMENT.to_json()))
-    assert deploy.load(testbed) == DEPLOYMENT
+    description.deployment_file(testbed).write_text(json.dumps(DEPLOYMENT.to_json()))
+    assert description.load(testbed) == DEPLOYMENT
 
 
 def test_a_testbed_without_a_deployment_has_no_cloud(testbed: Testbed) -> None:
     with pytest.raises(Refused, match="'mine' has no cloud; make one with 'discovery-xp deploy"):
-        deploy.load(testbed)
+        description.load(testbed)
 
 
 def test_a_deployment_of_another_format_is_refused(testbed: Testbed) -> None:
     text = json.dumps({**DEPLOYMENT.to_json(), "format": 0})
-    deploy.deployment_file(testbed).write_text(text)
+    description.deployment_file(testbed).write_text(text)
     with pytest.raises(Refused, match="format 0, but this version reads 1; use the version"):
-        deploy.load(testbed)
+        description.load(testbed)
 
 
 ACTIVE = Boot("a", "a", "ACTIVE", "a-compute-1", 2.5, "")

@@ -3,12 +3,11 @@ import itertools
 import pytest
 
 from discovery_xp.errors import Refused
-from discovery_xp.inputs.topology import OpenStack, derive_topology, parse_topology
-from discovery_xp.planning import cloud, databases
+from discovery_xp.inputs.topology import derive_topology, parse_topology
+from discovery_xp.planning import databases
 from discovery_xp.planning.databases import Node, key_slot, slot_ranges, spread
-from discovery_xp.planning.plan import Plan, key_value_store, make_plan
+from discovery_xp.planning.plan import Plan, make_plan
 
-ROME = OpenStack(backend="rome")
 CARRIED = ["nova", "nova_api", "placement", "keystone", "glance", "nova_cell0"]
 
 
@@ -25,7 +24,7 @@ def plan_with(data: int, rome: str = "", more: str = "") -> Plan:
 
 
 def store_of(plan: Plan) -> databases.Store:
-    found = key_value_store(plan)
+    found = plan.require_cloud().redis
     assert found is not None
     return found
 
@@ -34,23 +33,23 @@ def store_of(plan: Plan) -> databases.Store:
 
 
 def test_mariadb_holds_everything_unless_something_else_is_asked_for() -> None:
-    assert set(databases.holders(OpenStack()).values()) == {"mysql"}
-    assert databases.held_by(OpenStack(), "rome") == []
-    assert key_value_store(plan_of("sites: [{name: a, data: 3}]")) is None
-    assert key_value_store(make_plan(derive_topology(3))) is None, "hosts alone have no database"
+    cloud = plan_of("sites: [{name: a, data: 3}]").require_cloud()
+    assert {database.backend for database in cloud.databases} == {"mysql"}
+    assert (cloud.held_by("rome"), cloud.redis) == ([], None)
+    assert make_plan(derive_topology(3)).cloud is None, "hosts alone have no database"
 
 
 def test_rome_holds_what_it_carries_and_mariadb_the_rest() -> None:
-    assert databases.held_by(ROME, "rome") == CARRIED
-    assert databases.held_by(ROME, "mysql") == ["neutron"]
+    cloud = plan_with(1).require_cloud()
+    assert cloud.held_by("rome") == CARRIED
+    assert cloud.held_by("mysql") == ["neutron"]
 
 
 def test_mariadb_is_there_only_where_a_database_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_with(1)
-    units = [service.unit for service in cloud.services(plan)]
+    units = [service.unit for service in plan_with(1).require_cloud().services]
     assert {"mariadb", "redis-server"} <= set(units)
     monkeypatch.setattr(databases, "CARRIED_BY_ROME", tuple(databases.OWNERS))
-    units = [service.unit for service in cloud.services(plan)]
+    units = [service.unit for service in plan_with(1).require_cloud().services]
     assert "redis-server" in units
     assert "mariadb" not in units
 
@@ -132,17 +131,17 @@ def test_what_is_refused_for_a_cloud_is_no_hindrance_for_its_hosts() -> None:
 
 def test_the_options_of_redis_say_nothing_with_another_backend() -> None:
     text = "sites: [{name: a}]\nopenstack: {rome: {store: cluster, replicas: 2}}"
-    assert key_value_store(plan_of(text)) is None
+    assert plan_of(text).require_cloud().redis is None
 
 
 def test_each_process_is_a_service_of_its_host_before_those_that_ask_it() -> None:
     plan = plan_with(3, "replicas: 1")
     found: dict[str, list[str]] = {}
-    for service in cloud.services(plan):
+    for service in plan.require_cloud().services:
         found.setdefault(service.host, []).append(service.unit)
         assert (service.component == "redis") == service.unit.startswith("redis")
     assert found["a-data-2"] == ["redis-server", "redis-replica-1"]
-    server = cloud.services(plan_with(0))
+    server = plan_with(0).require_cloud().services
     assert [service.unit for service in server if service.host == "a-master-1"][:3] == [
         "redis-server",
         "mariadb",
@@ -262,11 +261,8 @@ def addresses(plan: Plan) -> dict[str, str]:
 
 
 def urls_of(plan: Plan) -> dict[str, str]:
-    assert plan.cloud is not None
-    known = addresses(plan)
-    return databases.urls(
-        plan.cloud, key_value_store(plan), known, known[cloud.master(plan).name], "secret"
-    )
+    cloud = plan.require_cloud()
+    return databases.urls(cloud.stores, cloud.databases, addresses(plan), "secret")
 
 
 def test_mariadbs_urls_have_each_service_as_its_own_user() -> None:
@@ -289,7 +285,7 @@ def test_a_server_is_named_without_tags() -> None:
     urls = urls_of(plan)
     assert urls["nova_api"] == f"rome+redis://rome:secret@{known['a-data-1']}:6379/nova_api"
     assert urls["neutron"] == f"mysql+pymysql://neutron:secret@{known['a-master-1']}/neutron"
-    assert databases.cell0_template(key_value_store(plan), known) == (
+    assert databases.cell0_template(plan.require_cloud().redis, known) == (
         f"{{scheme}}://{{username}}:{{password}}@{known['a-data-1']}:6379/nova_cell0"
     )
 

@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from discovery_xp.deployment import deploy
+from discovery_xp import software
+from discovery_xp.deployment import deploy, variables
+from discovery_xp.deployment.variables import PlayVariables, RomeVariables, Secrets, play_variables
 from discovery_xp.inputs.topology import parse_topology
+from discovery_xp.onhost import catalogue
 from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.providers import static
 from discovery_xp.testbeds import passwords
@@ -22,6 +24,7 @@ def plan_of(openstack: str, data: int = 0, provider: str = "") -> Plan:
     return make_plan(parse_topology(text + provider), cloud=True)
 
 
+ROME = RomeVariables("0123", "/x/y.whl")
 STATIC = "provider: {type: static, hosts: {a: [%s]}}\n"
 
 
@@ -40,63 +43,79 @@ def testbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Testbed:
 
 
 @pytest.fixture
-def told(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    monkeypatch.setattr(deploy, "_rome", lambda: {"digest": "0123", "wheel": "/x/y.whl"})
+def told(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PlayVariables]:
+    monkeypatch.setattr(variables, "_rome", lambda: ROME)
 
-    def variables(openstack: str, data: int = 0) -> dict[str, Any]:
+    def tell(openstack: str, data: int = 0) -> PlayVariables:
         plan = on_static_hosts(openstack, data)
-        return deploy.variables(static.hosts(plan, testbed), testbed)
+        return play_variables(static.hosts(plan, testbed), testbed)
 
-    return variables
+    return tell
 
 
-def test_with_mariadb_nothing_of_redis_is_told(told: Callable[..., dict[str, Any]]) -> None:
-    known = told("backend: mysql")
-    assert (known["redis"], known["rome"], known["cell0_template"]) == ({}, {}, "")
-    assert "nova" in known["mariadb_databases"]
+def test_with_mariadb_nothing_of_redis_is_told(told: Callable[..., PlayVariables]) -> None:
+    cloud = told("backend: mysql").cloud
+    assert (cloud.redis, cloud.rome, cloud.cell0_template) == (None, None, "")
+    assert cloud.mariadb_databases["nova"] == ("nova", "nova_api", "nova_cell0")
     # Results with other keys than these count as those of another cloud.
-    assert set(known["cloud"]) == {
+    assert set(cloud.options) == {
         "backend", "placement", "periodic_tasks", "virt_driver", "nics", "workers", "config",
         "drawn_from",
     }  # fmt: skip
 
 
 def test_what_holds_what_is_part_of_the_clouds_description(
-    told: Callable[..., dict[str, Any]],
+    told: Callable[..., PlayVariables],
 ) -> None:
-    cloud = told("backend: rome, rome: {replicas: 1}", data=4)["cloud"]
-    assert cloud["rome"] == {"store": "cluster", "persistence": "everysec", "replicas": 1}
-    assert cloud["databases"] == {
+    options = told("backend: rome, rome: {replicas: 1}", data=4).cloud.options
+    assert options["rome"] == {"store": "cluster", "persistence": "everysec", "replicas": 1}
+    assert options["databases"] == {
         **dict.fromkeys(
             ("nova", "nova_api", "placement", "keystone", "glance", "nova_cell0"), "rome"
         ),
         "neutron": "mysql",
     }
-    assert (cloud["nodes"], cloud["replicas"]) == (4, 1)
-    cloud = told("backend: rome", data=2)["cloud"]
-    assert (cloud["rome"]["store"], cloud["nodes"], cloud["replicas"]) == ("server", 1, 0)
-    assert told("backend: rome")["mariadb_databases"] == ["neutron"]
+    assert (options["nodes"], options["replicas"]) == (4, 1)
+    options = told("backend: rome", data=2).cloud.options
+    assert (options["rome"]["store"], options["nodes"], options["replicas"]) == ("server", 1, 0)
+    assert told("backend: rome").cloud.mariadb_databases == {"neutron": ("neutron",)}
 
 
 def test_redis_gets_its_passwords_as_hashes_and_nodes_by_host(
-    told: Callable[..., dict[str, Any]], testbed: Testbed
+    told: Callable[..., PlayVariables], testbed: Testbed
 ) -> None:
-    redis = told("backend: rome, rome: {replicas: 1, persistence: always}", data=3)["redis"]
-    secrets = passwords.load(testbed)
-    assert redis["user_hash"] == hashlib.sha256(secrets["database"].encode()).hexdigest()
-    assert redis["admin_hash"] == hashlib.sha256(secrets["redis"].encode()).hexdigest()
-    assert not any(secret in json.dumps(redis) for secret in secrets.values())
-    assert (redis["kind"], redis["persistence"], redis["user"]) == ("cluster", "always", "rome")
-    assert list(redis["by_host"]) == ["a-data-1", "a-data-2", "a-data-3"]
-    assert [(node["unit"], node["port"]) for node in redis["by_host"]["a-data-2"]] == [
+    known = told("backend: rome, rome: {replicas: 1, persistence: always}", data=3)
+    redis, secrets = known.cloud.redis, passwords.load(testbed)
+    assert redis is not None
+    assert known.secrets.redis_user_hash == hashlib.sha256(secrets["database"].encode()).hexdigest()
+    assert known.secrets.redis_admin_hash == hashlib.sha256(secrets["redis"].encode()).hexdigest()
+    assert (redis.kind, redis.persistence, redis.user) == ("cluster", "always", "rome")
+    assert list(redis.by_host) == ["a-data-1", "a-data-2", "a-data-3"]
+    assert [(node.unit, node.port) for node in redis.by_host["a-data-2"]] == [
         ("redis-server", 6379),
         ("redis-replica-1", 6380),
     ]
-    assert redis["by_host"]["a-data-2"][0]["address"] == "192.0.2.5"
+    assert redis.by_host["a-data-2"][0].address == "192.0.2.5"
 
 
-def test_servers_are_installed_where_they_run(told: Callable[..., dict[str, Any]]) -> None:
-    packages = told("backend: rome", data=1)["debian_packages"]
+@pytest.mark.parametrize("backend", ["mysql", "rome"])
+def test_what_is_printed_and_saved_holds_no_secret(
+    backend: str, told: Callable[..., PlayVariables], testbed: Testbed
+) -> None:
+    known = told(f"backend: {backend}", data=3)
+    secrets = passwords.load(testbed)
+    assert set(known.to_ansible()) == {"xp", "xp_secrets"}
+    for text in (json.dumps(known.cloud.to_json()), repr(known), str(known.secrets)):
+        assert not any(secret in text for secret in secrets.values())
+    assert all(secret in json.dumps(known.to_ansible()) for secret in secrets.values())
+
+
+def test_servers_are_installed_where_they_run(told: Callable[..., PlayVariables]) -> None:
+    def packages_of(openstack: str) -> dict[str, list[str]]:
+        hosts = told(openstack, data=1).cloud.hosts
+        return {name: list(host.packages) for name, host in hosts.items()}
+
+    packages = packages_of("backend: rome")
     assert {host: "redis-server" in names for host, names in packages.items()} == {
         "a-master-1": False,
         "a-controller-1": False,
@@ -106,11 +125,13 @@ def test_servers_are_installed_where_they_run(told: Callable[..., dict[str, Any]
     assert "mariadb-server" in packages["a-master-1"]
     assert packages["a-compute-1"] == ["python3-venv", "nftables"]
     assert packages["a-data-1"] == ["python3-venv", "nftables", "redis-server"]
-    packages = told("backend: mysql", data=1)["debian_packages"]
+    packages = packages_of("backend: mysql")
     assert not any("redis-server" in names for names in packages.values())
     assert {"mariadb-server", "rabbitmq-server", "memcached", "python3-venv"} <= set(
         packages["a-master-1"]
     )
+    locked = {*software.EVERYWHERE, *catalogue.DEBIAN_PACKAGES.values()}
+    assert set(software.debian_packages()) == locked, "each is installed somewhere"
 
 
 # ---------------------------------------------------------------- databases that move
@@ -133,15 +154,15 @@ class Removals:
 def removals(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Removals:
     made = Removals(testbed)
     monkeypatch.setattr(deploy, "remove", made)
-    monkeypatch.setattr(deploy, "_rome", lambda: {"digest": "0123", "wheel": "/x/y.whl"})
+    monkeypatch.setattr(variables, "_rome", lambda: ROME)
     return made
 
 
-def settle(testbed: Testbed, openstack: str, data: int = 3) -> dict[str, Any]:
-    """What `install` does before it installs."""
+def settle(testbed: Testbed, openstack: str, data: int = 3) -> Secrets:
+    """Do what `install` does before it installs; returns the secrets that it goes on with."""
     hosts = static.hosts(on_static_hosts(openstack, data), testbed)
-    known = deploy.variables(hosts, testbed)
-    return deploy._remove_other_databases(hosts, testbed, known, lambda *_: None)
+    deploy.remove_other_databases(hosts, testbed, lambda *_: None)
+    return play_variables(hosts, testbed).secrets
 
 
 SAME = [
@@ -162,7 +183,7 @@ def test_a_cloud_whose_databases_stay_is_left_alone(
     testbed: Testbed, removals: Removals, before: str, after: str
 ) -> None:
     first = settle(testbed, before)
-    assert settle(testbed, after)["passwords"] == first["passwords"]
+    assert settle(testbed, after).passwords == first.passwords
     assert removals.count == 0
 
 
@@ -171,9 +192,9 @@ def test_a_cloud_whose_databases_move_goes_first_and_its_passwords_with_it(
     testbed: Testbed, removals: Removals, before: str, after: str
 ) -> None:
     first = settle(testbed, before)
-    known = settle(testbed, after)
+    secrets = settle(testbed, after)
     assert removals.count == 1
-    assert known["passwords"] == passwords.load(testbed) != first["passwords"]
+    assert secrets.passwords == passwords.load(testbed) != first.passwords
     settle(testbed, after)
     assert removals.count == 1, "once is enough"
 

@@ -870,7 +870,7 @@ def test_a_figure_of_a_thousand_sites_can_be_drawn(run: Run, tmp_path: Path) -> 
     use = run.table("usage").to_pylist()[0]
     run.write_table("usage", [{**use, "service": f"service{number}"} for number in range(1000)])
     (measured,) = read_runs([run.folder])
-    assert "CPU, ms a VM (64 of 1000 services)" in {
+    assert "CPU, ms per VM (64 of 1000 services)" in {
         each.get_text() for each in _texts(plots.cpu_by_service(measured))
     }
     figure = plots.vms_by_site(measured)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery_xp import load
+from discovery_xp.deployment.variables import RegionVariables
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.inputs.topology import parse_topology
@@ -70,7 +72,7 @@ def test_sites_without_a_share_start_nothing_but_are_cleared() -> None:
 
 def zoned(plan: Plan) -> Plan:
     assert plan.cloud is not None
-    zones = dataclasses.replace(plan.cloud, placement="availability-zones")
+    zones = dataclasses.replace(plan.cloud, zones=tuple(plan.cloud.computes))
     return dataclasses.replace(plan, cloud=zones)
 
 
@@ -145,25 +147,25 @@ def test_rallys_task_is_plain_json_and_says_all() -> None:
     assert (wanted["kind"], wanted["concurrency"], wanted["vm_timeout_s"]) == ("boot", None, 5)
 
 
+def variables() -> Any:
+    """What the playbooks are told, as far as a load needs it."""
+    region = RegionVariables("site1", {"identity": "http://10.0.0.1:5000"})
+    cloud = SimpleNamespace(
+        user="discovery", options={"nics": 0}, network="discovery", regions=(region,)
+    )
+    secrets = SimpleNamespace(passwords={"admin": "secret1", "user": "secret2"})
+    return SimpleNamespace(cloud=cloud, secrets=secrets)
+
+
 def test_a_scenarios_text_is_no_template_of_rallys() -> None:
     scenario = dataclasses.replace(boot(6), description="{{ ''.__class__ }}{% raw %}{# x")
-    variables = {
-        "passwords": {"admin": "x", "user": "y"}, "user": "u", "cloud": {"nics": 0},
-        "regions": [{"name": "site1", "urls": {"identity": "http://10.0.0.1:5000"}}],
-    }  # fmt: skip
-    text, _ = rally_hosts.files(variables, scenario, share())["task.json"]
+    text, _ = rally_hosts.files(variables(), scenario, share())["task.json"]
     assert json.loads(text)["description"] == scenario.description
     assert not [mark for mark in ("{{", "{%", "{#") if mark in text]
 
 
 def test_only_the_environment_holds_passwords() -> None:
-    variables = {
-        "passwords": {"admin": "secret1", "user": "secret2"},
-        "user": "discovery",
-        "regions": [{"name": "site1", "urls": {"identity": "http://10.0.0.1:5000"}}],
-        "cloud": {"nics": 0},
-    }
-    files = rally_hosts.files(variables, boot(6), share())
+    files = rally_hosts.files(variables(), boot(6), share())
     holding = {name for name, (text, _mode) in files.items() if "secret" in text}
     assert holding == {"env.json"}
     assert files["env.json"][1] == 0o600

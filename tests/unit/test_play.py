@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import re
@@ -97,7 +98,7 @@ def test_hosts_are_counted_task_by_task(watched: Watched) -> None:
     listener = watched.listener
     listener.on_play("computes", ["compute"])
     for task in ("files", "units"):
-        listener.on_task(task)
+        listener.on_task(task, "component")
         for host in ("a-compute-1", "b-compute-1", "a-compute-2"):
             listener.on_result(host, "ok", {})
     assert watched.shown == [
@@ -128,12 +129,12 @@ def test_a_stage_is_for_the_hosts_of_its_groups(
 def test_everything_is_in_the_log_with_its_time(watched: Watched, clock: Clock) -> None:
     listener = watched.listener
     listener.on_play("controllers", ["controller"])
-    listener.on_task("nova : Nova, controller")
+    listener.on_task("nova : Nova, controller", "component")
     clock.wait(1.26)
     listener.on_result("b-controller-1", "ok", {"changes": []})
     clock.wait(2)
     listener.on_result("a-controller-1", "changed", {"changes": ["/etc/nova/nova.conf"]})
-    listener.on_task("schemas : schemas of the databases")
+    listener.on_task("schemas : schemas of the databases", "schemas")
     listener.on_result("a-controller-1", "changed", {"migrated": [{"name": "nova"}]})
     stamp = "1970-01-01T00:00:00Z"
     assert watched.lines == [
@@ -159,7 +160,7 @@ def test_a_failure_is_in_the_log_as_json_without_what_was_asked_for(
     watched: Watched, status: str
 ) -> None:
     watched.listener.on_play("controllers", ["controller"])
-    watched.listener.on_task("Nova")
+    watched.listener.on_task("Nova", "component")
     watched.listener.on_result("a-controller-1", status, FAILURE)
     text = watched.log.getvalue()
     assert "hidden" not in text
@@ -179,24 +180,32 @@ def test_what_is_no_json_is_written_all_the_same(watched: Watched) -> None:
 
 RUN = PlayRun(
     outcomes=[
-        Outcome("cloud : files", "a-master-1", "changed", {"n": 1}),
-        Outcome("cloud : a VM at each site", "a-master-1", "failed", {"n": 2}),
-        Outcome("cloud : a VM at each site", "a-master-1", "ok", {"n": 3}),
-        Outcome("cloud : units", "a-master-1", "skipped", {}),
-        Outcome("cloud : more files", "a-controller-1", "changed", {"n": 4}),
+        Outcome("component", "a-master-1", "changed", {"n": 1}, "nova", "files"),
+        Outcome("smoke_boot", "a-master-1", "failed", {"n": 2}),
+        Outcome("smoke_boot", "a-master-1", "ok", {"n": 3}),
+        Outcome("schemas", "a-master-1", "skipped", {}),
+        Outcome("component", "a-controller-1", "changed", {"n": 4}, "nova", "more files"),
     ]
 )
 
 
-def test_a_tasks_result_is_found_by_the_name_it_has_in_its_role() -> None:
-    assert RUN.result("a VM at each site") == {"n": 3}
-    assert RUN.result("cloud : files") == {"n": 1}
+def test_a_modules_results_are_found_by_host() -> None:
+    assert RUN.results("smoke_boot") == {"a-master-1": {"n": 3}}
+    assert RUN.results("component") == {"a-master-1": {"n": 1}, "a-controller-1": {"n": 4}}
 
 
-@pytest.mark.parametrize("task", ["units", "another"])
-def test_a_task_that_did_not_run_has_no_result(task: str) -> None:
-    with pytest.raises(KeyError, match=task):
-        RUN.result(task)
+@pytest.mark.parametrize("module", ["schemas", "another", "files"])
+def test_a_module_that_did_nothing_has_no_result(module: str) -> None:
+    assert RUN.results(module) == {}
+    assert RUN.of(module) == []
+
+
+def test_the_words_of_a_title_are_for_people_alone() -> None:
+    reworded = PlayRun(
+        [dataclasses.replace(outcome, title="in other words") for outcome in RUN.outcomes]
+    )
+    for module in ("smoke_boot", "component"):
+        assert reworded.results(module) == RUN.results(module)
 
 
 def test_the_changed_are_those_that_changed_something() -> None:
@@ -213,7 +222,9 @@ def test_ansibles_events_reach_the_listener_of_the_run(
     callback = CallbackModule()
 
     def named(name: str) -> Any:
-        return SimpleNamespace(get_name=lambda: name, hosts=["compute"])
+        return SimpleNamespace(
+            get_name=lambda: name, hosts=["compute"], action="component", args={"name": "nova"}
+        )
 
     def said(result: dict[str, Any]) -> Any:
         return SimpleNamespace(_host=named("a-compute-1"), _result=result)
@@ -229,9 +240,10 @@ def test_ansibles_events_reach_the_listener_of_the_run(
     assert [outcome.status for outcome in watched.listener.run.outcomes] == [
         *("ok", "changed", "skipped", "failed", "ignored", "unreachable")
     ]
-    assert {(outcome.task, outcome.host) for outcome in watched.listener.run.outcomes} == {
-        ("nova : Nova, compute", "a-compute-1")
-    }
+    assert {
+        (outcome.module, outcome.subject, outcome.title, outcome.host)
+        for outcome in watched.listener.run.outcomes
+    } == {("component", "nova", "nova : Nova, compute", "a-compute-1")}
     assert watched.shown[0] == ("computes", 0, 3)
 
 
@@ -253,7 +265,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ansible], 
 
     def run_with(ansible: Ansible) -> PlayRun:
         monkeypatch.setattr(en, "run_ansible", ansible)
-        return run_playbook(hosts(), "smoke", {"nics": 0}, lambda *_: None)
+        return run_playbook(hosts(), "smoke", {"xp": {"nics": 0}}, lambda *_: None)
 
     return run_with
 
@@ -265,11 +277,11 @@ def test_a_run_gives_its_results(run: Callable[[Ansible], PlayRun]) -> None:
         asked.update(options, playbooks=playbooks)
         listener = play.listener()
         listener.on_play("a VM at each site", ["master"])
-        listener.on_task("cloud : a VM at each site")
+        listener.on_task("cloud : a VM at each site", "smoke_boot")
         listener.on_result("a-master-1", "ok", {"boots": []})
 
     done = run(ansible)
-    assert done.result("a VM at each site") == {"boots": []}
+    assert done.results("smoke_boot") == {"a-master-1": {"boots": []}}
     assert [Path(path).name for path in asked["playbooks"]] == ["smoke.yml"]
     assert asked["extra_vars"] == {"xp": {"nics": 0}}
     with pytest.raises(RuntimeError, match="no playbook is running"):

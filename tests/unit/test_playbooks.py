@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from discovery_xp.onhost import component, held, redis_cluster, software
+from discovery_xp.onhost import systemd as systemd_module
+from discovery_xp.onhost.process import Failure
+
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 MODULES = sorted((PLAYBOOKS / "library").glob("*.py"))
 YAML_FILES = sorted(PLAYBOOKS.rglob("*.yml"))
@@ -137,6 +141,30 @@ def test_every_play_is_a_named_stage_for_hosts_that_a_plan_knows(
     assert play["gather_facts"] is False, "facts of sixty hosts take a minute"
 
 
+def titles() -> Iterator[str]:
+    """The titles of all tasks, but those that are a word or two."""
+    for path in YAML_FILES:
+        read = yaml.safe_load(path.read_text())
+        waiting = (
+            [each for each in read if isinstance(each, dict)] if isinstance(read, list) else []
+        )
+        while waiting:
+            task = waiting.pop()
+            if len(str(task.get("name", "")).split()) > 2:
+                yield task["name"]
+            for key in ("block", "always", "rescue", "tasks"):
+                waiting += task.get(key) or []
+
+
+def test_no_code_knows_the_words_of_a_title() -> None:
+    known = set(titles())
+    assert {"a VM at each site", "records of the window"} <= known
+    for path in sorted((PLAYBOOKS.parent / "discovery_xp").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in known, f"{path}:{node.lineno}"
+
+
 # ---------------------------------------------------------------- modules
 
 
@@ -159,17 +187,14 @@ def documented(path: Path) -> dict[str, Any]:
 
 
 def accepted(path: Path) -> dict[str, Any]:
-    """A module's argument_spec, read from its text: its imports are on the hosts only."""
+    """A module's argument_spec, read from its text: Ansible alone finds its imports."""
     spec: dict[str, Any] = {}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.keyword) and node.arg == "argument_spec":
             assert isinstance(node.value, ast.Dict)
             for key, value in zip(node.value.keys, node.value.values, strict=True):
-                if key is None:  # **LOGIN
-                    shared = PLAYBOOKS / "module_utils/discovery_cloud.py"
-                    spec |= assigned(shared, ast.unparse(value))
-                else:
-                    spec[ast.literal_eval(key)] = ast.literal_eval(value)
+                assert key is not None
+                spec[ast.literal_eval(key)] = ast.literal_eval(value)
     return spec
 
 
@@ -211,52 +236,39 @@ def test_tasks_give_modules_only_what_they_accept() -> None:
 
 # ---------------------------------------------------------------- the module `component`
 
-component = loaded("library/component.py")
-
 
 def test_the_journal_of_a_death_ends_with_it() -> None:
     death = ["no such store", "glance-api.service: Failed with result 'exit-code'."]
     again = ["glance-api.service: Scheduled restart job", "Started", "a warning"]
-    assert component.until_death([*death, *again], "glance-api") == death
-    assert component.until_death([*death, *again, *death, *again], "glance-api") == [
+    assert systemd_module.until_death([*death, *again], "glance-api") == death
+    assert systemd_module.until_death([*death, *again, *death, *again], "glance-api") == [
         *death, *again, *death,
     ]  # fmt: skip
-    assert component.until_death(again, "glance-api") == again
+    assert systemd_module.until_death(again, "glance-api") == again
 
 
 def test_of_a_traceback_the_journal_shows_the_error_and_its_place() -> None:
     frames = [f'  File "{name}.py", line 1, in f\n    call()\n    ^^^^^^' for name in "abc"]
     begin, end = ["Traceback (most recent call last):"], ["StoreError: no such store"]
     text = [line for frame in frames for line in frame.splitlines()]
-    assert component.without_frames([*begin, *text, *end, "Exiting"]) == [
+    assert systemd_module.without_frames([*begin, *text, *end, "Exiting"]) == [
         *begin, *frames[-1].splitlines(), *end, "Exiting",
     ]  # fmt: skip
-    assert component.without_frames([*begin, *text]) == [*begin, *frames[-1].splitlines()]
-    assert component.without_frames(["    indented", "plain"]) == ["    indented", "plain"]
+    assert systemd_module.without_frames([*begin, *text]) == [*begin, *frames[-1].splitlines()]
+    assert systemd_module.without_frames(["    indented", "plain"]) == ["    indented", "plain"]
 
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 
-class Ended(Exception):
-    """What a module's fail_json ends with."""
+def options(module: str, **params: Any) -> dict[str, Any]:
+    """What a module's parameters are when it is given these."""
+    names = accepted(PLAYBOOKS / f"library/{module}.py")
+    return {name: own.get("default") for name, own in names.items()} | params
 
 
-class FakeModule:
-    """In AnsibleModule's place: parameters, and fail_json."""
-
-    def __init__(self, **params: Any) -> None:
-        names = accepted(PLAYBOOKS / "library/component.py")
-        self.params = {name: own.get("default") for name, own in names.items()} | params
-        self.failure: dict[str, Any] = {}
-
-    def fail_json(self, **failure: Any) -> None:
-        self.failure = failure
-        raise Ended(failure["msg"])
-
-
-def made(**params: Any) -> Any:
-    return component.Component(FakeModule(name="example", **params))
+def made(**params: Any) -> component.Component:
+    return component.Component(options("component", name="example", **params))
 
 
 def mode_of(path: Path) -> int:
@@ -360,20 +372,21 @@ def test_a_user_that_is_there_stays_as_it_is() -> None:
     assert there.changed == []
 
 
-def test_what_a_unit_was_started_with_is_noted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(component, "STARTED", str(tmp_path / "started"))
-    one = made()
-    assert one.noted("example.service") == ""
-    one.forget("example.service")
-    one.note("example.service", "abc")
-    assert made().noted("example.service") == "abc"
-    assert made().noted("other.service") == ""
-    one.note("example.service", "def")
-    assert one.noted("example.service") == "def"
-    one.forget("example.service")
-    assert one.noted("example.service") == ""
+def test_what_a_unit_was_started_with_is_noted(tmp_path: Path) -> None:
+    notes = systemd_module.StartNotes(str(tmp_path / "started"))
+    assert notes.of("example.service") == ""
+    notes.forget("example.service")
+    notes.write("example.service", "abc")
+    again = systemd_module.StartNotes(str(tmp_path / "started"))
+    assert again.of("example.service") == "abc"
+    assert again.of("other.service") == ""
+    notes.write("example.service", "def")
+    assert notes.of("example.service") == "def"
+    notes.forget("example.service")
+    assert notes.of("example.service") == ""
+    notes.write("example.service", "abc")
+    notes.write("example.service", "")
+    assert notes.of("example.service") == ""
 
 
 class FakeSystemd:
@@ -396,8 +409,11 @@ class FakeSystemd:
         elif verb == "enable":
             self.enabled |= set(units)
         elif verb == "show":
-            state = "active" if units[0] in self.active else "failed"
-            stdout = f"ActiveState={state}\nSubState=x\nNRestarts=0\nResult=success\n"
+            stdout = "\n".join(
+                f"ActiveState={'active' if unit in self.active else 'failed'}\nSubState=x\n"
+                "NRestarts=0\nResult=success\n"
+                for unit in units
+            )
         elif verb == "restart":
             self.restarted += units
             self.active |= set(units) - self.broken
@@ -467,12 +483,13 @@ def test_a_unit_that_does_not_stay_up_is_told_with_its_journal_and_tried_again(
 ) -> None:
     systemd.broken = {"b"}
     path = str(tmp_path / "example.conf")
-    module = FakeModule(name="example", contents={path: "x"}, files={path: [ME, "0644"]},
-                        units=["a", "b"])  # fmt: skip
-    with pytest.raises(Ended, match="b: Job failed"):
-        component.Component(module).run()
-    assert module.failure["unit"] == "b"
-    assert module.failure["journal"] == ["first line", "last line"]
+    with pytest.raises(Failure, match="b: Job failed") as failed:
+        made(contents={path: "x"}, files={path: [ME, "0644"]}, units=["a", "b"]).run()
+    assert failed.value.details == {
+        "unit": "b",
+        "journal": ["first line", "last line"],
+        "changes": [path, "a enabled", "b enabled"],
+    }
     systemd.broken = set()
     assert "b started" in run(tmp_path, "x").changed
 
@@ -496,8 +513,6 @@ def test_a_copy_is_a_file_of_the_host_under_another_name(tmp_path: Path) -> None
 
 
 # ---------------------------------------------------------------- the module `redis_cluster`
-
-redis_cluster = loaded("library/redis_cluster.py")
 
 SEEN = """\
 07c37df 127.0.0.1:30004@31004,host4 slave e7d1eec 0 1426238317239 4 connected
@@ -526,8 +541,6 @@ def test_what_a_node_says_of_its_cluster_is_read_as_redis_documents_it() -> None
 
 # ---------------------------------------------------------------- one more wheel
 
-software = loaded("library/software.py")
-
 
 class Installing:
     """A module `software` whose programs are noted, and succeed unless told otherwise."""
@@ -537,7 +550,7 @@ class Installing:
         self.place.mkdir()
         self.commands: list[list[str]] = []
         self.code = 0
-        monkeypatch.setattr(software, "LOCK", str(tmp_path / "lock"))
+        monkeypatch.setattr(held, "LOCK", str(tmp_path / "lock"))
         monkeypatch.setattr(subprocess, "run", self.run)
 
     def run(self, words: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
@@ -546,11 +559,11 @@ class Installing:
 
     def ensure(self, digest: str) -> list[str]:
         """What changed."""
-        module = FakeModule(place=str(self.place), stamp=digest, timeout_s=10,
-                            wheel=f"{self.place}/example_wheel-1.0-py3-none-any.whl")  # fmt: skip
-        made = software.Software(module)
-        made.ensure_wheel()
-        changes: list[str] = made.changes
+        wheel = f"{self.place}/example_wheel-1.0-py3-none-any.whl"
+        done = software.run(
+            options("software", step="wheel", place=str(self.place), stamp=digest, wheel=wheel)
+        )
+        changes: list[str] = done["changes"]
         return changes
 
 
@@ -573,7 +586,9 @@ def test_a_further_wheel_is_installed_once_for_each_digest(installing: Installin
 def test_a_wheel_that_was_not_installed_is_tried_again(installing: Installing) -> None:
     installing.ensure("one")
     installing.code = 1
-    with pytest.raises(Ended, match=r"example_wheel-1.0.* can't be installed: ERROR: no such file"):
+    with pytest.raises(
+        Failure, match=r"example_wheel-1.0.* can't be installed: ERROR: no such file"
+    ):
         installing.ensure("two")
     installing.code = 0
     assert installing.ensure("two") == ["example_wheel-1.0-py3-none-any.whl"]

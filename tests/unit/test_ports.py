@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from discovery_xp import probes
-from discovery_xp.deployment import deploy
+from discovery_xp.deployment import variables
+from discovery_xp.deployment.variables import FirewallVariables, play_variables
 from discovery_xp.inputs.topology import derive_topology, parse_topology
-from discovery_xp.planning import cloud, ports
+from discovery_xp.onhost import catalogue
+from discovery_xp.planning import ports
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.providers import static
 from discovery_xp.testbeds.testbed import State, Testbed
@@ -87,8 +88,8 @@ def test_a_line_that_is_none_of_ss_is_refused() -> None:
 def test_ports_that_others_know_are_in_the_table() -> None:
     listed = {port for each in ports.LISTENERS for port in each.ports}
     plan = make_plan(derive_topology(2, None), "mine", cloud=True)
-    known = {each.port for each in cloud.services(plan) if each.port is not None}
-    known |= set(probes._SERVICE_BY_PORT) - {0}
+    known = {each.port for each in plan.require_cloud().services if each.port is not None}
+    known |= catalogue.TRAFFIC.keys() | set(variables.PORTS.values())
     assert known <= listed
     assert known <= set(ports.CLOUD_PORTS)
     assert 22 not in ports.CLOUD_PORTS
@@ -116,11 +117,10 @@ def test_lent_hosts_keep_the_clouds_ports_for_each_other_unless_exposed(testbed:
     plan = make_plan(parse_topology(STATIC), cloud=True)
     state = State(plan=plan, phase="acquiring", created="2027-01-01T00:00:00Z")
     testbed.save(state)
-    told = deploy.variables(static.hosts(plan, testbed), testbed)["firewall"]
-    assert told == {
-        "hosts": [host.address for host in plan.hosts],
-        "ports": list(ports.CLOUD_PORTS),
-    }
+    hosts = static.hosts(plan, testbed)
+    assert play_variables(hosts, testbed).cloud.firewall == FirewallVariables(
+        tuple(str(host.address) for host in plan.hosts), ports.CLOUD_PORTS
+    )
     testbed.update(exposed=True)
     assert testbed.load().exposed
-    assert deploy.variables(static.hosts(plan, testbed), testbed)["firewall"] == {}
+    assert play_variables(hosts, testbed).cloud.firewall is None

@@ -26,20 +26,23 @@ from discovery_xp import probes
 from discovery_xp.deployment.play import Outcome, PlayRun
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.topology import derive_topology
+from discovery_xp.onhost import catalogue, process
+from discovery_xp.onhost import systemd as host_systemd
+from discovery_xp.onhost.probes import (
+    installation,
+    messages,
+    places,
+    traffic,
+    usage,
+    window,
+)
+from discovery_xp.onhost.probes import records as host_records
+from discovery_xp.onhost.probes.inside import calls, hooks, recorder, requests, statements
+from discovery_xp.onhost.wire import probes as lines
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.store import TABLES
 from discovery_xp.testbeds.hosts import Hosts
-from playbooks.library import probes as module
-from playbooks.roles.probes.files.discovery_probes import (
-    calls,
-    hooks,
-    lines,
-    recorder,
-    requests,
-    statements,
-)
 
-FILES = Path(__file__).parents[2] / "playbooks/roles/probes/files"
 PLACE = {"host": "site1-controller-1", "site": "site1"}
 
 
@@ -101,7 +104,7 @@ def test_identifiers_in_paths_are_replaced(path: str, expected: str) -> None:
 
 def read(text: str) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for table, row in probes.read_records(f"@\tnova-api\t17\n{text}", PLACE, pytest.fail):
+    for table, row in lines.parse(f"@\tnova-api\t17\n{text}", PLACE, pytest.fail):
         found.setdefault(table, []).append(row)
     return found
 
@@ -171,7 +174,7 @@ def test_statements_are_summed_up_by_process_and_kind() -> None:
 def test_what_the_probes_missed_is_complained_of() -> None:
     said: list[str] = []
     text = "@\tnova-api\t17\n" + lines.note(3.0, 12, 1, "it\tbroke")
-    assert list(probes.read_records(text, PLACE, said.append)) == []
+    assert list(lines.parse(text, PLACE, said.append)) == []
     assert said == ["nova-api on site1-controller-1: 12 records dropped, 1 errors of the probes "
                     "since it started, the last: it broke"]  # fmt: skip
 
@@ -194,33 +197,33 @@ def test_what_the_probes_missed_is_complained_of() -> None:
     ],
 )
 def test_the_window_is_cut_on_the_host(line: str, expected: bool) -> None:
-    assert module.is_within(line.split("\t", 3), 10.0, 20.0) is expected
+    assert lines.is_within(line, 10.0, 20.0) is expected
 
 
 def test_a_hosts_records_are_those_of_all_processes_and_problems(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RECORDS", str(tmp_path))
+    monkeypatch.setattr(places, "RECORDS", str(tmp_path))
     (tmp_path / "nova-api").mkdir()
     call = lines.encode([(lines.CALL, 15.0, 0.1, "main", "f", False, "")], 0, 0)
     late = lines.encode([(lines.CALL, 25.0, 0.1, "main", "f", False, "")], 0, 0)
     (tmp_path / "nova-api/17-1.records").write_text(lines.header(17, ["x"]) + call + late)
     (tmp_path / "nova-api/18-1.records").write_text(call + "c\t15.0\t1\tcut off")
     (tmp_path / "nova-api/18-1.problems").write_text(lines.note(1.0, 1, 0, ""))
-    found = "".join(module.records(10.0, 20.0))
+    found = "".join(host_records.lines(10.0, 20.0))
     said: list[str] = []
-    assert [row["at"] for _, row in probes.read_records(found, PLACE, said.append)] == [15.0, 15.0]
+    assert [row["at"] for _, row in lines.parse(found, PLACE, said.append)] == [15.0, 15.0]
     assert len(said) == 1
 
 
 def test_a_new_window_forgets_records_but_no_problem_of_a_living_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RECORDS", str(tmp_path))
+    monkeypatch.setattr(places, "RECORDS", str(tmp_path))
     (tmp_path / "nova-api").mkdir()
     for name in (f"{os.getpid()}-1.records", f"{os.getpid()}-1.problems", "999999999-1.problems"):
         (tmp_path / "nova-api" / name).write_text("x\n")
-    module.forget_records()
+    host_records.forget()
     assert [path.name for path in (tmp_path / "nova-api").iterdir()] == [
         f"{os.getpid()}-1.problems"
     ]
@@ -360,9 +363,13 @@ def service(
     code: str, folder: Path, tmp_path: Path, wanted: str = "calls", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script as a service with probes runs."""
+    for path, text in probes._code().items():
+        laid_down = tmp_path / "code" / path
+        laid_down.parent.mkdir(parents=True, exist_ok=True)
+        laid_down.write_text(text)
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{FILES}:{tmp_path}",
+        "PYTHONPATH": f"{tmp_path / 'code'}:{tmp_path}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "DISCOVERY_PROBES": wanted,
         "DISCOVERY_PROBE_FOLDER": str(folder),
@@ -484,7 +491,7 @@ def test_a_child_that_is_forked_while_others_write_is_not_stuck(nova: Path, tmp_
 
 def test_a_process_without_wanted_probes_has_none(nova: Path, tmp_path: Path) -> None:
     code = "import sys\nfrom nova.db.main import api\napi.instance_create(None, 1)\nprint([\n" \
-        "    name for name in sys.modules if name.startswith('discovery_probes')])\n"  # fmt: skip
+        "    name for name in sys.modules if name.startswith('discovery_xp')])\n"  # fmt: skip
     done = service(code, nova, tmp_path, wanted="")
     assert done.stdout == "[]\n"
     assert list(nova.iterdir()) == []
@@ -507,10 +514,10 @@ def test_the_sitecustomize_that_would_have_run_runs(nova: Path, tmp_path: Path) 
 def test_probes_that_fail_leave_the_service_alone(nova: Path, tmp_path: Path) -> None:
     done = service("print('script')", Path("relative"), tmp_path, wanted="nonsense")
     assert (done.returncode, done.stdout) == (0, "script\n")
-    (tmp_path / "discovery_probes.py").write_text("raise RuntimeError('broken')")
+    (tmp_path / "discovery_xp.py").write_text("raise RuntimeError('broken')")
     environment = {"PYTHONPATH": f"{tmp_path}/first:{tmp_path}"}
     (tmp_path / "first").mkdir()
-    (tmp_path / "first/sitecustomize.py").write_text((FILES / "sitecustomize.py").read_text())
+    (tmp_path / "first/sitecustomize.py").write_text(probes._code()["sitecustomize.py"])
     done = service("print('script')", nova, tmp_path, **environment)
     assert (done.returncode, done.stdout) == (0, "script\n")
     assert "discovery-xp's probes don't work here" in done.stderr
@@ -901,7 +908,7 @@ def test_every_answer_that_gunicorn_tells_its_log_of_is_recorded(kept: Any) -> N
 def test_counters_say_how_far_they_came() -> None:
     before = {"same": [5, 1], "further": [100, 10], "anew": [900, 9], "gone": [1, 1]}
     now = {"same": [5, 1], "further": [150, 12], "anew": [30, 2], "new": [7, 1]}
-    assert module.differences(before, now) == {"further": [50, 2], "anew": [30, 2], "new": [7, 1]}
+    assert window.differences(before, now) == {"further": [50, 2], "anew": [30, 2], "new": [7, 1]}
 
 
 def test_cpu_is_that_of_the_window_even_when_a_unit_was_restarted() -> None:
@@ -912,7 +919,7 @@ def test_cpu_is_that_of_the_window_even_when_a_unit_was_restarted() -> None:
         "b": {"main": "9", "cpu_s": 1.5, "memory": 90},
         "c": {"main": "1", "cpu_s": 0.5, "memory": 10},
     }
-    assert module.used(before, now) == {
+    assert window.used(before, now) == {
         "a": {"cpu_s": 2.5, "memory_bytes": 120, "memory_start_bytes": 100},
         "b": {"cpu_s": 1.5, "memory_bytes": 90, "memory_start_bytes": 100},
         "c": {"cpu_s": 0.5, "memory_bytes": 10, "memory_start_bytes": 0},
@@ -921,16 +928,16 @@ def test_cpu_is_that_of_the_window_even_when_a_unit_was_restarted() -> None:
 
 def test_cpu_and_memory_of_a_process_are_read() -> None:
     started = time.process_time()
-    before = module.cpu_of(os.getpid())
+    before = usage.cpu_of(os.getpid())
     while time.process_time() < started + 0.2:
         pass
-    assert 0.1 < module.cpu_of(os.getpid()) - before < 2
-    assert module.memory_of(os.getpid()) > 1e6
+    assert 0.1 < usage.cpu_of(os.getpid()) - before < 2
+    assert usage.memory_of(os.getpid()) > 1e6
 
 
 def test_processes_are_found_by_their_control_group() -> None:
     own_group = Path("/proc/self/cgroup").read_text().splitlines()[0].split(":", 2)[2]
-    found = module.processes_of({"own": own_group, "other": "/no/such.service", "down": ""})
+    found = usage.processes_of({"own": own_group, "other": "/no/such.service", "down": ""})
     assert os.getpid() in found["own"]
     assert found["other"] == found["down"] == []
 
@@ -944,7 +951,7 @@ def test_rabbitmqs_words_are_read_however_they_are_broken_into_lines() -> None:
         f'  {{queue,"{encoded("reply_1")}",10,0,0}},{{"EXIT",{{noproc,x}}}}],\n'
         " [{total,120,115,\n 110},{total,5,5,5}]}\n"
     )
-    assert module.read_messages(said) == {
+    assert messages.parse(said) == {
         "": [125, 120, 115],
         "conductor": [100, 96, 93],
         "reply_1": [10, 10, 10],
@@ -968,12 +975,10 @@ def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
         return look
 
-    monkeypatch.setattr(module, "RECORDS", str(tmp_path))
-    monkeypatch.setattr(module, "START", str(tmp_path / "start.json"))
-    monkeypatch.setattr(module, "STOP", str(tmp_path / "stop.json"))
-    monkeypatch.setattr(module, "has_table", lambda: True)
-    for name in at:
-        monkeypatch.setattr(module, f"{name}_now", reader(name))
+    monkeypatch.setattr(places, "RECORDS", str(tmp_path))
+    monkeypatch.setattr(traffic, "has_table", lambda: True)
+    for name, counter in (("usage", usage), ("traffic", traffic), ("messages", messages)):
+        monkeypatch.setattr(counter, "now", reader(name))
     return at
 
 
@@ -984,11 +989,11 @@ def windowed(**more: Any) -> dict[str, Any]:
 
 
 def test_a_window_is_what_counters_did_between_start_and_collect(counters: dict[str, Any]) -> None:
-    module.start(windowed())
+    window.start(windowed())
     counters["traffic"] = {"10.0.0.1 3306": [30, 3]}
     counters["messages"] = {"": [4, 4, 4]}
     counters["usage"] = {"nova-api": {"main": "1", "cpu_s": 3.5, "memory": 6}}
-    assert module.collect(windowed()) == {
+    assert window.collect(windowed()) == {
         "problems": [],
         "usage": {"nova-api": {"cpu_s": 2.5, "memory_bytes": 6, "memory_start_bytes": 5}},
         "traffic": {"10.0.0.1 3306": [20, 2]},
@@ -997,53 +1002,53 @@ def test_a_window_is_what_counters_did_between_start_and_collect(counters: dict[
 
 
 def test_what_comes_after_its_end_is_in_no_window(counters: dict[str, Any]) -> None:
-    module.start(windowed())
+    window.start(windowed())
     counters["traffic"] = {"10.0.0.1 3306": [30, 3]}
-    assert module.stop(windowed()) == []
+    assert window.stop(windowed()) == {"problems": []}
     counters["traffic"] = {"10.0.0.1 3306": [500, 50]}
-    assert module.collect(windowed())["traffic"] == {"10.0.0.1 3306": [20, 2]}
-    assert module.collect(windowed())["traffic"] == {"10.0.0.1 3306": [20, 2]}, "asked again"
-    module.start(windowed())
-    assert module.collect(windowed())["traffic"] == {}, "the next window has an end of its own"
+    assert window.collect(windowed())["traffic"] == {"10.0.0.1 3306": [20, 2]}
+    assert window.collect(windowed())["traffic"] == {"10.0.0.1 3306": [20, 2]}, "asked again"
+    window.start(windowed())
+    assert window.collect(windowed())["traffic"] == {}, "the next window has an end of its own"
 
 
 def test_what_couldnt_be_read_as_it_ended_is_told_when_it_is_collected(
     counters: dict[str, Any],
 ) -> None:
-    module.start(windowed())
-    counters["messages"] = module.Failure("rabbitmqctl: down")
-    assert module.stop(windowed()) == ["rabbitmqctl: down"]
+    window.start(windowed())
+    counters["messages"] = process.Failure("rabbitmqctl: down")
+    assert window.stop(windowed()) == {"problems": ["rabbitmqctl: down"]}
     counters["messages"] = {"": [9, 9, 9]}
-    found = module.collect(windowed())
+    found = window.collect(windowed())
     assert found["problems"] == ["rabbitmqctl: down"]
     assert "messages" not in found and "usage" in found
 
 
 def test_what_cant_be_read_at_the_end_costs_no_other_table(counters: dict[str, Any]) -> None:
-    module.start(windowed())
-    counters["messages"] = module.Failure("rabbitmqctl: down")
-    found = module.collect(windowed())
+    window.start(windowed())
+    counters["messages"] = process.Failure("rabbitmqctl: down")
+    found = window.collect(windowed())
     assert found["problems"] == ["rabbitmqctl: down"]
     assert "messages" not in found and "usage" in found
 
 
 def test_a_window_that_cant_be_started_is_no_window(counters: dict[str, Any]) -> None:
-    counters["messages"] = module.Failure("rabbitmqctl: down")
-    with pytest.raises(module.Failure, match="down"):
-        module.start(windowed())
-    found = module.collect(windowed(wanted=["usage"]))
+    counters["messages"] = process.Failure("rabbitmqctl: down")
+    with pytest.raises(process.Failure, match="down"):
+        window.start(windowed())
+    found = window.collect(windowed(wanted=["usage"]))
     assert found == {"problems": ["usage wasn't read here when the window began"]}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "RECORDS", "/nowhere")
-        with pytest.raises(module.Failure, match="aren't laid down"):
-            module.start(windowed())
+        patched.setattr(places, "RECORDS", "/nowhere")
+        with pytest.raises(process.Failure, match="aren't laid down"):
+            window.start(windowed())
 
 
 def test_only_the_host_of_the_bus_is_asked_for_messages(counters: dict[str, Any]) -> None:
-    counters["messages"] = module.Failure("no RabbitMQ here")
+    counters["messages"] = process.Failure("no RabbitMQ here")
     one = windowed(units={"nova-api": {"probes": [], "port": 1}})
-    module.start(one)
-    assert module.collect(one)["problems"] == []
+    window.start(one)
+    assert window.collect(one)["problems"] == []
 
 
 # ---------------------------------------------------------------- laying them down
@@ -1057,7 +1062,7 @@ def unit(tmp_path: Path, text: str, **more: str) -> dict[str, str]:
 
 def test_a_units_own_python_path_is_kept(tmp_path: Path) -> None:
     plain = unit(tmp_path, "[Service]\nUser=x\n")
-    wanted = module.wanted_environment("nova-api", ["calls"], plain, "abc")
+    wanted = installation.environment_of("nova-api", ["calls"], plain, "abc")
     assert wanted == {
         "PYTHONPATH": "/etc/discovery-xp-probes",
         "DISCOVERY_PROBES": "calls",
@@ -1069,9 +1074,9 @@ def test_a_units_own_python_path_is_kept(tmp_path: Path) -> None:
     own_one = unit(
         tmp_path, "[Service]\nEnvironment=PYTHONPATH=/etc/drivers\n", DropInPaths=str(ours)
     )
-    wanted = module.wanted_environment("neutron-api", ["requests"], own_one, "abc")
+    wanted = installation.environment_of("neutron-api", ["requests"], own_one, "abc")
     assert wanted["PYTHONPATH"] == "/etc/discovery-xp-probes:/etc/drivers"
-    assert module.wanted_environment("neutron-api", [], own_one, "abc") == {}
+    assert installation.environment_of("neutron-api", [], own_one, "abc") == {}
 
 
 class FakeHost:
@@ -1093,7 +1098,10 @@ class FakeHost:
     def drop_in(self, name: str) -> Path:
         return self.tmp_path / f"units/{name}.service.d/probes.conf"
 
-    def run(self, words: list[str], stdin: str | None = None, timeout_s: float = 0) -> str:
+    def complete(self, words: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, 0, self.run(words), "")
+
+    def run(self, words: list[str]) -> str:
         if words[:2] == ["systemctl", "show"]:
             return "\n\n".join(
                 f"ActiveState={'failed' if name in self.down else 'active'}\nMainPID=1\n"
@@ -1130,12 +1138,12 @@ class FakeHost:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     fake = FakeHost(tmp_path)
-    monkeypatch.setattr(module, "run", fake.run)
-    monkeypatch.setattr(module, "has_table", lambda: fake.has_table)
+    monkeypatch.setattr(subprocess, "run", fake.complete)
+    monkeypatch.setattr(traffic, "has_table", lambda: fake.has_table)
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/sbin/{name}")
-    monkeypatch.setattr(module, "UNITS", str(tmp_path / "units"))
-    monkeypatch.setattr(module, "PLACE", str(tmp_path / "place"))
-    monkeypatch.setattr(module, "RECORDS", str(tmp_path / "records"))
+    monkeypatch.setattr(host_systemd, "UNITS", str(tmp_path / "units"))
+    monkeypatch.setattr(places, "CODE", str(tmp_path / "place"))
+    monkeypatch.setattr(places, "RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr("os.chown", lambda *_: None)
     return fake
 
@@ -1145,12 +1153,11 @@ def installed(wanted: list[str], **inside: list[str]) -> list[str]:
     units = {
         name.replace("_", "-"): {"probes": names_, "port": None} for name, names_ in inside.items()
     }
-    one = module.Installation(
+    one = installation.Installation(
         {
             "wanted": wanted,
             "units": units,
-            "contents": {"sitecustomize.py": "pass\n", "discovery_probes/__init__.py": "\n"},
-            "ports": [3306],
+            "contents": {"sitecustomize.py": "pass\n", "discovery_xp/__init__.py": "\n"},
             "timeout_s": 5,
         }
     )
@@ -1195,7 +1202,7 @@ def test_what_a_killed_run_did_not_restart_is_restarted_by_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(module.Installation, "restart", killed)
+        patched.setattr(installation.Installation, "restart", killed)
         installed(wanted, nova_api=wanted)
     assert host.take_restarted() == []
     installed(wanted, nova_api=wanted)
@@ -1294,7 +1301,7 @@ def test_only_the_wanted_tables_are_there() -> None:
 
 def test_each_unit_gets_the_probes_that_have_something_to_see_in_it() -> None:
     plan = make_plan(derive_topology(2, "10ms"), "two", cloud=True)
-    told = probes._variables(plan, ["calls", "usage", "requests"], (1.0, 2.0))["probes"]
+    told = probes._variables(plan, ["calls", "usage", "requests"], (1.0, 2.0))["xp_probes"]
     assert told["wanted"] == ["calls", "requests", "usage"]
     assert told["window"] == [1.0, 2.0]
     inside = {
@@ -1304,7 +1311,7 @@ def test_each_unit_gets_the_probes_that_have_something_to_see_in_it() -> None:
     assert inside["nova-conductor"] == ["calls"]
     assert inside["keystone-api"] == ["requests"]
     assert inside["nova-compute"] == inside["mariadb"] == []
-    nothing = probes._variables(plan, [])["probes"]
+    nothing = probes._variables(plan, [])["xp_probes"]
     assert not [
         entry for units in nothing["units"].values() for entry in units.values() if entry["probes"]
     ]
@@ -1336,8 +1343,7 @@ class FakePlaybooks:
 
     def run(self, hosts: Hosts, name: str, variables: Mapping[str, Any], _: Any) -> PlayRun:
         self.asked.append((name, set(hosts.by_name()), variables))
-        task = "probes : records of the window"
-        return PlayRun([Outcome(task, host, "ok", self.result) for host in hosts.by_name()])
+        return PlayRun([Outcome("probes", host, "ok", self.result) for host in hosts.by_name()])
 
 
 @pytest.fixture
@@ -1348,14 +1354,6 @@ def playbooks(monkeypatch: pytest.MonkeyPatch) -> FakePlaybooks:
     return fake
 
 
-def known_of(hosts: Hosts) -> dict[str, Any]:
-    return {
-        "hosts": {
-            host.name: {"address": host.address, "site": host.site} for host in hosts.plan.hosts
-        }
-    }
-
-
 def test_hosts_that_dont_answer_are_told_and_the_others_collected(
     playbooks: FakePlaybooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1364,25 +1362,25 @@ def test_hosts_that_dont_answer_are_told_and_the_others_collected(
     silent = "site2-compute-1"
     monkeypatch.setattr(probes, "answering_of", lambda _: names_ - {silent})
     said: list[str] = []
-    tables = probes.collect(hosts, known_of(hosts), ["usage"], (1.0, 2.0), quiet, said.append)
+    tables = probes.collect(hosts, ["usage"], (1.0, 2.0), quiet, said.append)
     assert {row["host"] for row in tables["usage"]} == names_ - {silent}
     assert playbooks.asked[0][:2] == ("probes_collect", names_ - {silent})
-    assert playbooks.asked[0][2]["probes"]["window"] == [1.0, 2.0]
+    assert playbooks.asked[0][2]["xp_probes"]["window"] == [1.0, 2.0]
     assert said == ["site2-compute-1 can't be reached: what was measured there is missing"]
     with pytest.warns(UserWarning, match="site2-compute-1 can't be reached"):
-        probes.collect(hosts, known_of(hosts), ["usage"], (1.0, 2.0), quiet)
+        probes.collect(hosts, ["usage"], (1.0, 2.0), quiet)
     monkeypatch.setattr(probes, "answering_of", lambda _: set())
     with pytest.raises(Failed, match="can't be reached"):
-        probes.collect(hosts, known_of(hosts), ["usage"], (1.0, 2.0), quiet)
+        probes.collect(hosts, ["usage"], (1.0, 2.0), quiet)
 
 
 def test_no_probes_ask_no_host_but_to_take_them_away(playbooks: FakePlaybooks) -> None:
     hosts = hosts_of_a_testbed()
-    probes.start(hosts, known_of(hosts), [], quiet)
-    assert probes.collect(hosts, known_of(hosts), [], (1.0, 2.0), quiet) == {}
+    probes.start(hosts, [], quiet)
+    assert probes.collect(hosts, [], (1.0, 2.0), quiet) == {}
     assert playbooks.asked == []
-    probes.install(hosts, known_of(hosts), [], quiet)
-    probes.start(hosts, known_of(hosts), ["usage"], quiet)
+    probes.install(hosts, [], quiet)
+    probes.start(hosts, ["usage"], quiet)
     assert [name for name, _, _ in playbooks.asked] == ["probes", "probes_start"]
 
 
@@ -1392,11 +1390,10 @@ def test_neutron_is_asked_for_something_after_it_was_restarted(
     hosts = hosts_of_a_testbed()
     asked: list[Mapping[str, str]] = []
     monkeypatch.setattr(probes, "run_each", lambda _, commands: asked.append(commands))
-    known = {**known_of(hosts), "environment": "/opt/openstack"}
-    probes.install(hosts, known, ["requests"], quiet)
+    probes.install(hosts, ["requests"], quiet)
     assert asked == []
     playbooks.result = {"changes": ["neutron-api started"]}
-    probes.install(hosts, known, ["requests"], quiet)
+    probes.install(hosts, ["requests"], quiet)
     (commands,) = asked
     assert list(commands) == ["site1-master-1"]
     assert "network list" in commands["site1-master-1"]
@@ -1406,12 +1403,14 @@ def test_every_probe_of_the_format_is_known_and_the_other_way_round() -> None:
     assert set(probes.PROBES) == set(TABLES) - {"vms", "actions"}
 
 
-def test_the_playbooks_lay_down_every_file_of_the_package() -> None:
-    import yaml
-
-    defaults: Mapping[str, Any] = yaml.safe_load((FILES.parent / "defaults/main.yml").read_text())
-    assert set(defaults["probes_contents"]) == {
-        str(path.relative_to(FILES)) for path in FILES.rglob("*.py")
+def test_every_file_that_runs_inside_services_is_laid_down() -> None:
+    package = Path(catalogue.__file__).parent
+    inside = {
+        f"discovery_xp/onhost/{path.relative_to(package)}"
+        for path in (package / "probes/inside").glob("*.py")
     }
-    assert set(defaults["probes_ports"]) == set(probes._SERVICE_BY_PORT) - {0}
-    assert json.dumps(defaults["probes_ports"])[1:-1] in module.table(defaults["probes_ports"])
+    assert inside <= probes._code().keys()
+
+
+def test_traffic_is_told_apart_by_the_ports_of_the_catalogue() -> None:
+    assert json.dumps(list(catalogue.TRAFFIC))[1:-1] in traffic.rules()

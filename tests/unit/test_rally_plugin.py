@@ -14,7 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from discovery_xp.onhost.wire.request import LoadRequest
+
 PLUGIN = Path(__file__).parents[2] / "scenarios/rally_plugins/discovery.py"
+LOAD = "discovery_xp.onhost.load"
 
 
 class Session:
@@ -54,7 +57,7 @@ def decorator(*_: Any, **__: Any) -> Callable[[Any], Any]:
 
 @pytest.fixture(scope="module")
 def plugin() -> Iterator[Any]:
-    """The plugin; what it imports is on the hosts only."""
+    """The plugin and the load's modules; what they import is on the hosts only."""
     stubs: dict[str, Any] = {
         "aiohttp": {
             "ClientSession": Session,
@@ -83,7 +86,14 @@ def plugin() -> Iterator[Any]:
         module = importlib.util.module_from_spec(spec)
         # Rally does it the same way: the module isn't in sys.modules.
         spec.loader.exec_module(module)
-        yield module
+        names = ("api", "clock", "generator", "regions")
+        yield SimpleNamespace(
+            login=module.login,
+            **{name: importlib.import_module(f"{LOAD}.{name}") for name in names},
+        )
+    # Nobody else is to find what imported the stubs.
+    for name in [name for name in sys.modules if name.startswith(f"{LOAD}.")]:
+        del sys.modules[name]
 
 
 class Cloud:
@@ -112,9 +122,9 @@ class Cloud:
         region, path = place.netloc, place.path
         self.asked.append((method, region, path + ("?" + place.query if place.query else "")))
         if region in self.down:
-            raise self.plugin.Refusal("ClientConnectorError: refused")
+            raise self.plugin.api.Refusal("ClientConnectorError: refused")
         if "status=" in url and time.monotonic() < self.silent_until:
-            raise self.plugin.NoAnswer(f"no answer within {limits.total:.0f} s")
+            raise self.plugin.api.NoAnswer(f"no answer within {limits.total:.0f} s")
         if headers.get("X-Auth-Token", "token1") not in self.valid_tokens:
             return 401, b"{}"
         status, answer = self.answer(method, region, path, parse_qs(place.query), body)
@@ -224,7 +234,7 @@ class Try:
             }
             for number, count in enumerate(counts, start=1)
         ]
-        wanted = {
+        request = {
             "kind": kind, "regions": regions, "concurrency": None, "iterations_before": 0,
             "clears": [region["name"] for region in regions], "flavor": "m1.tiny",
             "image": "discovery", "network": "", "poll_interval_s": 0.01, "vm_timeout_s": 5,
@@ -237,9 +247,12 @@ class Try:
             credential = {"username": "u", "password": "p", "tenant_name": "t",
                           "user_domain_name": "D", "project_domain_name": "D",
                           "auth_url": "http://site1/v3"}  # fmt: skip
-            bench = self.plugin.Bench(wanted, credential, credential)
-            bench.send, bench.report = self.cloud.send, iterations.append
-            await bench.run()
+            generator = self.plugin.generator.LoadGenerator(
+                LoadRequest.from_json(json.loads(json.dumps(request))),
+                self.plugin.login(credential), self.plugin.login(credential), iterations.append,
+            )  # fmt: skip
+            generator.api.send = self.cloud.send
+            await generator.run()
 
         asyncio.run(run())
         return Tried([json.loads(line) for line in records.read_text().splitlines()], iterations)
@@ -327,7 +340,7 @@ def test_each_compute_that_is_named_boots_a_vm_before_the_load(attempt: Try) -> 
 def test_vms_stay_until_whoever_started_the_load_says_so(
     attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin, "WORD_WITHIN_S", 0.2)
+    monkeypatch.setattr(plugin.generator, "WORD_WITHIN_S", 0.2)
     with pytest.raises(RuntimeError, match=r"nobody said 'on' within 0\.2 s"):
         attempt(words=("go",))
     assert len(attempt.cloud.servers) == 4
@@ -337,7 +350,7 @@ def test_vms_stay_until_whoever_started_the_load_says_so(
 def test_a_vm_that_doesnt_go_is_asked_again_at_the_end(
     attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin, "STOOD_STILL_S", 0.3)
+    monkeypatch.setattr(plugin.clock, "STOOD_STILL_S", 0.3)
     attempt.cloud.stays["id-load-site1-00001"] = 1
     done = attempt()
     failed = [each for each in done.of("action") if each["error"]]
@@ -409,7 +422,7 @@ def test_vms_of_an_api_that_goes_down_are_seen_by_another(attempt: Try) -> None:
 def test_vms_that_no_api_knows_of_are_given_up(
     attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin, "GIVE_UP_S", 0.1)
+    monkeypatch.setattr(plugin.regions, "GIVE_UP_S", 0.1)
     goes_down(attempt.cloud, "site1", after=2)
     done = attempt(counts=(3,), concurrency=2)
     reason = "site1's API doesn't answer: ClientConnectorError: refused"
@@ -428,7 +441,7 @@ def test_vms_that_no_api_knows_of_are_given_up(
 def test_an_api_that_is_given_up_is_asked_no_more(
     attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin, "GIVE_UP_S", 0.1)
+    monkeypatch.setattr(plugin.regions, "GIVE_UP_S", 0.1)
     cloud = attempt.cloud
     cloud.stuck |= {"load-site1-00001", "load-site2-00001"}
     goes_down(cloud, "site2", after=2)
@@ -444,7 +457,7 @@ def test_an_api_that_is_given_up_is_asked_no_more(
 def test_an_api_that_takes_its_time_is_not_given_up(
     attempt: Try, plugin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin, "GIVE_UP_S", 0.0)
+    monkeypatch.setattr(plugin.regions, "GIVE_UP_S", 0.0)
     attempt.cloud.silent_until = time.monotonic() + 0.3
     done = attempt(counts=(2,), clears=[], delete_after=False)
     assert set(done.statuses.values()) == {"ACTIVE"}
@@ -510,7 +523,7 @@ def test_tokens_ask_for_nothing_else(attempt: Try) -> None:
 
 
 def test_an_order_that_cannot_be_ends_it_before_the_load(attempt: Try, plugin: Any) -> None:
-    with pytest.raises(plugin.Refusal, match=r"no flavor 'huge'; it has m1\.tiny"):
+    with pytest.raises(plugin.api.Refusal, match=r"no flavor 'huge'; it has m1\.tiny"):
         attempt(flavor="huge")
 
 
@@ -524,4 +537,4 @@ def test_an_order_that_cannot_be_ends_it_before_the_load(attempt: Try, plugin: A
     ],
 )
 def test_errors_are_told_in_words(plugin: Any, body: bytes, words: str) -> None:
-    assert plugin.said(body) == words
+    assert plugin.api.message_of(body) == words

@@ -6,12 +6,11 @@ import pytest
 
 from discovery_xp.deployment.status import ServiceStatus, read_status
 from discovery_xp.inputs.topology import parse_topology
-from discovery_xp.planning import cloud
 from discovery_xp.planning.plan import make_plan
 
 PLAN = make_plan(parse_topology("sites: [{name: a}]"), cloud=True)
 BY_HOST = {
-    host.name: [each for each in cloud.services(PLAN) if each.host == host.name]
+    host.name: [each for each in PLAN.require_cloud().services if each.host == host.name]
     for host in PLAN.hosts
 }
 NOVA = [

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.platforms import G5kProvider
 from discovery_xp.inputs.topology import SshHost
+from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.planning import oar
 from discovery_xp.planning.oar import Request
 from discovery_xp.planning.plan import Plan
@@ -221,7 +222,7 @@ def _reached(plan: Plan, testbed: Testbed) -> Hosts:
 def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
     known, access = record.load(testbed), _provider(plan).access
     return {
-        name: SshHost(node.address, "root", 22, access.key, known.jump_host)
+        name: SshHost(node.address, "root", SSH_PORT, access.key, known.jump_host)
         for name, node in known.nodes.items()
     }
 

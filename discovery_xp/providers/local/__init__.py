@@ -14,6 +14,7 @@ from pathlib import Path
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.files import write_atomically
 from discovery_xp.inputs.topology import SshHost
+from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.places import home
 from discovery_xp.planning.plan import Plan, PlannedHost
 from discovery_xp.providers.local import (
@@ -137,7 +138,7 @@ def _boot_missing(plan: Plan, testbed: Testbed, progress: Progress) -> None:
 
 def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
     key = str(testbed.folder / "login_key")
-    return {host.name: SshHost(host.address or "", "root", 22, key) for host in plan.hosts}
+    return {host.name: SshHost(host.address or "", "root", SSH_PORT, key) for host in plan.hosts}
 
 
 def hosts(plan: Plan, testbed: Testbed) -> Hosts:

@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from discovery_xp import files, software
 from discovery_xp.errors import Failed
 from discovery_xp.files import write_atomically
+from discovery_xp.onhost.environment import STAMP, script, steps
 from discovery_xp.places import cache
 from discovery_xp.providers.local import cgroups
 from discovery_xp.software import Environment
 from discovery_xp.testbeds.hosts import Progress
 from discovery_xp.testbeds.testbed import Testbed, testbeds
+from discovery_xp.wheels import Programs, beside
 
+# Whatever the control machine runs: mmdebstrap makes it on Debian 13 and on Ubuntu, too.
 SUITE = "bookworm"
+# Debian's keys, which apt on Ubuntu doesn't trust by itself.
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PACKAGES = (
     "systemd",
     "systemd-sysv",
@@ -106,6 +112,9 @@ FILES = {
     "etc/resolv.conf": "",
 }
 
+# The control group of all builders of a testbed.
+GROUP = "image"
+
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -158,37 +167,61 @@ def ensure(testbed: Testbed, openstack: bool, progress: Progress) -> str:
     image = key(openstack)
     if is_cached(openstack):
         return image
-    if openstack:
-        for environment in software.ENVIRONMENTS:
-            if not environment.wheels_folder.is_dir():
-                title = environment.title
-                progress(f"fetching {title}'s packages (once for each lock file)", 0, 0)
-            environment.ensure_wheels()
-    images = _images()
-    with _build_lock(images):
-        if is_cached(openstack):  # another testbed built it while we waited
-            return image
-        remove_unfinished()
-        progress("building the hosts' root tree (once for each recipe)", 0, 0)
-        building = images / f".building-{image}"
-        files.make_folder(building)
-        try:
-            packages = PACKAGES + (software.debian_packages() if openstack else ())
-            _bootstrap(testbed, packages, building / "tree", building / "build.log")
-            _adapt(building / "tree")
-            if openstack:
-                for environment in software.ENVIRONMENTS:
-                    progress(f"installing {environment.title} in it", 0, 0)
-                    _install(testbed, environment, building / "tree", building / "build.log")
-                _clear_servers(building / "tree")
-            _describe(building)
-        except BaseException:
-            cgroups.kill(testbed.name, "image")
-            shutil.rmtree(building, ignore_errors=True)
-            raise
-        building.rename(_folder(image))
-        _prune(images, keep={image, key(openstack=False), key(openstack=True)})
+    if openstack and software.missing_wheels():
+        progress("fetching OpenStack's and Rally's packages meanwhile", 0, 0)
+    # pip waits for the network most of the time.
+    fetching = beside(software.ensure_all_wheels) if openstack else contextlib.nullcontext(_none)
+    with fetching as wait_for_wheels:
+        images = _images()
+        with _build_lock(images, progress):
+            if is_cached(openstack):  # another testbed built it while we waited
+                return image
+            remove_unfinished()
+            building = images / f".building-{image}"
+            files.make_folder(building)
+            try:
+                _build(testbed, building, openstack, progress, wait_for_wheels)
+            except BaseException:
+                cgroups.kill(testbed.name, GROUP)
+                shutil.rmtree(building, ignore_errors=True)
+                raise
+            building.rename(_folder(image))
+            _prune(images, keep={image, key(openstack=False), key(openstack=True)})
     return image
+
+
+def _none() -> None:
+    """Wait for nothing."""
+
+
+def _build(
+    testbed: Testbed,
+    building: Path,
+    openstack: bool,
+    progress: Progress,
+    wait_for_wheels: Callable[[], None],
+) -> None:
+    """Make the tree and its description in the folder `building`."""
+    target = building / "tree"
+    progress("building the hosts' root tree (once for each recipe)", 0, 0)
+    packages = PACKAGES + (software.debian_packages() if openstack else ())
+    _bootstrap(testbed, packages, target, building / "build.log")
+    _adapt(target)
+    if openstack:
+        if software.missing_wheels():
+            progress("fetching OpenStack's and Rally's packages (once for each lock file)", 0, 0)
+        wait_for_wheels()
+        progress("installing OpenStack and Rally in it", 0, 0)
+        with contextlib.ExitStack() as stack:
+            # pip works on one processor: they are installed side by side.
+            waits = [
+                stack.enter_context(beside(functools.partial(_install, testbed, building, each)))
+                for each in software.ENVIRONMENTS
+            ]
+            for wait in waits:
+                wait()
+        _clear_servers(target)
+    _describe(building)
 
 
 def _images() -> Path:
@@ -205,8 +238,12 @@ def _images() -> Path:
 
 
 @contextlib.contextmanager
-def _build_lock(images: Path) -> Iterator[None]:
-    with files.lock(images / ".lock"):
+def _build_lock(images: Path, progress: Progress) -> Iterator[None]:
+    """Hold the right to build; say so where another process has it."""
+    place = images / ".lock"
+    if files.is_locked(place):
+        progress("the hosts' root tree, which another command builds", 0, 0)
+    with files.lock(place):
         yield
 
 
@@ -234,38 +271,34 @@ def _bootstrap(testbed: Testbed, packages: Sequence[str], target: Path, log: Pat
         "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
         '--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"',
         *(f"--dpkgopt=path-exclude={path}" for path in _EXCLUDED),
+        *([f"--keyring={KEYRING}"] if KEYRING.exists() else []),
         SUITE, str(target), *([mirror] if mirror else []),
     ]  # fmt: skip
-    if _contained(testbed, command, log):
-        lines = [line for line in log.read_text().splitlines() if line.startswith("E:")]
+    if _contained(testbed, f"{GROUP}/tree", command, log):
         raise Failed(
-            f"the hosts' root tree can't be built: {' / '.join(lines[-3:]) or 'see mmdebstrap'}",
+            f"the hosts' root tree can't be built: {_complaint(log, 'E:')}",
             "see that packages can be installed ('apt-get update'), then try again",
         )
 
 
-def _install(testbed: Testbed, environment: Environment, target: Path, log: Path) -> None:
+def _install(
+    testbed: Testbed, building: Path, environment: Environment, _programs: Programs
+) -> None:
     """Install the locked wheels in an environment of their own, from the cache alone."""
-    place, wheels = environment.place, "tmp/wheels"
+    target, log = building / "tree", building / f"{environment.name}.log"
+    place, wheels = environment.place, f"tmp/{environment.name}-wheels"
     shutil.copytree(environment.ensure_wheels(), target / wheels, copy_function=_link_or_copy)
-    # Compiling is half of the work, and pip compiles on one core.
-    script = (
-        f"/usr/bin/python3 -m venv {place} && "
-        # Hashes were checked when the wheels were fetched.
-        f"{place}/bin/pip install --quiet --no-index --no-deps --no-compile "
-        f"--disable-pip-version-check --root-user-action=ignore /{wheels}/*.whl && "
-        f"{place}/bin/python -m compileall -q -j 0 {place}/lib; "
-        f"test -x {place}/bin/{environment.program}"
-    )
-    if _contained(testbed, ["chroot", str(target), "sh", "-c", script], log):
-        lines = [line for line in log.read_text().splitlines() if "ERROR" in line]
+    paths = [f"/{wheels}/{path.name}" for path in sorted((target / wheels).glob("*.whl"))]
+    line = script(steps(place, paths, environment.program))
+    group = f"{GROUP}/{environment.name}"
+    if _contained(testbed, group, ["chroot", str(target), "sh", "-c", line], log):
         raise Failed(
             f"{environment.title} can't be installed in the hosts' root tree: "
-            f"{' / '.join(lines[-3:]) or 'see the log'}",
+            f"{_complaint(log, 'ERROR')}",
             f"see {log.name}, then try again",
         )
     shutil.rmtree(target / wheels)
-    stamp = target / place.lstrip("/") / software.STAMP
+    stamp = target / place.lstrip("/") / STAMP
     files.write_public(stamp, f"{environment.lock_digest}\n")
 
 
@@ -286,9 +319,9 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _contained(testbed: Testbed, command: Sequence[str], log: Path) -> int:
-    """Run a builder in the testbed's control groups; returns its exit code."""
-    groups = cgroups.create(testbed.name, "image")
+def _contained(testbed: Testbed, group: str, command: Sequence[str], log: Path) -> int:
+    """Run a builder in a control group of the testbed; return its exit code."""
+    groups = cgroups.create(testbed.name, group)
     enter = "".join(f"echo $$ >{folder}/cgroup.procs; " for folder in groups)
     with log.open("a") as output:
         done = subprocess.run(
@@ -298,8 +331,15 @@ def _contained(testbed: Testbed, command: Sequence[str], log: Path) -> int:
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False,
             umask=0o022,  # the hosts' daemons read what it makes
         )  # fmt: skip
-    cgroups.kill(testbed.name, "image")
+    cgroups.kill(testbed.name, group)
     return done.returncode
+
+
+def _complaint(log: Path, sign: str) -> str:
+    """Return the last lines of a builder's log that have `sign` in them, else just the last."""
+    lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
+    chosen = [line for line in lines if sign in line] or lines
+    return " / ".join(chosen[-3:]) or "it says nothing"
 
 
 def _adapt(target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command `rome`: look into a database in Redis, check it, copy it, remove it."""
+"""The command `rome`: look into a database in Redis, explain, check, copy, remove it."""
 
 # ruff: noqa: T201 (a command prints)
 from __future__ import annotations
@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from sqlalchemy import exc
+from sqlalchemy import create_engine, exc
 from sqlalchemy.engine.url import URL, make_url
+from sqlalchemy.pool import NullPool
 
-from rome import load
-from rome.catalogue import Catalogue
-from rome.check import check
-from rome.dialect import RomeDialect, RomeMemoryDialect
-from rome.dump import statements
+from rome.admin import load
+from rome.admin.check import check
+from rome.admin.inspection import Usage, inspect
+from rome.dialect import RomeDialect, RomeMemoryDialect, explain
+from rome.dialect.parse import NotParsed, ParametersMissing, parse_select
 from rome.errors import Error
-from rome.inspection import Usage, inspect
+from rome.schema.catalogue import Catalogue
+from rome.schema.dump import statements
 from rome.stores.base import SchemaChanged
-from rome.stores.redis_store import RedisStore
+from rome.stores.redis.store import RedisStore
 
 _PATIENCE_S = "3"  # a person waits for the answer
 # The command line stands in the list of processes, for all users of the machine to read.
@@ -88,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         " wrong (with --repair: still wrong). Writers may go on meanwhile.",
     )
     made.add_argument("--repair", action="store_true", help="make right what the rows tell")
+    made = command(
+        "explain",
+        _explain,
+        "The plan of a SELECT: access paths, what is pushed down, round trips. Nothing is run.",
+    )
+    made.add_argument("sql", metavar="SQL", help="the SELECT, as SQLAlchemy writes it")
+    made.add_argument("values", metavar="VALUE", nargs="*", help="those of its parameters")
     command("dump", _dump, "The database as SQL, to standard output; while nobody writes.")
     command("load", _load, "Fill an empty database with SQL from standard input.")
     made = command("drop", _drop, "Remove the database.")
@@ -203,6 +212,30 @@ def _check(options: argparse.Namespace) -> int:
     else:
         print(f"wrong: {wrong}")
     return int(wrong > repaired)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    engine = create_engine(_url(options), poolclass=NullPool)
+    values = [int(value) if re.fullmatch(r"-?\d+", value) else value for value in options.values]
+    try:
+        with engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            schema = driver.catalogue.load(driver.store)
+            try:
+                statement = parse_select(options.sql, values, schema)
+                lines = connection.execute(explain(statement)).scalars()
+            except ParametersMissing as error:
+                raise Wrong(f"{error} is missing: write the values behind the statement") from None
+            except NotParsed as error:
+                print(f"planned as text, for it can't be read back: {error}")
+                plan = connection.exec_driver_sql(f"EXPLAIN {options.sql}", tuple(values))
+                lines = plan.scalars()
+            print(*lines, sep="\n")
+    except exc.DBAPIError as error:
+        raise Wrong(str(error.orig)) from None
+    finally:
+        engine.dispose()
+    return 0
 
 
 def _dump(options: argparse.Namespace) -> int:

@@ -13,7 +13,10 @@ from typing import Any, Self
 
 import apsw
 
-from rome.ddl import PendingDDL
+from rome.engine.calls import Result
+from rome.engine.questions import Pragma, about_schema, speaks_of_schema
+from rome.engine.shared import Options, Shared
+from rome.engine.transaction import Transaction
 from rome.errors import (
     ConflictError,
     DatabaseError,
@@ -28,13 +31,10 @@ from rome.errors import (
     ProgrammingError,
     Warning,  # noqa: A004 - the name is PEP 249's
 )
-from rome.plan import Layout, Plan, TextPlan
-from rome.questions import Pragma, about_schema, speaks_of_schema
-from rome.shared import Options, Shared
-from rome.state import Result
-from rome.statements import bare, first_word, single, split_script
+from rome.planner.plan import Layout, Plan, TextPlan
+from rome.schema.ddl import PendingDDL
+from rome.sqlite.statements import bare, first_word, single, split_script
 from rome.stores.base import Store
-from rome.transaction import Transaction
 
 __all__ = [
     "BINARY",
@@ -103,6 +103,8 @@ _SAVEPOINT = re.compile(
     r"\s+\"?([^\s\";]+)\"?\s*;?\s*\Z",
     re.I,
 )
+_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(?:QUERY\s+PLAN\s+)?", re.I)
+_EXPLAINED = ("SELECT", "WITH", "VALUES", "INSERT", "REPLACE", "UPDATE", "DELETE")
 _NOTHING = Result([], None, -1, None)
 _KINDS = {"SELECT": "SELECT", "WITH": "SELECT", "VALUES": "SELECT", "REPLACE": "INSERT"}
 
@@ -112,8 +114,8 @@ def connect(
     shared: Shared,
     foreign_keys: bool = True,
     serializable: bool = False,
-    answers: bool = True,
-    foresight: bool = True,
+    result_cache: bool = True,
+    prefetch: bool = True,
 ) -> Connection:
     """A connection to a database.
 
@@ -121,7 +123,7 @@ def connect(
     connections to one database.  `answers`: use those that the process has again while they
     are right; `foresight`: read what will follow together with a statement.
     """
-    return Connection(store(), shared, Options(foreign_keys, serializable, answers, foresight))
+    return Connection(store(), shared, Options(foreign_keys, serializable, result_cache, prefetch))
 
 
 class Connection:
@@ -167,7 +169,7 @@ class Connection:
         """Make the transaction's writes durable, all or none."""
         self._check()
         self.flush_ddl()
-        if self.transaction.changes or self.transaction.locked or self.transaction.serializable:
+        if self.transaction.has_work:
             self._observed("COMMIT", 1, self.transaction.commit)
         else:
             self.transaction.commit()  # nothing to say to the store
@@ -185,7 +187,7 @@ class Connection:
             try:
                 self.rollback()
             finally:
-                self.transaction.work.close()
+                self.transaction.session.work.close()
                 self.store.close()
                 self.closed = True
 
@@ -194,14 +196,14 @@ class Connection:
         about the schema are then asked anew."""
         if self.ddl.waiting:
             flush = self.ddl.flush
-            self._observed("OTHER", 0, lambda: flush(self.transaction.check_foreign_keys))
+            self._observed("OTHER", 0, lambda: flush(self.transaction.session.check_foreign_keys))
         else:
             self.ddl.forget_answers()
 
     def change_schema(self, sql: str) -> None:
         """Run a statement of DDL; as in MySQL, what was written before is committed."""
         self.transaction.commit()
-        self.ddl.run(sql, self.transaction.check_foreign_keys)
+        self.ddl.run(sql, self.transaction.session.check_foreign_keys)
 
     def _observed(self, kind: str, statements: int, action: Callable[[], Any]) -> Any:
         if not observers:
@@ -229,8 +231,8 @@ class Connection:
         self, name: str, narg: int, func: Callable[..., Any], *, deterministic: bool = False
     ) -> None:
         """A function of SQL for this connection, whose answers are then its own."""
-        self.transaction.reads.answers = None
-        self.transaction.work.database.create_scalar_function(
+        self.transaction.reads.result_cache = None
+        self.transaction.session.work.database.create_scalar_function(
             name, func, narg, deterministic=deterministic
         )
 
@@ -252,7 +254,7 @@ class Connection:
 
     def iterdump(self) -> Iterator[str]:
         """The database as SQL, in the form of sqlite3's iterdump."""
-        from rome.dump import statements
+        from rome.schema.dump import statements
 
         self.flush_ddl()
         yield "BEGIN TRANSACTION;"
@@ -333,12 +335,26 @@ class Cursor:
     ) -> Result:
         if ";" in sql or not sql[:1].isalpha():
             sql = single(sql)
+        if (match := _EXPLAIN.match(sql)) is not None:
+            return self._explain(sql[match.end() :], sets, plan, layout)
         if plan is None:
             return self._text(sql, sets, many)
         connection = self.connection
         if connection.ddl.waiting:
             connection.flush_ddl()
         return connection.transaction.execute(sql, sets, many, plan, layout)
+
+    def _explain(
+        self, sql: str, sets: Sequence[Sequence[Any]], plan: Plan | None, layout: Layout
+    ) -> Result:
+        """Return the plan of the statement behind EXPLAIN."""
+        if first_word(sql) not in _EXPLAINED:
+            raise NotSupportedError(f"EXPLAIN of the statement {first_word(sql)}")
+        connection = self.connection
+        connection.flush_ddl()
+        if plan is None:
+            plan = TextPlan()
+        return connection.transaction.explain(sql, sets, plan, layout)
 
     def _text(self, sql: str, sets: Sequence[Sequence[Any]], many: bool) -> Result:
         """A statement that is only known as text, without comments before it."""
@@ -375,7 +391,7 @@ class Cursor:
         if word == "ROLLBACK":
             transaction.rollback()
             return _NOTHING
-        if word in ("EXPLAIN", "ATTACH", "DETACH"):
+        if word in ("ATTACH", "DETACH"):
             raise NotSupportedError(f"the statement {word}")
         texts = connection.shared.texts
         plan = texts.get(sql)
@@ -391,7 +407,7 @@ class Cursor:
         if pragma.switch is None:
             found = pragma.answer(connection.ddl, parameters)
             return _NOTHING if found is None else _asked(found)
-        holder: Any = connection.transaction
+        holder: Any = connection.transaction.session
         name = "check_foreign_keys"
         if pragma.name == "legacy_alter_table":
             holder, name = connection.ddl, "legacy_alter"

@@ -8,9 +8,9 @@ from random import Random
 from typing import Any
 
 from rome.errors import ConflictError
-from rome.rows import NULL, split, unpack_value
-from rome.schema import Table as StoredTable
-from rome.sort_bytes import entry
+from rome.schema.tables import Table as StoredTable
+from rome.stores.rows import NULL, split, unpack_value
+from rome.stores.sort_bytes import entry
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, insert, select, text
 from sqlalchemy.pool import StaticPool
 
@@ -234,7 +234,7 @@ class Pair:
     def _replays(self) -> int:
         """How often ROME has run transactions again: there is nobody to collide with."""
         driver: Any = self.rome.connection.connection.dbapi_connection
-        replays: int = driver.transaction.replays
+        replays: int = driver.transaction.retries
         return replays
 
     def compare_tables(self) -> None:
@@ -318,8 +318,8 @@ def _member(table: StoredTable, order: Any, number: int, parts: list[bytes]) -> 
 def _columns(table: StoredTable, row: bytes) -> list[bytes]:
     """The bytes of each column, also of those that are younger than the row."""
     parts = split(row)
-    fills = dict(map(tuple, table.packed_fills))
-    return parts + [fills.get(slot, NULL) for slot in range(len(parts), table.full_width)]
+    defaults = dict(map(tuple, table.packed_defaults))
+    return parts + [defaults.get(slot, NULL) for slot in range(len(parts), table.full_width)]
 
 
 def _wrong(store: Any, table: StoredTable, index: Any, rows: Any) -> str | None:

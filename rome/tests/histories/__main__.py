@@ -17,7 +17,10 @@ from tests.histories.run import Run, perform
 from tests.servers import redis_cluster, redis_server
 
 _WAITS = (("wait", "0"), ("wait", "1"))
-_REUSE: tuple[tuple[tuple[str, str], ...], ...] = ((), (("answers", "off"), ("foresight", "off")))
+_REUSE: tuple[tuple[tuple[str, str], ...], ...] = (
+    (),
+    (("result_cache", "off"), ("prefetch", "off")),
+)
 
 
 def main() -> int:

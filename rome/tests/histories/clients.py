@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rome.engine import row_locks
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
-from rome import errors, row_locks
+from rome import errors
 from tests.histories import mutations
 from tests.histories.checker import CRASH
 from tests.histories.model import (

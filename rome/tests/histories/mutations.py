@@ -14,7 +14,7 @@ from typing import Any
 
 from rome.errors import ConflictError
 from rome.stores.base import Answer, Commit, Request
-from rome.stores.redis_store import RedisStore
+from rome.stores.redis.store import RedisStore
 
 # How often one happens, of all calls.
 _SHARE = 0.1

@@ -97,7 +97,7 @@ def line(figures: Mapping[str, Any]) -> str:
     cells = (
         run["fault"],
         _option(figures, "wait", "0") if figures["failover_s"] or _is_cluster(run) else "",
-        _option(figures, "foresight", "on"),
+        _option(figures, "prefetch", "on"),
         figures["faults"] or "",
         _number(figures["transactions"]),
         _number(figures["committed"]),

@@ -70,7 +70,7 @@ class Run:
     @property
     def prefetches(self) -> bool:
         """Return whether a statement may be answered from rows that came with an earlier one."""
-        return dict(self.options).get("foresight") != "off"
+        return dict(self.options).get("prefetch") != "off"
 
 
 @dataclass(slots=True)

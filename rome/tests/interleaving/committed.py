@@ -20,7 +20,7 @@ as a user of READ COMMITTED databases would:
     because their statements have answered.  SAVEPOINT itself sees nothing.
 5.  A statement sees the moment of the latest statement of its transaction that asked the store,
     or that when it runs.  A SELECT that the transaction has run before sees that when it runs.
-6.  With `foresight=off` each SELECT and INSERT sees the moment when it runs.  UPDATE and DELETE
+6.  With `prefetch=off` each SELECT and INSERT sees the moment when it runs.  UPDATE and DELETE
     may see rows that the transaction has read (docs/query.md, "Writes"), and an INSERT that has
     no key to check needs to see nothing: not even that its table has been changed.
 7.  "Prefetched rows are not used either once the application could know better through this
@@ -104,7 +104,7 @@ class Rules:
     """How the sessions of a history run."""
 
     serializable: bool = False
-    foresight: bool = True
+    prefetch: bool = True
     one_process: bool = False
     as_text: bool = False
 
@@ -180,7 +180,7 @@ class Model:
         seen, now = world.sessions[number].seen, len(world.moments) - 1
         if seen < 0:
             return {now, *self._before_changes(world, statement)}
-        asks = not self.rules.foresight or self.rules.one_process
+        asks = not self.rules.prefetch or self.rules.one_process
         if asks and statement.kind == "select":
             return {now}
         if asks and statement.kind == "insert":

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import redis
-from rome.shared import Shared
-from rome.stores import memory
+from rome.engine.shared import Shared
+from rome.stores.memory import store as memory
 from sqlalchemy import create_engine, insert, make_url
 
 from tests.interleaving.alphabet import FIRST_NUMBER

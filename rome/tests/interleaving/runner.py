@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, cast
 
-from rome.rows import NULL, split, unpack_value
-from rome.shared import Shared
+from rome.engine import row_locks
+from rome.engine.shared import Shared
+from rome.stores.rows import NULL, split, unpack_value
 from sqlalchemy import Connection
 
-from rome import errors, row_locks
+from rome import errors
 from tests.fuzzing.pairs import wrong_index
 from tests.interleaving.committed import CONFLICT, DONE, Model, Rules, Violation
 from tests.interleaving.databases import Database, InMemory
@@ -48,7 +49,7 @@ class Variant:
         """What the model has to know of it."""
         return Rules(
             serializable=self.level == "SERIALIZABLE",
-            foresight=self.reuse != "off",
+            prefetch=self.reuse != "off",
             one_process=self.place != "processes",
             as_text=self.form == "text",
         )
@@ -121,7 +122,7 @@ class Runner:
         self._threads: list[_Thread] = []
         if variant.place == "threads":
             self._threads = [_Thread() for _ in range(sessions)]
-        self._observer = database.connect(Shared(), answers=False, foresight=False)
+        self._observer = database.connect(Shared(), result_cache=False, prefetch=False)
         self._seen: dict[Any, dict[str, list[Values]]] = {}
         self._shared: list[Shared] = []
         self._connections: list[Any] = []
@@ -142,8 +143,8 @@ class Runner:
             self.database.connect(
                 self._shared[session % count],
                 serializable=self.variant.level == "SERIALIZABLE",
-                answers=on,
-                foresight=on,
+                result_cache=on,
+                prefetch=on,
             )
             for session in range(self.sessions)
         ]
@@ -358,7 +359,7 @@ class _Pooled:
 
 def _stored(store: Any, table: Any) -> list[Values]:
     """All rows as they are in the store, whatever statements say of them."""
-    fills = dict(map(tuple, table.packed_fills))
+    fills = dict(map(tuple, table.packed_defaults))
     found = []
     for _, row in store.scan(table.number):
         parts = split(row)

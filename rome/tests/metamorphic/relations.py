@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from rome.values import sort_key
+from rome.stores.values import sort_key
 from sqlalchemy import (
     Connection,
     Integer,

@@ -9,11 +9,11 @@ from random import Random
 from typing import Any
 
 import apsw
+from rome.sqlite import functions
 from sqlalchemy import Connection, Table, create_engine, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
-from rome import functions
 from tests.metamorphic.tables import row, schema
 
 Rows = list[tuple[Any, ...]]

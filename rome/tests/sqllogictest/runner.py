@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 from rome.errors import NotSupportedError
-from rome.statements import split_script
+from rome.sqlite.statements import split_script
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from discovery_xp import bench
-from discovery_xp.deployment import deploy, status
+from discovery_xp.deployment import backup, deploy, description, identities, status
 from discovery_xp.deployment.play import Listener, Outcome, PlayRun, _failure
 from discovery_xp.inputs.topology import parse_topology
-from discovery_xp.planning import cloud
+from discovery_xp.planning.layout import Service
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.testbeds import remote
 from discovery_xp.testbeds.testbed import State, Testbed
@@ -51,12 +51,12 @@ _STATUS = {
 @target("status", _STATUS)
 def take_status(told: Any) -> None:
     """How services are, as `status` prints it."""
-    by_host: dict[str, list[cloud.Service]] = {}
-    for service in cloud.services(PLAN):
+    by_host: dict[str, list[Service]] = {}
+    for service in PLAN.require_cloud().services:
         by_host.setdefault(service.host, []).append(service)
     said = {host: text(told[host]) for host in by_host if isinstance(told, dict) and host in told}
     found = status.read_status(by_host, said)
-    if len(found) != len(cloud.services(PLAN)):
+    if len(found) != len(PLAN.require_cloud().services):
         raise AssertionError("a service is missing")
     from discovery_xp.cli.common import console
     from discovery_xp.cli.main import _print_services
@@ -66,9 +66,11 @@ def take_status(told: Any) -> None:
 
 
 def _in_playbooks_place(run: PlayRun) -> None:
-    module: Anything = deploy
-    module.run_playbook = lambda *_a, **_k: run
-    module.variables = lambda *_a: {}
+    nothing = types.SimpleNamespace(to_ansible=dict)
+    modules: list[Anything] = [deploy, backup]
+    for module in modules:
+        module.run_playbook = lambda *_a, **_k: run
+        module.play_variables = lambda *_a: nothing
 
 
 _BOOTS = {
@@ -90,14 +92,14 @@ _BOOTS = {
 def take_boots(told: Any) -> None:
     """A VM at each site, as `deploy` prints it."""
     result = told if isinstance(told, dict) else {"boots": told}
-    _in_playbooks_place(PlayRun([Outcome("smoke : a VM at each site", MASTER, "ok", result)]))
+    _in_playbooks_place(PlayRun([Outcome(deploy.SMOKE_MODULE, MASTER, "ok", result)]))
     boots = deploy.verify(hosts_of(), Testbed("fuzz"), quiet)
     deploy.require_active(boots)
     from discovery_xp.cli.main import _boots_table
 
-    one = deploy.Endpoint("site1", "site1", "site1-controller-1", "http://10.0.0.1:8774/v2.1")
+    one = description.Endpoint("site1", "site1", "site1-controller-1", "http://10.0.0.1:8774/v2.1")
     other = dataclasses.replace(one, region="site2", site="site2")
-    deployment = deploy.Deployment("http://x", (one, other), "u", "f", "i", {}, {}, {}, 0)
+    deployment = description.Deployment("http://x", (one, other), "u", "f", "i", {}, {}, {}, 0)
     deployed: Anything = types.SimpleNamespace(deployment=deployment, boots=boots)
     printed(_boots_table(deployed))
 
@@ -105,14 +107,14 @@ def take_boots(told: Any) -> None:
 @target("identities", {"": "0b3c2f9e-52f1-4f6c-9d2e-0123456789ab\n"})
 def take_identities(told: Any) -> None:
     """What lent nodes say that Nova called them."""
-    module: Anything = deploy
+    module: Anything = identities
     module.run_each = saying(told)
     topology = "name: fuzz\nsites: [{name: site1}]\nprovider: {type: g5k, site: rennes, cluster: c}"
     plan = make_plan(parse_topology(topology), None, True)
     testbed = Testbed("fuzz")
     testbed.save(State(plan, "up", "2026-11-24T16:00:00Z"))
-    deploy._keep_identities(hosts_of(plan), testbed)
-    if any("{{" in identity for identity in deploy._identities(testbed).values()):
+    identities.keep(hosts_of(plan), testbed)
+    if any("{{" in identity for identity in identities.kept(testbed).values()):
         raise AssertionError("a host's word is a template at the next deploy")
 
 
@@ -132,7 +134,7 @@ def take_failure(told: Any) -> None:
     payload = told if isinstance(told, dict) else {"msg": told}
     listener = Listener(hosts_of(), io.StringIO(), quiet)
     listener.on_play("stage", ["all"])
-    listener.on_task("x")
+    listener.on_task("x", "component")
     for outcome in ("ok", "changed", "failed", "unreachable"):
         listener.on_result(MASTER, outcome, payload)
     host = types.SimpleNamespace(host=MASTER, task="install", payload=payload)
@@ -211,15 +213,16 @@ _ARCHIVE = {
 def take_backup(told: Any) -> None:
     """Records of a component, as `backup` and `bench` fetch them."""
     archive = base64.b64encode(archive_of(told)).decode()
-    task = "keystone : keystone's records"
     if isinstance(told, dict) and "coded" in told:
         archive = told["coded"]
-    _in_playbooks_place(PlayRun([Outcome(task, MASTER, "ok", {"archive": archive})]))
+    _in_playbooks_place(
+        PlayRun([Outcome(backup.MODULE, MASTER, "ok", {"archive": archive}, "keystone")])
+    )
     testbed = Testbed("fuzz")
     testbed.save(State(PLAN, "up", "2026-11-24T16:00:00Z"))
     (testbed.folder / "deployment.json").write_text("{}")
     (testbed.folder / "ansible.log").write_text("x")
-    deploy.backup(hosts_of(), testbed, Path("backup"), quiet)
+    backup.backup(hosts_of(), testbed, Path("backup"), quiet)
     require_plain_files(Path("backup"))
 
 

@@ -163,14 +163,12 @@ def take_probes(told: Any) -> None:
                 own["records"] = base64.b64encode(packed).decode()
             elif isinstance(own.get("records"), dict):  # as it comes
                 own["records"] = own["records"].get("raw")
-            outcomes.append(Outcome("probes : records of the window", host, "ok", own))
+            outcomes.append(Outcome("probes", host, "ok", own))
     module: Anything = probes
     module.answering_of = lambda _: set(known)
     module.run_playbook = lambda *_a, **_k: PlayRun(outcomes)
     notes: list[str] = []
-    tables = probes.collect(
-        hosts_of(), {"hosts": known}, probes.PROBES, (0.0, 1.0), quiet, notes.append
-    )
+    tables = probes.collect(hosts_of(), probes.PROBES, (0.0, 1.0), quiet, notes.append)
     stored = new_run()
     for name, rows in tables.items():
         stored.write_table(name, rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from discovery_xp import experiment, load
-from discovery_xp.deployment import deploy
+from discovery_xp.deployment.variables import play_variables
 from discovery_xp.inputs.scenario import parse_scenario
 from discovery_xp.load import LoadRun
 from discovery_xp.load.ledger import Pace, Row
@@ -101,7 +101,7 @@ class Bench:
             meanwhile(len(told.vms))
 
         return load.run(
-            hosts, self.testbed, deploy.variables(hosts, self.testbed),
+            hosts, self.testbed, play_variables(hosts, self.testbed),
             parse_scenario(text, "try.yaml"), on_rows,
             lambda *stage: told.stages.append(stage), on_pace=told.paces.append, **more,
         )  # fmt: skip

@@ -32,21 +32,20 @@ VMS = 2
 # The probes are called by the bench, in one process with Ansible: here in one of their own.
 DRIVER = """
 import json, sys
-from discovery_xp import deploy, experiment, probes
+from discovery_xp import experiment, probes
 from discovery_xp.testbeds.testbed import Testbed
 testbed = Testbed(sys.argv[1])
 hosts = experiment.hosts_of(testbed)
-known = deploy.variables(hosts, testbed)
 quiet = lambda stage, done, total: None
 said = []
 step, wanted = sys.argv[2], [name for name in sys.argv[3].split(",") if name]
 if step == "install":
-    probes.install(hosts, known, wanted, quiet)
+    probes.install(hosts, wanted, quiet)
 elif step == "start":
-    probes.start(hosts, known, wanted, quiet)
+    probes.start(hosts, wanted, quiet)
 else:
     window = (float(sys.argv[4]), float(sys.argv[5]))
-    tables = probes.collect(hosts, known, wanted, window, quiet, said.append)
+    tables = probes.collect(hosts, wanted, window, quiet, said.append)
     print(json.dumps({"tables": tables, "said": said}))
 """
 

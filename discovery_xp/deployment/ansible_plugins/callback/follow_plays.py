@@ -32,7 +32,8 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """All hosts of the stage begin a task."""
-        play.listener().on_task(task.get_name())
+        subject = str(task.args.get("name", ""))
+        play.listener().on_task(task.get_name(), task.action, subject)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """A host has done it."""

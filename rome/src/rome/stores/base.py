@@ -13,46 +13,13 @@ A store keeps, for one database:
   commit that wrote it (0: none did).
 
 `read` and `commit` are atomic.  Each is one round trip; but a store may take several for a read
-of many rows, whose answer is then as of the last of them (pages.py).  Requests are plain
-lists and dicts of strings and numbers, so that a script in the store can take them as they are.
+of many rows, whose answer is then as of the last of them (pages.py).
 
-A step of `read` is `[table, lookups, filters, fills, order, limit, columns]`.  All of a step's
-lookups and filters hold for the rows that are wanted; a store picks the lookup that
-promises the fewest rows, and may ignore the others.
-
-- lookup: `[kind, index, keys, filters]`, of kind `row` (keys: row numbers as decimal text),
-  `unique` or `set` (keys: the bytes of the columns); it says what the filters at these places
-  say; or `[kind, index, False, step, slots,
-  more keys]`: the keys are the values that columns `slots` have in the rows of an earlier
-  step, and `more keys`.
-- lookup `order`: `[order, index, [low, high, by number, walk, tie slots], filters]`: rows from
-  `low` to `high` (`-inf`, `(5`, `5`, `+inf` where `by number` is 1; else `-`, `(` or `[` and
-  bytes, `+`).  With `walk` 1 (ascending) or -1 and a limit, the first rows in the step's order
-  are the first ones in the index's; after as many as the limit, those follow that are
-  equal to the last in the `tie slots`.
-- filter: `[slot, op, values]`; ops `in`, `out` (not one of, and not NULL), `not` (not one
-  of), `null`, `some` (not NULL), `<`, `<=`, `>`, `>=`; values are bytes of values.
-- fills: `[slot, bytes]` for columns that rows older than them lack.
-- order, limit: `[slot, descending]` and a count (0: all): only the first rows in that
-  order are wanted; those equal to the last of them come as well.
-
-- columns: slots of the only columns that are wanted, or False; rows then come as plain
-  msgpack arrays in this order.
-
-A step may have an eighth part, `[slots, functions]`: not the rows are wanted, but for each
-group of rows with the same bytes in `slots` the values of `[function, slot]` over them, as
-bytes: functions `count` (slot -1: of rows, else of values that aren't NULL), `sum`, `min`,
-`max`, or an empty one for a slot of the group.  Without slots all rows are one group, also
-if there are none.  The answer is a list of groups, or `["no"]` where a sum would lose digits.
-
-- filter `any` has lists of filters: those of one list must hold.
-
-A step may have a ninth part (with False for the eighth), a list of `[step, slot, own slot,
-look-up]`: rows of that earlier step are wanted only if this step has a row with the same value,
-not NULL, in its own slot.  `look-up` is the place of this step's look-up by these columns, or
--1.  A store may ignore that.  Where it doesn't, later steps look only for
-what is left; and where rows of a step are left out so, those of the steps before it that
-it has such parts for may go as well.
+The steps of a read, their look-ups and filters, and the lists that scripts take for them, are
+those of wire.py.  A store may ignore semi-joins; where it doesn't, later steps look only for
+what is left, and where rows of a step are left out so, those of the steps before it
+that it has semi-joins for may go as well.  The answer of a step with an aggregation is a list of
+groups, each the packed results of the functions, or `["no"]` where a sum would lose digits.
 
 An answer has, for each step, `[row number, row, ...]`; a row that an earlier step has
 given for the same table isn't given again.
@@ -64,7 +31,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-Step = list[Any]
+from rome.stores.wire import Step
+
 Rows = list[bytes]
 
 
@@ -134,14 +102,14 @@ class Dropped(NamedTuple):
     """A table, or indexes of it, that the schema no longer has.
 
     sets: `[index, slots]` of set indexes, as the rows tell their keys; unique, ordered: numbers
-    of these indexes; fills: as in a step; whole: whether rows and counters go as well.
+    of these indexes; defaults: as in a step; whole: whether rows and counters go as well.
     """
 
     table: int
     sets: Sequence[list[Any]]
     unique: Sequence[int]
     ordered: Sequence[int]
-    fills: Sequence[list[Any]]
+    defaults: Sequence[list[Any]]
     whole: bool
 
 
@@ -152,7 +120,7 @@ class Commit:
     writes: dicts with `op` (insert, update, delete), `t` table, `n` row number (text),
     `unique_add`, `unique_del`, `set_add`, `set_del` (`[index, bytes]` each), `order_add`
     (`[index, score, member]`) and `order_del` (`[index, member]`); an insert has `row`; the
-    others have `checks` (`[slot, bytes]` that must hold) and `fills`; an update has `deltas`
+    others have `checks` (`[slot, bytes]` that must hold) and `defaults`; an update has `deltas`
     (`[slot, bytes]`) and `width` (slots of the table).
     exists: `[kind, table, index, key]` that must be there.
     childless: `[kind, table, index, row numbers, key]`: no other rows may be there.
@@ -214,7 +182,7 @@ class Store(Protocol):
         """The first of `count` numbers that nobody else gets, under a table's number or a name."""
 
     def build_index(
-        self, table: int, index: int, slots: Sequence[int], unique: bool, fills: list[list[Any]]
+        self, table: int, index: int, slots: Sequence[int], unique: bool, defaults: list[list[Any]]
     ) -> None:
         """Enter all rows of a table; writers keep the index meanwhile.  Raises Duplicate."""
 
@@ -224,7 +192,7 @@ class Store(Protocol):
         index: int,
         slots: Sequence[int],
         key: int | None,
-        fills: list[list[Any]],
+        defaults: list[list[Any]],
     ) -> None:
         """Enter all rows of a table; writers keep the index meanwhile.
 

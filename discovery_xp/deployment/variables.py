@@ -1,0 +1,367 @@
+"""What the playbooks of a cloud are told, decided in one place: `play_variables`.
+
+Roles know two variables: `xp`, a `CloudVariables`, may be printed and saved; `xp_secrets`, a
+`Secrets`, travels apart from it and is neither.  Nothing in them is a template for Ansible.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from discovery_xp import software
+from discovery_xp.deployment import clients, identities
+from discovery_xp.onhost import catalogue
+from discovery_xp.planning import databases, ports
+from discovery_xp.planning.layout import CloudLayout
+from discovery_xp.planning.plan import Plan
+from discovery_xp.testbeds import passwords
+from discovery_xp.testbeds.hosts import Hosts
+from discovery_xp.testbeds.testbed import Testbed
+
+FLAVOR = "m1.tiny"
+IMAGE = "discovery"
+API_THREADS = 16
+
+# By the name that roles know them by.
+PORTS: Mapping[str, int] = {
+    **{unit.component: unit.port for unit in catalogue.UNITS.values()
+       if unit.port is not None and unit.component != databases.REDIS},
+    "erlang_mapper": catalogue.ERLANG_MAPPER_PORT,
+    "wheels": catalogue.WHEELS_PORT,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HostVariables:
+    """A host, and whom its services ask.
+
+    `bus` and `cache` are 'ADDRESS:PORT'; `packages` are Debian's.
+    """
+
+    address: str
+    site: str
+    region: str
+    identity_url: str
+    bus: str
+    cache: str
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EnvironmentVariables:
+    """A Python environment; its `archive` lies in the testbed's folder while hosts get it."""
+
+    place: str
+    program: str
+    lock_digest: str
+    wheels: str
+    archive: str
+
+
+@dataclass(frozen=True)
+class RegionVariables:
+    """A region of the cloud; `urls` is by the type of the API's service in Keystone."""
+
+    name: str
+    urls: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RedisNode:
+    """A Redis process; see `databases.Node`."""
+
+    host: str
+    unit: str
+    port: int
+    copies: str | None
+    slots: tuple[int, int] | None
+    address: str
+    bus_port: int
+
+
+@dataclass(frozen=True)
+class RedisVariables:
+    """How Redis is laid out; `by_host` has the nodes of each host."""
+
+    kind: str
+    persistence: str
+    user: str
+    nodes: tuple[RedisNode, ...]
+    by_host: Mapping[str, tuple[RedisNode, ...]]
+
+
+@dataclass(frozen=True)
+class RomeVariables:
+    """The wheel that hosts with clients of a database get; it is built by `install`."""
+
+    digest: str
+    wheel: str
+
+
+@dataclass(frozen=True)
+class FirewallVariables:
+    """The addresses that may reach the cloud's ports, and these ports."""
+
+    hosts: tuple[str, ...]
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BootVariables:
+    """A VM that is booted at a site, through a region's API, on one of the site's computes."""
+
+    site: str
+    region: str
+    computes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CloudVariables:
+    """All that the roles are told of a cloud but its secrets.
+
+    `options` are the topology's choices as results keep them, and what came of them.  `redis`,
+    `rome` and `firewall` are None where there is none; `mariadb_databases` is by owner.
+    `nova_services` has the hosts of each of Nova's units, `nova_queues` who reads each queue of
+    the message bus.  `is_prepared` is true of hosts that come with all software.  Everything
+    is told by the names that `hosts` has.
+    """
+
+    testbed: str
+    options: Mapping[str, Any]
+    master: str
+    hosts: Mapping[str, HostVariables]
+    ports: Mapping[str, int]
+    environments: Mapping[str, EnvironmentVariables]
+    is_prepared: bool
+    firewall: FirewallVariables | None
+    mariadb_databases: Mapping[str, tuple[str, ...]]
+    redis: RedisVariables | None
+    rome: RomeVariables | None
+    cell0_template: str
+    regions: tuple[RegionVariables, ...]
+    service_users: tuple[str, ...]
+    nova_services: Mapping[str, tuple[str, ...]]
+    nova_queues: Mapping[str, str]
+    computes: Mapping[str, tuple[str, ...]]
+    compute_ids: Mapping[str, str]
+    boots: tuple[BootVariables, ...]
+    user: str = clients.USER
+    flavor: str = FLAVOR
+    image: str = IMAGE
+    network: str = catalogue.NETWORK
+    api_threads: int = API_THREADS
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What only hosts and the testbed's folder may hold; it prints as nothing.
+
+    `database_urls` and `clients_yaml` have passwords in them.  The hashes are what RabbitMQ and
+    Redis keep of the passwords of their users.
+    """
+
+    passwords: Mapping[str, str] = field(repr=False)
+    rabbitmq_hash: str = field(repr=False)
+    redis_user_hash: str = field(repr=False)
+    redis_admin_hash: str = field(repr=False)
+    database_urls: Mapping[str, str] = field(repr=False)
+    clients_yaml: str = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class PlayVariables:
+    """What a playbook of the cloud is told."""
+
+    cloud: CloudVariables
+    secrets: Secrets
+
+    def to_ansible(self) -> dict[str, Any]:
+        """Return plain values by the name of Ansible's variable."""
+        return {"xp": self.cloud.to_json(), "xp_secrets": self.secrets.to_json()}
+
+
+def play_variables(hosts: Hosts, testbed: Testbed) -> PlayVariables:
+    """Gather all that the playbooks of a cloud are told; passwords that are missing are made.
+
+    Raises Refused where the plan has no cloud, or the testbed's passwords are damaged.
+    """
+    layout = hosts.plan.require_cloud()
+    addresses = {name: str(host.address) for name, host in hosts.by_name().items()}
+    known = passwords.ensure(testbed)
+    return PlayVariables(
+        _cloud(hosts.plan, layout, testbed, addresses),
+        _secrets(hosts.plan, layout, addresses, known),
+    )
+
+
+def _cloud(
+    plan: Plan, layout: CloudLayout, testbed: Testbed, addresses: Mapping[str, str]
+) -> CloudVariables:
+    services: dict[str, tuple[str, ...]] = {}
+    queues: dict[str, str] = {}
+    for service in layout.services:
+        if service.queue is not None:
+            services[service.unit] = (*services.get(service.unit, ()), service.host)
+            queues[service.queue] = f"{service.unit} on {service.host}"
+    return CloudVariables(
+        testbed=plan.name,
+        options=described(layout),
+        master=layout.master,
+        hosts={
+            host.name: _host(host.name, host.site, layout, addresses) for host in plan.hosts
+        },
+        ports=PORTS,
+        environments={
+            each.name: EnvironmentVariables(
+                each.place, each.program, each.lock_digest, str(each.wheels_folder),
+                str(testbed.folder / f"{each.name}.tar"),
+            )
+            for each in software.ENVIRONMENTS
+        },
+        is_prepared=plan.provider == "local",
+        firewall=_firewall(plan, testbed, addresses),
+        mariadb_databases=_by_owner(layout),
+        redis=_redis(layout.redis, addresses),
+        rome=_rome() if layout.redis else None,
+        cell0_template=databases.cell0_template(layout.redis, addresses),
+        regions=tuple(
+            RegionVariables(
+                region.name,
+                {each.kind: each.url(addresses) for each in layout.endpoints
+                 if each.region == region.name},
+            )
+            for region in layout.regions
+        ),
+        service_users=catalogue.SERVICE_USERS,
+        nova_services=services,
+        nova_queues=queues,
+        computes=layout.computes,
+        compute_ids=identities.kept(testbed),
+        boots=tuple(
+            BootVariables(site, region, layout.computes[site])
+            for site, region in layout.served_by.items()
+        ),
+    )  # fmt: skip
+
+
+def _secrets(
+    plan: Plan, layout: CloudLayout, addresses: Mapping[str, str], known: Mapping[str, str]
+) -> Secrets:
+    return Secrets(
+        passwords=known,
+        rabbitmq_hash=passwords.rabbitmq_hash(known["rabbitmq"], plan.name),
+        # Redis keeps the passwords of its users as their SHA-256.
+        redis_user_hash=hashlib.sha256(known["database"].encode()).hexdigest(),
+        redis_admin_hash=hashlib.sha256(known["redis"].encode()).hexdigest(),
+        database_urls=databases.urls(layout.stores, layout.databases, addresses, known["database"]),
+        clients_yaml=clients.clouds_yaml(
+            layout.endpoint("identity").url(addresses),
+            [region.name for region in layout.regions],
+            known,
+        ),
+    )
+
+
+def _host(name: str, site: str, layout: CloudLayout, addresses: Mapping[str, str]) -> HostVariables:
+    region = layout.region_of(name, site).name
+
+    def at(component: str) -> str:
+        service = layout.service_for(component, site)
+        return f"{addresses[service.host]}:{service.port}"
+
+    components = {service.component for service in layout.services_on(name)}
+    servers = [
+        package
+        for component, package in catalogue.DEBIAN_PACKAGES.items()
+        if component in components
+    ]
+    return HostVariables(
+        address=addresses[name],
+        site=site,
+        region=region,
+        identity_url=layout.endpoint("identity", region).url(addresses),
+        bus=at("rabbitmq"),
+        cache=at("memcached"),
+        packages=(*software.EVERYWHERE, *servers),
+    )
+
+
+def described(layout: CloudLayout) -> dict[str, Any]:
+    """Return the topology's choices, as results keep them, and what came of them.
+
+    That is of how many computes one is drawn; with Redis what 'auto' came to, which database is
+    held by what, and on how many nodes.
+    """
+    options = layout.options
+    said = {
+        **dataclasses.asdict(options),
+        "config": options.config,
+        "drawn_from": layout.drawn_from,
+    }
+    store = layout.redis
+    if store is None:
+        del said["rome"]
+        return said
+    return {
+        **said,
+        "rome": {**said["rome"], "store": store.kind},
+        "databases": {each.name: each.backend for each in layout.databases},
+        "nodes": len(store.masters),
+        "replicas": options.rome.replicas,
+    }
+
+
+def _by_owner(layout: CloudLayout) -> dict[str, tuple[str, ...]]:
+    """Return the databases that MariaDB holds, by their owner; in an order that stays."""
+    owned: dict[str, tuple[str, ...]] = {}
+    for database in sorted(layout.databases, key=lambda each: (each.owner, each.name)):
+        if layout.store_of(database).engine == databases.MARIADB:
+            owned[database.owner] = (*owned.get(database.owner, ()), database.name)
+    return owned
+
+
+def _redis(store: databases.Store | None, addresses: Mapping[str, str]) -> RedisVariables | None:
+    if store is None:
+        return None
+    nodes = tuple(
+        RedisNode(
+            node.host, node.unit, node.port, node.copies, node.slots, addresses[node.host],
+            node.port + catalogue.REDIS_BUS_OFFSET,
+        )
+        for node in store.nodes
+    )  # fmt: skip
+    return RedisVariables(
+        store.kind, store.persistence, databases.USER, nodes,
+        {host: tuple(node for node in nodes if node.host == host)
+         for host in dict.fromkeys(node.host for node in nodes)},
+    )  # fmt: skip
+
+
+def _firewall(
+    plan: Plan, testbed: Testbed, addresses: Mapping[str, str]
+) -> FirewallVariables | None:
+    """Return who may reach which ports of hosts that somebody lends; None where all may.
+
+    Emulated hosts need none: this machine's routing keeps others away.
+    """
+    if plan.provider == "local" or (testbed.exists() and testbed.load().exposed):
+        return None
+    return FirewallVariables(tuple(sorted(addresses.values())), ports.CLOUD_PORTS)
+
+
+def _rome() -> RomeVariables:
+    return RomeVariables(software.ROME.digest, str(software.ROME.wheel))

@@ -1,0 +1,189 @@
+"""SQL statements and database round trips of a process, counted by its drivers.
+
+PyMySQL is counted at the wire: each command that is sent and answered is a round trip.  ROME
+counts itself.
+Another driver joins by a line in DRIVERS: a module, and what makes it call `count`.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from ...wire.probes import KINDS, STATEMENT
+from .recorder import Recorder
+
+# (kind, statements, round trips, bytes sent, bytes received, seconds)
+Count = Callable[[str, int, int, int, int, float], None]
+
+
+def patches(recorder: Recorder) -> Mapping[str, Callable[[ModuleType], None]]:
+    """By module: one for each driver."""
+
+    def count(kind: str, number: int, trips: int, sent: int, received: int, seconds: float) -> None:
+        recorder.record((STATEMENT, kind, number, trips, sent, received, seconds))
+
+    return {
+        module: functools.partial(watch, recorder=recorder, count=count)
+        for module, watch in DRIVERS.items()
+    }
+
+
+# ---------------------------------------------------------------- drivers that count themselves
+
+
+def watch_own_counters(module: ModuleType, recorder: Recorder, count: Count) -> None:
+    """A driver whose module has a list `observers` calls each of them with what `Count` takes."""
+    module.observers.append(count)
+
+
+# ---------------------------------------------------------------- PyMySQL
+
+_BY_START = {
+    **{kind[:6].encode(): kind for kind in KINDS[:-1]},
+    **{kind[:6].lower().encode(): kind for kind in KINDS[:-1]},
+}
+_COM_QUERY = 3
+
+
+class Wire:
+    """What went over one connection since its last command was counted."""
+
+    __slots__ = ("file", "kind", "received", "sent", "started", "writes")
+
+    def __init__(self) -> None:
+        self.kind = "OTHER"
+        self.sent = self.received = self.writes = 0
+        self.started = 0.0  # 0 while no command waits for its answer
+        self.file: Any = None  # what is read from; another one once TLS begins
+
+
+def kind_of(command: int, sql: Any) -> str:
+    """Of a command as PyMySQL sends it; statements are bytes by then, or text."""
+    if command != _COM_QUERY:
+        return "OTHER"
+    start = sql[:6] if isinstance(sql, bytes) else sql[:6].encode(errors="replace")
+    found = _BY_START.get(start)
+    if found is None:
+        text = sql if isinstance(sql, bytes) else sql.encode(errors="replace")
+        found = _BY_START.get(text[:64].lstrip(b" \t\r\n(")[:6].upper(), "OTHER")
+    return found
+
+
+def watch_pymysql(module: ModuleType, recorder: Recorder, count: Count) -> None:
+    """Count at the methods that every command goes through, and at the socket."""
+    connection = module.Connection
+    clock = time.perf_counter
+
+    def wire_of(self: Any) -> Wire:
+        wire: Wire | None = self.__dict__.get("_discovery_wire")
+        if wire is None:
+            wire = self._discovery_wire = Wire()
+        if wire.file is not self._rfile:
+            _count_reads(self._rfile, wire)
+            wire.file = self._rfile
+        return wire
+
+    def answered(self: Any) -> None:
+        wire: Wire | None = self.__dict__.get("_discovery_wire")
+        if wire is None or not wire.started:
+            return
+        count(wire.kind, 1, 1, wire.sent, wire.received, clock() - wire.started)
+        wire.started = 0.0
+        wire.sent = wire.received = 0
+
+    def before(name: str, look: Callable[..., None]) -> None:
+        original = getattr(connection, name)
+
+        @functools.wraps(original)
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                look(self, *args, **kwargs)
+            except Exception as error:
+                recorder.failed(error)
+            return original(self, *args, **kwargs)
+
+        setattr(connection, name, method)
+
+    def after(name: str, look: Callable[[Any], None]) -> None:
+        original = getattr(connection, name)
+
+        @functools.wraps(original)
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                try:
+                    look(self)
+                except Exception as error:
+                    recorder.failed(error)
+
+        setattr(connection, name, method)
+
+    def command_begins(self: Any, command: int, sql: Any) -> None:
+        wire = wire_of(self)
+        wire.kind = kind_of(command, sql)
+        wire.started = clock()
+
+    def bytes_go(self: Any, data: Any) -> None:
+        wire = wire_of(self)
+        wire.sent += len(data)
+        wire.writes += 1
+
+    def connecting(self: Any, *_args: Any, **_kwargs: Any) -> None:
+        wire = self._discovery_wire = Wire()
+        wire.started = clock()
+
+    def greeting(self: Any, *_args: Any) -> None:
+        wire_of(self)  # the socket is there: count from its first byte
+
+    def logged_in(self: Any) -> None:
+        # The connection itself, the server's greeting, and an answer to all that we wrote.
+        wire = wire_of(self)
+        count("OTHER", 1, 2 + wire.writes, wire.sent, wire.received, clock() - wire.started)
+        wire.started = 0.0
+        wire.sent = wire.received = 0
+
+    before("_execute_command", command_begins)
+    before("_write_bytes", bytes_go)
+    before("connect", connecting)
+    before("_get_server_information", greeting)
+    after("_request_authentication", logged_in)
+    # One of the two reads the answer to whatever was sent.
+    after("_read_query_result", answered)
+    after("_read_ok_packet", answered)
+
+
+_counted: dict[type, type] = {}
+
+
+def _count_reads(file: Any, wire: Wire) -> None:
+    """Count the bytes that a buffered file gets from its socket.
+
+    Here they come by packets of the network; PyMySQL's own reads are two for each row.
+    """
+    raw = getattr(file, "raw", None)
+    if raw is None or type(raw) in _counted.values():
+        return
+    kind = type(raw)
+    if kind not in _counted:
+
+        class Counted(kind):  # type: ignore[misc, valid-type]
+            def readinto(self, buffer: Any) -> Any:
+                got = super().readinto(buffer)
+                if got:
+                    self.discovery_wire.received += got
+                return got
+
+        _counted[kind] = Counted
+    raw.discovery_wire = wire
+    raw.__class__ = _counted[kind]
+
+
+DRIVERS: Mapping[str, Callable[..., None]] = {
+    "pymysql.connections": watch_pymysql,
+    "rome.driver": watch_own_counters,
+}

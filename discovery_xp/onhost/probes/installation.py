@@ -1,0 +1,230 @@
+"""The probes on a host: laid down, started, and taken away.
+
+What runs inside services comes in by a drop-in of their units; the rest is read from the
+kernel and from RabbitMQ.
+"""
+
+from __future__ import annotations
+
+import compileall
+import glob
+import hashlib
+import json
+import os
+import pwd
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import systemd
+from ..process import changed, read, replace
+from . import places, traffic
+
+DROP_IN = "probes.conf"
+CHANGING = "changing"
+
+
+def drop_in(unit: str) -> str:
+    """Return where a unit's drop-in of ours is."""
+    return f"{systemd.UNITS}/{unit}.service.d/{DROP_IN}"
+
+
+def own_python_path(state: Mapping[str, str]) -> str:
+    """Return PYTHONPATH as a unit itself sets it, without our drop-in."""
+    own = ""
+    for path in [state["FragmentPath"], *state["DropInPaths"].split()]:
+        if path.endswith(f"/{DROP_IN}"):
+            continue
+        for line in read(path).splitlines():
+            setting = re.match(r'\s*Environment="?PYTHONPATH=([^"]*)', line)
+            own = setting[1].strip() if setting else own
+    return own
+
+
+def environment_of(
+    unit: str, probes: Sequence[str], state: Mapping[str, str], code: str
+) -> dict[str, str]:
+    """Return what a unit's processes are started with so that the probes get in.
+
+    `code` is the digest of what is laid down; its change restarts the unit.
+    """
+    if not probes:
+        return {}
+    paths = [places.CODE, own_python_path(state)]
+    return {
+        "PYTHONPATH": ":".join(path for path in paths if path),
+        "DISCOVERY_PROBES": ",".join(probes),
+        "DISCOVERY_PROBE_FOLDER": f"{places.RECORDS}/{unit}",
+        "DISCOVERY_PROBE_CODE": code,
+    }
+
+
+def digest_of(environment: Mapping[str, str]) -> str:
+    """Return a digest of what a unit is to be started with; empty without probes."""
+    if not environment:
+        return ""
+    return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Installation:
+    """The probes that are asked for on this host, and nothing else of ours.
+
+    `args` are the options of Ansible's module `probes`; `changes` says what was done.
+    """
+
+    def __init__(self, args: Mapping[str, Any]) -> None:
+        self.args = args
+        self.changes: list[str] = []
+        # Services overwrite the memory that /proc shows as their environment, so it is noted
+        # what each was started with.  No note: without probes.
+        self.started = systemd.StartNotes(places.RECORDS, ".started")
+
+    def run(self) -> None:
+        """Lay down what is asked for, take away the rest, restart units whose probes change."""
+        wanted = set(self.args["wanted"])
+        inside = {name: list(unit["probes"]) for name, unit in self.args["units"].items()}
+        code = self.lay_down(self.args["contents"] if any(inside.values()) else {})
+        states = systemd.show(inside)
+        environments = {
+            name: environment_of(name, probes, states[name], code)
+            for name, probes in inside.items()
+            if states[name]["FragmentPath"]
+        }
+        self.make_folders(environments, states, bool(wanted))
+        self.write_drop_ins(environments)
+        self.restart(environments)
+        if "traffic" in wanted:
+            self.count_traffic()
+        else:
+            self.stop_counting_traffic()
+        if not any(environments.values()):
+            self.remove_tree(places.CODE)
+        if not wanted:
+            self.remove_tree(places.RECORDS)
+
+    def lay_down(self, contents: Mapping[str, str]) -> str:
+        """Write the package, compiled: services may not write there.  Returns its digest."""
+        if not contents:
+            return ""
+        code = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:12]
+        stamp = f"{places.CODE}/{code}"
+        if not os.path.exists(stamp):
+            self.remove_tree(places.CODE)
+            for path, text in contents.items():
+                os.makedirs(os.path.dirname(f"{places.CODE}/{path}"), exist_ok=True)
+                with open(f"{places.CODE}/{path}", "w", encoding="utf-8") as file:
+                    file.write(text)
+            compileall.compile_dir(places.CODE, quiet=2)
+            for folder, folders, files in os.walk(places.CODE):
+                for name in [".", *folders, *files]:
+                    os.chmod(f"{folder}/{name}", 0o755 if name in [".", *folders] else 0o644)
+            with open(stamp, "w", encoding="utf-8"):
+                pass
+            self.changes.append(places.CODE)
+        return code
+
+    def make_folders(
+        self,
+        environments: Mapping[str, Mapping[str, str]],
+        states: Mapping[str, Mapping[str, str]],
+        is_any: bool,
+    ) -> None:
+        """Make the folders for records: each service writes to one of its own."""
+        if is_any:
+            os.makedirs(places.RECORDS, mode=0o755, exist_ok=True)
+        for name, environment in environments.items():
+            if not environment:
+                self.remove_tree(f"{places.RECORDS}/{name}")
+                continue
+            path = environment["DISCOVERY_PROBE_FOLDER"]
+            os.makedirs(path, exist_ok=True)
+            user = pwd.getpwnam(states[name]["User"] or "root")
+            os.chown(path, user.pw_uid, user.pw_gid)
+            os.chmod(path, 0o700)
+
+    def write_drop_ins(self, environments: Mapping[str, Mapping[str, str]]) -> None:
+        """Have exactly these drop-ins; a unit is noted as changing before its own does."""
+        before = len(self.changes)
+        asked_for = {drop_in(name) for name, environment in environments.items() if environment}
+        for path in sorted(set(glob.glob(drop_in("*"))) - asked_for):
+            self.started.write(path.split("/")[-2].removesuffix(".service.d"), CHANGING)
+            os.unlink(path)
+            if not os.listdir(os.path.dirname(path)):
+                os.rmdir(os.path.dirname(path))
+            self.changes.append(f"{path} gone")
+        for name, environment in environments.items():
+            path = drop_in(name)
+            lines = [f"Environment={key}={value}\n" for key, value in environment.items()]
+            text = f"[Service]\n{''.join(lines)}"
+            if not environment or (os.path.exists(path) and read(path) == text):
+                continue
+            self.started.write(name, CHANGING)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            replace(path, text)
+            self.changes.append(path)
+        if len(self.changes) > before:
+            systemd.reload()
+
+    def restart(self, environments: Mapping[str, Mapping[str, str]]) -> None:
+        """Restart the units that run with other probes; one that is down stays down."""
+        digests = {name: digest_of(environment) for name, environment in environments.items()}
+        stale = [name for name, digest in digests.items() if self.started.of(name) != digest]
+        states = systemd.show(stale)
+        for name in stale:
+            if states[name]["ActiveState"] != "active":
+                self.started.write(name, digests[name])
+        stale = [name for name in stale if states[name]["ActiveState"] == "active"]
+        if not stale:
+            return
+        timeout_s = self.args["timeout_s"]
+        deadline = time.monotonic() + timeout_s
+        systemd.restart(stale, timeout_s)
+        for name in stale:
+            port = self.args["units"][name]["port"]
+            if port:
+                systemd.wait_for_port(name, port, True, deadline, timeout_s)
+            self.started.write(name, digests[name])
+        self.changes += [f"{name} started" for name in stale]
+
+    def count_traffic(self) -> None:
+        """Have the counters of traffic."""
+        if traffic.install_nftables():
+            self.changes.append(traffic.PACKAGE)
+        if not traffic.has_table():
+            traffic.make_table()
+            self.changes.append(f"table {traffic.TABLE}")
+
+    def stop_counting_traffic(self) -> None:
+        """Take the counters of traffic away."""
+        if traffic.has_table():
+            traffic.remove_table()
+            self.changes.append(f"table {traffic.TABLE} gone")
+
+    def remove(self) -> None:
+        """Take all of it away; services that still run keep what they were started with."""
+        self.write_drop_ins({})
+        self.stop_counting_traffic()
+        self.remove_tree(places.CODE)
+        self.remove_tree(places.RECORDS)
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a folder and what is in it."""
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+            self.changes.append(f"{path} gone")
+
+
+def deploy(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Have exactly the probes that are asked for."""
+    installation = Installation(args)
+    installation.run()
+    return changed(installation.changes)
+
+
+def remove(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Take all probes away."""
+    installation = Installation(args)
+    installation.remove()
+    return changed(installation.changes)

@@ -1,0 +1,277 @@
+"""Where everything of a plan's cloud runs, decided once: a `CloudLayout`.
+
+Whoever needs to know where a service, a store or a database is, or which API serves a site, asks
+the plan's layout.  `decide` makes the one that there is today: what all sites share is on the
+master, each controller has Nova's own services and is a region with an endpoint of its own, each
+compute runs one nova-compute.  A layout with shared services, stores or databases at several sites
+is another value of the same type.
+
+Pure, as plans are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from discovery_xp.inputs.topology import OpenStack
+from discovery_xp.onhost import catalogue
+from discovery_xp.planning import databases
+from discovery_xp.planning.databases import Database, Store
+from discovery_xp.planning.hosts import PlannedHost
+
+
+@dataclass(frozen=True)
+class Service:
+    """A systemd unit on a host.
+
+    `region` is the region that it is a part of, None where all regions share it.  `port` is the
+    TCP port where it is asked, None where it listens nowhere, and `is_http` is true of one that
+    answers HTTP there.  `queue` is the queue of the message bus that only this service reads,
+    None where it has none.
+    """
+
+    unit: str
+    component: str
+    host: str
+    site: str
+    region: str | None = None
+    port: int | None = None
+    is_http: bool = False
+    queue: str | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A controller's own Nova endpoint: what clients name to ask at that controller.
+
+    The first controller's region of a site has the site's name, a further one's the
+    controller's.
+    """
+
+    name: str
+    site: str
+    controller: str
+
+
+@dataclass(frozen=True)
+class ApiEndpoint:
+    """Where clients of a region ask an API; `kind` is its service's type in Keystone."""
+
+    region: str
+    kind: str
+    host: str
+    port: int
+    path: str = ""
+
+    def url(self, addresses: Mapping[str, str]) -> str:
+        """Return the endpoint's URL; `addresses` is by host."""
+        return f"http://{addresses[self.host]}:{self.port}{self.path}"
+
+
+@dataclass(frozen=True)
+class CloudLayout:
+    """A cloud: its options, and which host runs, holds and serves what.
+
+    `master` is the host that the cloud is administered from: OpenStack's client and nova-manage
+    run there.  `services` are in the order of the hosts, on each a store first.  `regions` are
+    in the order of the controllers.  `endpoints` has one for each API and region.  By site:
+    `controllers` and `computes` (sites that have some), and `served_by`, the region whose API boots
+    the VMs of a site with computes.  `zones` are the sites that are availability zones of their
+    own.  `drawn_from` says of how many computes, those that look best, a scheduler draws a VM's
+    host.
+    """
+
+    options: OpenStack
+    master: str
+    services: tuple[Service, ...]
+    stores: tuple[Store, ...]
+    databases: tuple[Database, ...]
+    regions: tuple[Region, ...]
+    endpoints: tuple[ApiEndpoint, ...]
+    controllers: Mapping[str, tuple[str, ...]]
+    computes: Mapping[str, tuple[str, ...]]
+    served_by: Mapping[str, str]
+    zones: tuple[str, ...] = ()
+    drawn_from: int = 1
+
+    # ------------------------------------------------------------ services
+
+    def services_on(self, host: str) -> list[Service]:
+        """Return the services of a host."""
+        return [service for service in self.services if service.host == host]
+
+    def hosts_of(self, component: str) -> list[str]:
+        """Return the hosts that run a component, each once."""
+        return list(
+            dict.fromkeys(each.host for each in self.services if each.component == component)
+        )
+
+    @property
+    def shared_services(self) -> list[Service]:
+        """Return the services that all regions share."""
+        return [service for service in self.services if service.region is None]
+
+    def service_for(self, component: str, site: str) -> Service:
+        """Return the service of a component that hosts of a site ask: the site's own, or the first.
+
+        Raises KeyError where the cloud has none.
+        """
+        serving = [each for each in self.services if each.component == component]
+        if not serving:
+            raise KeyError(component)
+        return next((each for each in serving if each.site == site), serving[0])
+
+    # ------------------------------------------------------------ regions and APIs
+
+    def region(self, name: str) -> Region:
+        """Return a region; raises KeyError for a name that is none."""
+        for region in self.regions:
+            if region.name == name:
+                return region
+        raise KeyError(name)
+
+    def region_of(self, host: str, site: str) -> Region:
+        """Return the region whose APIs a host's own services ask."""
+        for region in self.regions:
+            if region.controller == host:
+                return region
+        return self.region(self.served_by.get(site, self.regions[0].name))
+
+    def endpoint(self, kind: str, region: str | None = None) -> ApiEndpoint:
+        """Return where a region's clients ask an API; of the first region unless one is named."""
+        name = region or self.regions[0].name
+        return next(each for each in self.endpoints if (each.kind, each.region) == (kind, name))
+
+    # ------------------------------------------------------------ databases
+
+    def databases_of(self, region: str) -> list[Database]:
+        """Return the databases that services of a region ask: its own, and those that all share."""
+        return [each for each in self.databases if each.region in (None, region)]
+
+    def store_of(self, database: Database) -> Store:
+        """Return the store that holds a database."""
+        return next(store for store in self.stores if store.name == database.store)
+
+    def stores_of(self, engine: str) -> list[Store]:
+        """Return the stores of an engine, 'mariadb' or 'redis'."""
+        return [store for store in self.stores if store.engine == engine]
+
+    def held_by(self, backend: str) -> list[str]:
+        """Return the names of the databases that services reach by a back end."""
+        return [each.name for each in self.databases if each.backend == backend]
+
+    @property
+    def redis(self) -> Store | None:
+        """Return where Redis runs; None where MariaDB holds all databases."""
+        return next(iter(self.stores_of(databases.REDIS)), None)
+
+
+# ---------------------------------------------------------------- the layout that there is today
+
+# By what a host is for: the units that it runs, in the order in which they are listed.
+UNITS_BY_ROLE: Mapping[str, tuple[str, ...]] = {
+    "master": (
+        "mariadb", "rabbitmq-server", "memcached", "keystone-api", "glance-api", "placement-api",
+        "neutron-api",
+    ),
+    "controller": ("nova-conductor", "nova-scheduler", "nova-api"),
+    "compute": ("nova-compute",),
+    "data": (),
+}  # fmt: skip
+
+
+def decide(options: OpenStack, hosts: Sequence[PlannedHost]) -> CloudLayout:
+    """Decide where everything of a cloud runs on the hosts of a plan.
+
+    Raises Refused where the hosts are too few for what the options ask.
+    """
+    master = next(host for host in hosts if "master" in host.roles)
+    regions = _regions(hosts)
+    own: dict[str, str] = {}
+    for region in regions:
+        own.setdefault(region.site, region.name)
+    computes = _by_site(hosts, "compute")
+    served_by = {site: own.get(site, regions[0].name) for site in computes}
+    data = [host for host in hosts if "data" in host.roles]
+    stores, held = databases.place(
+        options,
+        master.name,
+        near=[host.name for host in data if host.site == master.site],
+        far=[host.name for host in data if host.site != master.site],
+    )
+    services = tuple(_services(hosts, stores, regions, served_by))
+    zones = tuple(computes) if options.placement == "availability-zones" else ()
+    pools = [len(names) for names in computes.values()]
+    return CloudLayout(
+        options=options,
+        master=master.name,
+        services=services,
+        stores=stores,
+        databases=held,
+        regions=regions,
+        endpoints=tuple(_endpoints(services, regions)),
+        controllers=_by_site(hosts, "controller"),
+        computes=computes,
+        served_by=served_by,
+        zones=zones,
+        # All that a request may get: computes are alike, and what a scheduler knows of them is
+        # old when many VMs are asked for at once: those whose reports take longest would look
+        # best, and get most.
+        drawn_from=max(1, max(pools, default=0) if zones else sum(pools)),
+    )
+
+
+def _regions(hosts: Iterable[PlannedHost]) -> tuple[Region, ...]:
+    regions: dict[str, Region] = {}
+    for host in hosts:
+        if "controller" in host.roles:
+            name = host.name if host.site in regions else host.site
+            regions[name] = Region(name, host.site, host.name)
+    return tuple(regions.values())
+
+
+def _by_site(hosts: Iterable[PlannedHost], role: str) -> dict[str, tuple[str, ...]]:
+    names: dict[str, list[str]] = {}
+    for host in hosts:
+        if role in host.roles:
+            names.setdefault(host.site, []).append(host.name)
+    return {site: tuple(own) for site, own in names.items()}
+
+
+def _services(
+    hosts: Iterable[PlannedHost],
+    stores: Sequence[Store],
+    regions: Iterable[Region],
+    served_by: Mapping[str, str],
+) -> Iterator[Service]:
+    names = {region.controller: region.name for region in regions}
+    stored = [(node.host, node.unit) for store in stores for node in store.nodes]
+    roles = list(UNITS_BY_ROLE)
+    for host in hosts:
+        for on, unit in stored:
+            if on == host.name and unit != databases.MARIADB:
+                yield service(unit, host.name, host.site)
+        for role in sorted(host.roles, key=roles.index):
+            region = {"controller": names.get(host.name), "compute": served_by.get(host.site)}
+            for unit in UNITS_BY_ROLE[role]:
+                if unit != databases.MARIADB or (host.name, unit) in stored:
+                    yield service(unit, host.name, host.site, region.get(role))
+
+
+def service(unit: str, host: str, site: str, region: str | None = None) -> Service:
+    """Return a unit of the catalogue as a service on a host; raises KeyError for any other."""
+    known = catalogue.UNITS[unit]
+    return Service(
+        unit, known.component, host, site, region, known.port, known.is_http, known.queue(host)
+    )
+
+
+def _endpoints(services: Sequence[Service], regions: Iterable[Region]) -> Iterator[ApiEndpoint]:
+    for region in regions:
+        for api in catalogue.APIS.values():
+            serving = [each for each in services if each.unit == api.unit]
+            own = [each for each in serving if each.region == region.name]
+            chosen = (own or [each for each in serving if each.region is None])[0]
+            if chosen.port is not None:
+                yield ApiEndpoint(region.name, api.kind, chosen.host, chosen.port, api.path)

@@ -1,0 +1,114 @@
+"""What of a stored layout doesn't fit its hosts, or the catalogue of what a cloud is made of.
+
+Units, hosts and names of databases get into commands and files: none gets through that isn't known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from discovery_xp.onhost import catalogue
+from discovery_xp.planning import databases
+from discovery_xp.planning.databases import Store
+from discovery_xp.planning.hosts import PlannedHost
+from discovery_xp.planning.layout import CloudLayout, service
+
+
+def faults(layout: CloudLayout, hosts: Sequence[PlannedHost]) -> Iterator[str]:
+    """Yield what is wrong with a layout for these hosts, in a few words each."""
+    sites = {host.name: host.site for host in hosts}
+    regions = {region.name: region for region in layout.regions}
+    if layout.master not in sites:
+        yield "the master of the cloud is no host"
+    if not regions or len(regions) < len(layout.regions):
+        yield "the cloud has no region, or one twice"
+    if any(sites.get(region.controller) != region.site for region in layout.regions):
+        yield "the controller of a region is elsewhere"
+    yield from _faults_of_services(layout, sites, regions)
+    yield from _faults_of_databases(layout)
+    for by_site in (layout.controllers, layout.computes):
+        if any(sites.get(name) != site for site, names in by_site.items() for name in names):
+            yield "a host of the cloud is at another site"
+    if layout.served_by.keys() != layout.computes.keys() or not all(layout.computes.values()):
+        yield "a site has computes that no region serves, or none that it serves"
+    if not {*layout.served_by.values()} <= regions.keys():
+        yield "a site is served by a region that isn't there"
+    if not {*layout.zones} <= layout.computes.keys() or layout.drawn_from < 1:
+        yield "VMs can't be placed"
+
+
+def _faults_of_services(
+    layout: CloudLayout, sites: Mapping[str, str], regions: Collection[str]
+) -> Iterator[str]:
+    for each in layout.services:
+        if each.host not in sites or each.unit not in catalogue.UNITS:
+            yield "a service isn't known, or its host isn't"
+        elif each != service(each.unit, each.host, sites[each.host], each.region):
+            yield f"{each.unit} isn't what the catalogue says"
+        if each.region is not None and each.region not in regions:
+            yield f"{each.unit} is of a region that isn't there"
+    if {"rabbitmq", "memcached"} - {each.component for each in layout.services}:
+        yield "the cloud has no message bus, or no cache"
+    placed = {(each.host, each.unit) for each in layout.services}
+    for end in layout.endpoints:
+        api = catalogue.APIS.get(end.kind)
+        if (
+            api is None
+            or (end.host, api.unit) not in placed
+            or (end.port, end.path) != (catalogue.UNITS[api.unit].port, api.path)
+        ):
+            yield "an API is asked where it isn't"
+    ends = sorted((end.region, end.kind) for end in layout.endpoints)
+    if ends != sorted((region, kind) for region in regions for kind in catalogue.APIS):
+        yield "a region lacks an API"
+
+
+def _faults_of_databases(layout: CloudLayout) -> Iterator[str]:
+    placed = {(each.host, each.unit) for each in layout.services}
+    stores = {store.name: store for store in layout.stores}
+    if len(stores) < len(layout.stores):
+        yield "two stores have one name"
+    for store in layout.stores:
+        if not _is_store(store) or any(
+            (node.host, node.unit) not in placed
+            or node.port != catalogue.UNITS[node.unit].port
+            or catalogue.UNITS[node.unit].component != store.engine
+            for node in store.nodes
+        ):
+            yield "a store isn't known, or a process of it isn't where it is to be"
+    engines = {databases.MYSQL: databases.MARIADB, databases.ROME: databases.REDIS}
+    for each in layout.databases:
+        holder = stores.get(each.store)
+        if databases.OWNERS.get(each.name) != each.owner:
+            yield "a database isn't known"
+        elif holder is None or engines.get(each.backend) != holder.engine:
+            yield f"{each.name} is in no store"
+        elif holder.kind == "cluster" and each.name not in holder.tags:
+            yield f"{each.name} has no tag"
+    if {each.name for each in layout.databases} != databases.OWNERS.keys():
+        yield "a database is missing"
+
+
+def _is_store(store: Store) -> bool:
+    return (
+        re.fullmatch("[a-z0-9-]+", store.name) is not None
+        and store.engine in (databases.MARIADB, databases.REDIS)
+        and store.kind in ("server", "cluster")
+        and store.persistence in ("", "everysec", "always", "none")
+        and all(re.fullmatch("[a-z0-9_]+", tag) for tag in store.tags.values())
+        and bool(store.masters)
+        and (store.kind == "server" or _are_shared_out(store))
+    )
+
+
+def _are_shared_out(store: Store) -> bool:
+    """Return whether each hash slot of a cluster has one master, in the order of the masters."""
+    bounds = [node.slots for node in store.masters if node.slots is not None]
+    if len(bounds) < len(store.masters):
+        return False
+    following = [first for first, _ in bounds[1:]] + [databases.SLOTS]
+    return bounds[0][0] == 0 and all(
+        first <= last and last + 1 == after
+        for (first, last), after in zip(bounds, following, strict=True)
+    )

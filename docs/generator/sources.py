@@ -1,0 +1,41 @@
+"""What fills each block: its name, and the function that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from discovery_xp.store.tables import TABLES
+from docs.generator import benchmarks, code, reference
+from docs.generator.blocks import Source
+
+SOURCES: Mapping[str, Source] = {
+    "reference-eight-sites": reference.eight_sites,
+    "reference-eight-sites-whole": reference.eight_sites_whole,
+    "reference-eight-sites-provenance": partial(reference.provenance, "sites-8"),
+    "reference-two-sites": reference.two_sites,
+    "reference-two-sites-whole": reference.two_sites_whole,
+    "reference-two-sites-provenance": partial(reference.provenance, "sites-2"),
+    "reference-repeats": reference.repeats,
+    "reference-load": reference.load_cost,
+    "deploy": benchmarks.deploy,
+    "deploy-stages": benchmarks.deploy_stages,
+    "deploy-services": benchmarks.deploy_services,
+    "deploy-provenance": partial(benchmarks.provenance, "deploy"),
+    "hosts": benchmarks.hosts,
+    "links": benchmarks.links,
+    "hosts-provenance": partial(benchmarks.provenance, "hosts"),
+    "hundred-sites": benchmarks.hundred_sites,
+    "hundred-sites-provenance": partial(benchmarks.provenance, "hundred-sites"),
+    "probes": benchmarks.probes,
+    "probes-provenance": partial(benchmarks.provenance, "probes"),
+    "probes-bench": benchmarks.probes_bench,
+    "probes-bench-provenance": partial(benchmarks.provenance, "probes-bench"),
+    "placement": benchmarks.placement,
+    "placement-provenance": partial(benchmarks.provenance, "placement"),
+    "listeners": code.listeners,
+    "commands": code.commands,
+    "command-help": code.command_help,
+    "topologies": code.topologies,
+    **{f"columns-{name}": partial(code.columns, name) for name in TABLES},
+}

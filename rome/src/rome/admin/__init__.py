@@ -1,0 +1,1 @@
+"""What the command `rome` does with a whole database."""

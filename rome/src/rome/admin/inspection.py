@@ -1,0 +1,66 @@
+"""How many rows a database in Redis has, and how much memory it takes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rome.schema.catalogue import Catalogue
+from rome.stores.redis.store import RedisStore
+
+_OF_TABLE = re.compile(rb"([ruio])(\d+)(?:\.|\Z)")
+
+
+@dataclass
+class TableUsage:
+    """One table: rows, and bytes of rows and of index entries."""
+
+    name: str
+    rows: int
+    row_bytes: int = 0
+    unique_bytes: int = 0
+    set_bytes: int = 0
+    ordered_bytes: int = 0
+
+
+@dataclass
+class Usage:
+    """A whole database; `other_bytes`: schema, counters, tokens, leftovers."""
+
+    schema_version: str
+    tables: list[TableUsage]
+    other_bytes: int
+    total_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def inspect(store: RedisStore, catalogue: Catalogue) -> Usage:
+    """What is there now; writers may go on."""
+    schema = catalogue.load(store)
+    found = [table for table in schema.tables.values() if not table.is_view]
+    heads = store.heads([table.number for table in found])
+    by_number = {
+        table.number: TableUsage(table.name, head.rows)
+        for table, head in zip(found, heads, strict=True)
+    }
+    other = total = 0
+    for key, size in store.memory():
+        total += size
+        match = _OF_TABLE.match(key[len(store.prefix) :])
+        usage = by_number.get(int(match[2])) if match else None
+        if match is None or usage is None:
+            other += size
+        elif match[1] == b"r":
+            usage.row_bytes += size
+        elif match[1] == b"u":
+            usage.unique_bytes += size
+        elif match[1] == b"o":
+            usage.ordered_bytes += size
+        else:
+            usage.set_bytes += size
+    tables = sorted(by_number.values(), key=lambda usage: usage.name)
+    return Usage(schema.version, tables, other, total)

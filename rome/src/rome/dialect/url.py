@@ -1,0 +1,92 @@
+"""ROME's URLs: their options, names and addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.engine.url import URL
+
+# Options that had another name in an earlier version.
+_RENAMED = {"answers": "result_cache", "foresight": "prefetch"}
+
+
+# Names of databases and tags are parts of keys.  Braces and colons end these parts, the others
+# have a meaning in patterns of keys.
+NO_NAME = r"""{}:*?[]^\ and characters that can't be printed"""
+
+
+class UrlOptions:
+    """The options of a URL; each may be asked for once, and none may be left."""
+
+    def __init__(self, query: Mapping[str, Any]) -> None:
+        self._query = dict(query)
+
+    def text(self, name: str) -> str | None:
+        """A text, or None."""
+        value = self._query.pop(name, None)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"option {name} stands there twice")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """A number that isn't negative."""
+        value = self.text(name)
+        if value is None:
+            return default
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1
+        if not 0 <= number < 1e9:
+            raise ValueError(f"option {name}={value}: give a number from 0 on")
+        return number
+
+    def maybe_number(self, name: str) -> float | None:
+        """A number that isn't negative, or None."""
+        return self.number(name, 0) if name in self._query else None
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A switch."""
+        value = self.text(name)
+        if value is None:
+            return default
+        known = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+        if value.lower() not in known:
+            raise ValueError(f"option {name}={value}: say on or off")
+        return known[value.lower()]
+
+    def done(self) -> None:
+        """Refuse what nobody asked for."""
+        if not self._query:
+            return
+        unknown = min(self._query)
+        if unknown in _RENAMED:
+            raise ValueError(f"option {unknown} has the name {_RENAMED[unknown]} now")
+        raise ValueError(
+            f"unknown option {unknown}: the options are connect_timeout, foreign_keys, fresh,"
+            " node_timeout, page, patience, prefetch, result_cache, serializable, tag, timeout,"
+            " tls_ca, tls_cert, tls_check_hostname, tls_key, wait"
+        )
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text may name a database or a tag."""
+    return bool(text) and text.isprintable() and not any(c in "{}:*?[]^\\ " for c in text)
+
+
+def addresses_of(url: URL) -> list[tuple[str, int]]:
+    """Return the hosts: `host1,host2:port`, or with a port each `[host1:port1,host2:port2]`.
+
+    SQLAlchemy's URLs have room for one port, and anything in brackets is a host to it.
+    """
+    default = url.port or 6379
+    found = []
+    for part in (url.host or "localhost").split(","):
+        host, colon, port = part.rpartition(":")
+        if not colon or ":" in host:  # a name, or an address of IPv6
+            host, port = part, str(default)
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"'{part}' is no host:port")
+        found.append((host, int(port)))
+    return found

@@ -1,0 +1,1 @@
+"""One transaction: its statements, what it has read and written, and its commit."""

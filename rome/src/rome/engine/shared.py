@@ -1,0 +1,69 @@
+"""What the connections of a process to one database share, and what each may choose."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+from rome.engine.moments import Moments
+from rome.engine.prefetch import PrefetchHistory
+from rome.engine.result_cache import ResultCache
+from rome.engine.row_locks import RowLocks
+from rome.planner.plan import Plan
+from rome.schema.catalogue import Catalogue
+from rome.schema.ids import Ids
+
+
+class Shared:
+    """What all connections of this process to one database share."""
+
+    def __init__(self) -> None:
+        self.ids = Ids()
+        self.catalogue = Catalogue(self.ids)
+        self.result_cache = ResultCache()
+        self.prefetch_history = PrefetchHistory()
+        self.row_locks = RowLocks()
+        self.moments = Moments()
+        self.texts: dict[str, Plan] = {}  # of statements that are only known as text
+
+
+@dataclass(frozen=True)
+class Options:
+    """A connection's own: whether it checks foreign keys, commits only what could have
+    happened one after the other, uses answers that the process has, and reads ahead.
+    """
+
+    foreign_keys: bool = True
+    serializable: bool = False
+    result_cache: bool = True
+    prefetch: bool = True
+
+
+_shared: weakref.WeakValueDictionary[Any, Shared] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def shared(name: Any) -> Shared:
+    """Of a database, by anything that names it; it lives as long as somebody holds it."""
+    with _lock:
+        found = _shared.get(name)
+        if found is None:
+            found = _shared[name] = Shared()
+        return found
+
+
+def _forked() -> None:
+    """In a child: the parent goes on to use the row numbers that it has reserved."""
+    global _lock
+    _lock = threading.Lock()
+    for found in list(_shared.values()):
+        found.ids.restart()
+        found.catalogue.restart()
+        found.result_cache.restart()
+        found.row_locks.restart()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,1 @@
+"""From an analysed statement to the steps of one read of the store."""

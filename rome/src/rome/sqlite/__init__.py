@@ -1,0 +1,1 @@
+"""What SQLite, which evaluates all SQL, is given and refused."""

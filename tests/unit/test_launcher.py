@@ -1,0 +1,112 @@
+"""The script `xp`: it is one, and takes paths with spaces; what it begins early can run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+COMMAND = """#!/bin/sh
+printf '%s|' "$@"
+printf '%s' "$PWD"
+"""
+
+IMPORT = """
+import importlib.metadata, sys
+import discovery_xp.cli.main, discovery_xp.providers.preparation
+names = importlib.metadata.packages_distributions()
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(*sorted({each for name in loaded for each in names.get(name, [])}))
+"""
+
+
+def made_checkout(tmp_path: Path) -> Path:
+    """Make a checkout, in a folder with spaces, whose environment is there already."""
+    folder = tmp_path / "a checkout's folder"
+    for name in ("xp", "pyproject.toml", "rome/pyproject.toml", "locks"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (CHECKOUT / name).is_dir():
+            shutil.copytree(CHECKOUT / name, folder / name)
+        else:
+            shutil.copy(CHECKOUT / name, folder / name)
+    for name, text in {
+        ".venv/bin/discovery-xp": COMMAND,
+        ".venv/bin/python": COMMAND,
+        # All packages are there.
+        "programs/dpkg-query": "#!/bin/sh\nprintf installed\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    for lock in ("runtime", "test"):
+        locked = [folder / f"locks/{lock}.txt", *(folder / f"{each}pyproject.toml"
+                                                  for each in ("", "rome/"))]  # fmt: skip
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in locked)).hexdigest()
+        (folder / f".venv/.locks-{lock}").write_text(f"{digest}\n")
+    return folder
+
+
+def xp(folder: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the launcher of a checkout."""
+    environment = {name: value for name, value in os.environ.items() if name != "DISCOVERY_XP_VENV"}
+    environment["PATH"] = f"{folder}/programs:{environment['PATH']}"
+    return subprocess.run(
+        [str(folder / "xp"), *words], cwd=cwd, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_it_is_a_script_for_every_shell(shell: str) -> None:
+    subprocess.run([shell, "-n", str(CHECKOUT / "xp")], check=True)
+
+
+def test_words_and_folders_with_spaces_reach_the_command(tmp_path: Path) -> None:
+    folder = made_checkout(tmp_path)
+    (tmp_path / "else where").mkdir()
+    done = xp(folder, "bench", "my topology.yaml", "--name", "", cwd=tmp_path / "else where")
+    assert done.stderr == ""
+    assert done.stdout == f"bench|my topology.yaml|--name||{tmp_path}/else where"
+
+
+def test_tests_are_run_in_the_checkout(tmp_path: Path) -> None:
+    folder = made_checkout(tmp_path)
+    done = xp(folder, "test", "tests/unit", "-k", "a or b", cwd=tmp_path)
+    assert done.stderr == ""
+    assert done.stdout == f"-m|pytest|tests/unit|-k|a or b|{folder}"
+
+
+def test_an_environment_of_another_lock_file_is_made_anew(tmp_path: Path) -> None:
+    folder = made_checkout(tmp_path)
+    with (folder / "locks/runtime.txt").open("a") as file:
+        file.write("# changed\n")
+    (folder / ".venv/bin/pip").write_text("#!/bin/sh\necho 'ERROR: no such package'; exit 1\n")
+    (folder / ".venv/bin/pip").chmod(0o755)
+    done = xp(folder, "plan", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "making the Python environment" in done.stderr
+    assert "ERROR: no such package" in done.stderr
+    assert "the Python environment can't be made; correct the above" in done.stderr
+
+
+def test_what_prepares_meanwhile_needs_no_other_packages_than_it_gets() -> None:
+    text = (CHECKOUT / "xp").read_text().replace("\\\n", " ")
+    match = re.search(r'^for_preparing="([^"]+)"$', text, re.MULTILINE)
+    assert match
+    given = set(match[1].split())
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (CHECKOUT / "locks/runtime.txt").read_text(), re.M))
+    assert given <= locked
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
+    )
+    needed = {re.sub(r"[_.]", "-", name).lower() for name in done.stdout.split()}
+    # rich takes attrs where it is there.
+    assert needed - {"discovery-xp", "attrs"} <= given
