@@ -1,9 +1,10 @@
-"""matplotlib for names that anybody may have chosen: as text, in one line, never as a program."""
+"""What all figures have: their colours, and names that anybody may have chosen as plain text."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -13,6 +14,32 @@ from matplotlib.figure import Figure
 from discovery_xp.text import shortened
 
 _NAME = 40  # characters of a name at an axis
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a figure: on paper, or on a dark screen."""
+
+    background: str
+    ink: str
+    faint: str
+    series: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff",
+    "#1a1a1a",
+    "#d5d5d5",
+    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a7f00", "#555555"),
+)
+DARK = Theme(
+    "#17191c",
+    "#e8e8e8",
+    "#3d4147",
+    ("#56b4e9", "#e8833a", "#2cc298", "#de9cc0", "#4a90d0", "#e69f00", "#f0e442", "#a8a8a8"),
+)
+
+# A back end keeps its colour in every figure.
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from discovery_xp.analysis import plots, tables
+from discovery_xp.analysis import plots, run_tables
 from discovery_xp.analysis.measurements import Measurements, summary
 from discovery_xp.analysis.report import pictures_of, tables_of
 from discovery_xp.analysis.tables import Table
@@ -32,7 +32,7 @@ def write_csv(folder: Path, runs: Sequence[Measurements], whole: bool = False) -
     for table in tables_of(runs, whole):
         named.setdefault(table.name, table.frame)
     for run, name in zip(runs, file_names(runs), strict=True):
-        for table in tables.run_tables(run):
+        for table in run_tables.run_tables(run):
             named[f"{name}.{table.name}"] = table.frame
     return _write(folder, ".csv", {name: _csv(each) for name, each in named.items()})
 

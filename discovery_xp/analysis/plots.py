@@ -12,7 +12,6 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -22,35 +21,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
-from discovery_xp.analysis import paper, summaries, tables
+from discovery_xp.analysis import paper, paper_tables, summaries, tables
+from discovery_xp.analysis.drawing import DARK as DARK
+from discovery_xp.analysis.drawing import LIGHT as LIGHT
 from discovery_xp.analysis.drawing import PlainFigure, axis_label, drawing, plain
+from discovery_xp.analysis.drawing import Theme as Theme
 from discovery_xp.analysis.measurements import Measurements, group, groups, labels, latency
 
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a figure: on paper, or on a dark screen."""
-
-    background: str
-    ink: str
-    faint: str
-    series: tuple[str, ...]
-
-
-LIGHT = Theme(
-    "#ffffff",
-    "#1a1a1a",
-    "#d5d5d5",
-    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a7f00", "#555555"),
-)
-DARK = Theme(
-    "#17191c",
-    "#e8e8e8",
-    "#3d4147",
-    ("#56b4e9", "#e8833a", "#2cc298", "#de9cc0", "#4a90d0", "#e69f00", "#f0e442", "#a8a8a8"),
-)
-
-# A back end keeps its colour in every figure.
 _BACKENDS = ("mysql", "redis", "galera")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
 _WIDTH = 5.6  # inches: text stays readable on a phone, and fits a column of a page
@@ -206,9 +183,12 @@ def creation_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure
     Published values are hatched bars beside.  Seconds where every run asked for as many
     VMs as the paper, seconds per VM otherwise.  Whiskers: 95 % interval of repeats.
     """
-    frames = [tables.table_3(runs, whole=True).frame, tables.table_4(runs, whole=True).frame]
+    frames = [
+        paper_tables.table_3(runs, whole=True).frame,
+        paper_tables.table_4(runs, whole=True).frame,
+    ]
     latencies = [10.0, 50.0]
-    own = tables.other_latencies(runs).frame
+    own = paper_tables.other_latencies(runs).frame
     for value in sorted(set(own["latency_ms"].dropna())) if len(own) else ():
         frames.append(own[own["latency_ms"] == value])
         latencies.append(float(value))

@@ -19,7 +19,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from discovery_xp.analysis import paper, plots, summaries, tables
+from discovery_xp.analysis import paper, paper_tables, plots, run_tables, summaries, tables
 from discovery_xp.analysis.measurements import (
     Measurements,
     configuration,
@@ -43,13 +43,13 @@ _FACT = 4000  # characters of what is said of a run, such as its notes
 
 def comparisons(runs: Sequence[Measurements]) -> list[Table]:
     """Runs beside each other, without the published values."""
-    made = [tables.overview(runs), tables.costs(runs), tables.repeats(runs)]
+    made = [run_tables.overview(runs), run_tables.costs(runs), run_tables.repeats(runs)]
     return [table for table in made if len(table.frame)]
 
 
 def tables_of(runs: Sequence[Measurements], whole: bool = False) -> list[Table]:
-    """The tables of several runs; those of one run are `tables.run_tables`."""
-    return comparisons(runs) + tables.paper_tables(runs, whole)
+    """The tables of several runs; those of one run are `run_tables.run_tables`."""
+    return comparisons(runs) + paper_tables.paper_tables(runs, whole)
 
 
 def facts(run: Measurements) -> list[tuple[str, str]]:
@@ -58,7 +58,7 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
     machine = record.machine
     zones = record.options.get("placement", "shared")
     told = [
-        ("CANNED", tables.CANNED_WORDS if record.is_canned else ""),
+        ("CANNED", run_tables.CANNED_WORDS if record.is_canned else ""),
         ("status", f"PARTIAL: {record.why_partial}" if record.is_partial else record.status),
         ("time", f"{record.started} to {record.ended or '...'}"),
         ("run", f"{run.run.name}, commit {record.commit or 'unknown'}"),
@@ -172,7 +172,7 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
     parts: list[RenderableType] = []
     if len(runs) == 1:
         (run,) = runs
-        parts.append(Text(tables.title(run), style="bold"))
+        parts.append(Text(run_tables.title(run), style="bold"))
         grid = RichTable.grid(padding=(0, 2))
         for subject, words in facts(run):
             warns = subject == "CANNED" or (subject == "status" and run.record.is_partial)
@@ -180,13 +180,13 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
         parts += [grid, Text()]
         for value, words in headline(run):
             parts.append(Text.assemble((f"{value:>12}", "bold"), f" {words}"))
-        parts += [_rich(table) for table in tables.run_tables(run)]
+        parts += [_rich(table) for table in run_tables.run_tables(run)]
         if missing(run):
             parts.append(Text(missing(run)))
-        parts += [_rich(table) for table in tables.paper_tables(runs, whole)]
+        parts += [_rich(table) for table in paper_tables.paper_tables(runs, whole)]
     else:
         parts += [_rich(table) for table in tables_of(runs, whole)]
-    if whole or tables.paper_tables(runs):
+    if whole or paper_tables.paper_tables(runs):
         parts.append(Text())
         parts += [Text(f"[{source.key}] {source.citation}") for source in paper.SOURCES]
     return Group(*parts)
@@ -242,7 +242,7 @@ def pictures_of(runs: Sequence[Measurements]) -> list[Picture]:
 def html(runs: Sequence[Measurements], whole: bool = False) -> str:
     """One page that is one file: inline images, no script, nothing loaded from elsewhere."""
     one = runs[0] if len(runs) == 1 else None
-    shown = tables.paper_tables(runs, whole)
+    shown = paper_tables.paper_tables(runs, whole)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -253,12 +253,12 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
     )
     partial = [run for run in runs if run.record.is_partial]
     return environment.get_template("report.html.j2").render(
-        title=tables.title(one) if one else _title(runs),
+        title=run_tables.title(one) if one else _title(runs),
         one=one,
         partial=[(f"#{run.number} {run.run.name}", run.record.why_partial) for run in partial],
         all_partial=len(partial) == len(runs),
         canned=[f"#{run.number}" for run in runs if run.record.is_canned],
-        canned_words=tables.CANNED_WORDS,
+        canned_words=run_tables.CANNED_WORDS,
         facts=facts(one) if one else [],
         headline=headline(one) if one else [],
         missing=missing(one) if one else "",
@@ -266,10 +266,10 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
         scenario=_yaml(one.record.scenario) if one else [],
         versions=sorted(one.record.versions.items()) if one else [],
         pictures=pictures_of(runs),
-        overview=None if one else tables.overview(runs),
+        overview=None if one else run_tables.overview(runs),
         comparisons=[] if one else comparisons(runs)[1:],
         paper_tables=shown,
-        run_tables=tables.run_tables(one) if one else [],
+        run_tables=run_tables.run_tables(one) if one else [],
         caveats=paper.CAVEATS,
         sources=paper.SOURCES,
         several=[(run.number, run.run.name, label(run.record)) for run in runs],
@@ -387,8 +387,8 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
 def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
     made = []
     creation = [table for number, table in
-                ((3, tables.table_3(runs)), (4, tables.table_4(runs)),
-                 (0, tables.other_latencies(runs))) if len(table.frame)]  # fmt: skip
+                ((3, paper_tables.table_3(runs)), (4, paper_tables.table_4(runs)),
+                 (0, paper_tables.other_latencies(runs))) if len(table.frame)]  # fmt: skip
     if creation:
         alt = "; ".join(
             f"{row['clusters']} clusters, {row['backend']}: {digits(row['measured_s'])} s"

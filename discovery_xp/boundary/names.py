@@ -8,6 +8,7 @@ a folder's listing.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
@@ -108,6 +109,32 @@ class ScenarioName(Name):
     """A scenario's; the title of what Rally runs."""
 
     __slots__ = ()
+
+
+class ExperimentName(Name):
+    """An experiment's: of a folder of results, and of a run's record, which anybody may write.
+
+    Testbeds' names are among them.
+    """
+
+    __slots__ = ()
+    kind = "name of an experiment"
+    pattern = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+    remedy = "write 1 to 100 of letters, digits and ._-, a letter or digit first"
+
+
+class RunName(Name):
+    """A run's among those of its experiment: its start in UTC, and its plan's digest."""
+
+    __slots__ = ()
+    kind = "name of a run"
+    pattern = "[0-9]{8}T[0-9]{6}Z-[0-9a-f]{1,64}"
+    remedy = "write e.g. 20261123T160501Z-1f2e3d4c5b6a"
+
+    @classmethod
+    def of(cls, started: datetime.datetime, plan: str) -> Self:
+        """Name the run of a plan's digest that started then, in UTC."""
+        return cls(f"{started:%Y%m%dT%H%M%SZ}-{plan}")
 
 
 class SiteName(Name):

@@ -32,11 +32,9 @@ def cli() -> None:
 
 
 for command in (
-    validate, schema, plan, slots,
-    up, ssh, inventory, destroy,
-    deploy, openstack, backup,
-    status, network, bench, report,
-    init, prepare, notebook, completion,
+    validate, schema, plan, slots, prepare,
+    up, deploy, status, ssh, bench, openstack, backup, inventory, destroy,
+    completion, init, network, notebook, report,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import pydantic_core
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from discovery_xp.boundary.names import ExperimentName
 from discovery_xp.errors import Refused
 from discovery_xp.store.tables import PROBES
 from discovery_xp.text import shortened
@@ -43,7 +44,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 Word = Annotated[str, Field(max_length=_WORD)]
 Line = Annotated[str, Field(max_length=_LINE)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Experiment = Annotated[str, ExperimentName]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}Z$")]
 
@@ -172,11 +173,11 @@ class RunRecord(_Strict):
     What isn't known yet, or wasn't measured, is None.
     """
 
-    experiment: Name
+    experiment: Experiment
     plan: Digest
     started: Time
     machine: Machine
-    backend: Name
+    backend: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     options: Annotated[Mapping[str, Any], AfterValidator(_options)]
     sites: Count
     controllers: Count

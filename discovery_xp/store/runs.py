@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 
+from discovery_xp.boundary.names import ExperimentName, RunName
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.store.files import (
     damaged,
@@ -307,7 +308,7 @@ def new_run(root: Path, record: RunRecord) -> Run:
     Raises Refused when there is such a run already, or the folder can't be made.
     """
     time = datetime.datetime.strptime(record.started, TIME)
-    folder = root / record.experiment / f"{time:%Y%m%dT%H%M%SZ}-{record.plan}"
+    folder = root / ExperimentName(record.experiment) / RunName.of(time, record.plan)
     unfinished = folder.with_name(f".{folder.name}")  # no reader takes it for a run
     try:
         make_folders(unfinished)
@@ -374,12 +375,9 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
     return sorted(found.values(), key=lambda run: (run.load().started, run.name))
 
 
-_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{1,64}")
-
-
 def is_run_name(name: str) -> bool:
     """Return whether a bench could have given this name to a run's folder."""
-    return _NAME.fullmatch(name) is not None
+    return RunName.objection(name) is None
 
 
 class _Budget:
@@ -401,7 +399,7 @@ class _Budget:
 
 def _run_folders(root: Path, depth: int, budget: _Budget) -> Iterator[Path]:
     """Yield folders with a run.json; a run whose run.json is gone is found by its name."""
-    if _is_there(root / "run.json") or _NAME.fullmatch(root.name):
+    if _is_there(root / "run.json") or RunName.objection(root.name) is None:
         yield root
         return
     if not depth:
@@ -413,7 +411,7 @@ def _run_folders(root: Path, depth: int, budget: _Budget) -> Iterator[Path]:
                 budget.spend()
                 if entry.name.startswith("."):
                     continue
-                if entry.is_symlink() and _NAME.fullmatch(entry.name):
+                if entry.is_symlink() and RunName.objection(entry.name) is None:
                     raise Refused(
                         f"{printable(entry.path)}: a symbolic link in the place of a run",
                         "name the folder that it points to, or move it away",

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from discovery_xp import store
-from discovery_xp.analysis import paper, plots, report, summaries, tables
+from discovery_xp.analysis import paper, paper_tables, plots, report, run_tables, summaries, tables
 from discovery_xp.analysis.measurements import (
     Measurements,
     groups,
@@ -209,10 +209,10 @@ def test_a_load_without_vms_is_told_by_its_rounds(tmp_path: Path) -> None:
     row = summary([tokens]).iloc[0]
     assert (row["duration_s"], row["s_per_vm"], row["vms_failed"]) == (100, 10, 2)
     assert row["cpu_ms_per_vm"] == tokens.usage["cpu_s"].sum() * 1000 / 10
-    assert tables.paper_tables([tokens]) == [], "they are of VMs"
-    headings = {table.name: table.headings() for table in tables.run_tables(tokens)}
+    assert paper_tables.paper_tables([tokens]) == [], "they are of VMs"
+    headings = {table.name: table.headings() for table in run_tables.run_tables(tokens)}
     assert "round trips a token" in headings["statements"]
-    assert "CPU-ms a token" in tables.costs([tokens]).headings()
+    assert "CPU-ms a token" in run_tables.costs([tokens]).headings()
     assert ("10 of 12", "tokens") in report.headline(tokens)
     assert dict(report.facts(tokens))["tokens"] == "12 asked for, 10 well"
     assert "token" in report.write_html(tmp_path / "page.html", [tokens]).read_text()
@@ -227,7 +227,7 @@ def test_actions_by_name(one: Measurements) -> None:
 def test_round_trips_before_and_after(tmp_path: Path) -> None:
     (run,) = read(make_run(tmp_path, sites=3, latency_ms=10))
     assert len(run.round_trips) == 2 * 3
-    table = next(table for table in tables.run_tables(run) if table.name == "links")
+    table = next(table for table in run_tables.run_tables(run) if table.name == "links")
     before, after = rows(table)
     assert (before["phase"], after["phase"]) == ("before the load", "after the load")
     assert (before["pairs"], before["requested_ms"], before["observed_ms"]) == (3, "20", 20.5)
@@ -240,7 +240,7 @@ def test_round_trips_before_and_after(tmp_path: Path) -> None:
 def test_every_published_value_is_there_once() -> None:
     counts = {table: len(paper.published(table)) for table in range(1, 7)}
     assert counts == {1: 4, 2: 4, 3: 12, 4: 8, 5: 4, 6: 4}
-    cells = [tables._published_cell(value) for value in paper.PUBLISHED]
+    cells = [paper_tables._published_cell(value) for value in paper.PUBLISHED]
     numbered = list(zip([value.table for value in paper.PUBLISHED], cells, strict=True))
     assert len(set(numbered)) == len(numbered)
     assert {value.source.key for value in paper.PUBLISHED} == {"talk", "ic2e"}
@@ -254,7 +254,7 @@ def test_table_1(tmp_path: Path) -> None:
         make_run(tmp_path / "a"),
         make_run(tmp_path / "b", backend="redis", data=4, replicas=1, calls_ms=(1.0, 2.0, 3.0)),
     )
-    mysql, redis = rows(tables.table_1(runs))
+    mysql, redis = rows(paper_tables.table_1(runs))
     assert (mysql["configuration"], mysql["backend"]) == ("1 node", "mysql")
     assert (mysql["measured_ms"], mysql["call_median_ms"]) == (30.0, 25.0)
     assert (mysql["published_ms"], mysql["source"]) == (37, "[talk]")
@@ -281,7 +281,7 @@ def test_rome_stands_beside_what_was_published_for_redis(tmp_path: Path) -> None
         make_run(tmp_path / "c", sites=2, latency_ms=10, backend="rome", data=2,
                  more_options=ROME),
     )  # fmt: skip
-    table = tables.table_1(runs)
+    table = paper_tables.table_1(runs)
     (first,) = rows(table)
     assert (first["backend"], first["configuration"], first["published_ms"]) == (
         "rome",
@@ -290,14 +290,14 @@ def test_rome_stands_beside_what_was_published_for_redis(tmp_path: Path) -> None
     )
     assert any(note.startswith("Beside rome stands what was published for redis") for note in
                table.notes)  # fmt: skip
-    assert rows(tables.table_5(runs))[0]["published_mb"] == 2190
-    (fourth,) = rows(tables.table_4(runs))
+    assert rows(paper_tables.table_5(runs))[0]["published_mb"] == 2190
+    (fourth,) = rows(paper_tables.table_4(runs))
     assert (fourth["configuration"], fourth["published_s"]) == ("8 nodes", 302)
     # Where the numbers of nodes differ, nothing comparable was published.
-    (third,) = rows(tables.table_3(runs))
+    (third,) = rows(paper_tables.table_3(runs))
     assert (third["configuration"], math.isnan(third["published_s"])) == ("1 node", True)
     # A cell that a run of ours fills isn't printed a second time.
-    whole = rows(tables.table_1(runs, whole=True))
+    whole = rows(paper_tables.table_1(runs, whole=True))
     assert [(row["backend"], row["configuration"]) for row in whole] == [
         ("rome", "1 node"),
         ("mysql", "1 node"),
@@ -315,7 +315,7 @@ def test_rome_and_what_was_published_for_redis_have_one_colour(tmp_path: Path) -
 
 
 def test_table_2_in_all_and_by_the_vm(tmp_path: Path) -> None:
-    table = tables.table_2(read(make_run(tmp_path)))
+    table = paper_tables.table_2(read(make_run(tmp_path)))
     (row,) = rows(table)
     assert (row["vms_asked"], row["vms_active"], row["computes"]) == (20, 18, 6)
     assert (row["measured_s"], row["published_s"]) == (19.0, 298)
@@ -325,7 +325,7 @@ def test_table_2_in_all_and_by_the_vm(tmp_path: Path) -> None:
 
 
 def test_500_vms_need_no_note(tmp_path: Path) -> None:
-    table = tables.table_2(read(make_run(tmp_path, asked=500, failed=0)))
+    table = paper_tables.table_2(read(make_run(tmp_path, asked=500, failed=0)))
     assert rows(table)[0]["measured_s"] == 501.0
     assert not any("Not 500" in note for note in table.notes)
     assert table.cells()[0][table.headings().index("VMs")] == "500"
@@ -341,23 +341,23 @@ def test_tables_3_and_4_by_clusters_latency_and_back_end(tmp_path: Path) -> None
         make_run(tmp_path / "f", sites=2, latency_ms=20),
         make_run(tmp_path / "g"),
     )
-    third = rows(tables.table_3(runs))
+    third = rows(paper_tables.table_3(runs))
     told = [(r["clusters"], r["backend"], r["configuration"], r["published_s"]) for r in third]
     assert told[:1] == [(2, "redis", "1 node", pytest.approx(math.nan, nan_ok=True))]
     assert told[1:3] == [(2, "redis", "2 nodes", 271), (2, "mysql", "1 node", 209)]
     assert told[3][:2] == (3, "mysql")  # three clusters weren't published
     assert math.isnan(told[3][3])
     assert third[1]["rtt_ms"] == 20.5
-    (fourth,) = rows(tables.table_4(runs))
+    (fourth,) = rows(paper_tables.table_4(runs))
     assert (fourth["clusters"], fourth["measured_s"], fourth["published_s"]) == (8, 37.0, 302)
-    (other,) = rows(tables.other_latencies(runs))
+    (other,) = rows(paper_tables.other_latencies(runs))
     assert (other["latency_ms"], other["measured_s"]) == (20, 19.0)
     assert "published_s" not in other
 
 
 def test_table_5_within_and_between_sites(tmp_path: Path) -> None:
     mono, multi = rows(
-        tables.table_5(
+        paper_tables.table_5(
             read(make_run(tmp_path / "a"), make_run(tmp_path / "b", sites=2, latency_ms=10))
         )
     )
@@ -373,7 +373,7 @@ def test_table_6_with_and_without_aggregates(tmp_path: Path) -> None:
         make_run(tmp_path / "a", **options),
         make_run(tmp_path / "b", **options, placement="availability-zones", s_per_vm=2),
     )
-    with_, without = rows(tables.table_6(runs))
+    with_, without = rows(paper_tables.table_6(runs))
     assert (with_["aggregates"], with_["measured_s"], with_["published_s"]) == ("with", 37.0, 582)
     assert (without["aggregates"], without["measured_s"], without["published_s"]) == (
         "without",
@@ -381,11 +381,11 @@ def test_table_6_with_and_without_aggregates(tmp_path: Path) -> None:
         532,
     )
     # The published values of tables 3 and 6 disagree: each stands in its own table.
-    (third,) = rows(tables.table_3(runs))
+    (third,) = rows(paper_tables.table_3(runs))
     assert third["published_s"] == 263
-    names = [table.name for table in tables.paper_tables(runs)]
+    names = [table.name for table in paper_tables.paper_tables(runs)]
     assert names == ["table-3", "table-5", "table-6"]
-    assert "table-6" not in [table.name for table in tables.paper_tables(runs[:1])]
+    assert "table-6" not in [table.name for table in paper_tables.paper_tables(runs[:1])]
 
 
 def test_repeats_are_averaged_with_their_number(tmp_path: Path) -> None:
@@ -396,13 +396,13 @@ def test_repeats_are_averaged_with_their_number(tmp_path: Path) -> None:
         )
     )
     assert [len(group) for group in groups(runs)] == [3]
-    (row,) = rows(tables.table_2(runs))
+    (row,) = rows(paper_tables.table_2(runs))
     durations = [18 * s + 1 for s in (1.0, 1.5, 2.0)]  # 19, 28, 37
     assert (row["runs"], row["numbers"]) == (3, "#1 #2 #3")
     assert row["measured_s"] == sum(durations) / 3
     half = 4.3027 * 9 / math.sqrt(3)
     assert (row["low"], row["high"]) == pytest.approx((28 - half, 28 + half), abs=1e-3)
-    spread = tables.repeats(runs).frame.set_index("quantity")
+    spread = run_tables.repeats(runs).frame.set_index("quantity")
     assert list(spread.loc["time to create, s", ["runs", "mean", "deviation"]]) == [3, 28.0, 9.0]
 
 
@@ -459,11 +459,11 @@ def test_partial_runs_have_rows_of_their_own_that_say_so(tmp_path: Path) -> None
         ),
         make_run(tmp_path / "c", status="running", started="2026-11-23T16:00:02Z"),
     )
-    table = tables.table_2(runs)
+    table = paper_tables.table_2(runs)
     assert [(r["numbers"], r["status"]) for r in rows(table)] == [("#1", ""), ("#2 #3", "PARTIAL")]
     assert rows(table)[0]["measured_s"] == 19.0
     assert any("PARTIAL" in note for note in table.notes)
-    notes = tables.overview(runs).notes
+    notes = run_tables.overview(runs).notes
     assert notes == (
         "#2 is PARTIAL: interrupted.",
         "#3 is PARTIAL: it has not ended, or was killed.",
@@ -472,7 +472,7 @@ def test_partial_runs_have_rows_of_their_own_that_say_so(tmp_path: Path) -> None
 
 def test_whole_tables_have_every_published_value(tmp_path: Path) -> None:
     runs = read(make_run(tmp_path))
-    whole = {table.name: table for table in tables.paper_tables(runs, whole=True)}
+    whole = {table.name: table for table in paper_tables.paper_tables(runs, whole=True)}
     for number in range(1, 7):
         frame = whole[f"table-{number}"].frame
         column = next(name for name in frame if str(name).startswith("published_"))
@@ -487,8 +487,8 @@ def test_whole_tables_have_every_published_value(tmp_path: Path) -> None:
 
 def test_a_run_without_probes_has_what_the_load_saw(tmp_path: Path) -> None:
     runs = read(make_run(tmp_path, probes=()))
-    assert [table.name for table in tables.paper_tables(runs)] == ["table-2"]
-    assert [table.name for table in tables.run_tables(runs[0])] == ["vms", "sites", "actions"]
+    assert [table.name for table in paper_tables.paper_tables(runs)] == ["table-2"]
+    assert [table.name for table in run_tables.run_tables(runs[0])] == ["vms", "sites", "actions"]
     row = runs[0].figures
     assert row["duration_s"] == 19.0
     for column in ("call_mean_ms", "cpu_ms_per_vm", "round_trips_per_vm", "network_mb"):
@@ -501,9 +501,9 @@ def test_empty_tables_are_no_figures(tmp_path: Path) -> None:
                   "usage"):  # fmt: skip
         run.write_table(table, [])
     (read_run,) = read(run)
-    assert tables.run_tables(read_run) == []
-    assert tables.table_1([read_run]).frame.empty
-    assert tables.table_2([read_run]).frame.empty
+    assert run_tables.run_tables(read_run) == []
+    assert paper_tables.table_1([read_run]).frame.empty
+    assert paper_tables.table_2([read_run]).frame.empty
     row = summary([read_run]).iloc[0]
     assert row["network_mb"] == 0  # it was measured, and nothing was sent
     assert math.isnan(row["call_mean_ms"] or math.nan)
@@ -516,7 +516,7 @@ def test_when_no_vm_got_active_nothing_is_divided_by_it(tmp_path: Path) -> None:
     assert run.figures["s_per_vm"] is None
     assert run.figures["cpu_ms_per_vm"] is None
     assert summaries.cpu_by_service(run.usage, 0)["cpu_ms_per_vm"].isna().all()
-    assert [table.name for table in tables.paper_tables([run])] == ["table-1", "table-5"]
+    assert [table.name for table in paper_tables.paper_tables([run])] == ["table-1", "table-5"]
 
 
 def test_runs_are_read_once_however_they_are_named(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from discovery_xp import store
-from discovery_xp.analysis import drawing, export, plots, report
+from discovery_xp.analysis import drawing, export, plots, report, run_tables
 from discovery_xp.analysis import tables as shown_tables
 from discovery_xp.analysis.measurements import Measurements, read_runs
 from discovery_xp.cli.main import cli
@@ -684,7 +684,7 @@ def test_any_value_in_any_place_of_links_gives_a_table_or_one_refusal(
 ) -> None:
     with _changed(one_run.folder / "links.json", data):
         (measured,) = read_runs([one_run.folder])
-        table = shown_tables.Table("links", "links", shown_tables._round_trip_table(measured))
+        table = shown_tables.Table("links", "links", run_tables._round_trip_table(measured))
         assert not HIDDEN.search(str(table.cells()))
 
 
@@ -785,7 +785,7 @@ def test_pages_show_hidden_characters_and_markup_as_text(
 
 def test_notebooks_show_hidden_characters_and_markup_as_text(nasty: Path) -> None:
     (measured,) = read_runs([min((nasty / "synthetic").iterdir())])
-    for table in shown_tables.run_tables(measured):
+    for table in run_tables.run_tables(measured):
         assert not HIDDEN.search(table._repr_html_())
         assert "<script" not in table._repr_html_()
 

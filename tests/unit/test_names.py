@@ -1,6 +1,7 @@
 """Names that can only be made valid, wherever they come from."""
 
 import copy
+import datetime
 import json
 from pathlib import Path
 
@@ -8,7 +9,15 @@ import pytest
 import yaml
 
 from discovery_xp.boundary import names
-from discovery_xp.boundary.names import BadName, HostName, RegionName, SiteName, TestbedName
+from discovery_xp.boundary.names import (
+    BadName,
+    ExperimentName,
+    HostName,
+    RegionName,
+    RunName,
+    SiteName,
+    TestbedName,
+)
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.topology import Link, SshHost, derive_topology
 from discovery_xp.planning.plan import PlannedHost, PlannedLink, PlannedSite, make_plan
@@ -180,3 +189,22 @@ def test_a_stored_plan_whose_parts_dont_fit_is_damaged(
     part[path[-1]] = value
     with pytest.raises(ValueError, match=fault):
         plan_from_json(data)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "/", "a/b", "../x", "a\n", "-a", "a" * 101, "é", "*"]
+)
+def test_no_folder_of_results_has_a_bad_name(text: str) -> None:
+    for kind in (ExperimentName, RunName):
+        with pytest.raises(BadName) as caught:
+            kind(text)
+        assert kind.kind in str(caught.value)
+
+
+def test_a_run_is_named_by_its_start_and_its_plan() -> None:
+    started = datetime.datetime(2027, 3, 1, 19, 0, 5)
+    name = RunName.of(started, "1f2e3d4c5b6a")
+    assert name == "20270301T190005Z-1f2e3d4c5b6a"
+    with pytest.raises(BadName):
+        RunName.of(started, "../x")
+    assert ExperimentName(TestbedName("sites-2")) == "sites-2"

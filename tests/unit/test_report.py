@@ -15,7 +15,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from rich.console import Console
 
-from discovery_xp.analysis import export, paper, report, tables
+from discovery_xp.analysis import export, paper, paper_tables, report
 from discovery_xp.analysis.measurements import Measurements, read_runs
 from discovery_xp.cli.main import cli
 from discovery_xp.store import Run
@@ -222,7 +222,7 @@ def test_partial_is_said_wherever_a_run_is_shown(tmp_path: Path) -> None:
     told = printed(read_runs_)
     assert "PARTIAL: the load was interrupted" in told
     assert "PARTIAL" in told.split("Table 2.")[1]
-    for table in tables.paper_tables(read_runs_):
+    for table in paper_tables.paper_tables(read_runs_):
         assert "PARTIAL" in export.latex(table)
 
 
