@@ -37,7 +37,7 @@ network: {delay: DELAY}
 
 
 def discovery_xp(*arguments: str) -> str:
-    """Run the command line; returns its output."""
+    """Run the command line, and return its output."""
     command = [sys.executable, "-m", "discovery_xp.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
@@ -46,7 +46,7 @@ def discovery_xp(*arguments: str) -> str:
 
 
 def deploy(path: str) -> dict[str, Any]:
-    """Deploy; returns seconds of wall time and of CPU of the command, and its own record."""
+    """Deploy, and return wall seconds, CPU seconds of the command, and the deployment's record."""
     cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
     discovery_xp("deploy", path)
@@ -64,13 +64,13 @@ def deploy(path: str) -> dict[str, Any]:
 
 
 def available_bytes() -> int:
-    """Memory that can be had without swapping."""
+    """Return the memory that is available without swapping."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def busy_cores(seconds: float) -> float:
-    """How many cores the machine used on average over the next seconds."""
+    """Return how many cores the machine uses on average over the next seconds."""
 
     def used() -> int:
         fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
@@ -98,7 +98,7 @@ KINDS = {
 
 
 def memory_by_service() -> dict[str, dict[str, float]]:
-    """Proportional set size of each service's processes on this machine: number and MB each."""
+    """Return the number of each service's processes and the sum of their proportional set sizes."""
     found: dict[str, list[int]] = {}
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -122,7 +122,7 @@ def memory_by_service() -> dict[str, dict[str, float]]:
 
 
 def measure(sites: int, latency: str, folder: str) -> dict[str, Any]:
-    """One size: from nothing, again, idle, gone."""
+    """Measure one size: deployed from nothing, deployed again, idle, destroyed."""
     text = TOPOLOGY.replace("DELAY", latency)
     text = text.replace("COUNT", str(sites or 1)).replace("COMPUTES", "6" if sites else "1")
     path = Path(folder) / "bench-deploy.yaml"

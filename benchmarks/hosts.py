@@ -33,7 +33,7 @@ network: {delay: DELAY}
 
 
 def discovery_xp(*arguments: str) -> str:
-    """Run the command line; returns its output."""
+    """Run the command line, and return its output."""
     command = [sys.executable, "-m", "discovery_xp.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
@@ -42,27 +42,27 @@ def discovery_xp(*arguments: str) -> str:
 
 
 def timed(*arguments: str) -> float:
-    """Seconds that a command took."""
+    """Return the seconds that a command takes."""
     started = time.monotonic()
     discovery_xp(*arguments)
     return time.monotonic() - started
 
 
 def available_bytes() -> int:
-    """Memory that can be had without swapping."""
+    """Return the memory that is available without swapping."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def write_topology(folder: str, delay: str) -> str:
-    """A topology file of 64 hosts; returns its path."""
+    """Write a topology of 64 hosts, and return its path."""
     path = Path(folder) / "bench-hosts.yaml"
     path.write_text(SIXTY_FOUR.replace("DELAY", delay))
     return str(path)
 
 
 def measure_hosts(path: str) -> dict[str, float]:
-    """One life of 64 hosts without links: up, again, all pings, status, gone."""
+    """Measure one life of 64 hosts without links: up, up again, status, destroy."""
     before = available_bytes()
     up_s = timed("up", path)
     status = json.loads(discovery_xp("status", "--json"))
@@ -78,7 +78,7 @@ def measure_hosts(path: str) -> dict[str, float]:
 
 
 def measure_mininet() -> dict[str, Any] | None:
-    """The same number of hosts with Mininet; None where it isn't installed."""
+    """Measure the same number of hosts with Mininet; return None where it isn't installed."""
     command = [
         "/usr/bin/python3", str(ROOT / "benchmarks/mininet_hosts.py"),
         "--sites", "8", "--hosts-per-site", "8", "--json",
@@ -92,7 +92,7 @@ def measure_mininet() -> dict[str, Any] | None:
 
 
 def measure_links(folder: str, delay: str) -> dict[str, Any]:
-    """Round trips of all 28 pairs, and the throughput of one link."""
+    """Measure the round trips of all 28 pairs, and the throughput of one link."""
     path = write_topology(folder, delay)
     discovery_xp("up", path)
     pairs = json.loads(discovery_xp("network", "measure", "--json"))
@@ -148,7 +148,7 @@ def draw(
     links: list[dict[str, Any]],
     target: Path,
 ) -> None:
-    """Every pair's round trip less the requested one, and 64 hosts beside Mininet's."""
+    """Draw each pair's error of the round trip, and 64 hosts beside Mininet's."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -190,7 +190,7 @@ def draw(
 
 
 def spread(values: list[float]) -> str:
-    """'median (least - most)'."""
+    """Return 'median (least - most)'."""
     return f"{statistics.median(values):8.2f}  ({min(values):.2f} - {max(values):.2f})"
 
 
@@ -200,7 +200,7 @@ def print_report(
     plans: list[float],
     links: list[dict[str, Any]],
 ) -> None:
-    """The tables, median and range of the repeats."""
+    """Print the tables: median and range of the repeats."""
     print(f"64 hosts at 8 sites, {len(ours)} runs on {os.cpu_count()} cores: median (range)")
     for key in ours[0]:
         print(f"  emulated hosts, {key:28} {spread([run[key] for run in ours])}")

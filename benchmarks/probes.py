@@ -44,7 +44,7 @@ INSIDE = ("calls", "statements", "requests", "usage")
 
 
 def cpu_us(work: Callable[[], Any], plain: Callable[[], Any], recorder: Any) -> float:
-    """CPU microseconds that the probed `work` takes more than the plain one, writing included."""
+    """Return CPU microseconds that probed `work` takes beyond the plain one, writing included."""
 
     def spent(function: Callable[[], Any]) -> float:
         started = time.process_time()
@@ -63,7 +63,7 @@ class Plain:
     _rfile = None
 
     def query(self, sql: bytes) -> None:
-        """As PyMySQL's does."""
+        """Do what PyMySQL's does."""
         self._execute_command(3, sql)
         self._read_query_result()
 
@@ -82,12 +82,12 @@ class Plain:
 
 
 def code() -> dict[str, float]:
-    """Microseconds by what is recorded."""
+    """Return microseconds by what is recorded."""
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(folder)
 
         def function(context: Any) -> None:
-            """Asks no database."""
+            """Ask no database."""
 
         timed = calls.timed(recorder, "main", "instance_get_by_uuid", function)
         nested = calls.timed(
@@ -107,7 +107,7 @@ def code() -> dict[str, float]:
             """As gunicorn's."""
 
             def access(self, *_: Any) -> None:
-                """Its log is off."""
+                """Write no log."""
 
         plain_log = type("PlainLogger", (), {"access": Logger.access})()
         gunicorn: Any = ModuleType("gunicorn.glogging")
@@ -164,7 +164,7 @@ for number, server in enumerate(servers):
 
 
 def boot(hosts: Hosts, count: int) -> int:
-    """Boot VMs from the master, a few at a time, and delete them; returns how many got ACTIVE."""
+    """Boot VMs from the master, a few at a time, and delete them; return how many got ACTIVE."""
     script = BOOT.replace("IMAGE", IMAGE).replace("FLAVOR", FLAVOR)
     cloud = hosts.plan.require_cloud()
     names = ",".join(region.name for region in cloud.regions)
@@ -179,7 +179,7 @@ def boot(hosts: Hosts, count: int) -> int:
 
 
 def window(hosts: Hosts, wanted: tuple[str, ...], boots: int) -> Any:
-    """The tables of one window with so many boots."""
+    """Return the tables of one window with so many boots."""
     probes.install(hosts, wanted, quiet)
     time.sleep(SETTLE_S)
     boot(hosts, WARM_UP)
@@ -194,11 +194,11 @@ def window(hosts: Hosts, wanted: tuple[str, ...], boots: int) -> Any:
 
 
 def quiet(_stage: str, _done: int, _total: int) -> None:
-    """No progress."""
+    """Print no progress."""
 
 
 def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
-    """CPU milliseconds a boot by service, without and with what is inside the services."""
+    """Return CPU milliseconds per boot by service, with the probes inside services off and on."""
     testbed = Testbed(name)
     with testbed.locked():
         hosts = experiment.hosts_of(testbed)

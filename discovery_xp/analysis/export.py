@@ -117,7 +117,7 @@ def _tex(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """A table as a LaTeX float; \\label is tab:NAME."""
+    """Return a table as a LaTeX float; its \\label is tab:NAME."""
     title = re.sub(r"^Table \d\. ", "", table.title)
     lines = [
         "% \\usepackage{booktabs}",

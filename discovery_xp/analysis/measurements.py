@@ -40,53 +40,53 @@ class Measurements:
         return f"Measurements({self.run.name!r})"
 
     def measured(self, table: str) -> bool:
-        """True when the run has the table at all."""
+        """Return whether the run has the table at all."""
         return self.run.has(table)
 
     @functools.cached_property
     def vms(self) -> pd.DataFrame:
-        """A row for each VM asked for."""
+        """Return a row for each VM that was requested."""
         return self._frame("vms")
 
     @functools.cached_property
     def actions(self) -> pd.DataFrame:
-        """A row for each timed action of the load."""
+        """Return a row for each timed action of the load."""
         return self._frame("actions")
 
     @functools.cached_property
     def calls(self) -> pd.DataFrame:
-        """A row for each call of Nova's database API that began while the load ran."""
+        """Return a row for each call of Nova's database API that began while the load ran."""
         return self._in_window(self._frame("calls"))
 
     @functools.cached_property
     def requests(self) -> pd.DataFrame:
-        """A row for each REST request that arrived while the load ran."""
+        """Return a row for each REST request that arrived while the load ran."""
         return self._in_window(self._frame("requests"))
 
     @functools.cached_property
     def statements(self) -> pd.DataFrame:
-        """SQL statements by process and kind."""
+        """Return SQL statements by process and kind."""
         return self._frame("statements")
 
     @functools.cached_property
     def traffic(self) -> pd.DataFrame:
-        """Bytes and packets between hosts, without what a host said to itself."""
+        """Return bytes and packets between hosts, without those from a host to itself."""
         frame = self._frame("traffic")
         return frame[frame["host"] != frame["peer"]].reset_index(drop=True)
 
     @functools.cached_property
     def messages(self) -> pd.DataFrame:
-        """Messages of the bus by queue."""
+        """Return messages of the bus by queue."""
         return self._frame("messages")
 
     @functools.cached_property
     def usage(self) -> pd.DataFrame:
-        """CPU and memory by service and host."""
+        """Return CPU and memory by service and host."""
         return self._frame("usage")
 
     @functools.cached_property
     def round_trips(self) -> pd.DataFrame:
-        """Round trips between sites: `phase` (before, after), pair, requested, observed."""
+        """Return round trips between sites: `phase` (before, after), pair, requested, observed."""
         links = self.run.links()
         columns = ["phase", "source", "target", "requested_ms", "observed_ms", "samples", "lost"]
         rows: list[dict[str, Any]] = []
@@ -96,17 +96,17 @@ class Measurements:
 
     @functools.cached_property
     def figures(self) -> dict[str, Any]:
-        """The run's row of `summary`."""
+        """Return the run's row of `summary`."""
         return _summary(self)
 
     @property
     def unit(self) -> str:
-        """What was asked for: 'VM', or 'round' or 'token' where the load boots none."""
+        """Return what the load requests: 'VM', or 'round' or 'token' where it boots none."""
         return _UNITS.get(str(self.record.scenario.get("kind")), "VM")
 
     @functools.cached_property
     def done(self) -> int:
-        """Units that went well, VMs ACTIVE among them: what figures per VM are divided by."""
+        """Return how many units went well, VMs ACTIVE among them: the divisor of figures per VM."""
         if self.unit == "VM":
             return self.record.vms.active
         failed = self.actions.loc[self.actions["error"].notna(), "iteration"]
@@ -114,14 +114,14 @@ class Measurements:
 
     @property
     def asked(self) -> int:
-        """Units that were asked for."""
+        """Return how many units were requested."""
         if self.unit == "VM":
             return self.record.vms.asked
         return int(self.record.scenario.get("iterations", 0))
 
     @property
     def window_s(self) -> float | None:
-        """How long the load ran."""
+        """Return how long the load ran."""
         window = self.record.window
         return None if window is None else window.end - window.start
 
@@ -150,7 +150,7 @@ def measured(runs: Iterable[Run]) -> list[Measurements]:
 
 
 def nodes(record: RunRecord) -> int:
-    """How many nodes hold the databases, copies not counted: one server for MySQL.
+    """Return how many nodes hold the databases, copies not counted: one server for MySQL.
 
     With others the run says so itself, or it is the data hosts.
     """
@@ -160,12 +160,12 @@ def nodes(record: RunRecord) -> int:
 
 
 def replicas(record: RunRecord) -> int:
-    """Copies of each datum beyond the first."""
+    """Return the number of copies of each datum beyond the first."""
     return int(record.options.get("replicas", 0))
 
 
 def configuration(nodes_: int, replicas_: int) -> str:
-    """In the paper's words: '4 nodes + 1 replica'."""
+    """Return a configuration in the paper's words: '4 nodes + 1 replica'."""
     words = f"{nodes_} node{'s' if nodes_ != 1 else ''}"
     if replicas_:
         words += f" + {replicas_} replica{'s' if replicas_ != 1 else ''}"
@@ -173,14 +173,14 @@ def configuration(nodes_: int, replicas_: int) -> str:
 
 
 def latency(record: RunRecord) -> str:
-    """The one-way delay in words; empty with one site."""
+    """Return the one-way delay in words; empty with one site."""
     if record.sites == 1:
         return ""
     return "mixed latency" if record.latency_ms is None else f"{record.latency_ms:g} ms"
 
 
 def label(record: RunRecord, with_latency: bool = True) -> str:
-    """What a run is called in a legend: 'mysql, 2 sites, 10 ms'."""
+    """Return the name of a run in a legend: 'mysql, 2 sites, 10 ms'."""
     parts = [record.backend]
     usual = 1 if record.backend == "mysql" else record.sites  # a node at each site
     if nodes(record) != usual or replicas(record):
@@ -198,12 +198,12 @@ def label(record: RunRecord, with_latency: bool = True) -> str:
 
 
 def group(record: RunRecord) -> str:
-    """Equal for runs that repeat each other: same cloud, links, load, probes and machine.
+    """Return a key that is equal for repeats: same cloud, links, load, probes and machine.
 
     A partial run repeats no complete one, and the commit of this project doesn't count.
     """
     machine = record.machine
-    what = {
+    description = {
         "partial": record.is_partial,
         "backend": record.backend,
         "options": record.options,
@@ -218,20 +218,20 @@ def group(record: RunRecord) -> str:
     }
     # Links that differ from each other are in the plan alone.
     if record.latency_ms is None and record.sites > 1:
-        what["plan"] = record.plan
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+        description["plan"] = record.plan
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def groups(runs: Sequence[Measurements]) -> list[list[Measurements]]:
-    """Runs that repeat each other together, in the order of their first."""
-    found: dict[str, list[Measurements]] = {}
+    """Return the runs that repeat each other together, in the order of their first."""
+    by_key: dict[str, list[Measurements]] = {}
     for run in runs:
-        found.setdefault(group(run.record), []).append(run)
-    return list(found.values())
+        by_key.setdefault(group(run.record), []).append(run)
+    return list(by_key.values())
 
 
 def labels(runs: Sequence[Measurements], with_latency: bool = True) -> dict[str, str]:
-    """A label for each group, by its key, that no other group has.
+    """Return a label for each group, by its key, that no other group has.
 
     Without the latency in it, groups at different latencies may share one.
     """
@@ -251,7 +251,7 @@ def labels(runs: Sequence[Measurements], with_latency: bool = True) -> dict[str,
 
 
 def summary(runs: Sequence[Measurements]) -> pd.DataFrame:
-    """A row for each run: what it was, how it went, and what a VM cost.
+    """Return a row for each run: what it was, how it went, and the cost of a VM.
 
     Of loads without VMs, what a `unit` took: a round of reads, or a token.
     Units are in the names of the columns; what wasn't measured is NaN.
@@ -317,7 +317,7 @@ def _per(value: float | None, count: float | None) -> float | None:
 def _total(
     frame: pd.DataFrame | None, columns: tuple[str, ...], active: int, unit: float = 1
 ) -> float | None:
-    """The sum of columns for each VM, in `unit`."""
+    """Return the sum of columns per VM, in `unit`."""
     if frame is None:
         return None
     return _per(float(frame[list(columns)].to_numpy().sum()) / unit, active)

@@ -53,7 +53,7 @@ _COLUMNS = {"rome": REDIS}
 
 
 def column(backend: str) -> str:
-    """The column that runs with this back end are compared to."""
+    """Return the column that runs with this back end are compared to."""
     return _COLUMNS.get(backend, backend)
 
 
@@ -79,7 +79,7 @@ class Published:
 def _mono_site(table: int, rows: tuple[tuple[int, int, float, float | None], ...]) -> Iterator[
     Published
 ]:  # fmt: skip
-    """Rows of (nodes, replicas, Redis, MySQL)."""
+    """Yield the values of rows of (nodes, replicas, Redis, MySQL)."""
     for nodes, replicas, redis, mysql in rows:
         yield Published(table, REDIS, redis, TALK, nodes, replicas)
         if mysql is not None:
@@ -91,7 +91,10 @@ def _multi_site(
     latency_ms: float,
     rows: tuple[tuple[int, float, float, float | None], ...],
 ) -> Iterator[Published]:
-    """Rows of (clusters, Redis, MySQL, Galera); Redis and Galera had a node at each cluster."""
+    """Yield the values of rows of (clusters, Redis, MySQL, Galera).
+
+    Redis and Galera had a node at each cluster.
+    """
     for clusters, redis, mysql, galera in rows:
         yield Published(table, REDIS, redis, TALK, clusters, 0, clusters, latency_ms)
         yield Published(table, MYSQL, mysql, TALK, 1, 0, clusters, latency_ms)
@@ -100,7 +103,7 @@ def _multi_site(
 
 
 def _aggregates(rows: tuple[tuple[int, float, float], ...]) -> Iterator[Published]:
-    """Rows of (clusters, with, without)."""
+    """Yield the values of rows of (clusters, with, without)."""
     for clusters, with_aggregates, without in rows:
         for aggregates, value in ((True, with_aggregates), (False, without)):
             yield Published(6, REDIS, value, TALK, clusters, 0, clusters, 10, aggregates)
@@ -126,7 +129,7 @@ PUBLISHED: tuple[Published, ...] = (
 
 
 def published(table: int) -> tuple[Published, ...]:
-    """The values of one table, in its order."""
+    """Return the values of one table, in its order."""
     return tuple(value for value in PUBLISHED if value.table == table)
 
 

@@ -35,7 +35,7 @@ _POINTS = 200  # of a curve; more can't be seen
 
 
 def _figure(theme: Theme, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of so many axes above each other, that share their x axis."""
+    """Make a figure of so many axes above each other that share their x axis."""
     with mpl.rc_context(_settings(theme)):
         figure = PlainFigure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots(rows, 1, squeeze=False, sharex=True)[:, 0]
@@ -69,7 +69,7 @@ def _settings(theme: Theme) -> Any:
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG, its letters as outlines; equal figures give equal bytes."""
+    """Return the figure as SVG, its letters as outlines; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "discovery-xp"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -77,7 +77,7 @@ def svg(figure: Figure) -> bytes:
 
 
 def data_uri(figure: Figure) -> str:
-    """The figure as a data URI, for a page that is one file; paths to 0.01 points."""
+    """Return the figure as a data URI, for a page that is one file; paths to 0.01 points."""
     paths = re.compile(r'(?<= d=")[^"]+')
     lean = paths.sub(
         lambda path: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", path[0]).replace(
@@ -89,7 +89,7 @@ def data_uri(figure: Figure) -> str:
 
 
 def _legend(figure: Figure, all_axes: Sequence[Axes], theme: Theme, columns: int = 2) -> None:
-    """Above the figure, never over its data: each name once, the figure grown by its rows."""
+    """Draw the legend above the figure, each name once, and grow the figure by its rows."""
     merged: dict[str, Any] = {}
     for axes in all_axes:
         handles, names = axes.get_legend_handles_labels()
@@ -128,7 +128,7 @@ _ONE_PANEL = 6  # configurations in one set of axes; more are told apart by late
 
 
 def _panels(runs: Sequence[Measurements]) -> list[tuple[str, list[Measurements]]]:
-    """Runs by the axes they are drawn in, with their title: all, or those of each latency."""
+    """Return the runs by the axes they are drawn in, with their title: all, or by latency."""
     if len(groups(runs)) <= _ONE_PANEL:
         return [("", list(runs))]
     found: dict[str, list[Measurements]] = {}
@@ -145,12 +145,12 @@ def _panels(runs: Sequence[Measurements]) -> list[tuple[str, list[Measurements]]
 
 
 def _names(runs: Sequence[Measurements]) -> dict[str, str]:
-    """What the groups are called: without the latency where that is a panel's title."""
+    """Return the groups' names, without the latency where that is a panel's title."""
     return labels(runs, with_latency=len(groups(runs)) <= _ONE_PANEL)
 
 
 def _styles(runs: Sequence[Measurements], theme: Theme) -> dict[str, tuple[str, Any]]:
-    """Colour and line by name: by back end where there are several."""
+    """Return colour and line by name: by back end where there are several."""
     backends = {run.record.backend for run in runs}
     names = _names(runs)
     found: dict[str, tuple[str, Any]] = {}
@@ -178,7 +178,7 @@ def _backend_colour(theme: Theme, backend: str) -> str:
 
 @drawing
 def creation_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
-    """Bars of the time to create the VMs, by clusters, latency and back end (tables 2 to 4).
+    """Draw the time to create the VMs by clusters, latency and back end (tables 2 to 4).
 
     Published values are hatched bars beside.  Seconds where every run asked for as many
     VMs as the paper, seconds per VM otherwise.  Whiskers: 95 % interval of repeats.
@@ -265,7 +265,7 @@ def _creation_bars(
 
 @drawing
 def response_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
-    """Cumulative distribution of the time of calls of Nova's database API, log x.
+    """Draw the cumulative distribution of calls of Nova's database API by duration, log x.
 
     A curve for each configuration, repeats pooled; marks are the published quantiles.
     Lazy loads aren't in it: they are no calls.
@@ -308,7 +308,7 @@ def _published_quantiles(axes: Axes, theme: Theme) -> None:
 
 
 def _distribution(values: pd.Series[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Points of the cumulative distribution, in percent; zeros are lifted for the log axis."""
+    """Return points of the cumulative distribution, in percent, zeros lifted for the log axis."""
     shares = np.linspace(0, 1, min(_POINTS, max(2, len(values))))
     x = np.quantile(values.to_numpy(dtype=float), shares)
     return np.maximum(x, 1e-3), shares * 100
@@ -316,7 +316,7 @@ def _distribution(values: pd.Series[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 @drawing
 def timeline(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
-    """VMs that are ACTIVE by time since the first request, a line for each run.
+    """Draw the VMs that are ACTIVE by time since the first request, a line for each run.
 
     With one run, the requests as they were sent, too.
     """
@@ -353,7 +353,7 @@ def timeline(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
 
 @drawing
 def cpu_shares(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
-    """Whose CPU time it was while the load ran, of all that the processors had."""
+    """Draw who used the CPU while the load ran, of all that the processors had."""
     rows = []
     for run in runs:
         shares = summaries.cpu_shares(run.record)
@@ -389,7 +389,7 @@ def cpu_shares(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
 
 @drawing
 def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
-    """VMs that got ACTIVE by the site they landed at, and an even share.
+    """Draw the VMs that got ACTIVE by the site they landed at, and an even share.
 
     With four sites and one pool of computes, the published shares beside.
     """
@@ -429,7 +429,7 @@ def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
 
 @drawing
 def traffic_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
-    """Megabytes between hosts by service, within and between sites."""
+    """Draw the megabytes between hosts by service, within and between sites."""
     frame = summaries.traffic_by_service(run.traffic)
     frame = frame[frame["network_mb"] > 0].reset_index(drop=True)
     if frame.empty:
@@ -451,7 +451,7 @@ def traffic_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
 
 @drawing
 def cpu_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
-    """CPU milliseconds of each service for each VM that got ACTIVE."""
+    """Draw the CPU milliseconds of each service per VM that got ACTIVE."""
     frame = summaries.cpu_by_service(run.usage, run.done)
     frame = frame[frame["cpu_ms_per_vm"] > 0].reset_index(drop=True)
     if frame.empty:
@@ -473,7 +473,7 @@ def cpu_by_service(run: Measurements, theme: Theme = LIGHT) -> Figure:
 
 
 def _bar_ends(axes: Axes, values: pd.Series[Any], theme: Theme) -> None:
-    """The value after each bar, and room for it."""
+    """Write the value after each bar, and make room for it."""
     for place, value in enumerate(values):
         axes.annotate(tables.digits(float(value)), (value, place), va="center", fontsize=8,
                       xytext=(3, 0), textcoords="offset points", color=theme.ink)  # fmt: skip

@@ -38,26 +38,26 @@ from discovery_xp.text import printable, shortened
 _FACT = 4000  # characters of what is said of a run, such as its notes
 
 
-# ---------------------------------------------------------------- what is told
+# ---------------------------------------------------------------- facts and headline
 
 
 def comparisons(runs: Sequence[Measurements]) -> list[Table]:
-    """Runs beside each other, without the published values."""
-    made = [run_tables.overview(runs), run_tables.costs(runs), run_tables.repeats(runs)]
-    return [table for table in made if len(table.frame)]
+    """Return the tables of runs beside each other, without the published values."""
+    candidates = [run_tables.overview(runs), run_tables.costs(runs), run_tables.repeats(runs)]
+    return [table for table in candidates if len(table.frame)]
 
 
 def tables_of(runs: Sequence[Measurements], whole: bool = False) -> list[Table]:
-    """The tables of several runs; those of one run are `run_tables.run_tables`."""
+    """Return the tables of several runs; those of one run are `run_tables.run_tables`."""
     return comparisons(runs) + paper_tables.paper_tables(runs, whole)
 
 
 def facts(run: Measurements) -> list[tuple[str, str]]:
-    """What was run, in words: pairs of subject and what is to be said of it."""
+    """Return the facts of a run in words: pairs of subject and text."""
     record = run.record
     machine = record.machine
     zones = record.options.get("placement", "shared")
-    told = [
+    pairs = [
         ("CANNED", run_tables.CANNED_WORDS if record.is_canned else ""),
         ("status", f"PARTIAL: {record.why_partial}" if record.is_partial else record.status),
         ("time", f"{record.started} to {record.ended or '...'}"),
@@ -87,7 +87,7 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
         ("stages", ", ".join(f"{k} {v:.0f} s" for k, v in record.stages_s.items() if v >= 1)),
         ("notes", "; ".join(record.notes)),
     ]
-    return [(subject, shortened(words, _FACT)) for subject, words in told if words]
+    return [(subject, shortened(words, _FACT)) for subject, words in pairs if words]
 
 
 def _count(number: int, noun: str) -> str:
@@ -95,22 +95,22 @@ def _count(number: int, noun: str) -> str:
 
 
 def _databases(run: Measurements) -> str:
-    """Which database was held by what, where it isn't one server for all."""
+    """Return which store held which database, where it isn't one server for all."""
     options = run.record.options
     by_holder: dict[str, list[str]] = {}
     for name, holder in options.get("databases", {}).items():
         by_holder.setdefault(str(holder), []).append(name)
     if not by_holder:
         return ""
-    told = [f"{', '.join(names)} on {holder}" for holder, names in by_holder.items()]
+    parts = [f"{', '.join(names)} on {holder}" for holder, names in by_holder.items()]
     rome = options.get("rome", {})
     if rome.get("store") == "server":
-        told.append("one Redis server")
+        parts.append("one Redis server")
     elif rome:
-        told.append(f"a Redis Cluster of {configuration(nodes(run.record), replicas(run.record))}")
+        parts.append(f"a Redis Cluster of {configuration(nodes(run.record), replicas(run.record))}")
     if "persistence" in rome:
-        told.append(f"appendfsync {rome['persistence']}")
-    return "; ".join(told)
+        parts.append(f"appendfsync {rome['persistence']}")
+    return "; ".join(parts)
 
 
 def _links(run: Measurements) -> str:
@@ -136,9 +136,9 @@ def _load(run: Measurements) -> str:
 
 
 def headline(run: Measurements) -> list[tuple[str, str]]:
-    """The few figures that one looks at first: pairs of value and what it is."""
+    """Return the few figures to read first: pairs of value and what it is."""
     row = summary([run]).iloc[0].to_dict()
-    told: list[tuple[str, str]] = [
+    pairs: list[tuple[str, str]] = [
         (
             f"{row['vms_active']} of {row['vms_asked']}",
             "VMs ACTIVE" if run.unit == "VM" else f"{run.unit}s",
@@ -154,12 +154,12 @@ def headline(run: Measurements) -> list[tuple[str, str]]:
         ("machine_busy", "", "of the machine busy"),
     ):
         if not tables.is_empty(row[key]):
-            told.append((f"{tables.cell(key, row[key])}{unit}", words))
-    return told
+            pairs.append((f"{tables.cell(key, row[key])}{unit}", words))
+    return pairs
 
 
 def missing(run: Measurements) -> str:
-    """Which probes were off, in a line; empty when none was."""
+    """Return which probes were off, in a line; empty when none was."""
     off = [probe for probe in PROBES if not run.measured(probe)]
     return f"Not measured in this run: {', '.join(off)}." if off else ""
 
@@ -168,7 +168,7 @@ def missing(run: Measurements) -> str:
 
 
 def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableType:
-    """The report for a terminal: one run in depth, or several beside each other."""
+    """Return the report for a terminal: one run in depth, or several beside each other."""
     parts: list[RenderableType] = []
     if len(runs) == 1:
         (run,) = runs
@@ -193,12 +193,12 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
 
 
 def _rich(table: Table) -> RenderableType:
-    made = RichTable(title=Text(printable(table.title)), title_justify="left", show_edge=False)
+    grid = RichTable(title=Text(printable(table.title)), title_justify="left", show_edge=False)
     for heading, right in zip(table.headings(), table.numeric(), strict=True):
-        made.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
+        grid.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
     for row in table.cells():
-        made.add_row(*(Text(value) for value in row))
-    return Group(Text(), made, *(Text(f"  {printable(note)}", style="dim") for note in table.notes))
+        grid.add_row(*(Text(value) for value in row))
+    return Group(Text(), grid, *(Text(f"  {printable(note)}", style="dim") for note in table.notes))
 
 
 def print_report(console: Console, runs: Sequence[Measurements], whole: bool = False) -> None:
@@ -220,27 +220,27 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """That of its files."""
+        """Return the name of its files."""
         return "-".join(re.findall(r"\w+", self.title.lower().replace("'s", "")))
 
     @property
     def light(self) -> str:
-        """For a light page, as the source of an image."""
+        """Return the source of an image for a light page."""
         return plots.data_uri(self.draw(plots.LIGHT))
 
     @property
     def dark(self) -> str:
-        """For a dark page."""
+        """Return the source of an image for a dark page."""
         return plots.data_uri(self.draw(plots.DARK))
 
 
 def pictures_of(runs: Sequence[Measurements]) -> list[Picture]:
-    """Those of one run, or of several beside each other."""
+    """Return the figures of one run, or of several beside each other."""
     return _pictures_of_one(runs[0]) if len(runs) == 1 else _pictures_of_several(runs)
 
 
 def html(runs: Sequence[Measurements], whole: bool = False) -> str:
-    """One page that is one file: inline images, no script, nothing loaded from elsewhere."""
+    """Return one page that is one file: inline images, no script, nothing loaded from elsewhere."""
     one = runs[0] if len(runs) == 1 else None
     shown = paper_tables.paper_tables(runs, whole)
     environment = jinja2.Environment(
@@ -277,7 +277,7 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
 
 
 def write_html(path: Path, runs: Sequence[Measurements], whole: bool = False) -> Path:
-    """Write the page to a file; returns its path."""
+    """Write the page to a file, and return its path."""
     page = html(runs, whole)
     try:
         replace_file(path, page)
@@ -290,7 +290,7 @@ def write_html(path: Path, runs: Sequence[Measurements], whole: bool = False) ->
 
 
 def default_page(runs: Sequence[Measurements]) -> Path:
-    """Where the page goes unless it is said: a run's own folder, or with several, this one."""
+    """Return the page's default place: a run's own folder, or with several, this one."""
     if len(runs) == 1:
         return runs[0].run.path("report.html")
     names = {run.record.experiment for run in runs}
@@ -311,7 +311,7 @@ def _yaml(data: object) -> list[str]:
 
 
 def _shown(value: object) -> object:
-    """Return what the page shows of a value; markup is what the template itself made."""
+    """Return a value as the page shows it; markup is what the template itself made."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -321,14 +321,14 @@ _PUBLISHED_MARKS = (
 
 
 def _pictures_of_one(run: Measurements) -> list[Picture]:
-    made = []
+    pictures = []
     row = summary([run]).iloc[0].to_dict()
     if len(run.vms):
         half = (run.vms["active_at"] - run.vms["requested_at"].min()).median()
         took = "none of them got ACTIVE"
         if not tables.is_empty(half):
             took = f"half of those that got ACTIVE were so after {digits(float(half))} s"
-        made.append(
+        pictures.append(
             Picture(
                 "VMs becoming ACTIVE",
                 "VMs asked for and ACTIVE, by time since the first request.",
@@ -337,7 +337,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
             )
         )
     if row["calls"]:
-        made.append(
+        pictures.append(
             Picture(
                 "Response time of Nova's database API",
                 f"Cumulative distribution of {row['calls']} calls, log scale. {_PUBLISHED_MARKS}",
@@ -348,7 +348,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
         )
     if row["vms_active"] and len(run.vms):
         spread = summaries.vms_by_site(run.vms)
-        made.append(
+        pictures.append(
             Picture(
                 "VMs by site",
                 "Where the VMs landed; the dashed line is an even share.",
@@ -359,7 +359,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
         )  # fmt: skip
     if len(run.usage) and row["vms_active"]:
         usage = summaries.cpu_by_service(run.usage, run.done)
-        made.append(
+        pictures.append(
             Picture(
                 "CPU by service",
                 f"CPU milliseconds for each {run.unit}{' that got ACTIVE' * (run.unit == 'VM')}; "
@@ -370,7 +370,7 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
             )
         )
     if row["network_mb"]:
-        made.append(
+        pictures.append(
             Picture(
                 "Bytes by service",
                 "Sent between hosts while the load ran, by the service that was spoken to.",
@@ -380,12 +380,12 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
             )
         )
     if not tables.is_empty(row["machine_busy"]):
-        made.append(_shares([run]))
-    return made
+        pictures.append(_shares([run]))
+    return pictures
 
 
 def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
-    made = []
+    pictures = []
     creation = [table for number, table in
                 ((3, paper_tables.table_3(runs)), (4, paper_tables.table_4(runs)),
                  (0, paper_tables.other_latencies(runs))) if len(table.frame)]  # fmt: skip
@@ -395,7 +395,7 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
             for table in creation
             for row in table.frame.to_dict("records")
         )
-        made.append(
+        pictures.append(
             Picture(
                 "Time to create the VMs",
                 "By number of clusters and latency; hatched bars are published values, of Kilo on "
@@ -405,7 +405,7 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
             )
         )
     if any(len(run.calls) for run in runs):
-        made.append(
+        pictures.append(
             Picture(
                 "Response time of Nova's database API",
                 "Cumulative distribution of the calls of each configuration, repeats pooled, log "
@@ -415,7 +415,7 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
             )
         )
     if any(len(run.vms) for run in runs):
-        made.append(
+        pictures.append(
             Picture(
                 "VMs becoming ACTIVE",
                 "VMs ACTIVE by time since the first request, a line for each run.",
@@ -424,22 +424,22 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
             )
         )
     if any(run.record.harness and run.window_s for run in runs):
-        made.append(_shares(runs))
-    return made
+        pictures.append(_shares(runs))
+    return pictures
 
 
 def _shares(runs: Sequence[Measurements]) -> Picture:
-    told = []
+    words = []
     for run in runs:
         shares = summaries.cpu_shares(run.record)
         if shares["machine_busy"] is not None:
             busy, own = shares["machine_busy"], shares["openstack_share"] or 0
             which = f"#{run.number}: " if len(runs) > 1 else ""
-            told.append(f"{which}{busy * 100:.0f} % busy, {own * 100:.0f} % of that by OpenStack")
+            words.append(f"{which}{busy * 100:.0f} % busy, {own * 100:.0f} % of that by OpenStack")
     return Picture(
         "Whose CPU time it was",
         "Of all that the processors had while the load ran. Near 100 % the machine, and not the "
         "cloud, decides how long things take.",
-        "; ".join(told) + ".",
+        "; ".join(words) + ".",
         lambda theme: plots.cpu_shares(runs, theme),
     )

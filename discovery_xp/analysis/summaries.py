@@ -38,7 +38,7 @@ class Interval:
 
 
 def mean_interval(values: Iterable[float | None], confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of the mean, which takes the repeats as independent and normal.
+    """Return Student's t interval of the mean; it takes repeats as independent and normal.
 
     Nulls are left out; the mean of nothing is NaN.
     """
@@ -55,7 +55,7 @@ def mean_interval(values: Iterable[float | None], confidence: float = CONFIDENCE
 
 
 def student_t(confidence: float, degrees: int) -> float:
-    """The t that |T| stays below with probability `confidence`, T of so many degrees.
+    """Return the t that |T| stays below with probability `confidence`, T of so many degrees.
 
     From the closed form of T's distribution for whole degrees of freedom (Abramowitz and
     Stegun, 26.7.3 and 26.7.4), by bisection on its angle.
@@ -71,7 +71,7 @@ def student_t(confidence: float, degrees: int) -> float:
 
 
 def _within(angle: float, degrees: int) -> float:
-    """P(|T| <= tan(angle) sqrt(degrees))."""
+    """Return P(|T| <= tan(angle) sqrt(degrees))."""
     cosine, sine = math.cos(angle), math.sin(angle)
     term = cosine if degrees % 2 else 1.0
     total = term if degrees > 1 else 0.0
@@ -85,7 +85,7 @@ def _within(angle: float, degrees: int) -> float:
 
 
 def call_statistics(calls: pd.DataFrame) -> dict[str, float | int | None]:
-    """Of calls of Nova's database API: number, mean, percentiles, lazy loads, failures.
+    """Return number, mean, percentiles, lazy loads and failures of database API calls.
 
     The mean is all time spent, lazy loads included, for each call proper.  Percentiles are
     of the calls proper: it isn't known which call a lazy load belongs to.  A call that
@@ -109,7 +109,7 @@ def call_statistics(calls: pd.DataFrame) -> dict[str, float | int | None]:
 
 
 def calls_by_function(calls: pd.DataFrame) -> pd.DataFrame:
-    """A row for each function, and each relationship loaded later; most time first."""
+    """Return a row for each function, and each relationship loaded later; most time first."""
     grouped = calls.groupby(["function", "lazy"])["duration_ms"]
     frame = grouped.agg(
         calls="count",
@@ -127,7 +127,7 @@ def calls_by_function(calls: pd.DataFrame) -> pd.DataFrame:
 
 
 def requests_by_service(requests: pd.DataFrame, active: int) -> pd.DataFrame:
-    """REST requests of each service: number, for each VM, mean, P90, and errors (400 and up)."""
+    """Return each service's REST requests: number, per VM, mean, P90, errors (400 and up)."""
     grouped = requests.assign(failed=requests["status"] >= 400).groupby("service")
     frame = grouped.agg(
         requests=("duration_ms", "count"),
@@ -140,7 +140,7 @@ def requests_by_service(requests: pd.DataFrame, active: int) -> pd.DataFrame:
 
 
 def cpu_by_service(usage: pd.DataFrame, active: int) -> pd.DataFrame:
-    """CPU of each service over all hosts, and its memory; the most first."""
+    """Return the CPU of each service over all hosts, and its memory; the most first."""
     grouped = usage.groupby("service")
     frame = grouped.agg(
         instances=("host", "count"),
@@ -154,7 +154,7 @@ def cpu_by_service(usage: pd.DataFrame, active: int) -> pd.DataFrame:
 
 
 def statements_by_kind(statements: pd.DataFrame, active: int) -> pd.DataFrame:
-    """SQL statements of each kind and their round trips, in all and for each VM."""
+    """Return SQL statements of each kind and their round trips, in all and per VM."""
     frame = statements.groupby("kind")[["count", "round_trips", "duration_ms"]].sum().reset_index()
     frame = frame.rename(columns={"count": "statements"})
     frame["mean_ms"] = frame["duration_ms"] / frame["statements"].where(frame["statements"] > 0)
@@ -165,7 +165,7 @@ def statements_by_kind(statements: pd.DataFrame, active: int) -> pd.DataFrame:
 
 
 def statements_by_service(statements: pd.DataFrame, active: int) -> pd.DataFrame:
-    """Statements, round trips and bytes of the database for each VM, by service."""
+    """Return statements, round trips and bytes of the database per VM, by service."""
     columns = ["count", "round_trips", "bytes_sent", "bytes_received"]
     sums = statements.groupby("service")[columns].sum().reset_index()
     frame = pd.DataFrame(
@@ -181,7 +181,7 @@ def statements_by_service(statements: pd.DataFrame, active: int) -> pd.DataFrame
 
 
 def actions_by_name(actions: pd.DataFrame) -> pd.DataFrame:
-    """The load's timed actions: number, failures, mean, median, P90."""
+    """Return the load's timed actions: number, failures, mean, median, P90."""
     grouped = actions.assign(failed=actions["error"].notna()).groupby("action", sort=False)
     return grouped.agg(
         actions=("duration_s", "count"),
@@ -200,7 +200,7 @@ def _per_vm(values: pd.Series[Any], active: int) -> pd.Series[float]:
 
 
 def network_mb(traffic: pd.DataFrame) -> dict[str, float]:
-    """Megabytes (10^6) that hosts sent each other: in all, within sites, between sites.
+    """Return megabytes (10^6) between hosts: in all, within sites, between sites.
 
     Each byte counts once, where it was sent.  What went to others than the testbed's hosts
     (this machine, the internet) is in `outside_mb` alone.
@@ -217,7 +217,7 @@ def network_mb(traffic: pd.DataFrame) -> dict[str, float]:
 
 
 def traffic_by_service(traffic: pd.DataFrame) -> pd.DataFrame:
-    """Megabytes of each service, within and between sites and outside; the most first."""
+    """Return each service's megabytes, within and between sites and outside; the most first."""
     rows = [
         {"service": str(service), **network_mb(part)}
         for service, part in traffic.groupby("service")
@@ -229,7 +229,7 @@ def traffic_by_service(traffic: pd.DataFrame) -> pd.DataFrame:
 
 
 def vms_by_site(vms: pd.DataFrame) -> pd.DataFrame:
-    """For each site: VMs asked for there, VMs ACTIVE on its hosts, their share, an even share."""
+    """Return for each site: VMs requested there, VMs ACTIVE on its hosts, share, even share."""
     active = vms[vms["status"] == "ACTIVE"]
     names = {*vms["site"].dropna().unique(), *vms["host_site"].dropna().unique()}
     sites = sorted(names, key=_natural)
@@ -254,7 +254,7 @@ def _natural(name: str) -> tuple[str, int, str]:
 
 
 def vms_by_status(vms: pd.DataFrame) -> pd.DataFrame:
-    """How many VMs ended in each status, and the most frequent error of each."""
+    """Return how many VMs ended in each status, and the most frequent error of each."""
     rows = [
         {
             "status": str(status),
@@ -270,7 +270,7 @@ def vms_by_status(vms: pd.DataFrame) -> pd.DataFrame:
 
 
 def cpu_shares(record: RunRecord) -> dict[str, float | None]:
-    """Whose CPU time it was while the load ran, and how busy that made the machine.
+    """Return who used the CPU while the load ran, and how busy that made the machine.
 
     Shares are of all CPU seconds used; `machine_busy` is those, of the seconds that the
     processors had.

@@ -110,7 +110,7 @@ class Table:
 
     @functools.cached_property
     def shown(self) -> pd.DataFrame:
-        """The frame as it is shown: some columns are joined, those that hold nothing left out."""
+        """Return the frame as it is shown: some columns joined, empty optional ones left out."""
         frame = self.frame.copy()
         if "vms_active" in frame:
             frame["vms_asked"] = [
@@ -130,19 +130,19 @@ class Table:
         return frame.drop(columns=empty)
 
     def headings(self) -> list[str]:
-        """What the columns shown are called."""
+        """Return the names of the columns shown."""
         named = [HEADINGS.get(name, name.replace("_", " ")) for name in map(str, self.shown)]
         return named if self.unit == "VM" else [re.sub(r"\bVM", self.unit, each) for each in named]
 
     def cells(self) -> list[list[str]]:
-        """The rows as text, '-' where nothing is known."""
+        """Return the rows as text, '-' where nothing is known."""
         return [
             [cell(str(column), value) for column, value in zip(self.shown, row, strict=True)]
             for row in self.shown.itertuples(index=False, name=None)
         ]
 
     def numeric(self) -> list[bool]:
-        """For each column shown, whether it holds numbers, which stand at the right."""
+        """Return for each column shown whether it holds numbers, which stand at the right."""
         return [
             name in _RIGHT
             or (
@@ -153,11 +153,11 @@ class Table:
         ]
 
     def published(self) -> list[bool]:
-        """For each column shown, whether others published it."""
+        """Return for each column shown whether others published it."""
         return [str(name).startswith("published_") or name == "source" for name in self.shown]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return what a notebook shows."""
         heads = "".join(f"<th>{html.escape(heading)}</th>" for heading in self.headings())
         rows = "".join(
             f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
@@ -173,7 +173,7 @@ class Table:
 
 
 def _of(active: float, asked: float) -> str:
-    """'18 of 20', or '20' when all of them got ACTIVE."""
+    """Return '18 of 20', or '20' when all of them got ACTIVE."""
     if is_empty(asked):
         return ""
     if active == asked:
@@ -188,12 +188,12 @@ def _of(active: float, asked: float) -> str:
 
 
 def is_empty(value: object) -> bool:
-    """True of what a cell shows as '-'."""
+    """Return whether a cell shows the value as '-'."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def cell(column: str, value: Any) -> str:
-    """A value for people: shares in percent, numbers with three digits or more."""
+    """Return a value for people: shares in percent, numbers with three digits or more."""
     if is_empty(value):
         return "-"
     if isinstance(value, bool):
@@ -210,7 +210,7 @@ def cell(column: str, value: Any) -> str:
 
 
 def digits(value: float) -> str:
-    """Three significant digits, and no whole number cut: 0.0123, 1.23, 12.3, 1234."""
+    """Return three significant digits, and no whole number cut: 0.0123, 1.23, 12.3, 1234."""
     size = abs(value)
     if size >= 99.95 or value == 0:
         return f"{value:.0f}"

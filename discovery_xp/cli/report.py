@@ -66,7 +66,7 @@ def report(
 
 
 def write_page(folder: Path) -> Path:
-    """A run's page, in its folder; returns its path."""
+    """Write a run's page into its folder, and return its path."""
     from discovery_xp.analysis import report as reports
     from discovery_xp.analysis.measurements import read_runs
 

@@ -80,7 +80,7 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
     ensure_software(variables.cloud, progress)
     run = run_playbook(hosts, "deploy", variables.to_ansible(), progress)
     deployment = describe(hosts, variables.cloud, run)
-    keep(hosts, testbed, deployment, variables)
+    write_records(hosts, testbed, deployment, variables)
     if kept_schemas.keep:
         for result in run.results("schemas").values():
             schemas.keep(result.get("dumps"))
@@ -146,12 +146,12 @@ def describe(hosts: Hosts, cloud: CloudVariables, run: PlayRun) -> Deployment:
     addresses = {name: host.address for name, host in cloud.hosts.items()}
     locked = {**software.OPENSTACK.locked_versions,
               "rally": software.RALLY.locked_versions["rally"]}  # fmt: skip
-    named: tuple[str, ...] = (
+    packages: tuple[str, ...] = (
         "nova", "keystone", "glance", "neutron", "openstack-placement", "sqlalchemy",
         "pymysql", "oslo-db", "oslo-messaging", "gunicorn", "rally",
     )  # fmt: skip
     if cloud.rome is not None:
-        named += ("sqlalchemy-rome", "apsw", "redis", "hiredis")
+        packages += ("sqlalchemy-rome", "apsw", "redis", "hiredis")
         locked[software.ROME.name] = software.ROME.version
     return Deployment(
         auth_url=layout.endpoint("identity").url(addresses),
@@ -164,20 +164,22 @@ def describe(hosts: Hosts, cloud: CloudVariables, run: PlayRun) -> Deployment:
         flavor=cloud.flavor,
         image=cloud.image,
         options=cloud.options,
-        versions={name: locked[name] for name in named if name in locked},
+        versions={name: locked[name] for name in packages if name in locked},
         stages_s={},
         changes=len(run.changed),
     )  # fmt: skip
 
 
-def keep(hosts: Hosts, testbed: Testbed, deployment: Deployment, variables: PlayVariables) -> None:
+def write_records(
+    hosts: Hosts, testbed: Testbed, deployment: Deployment, variables: PlayVariables
+) -> None:
     """Write what the testbed's folder holds of a cloud that is there."""
     description.save(testbed, deployment)
     text = json.dumps(variables.cloud.to_json(), indent=1)
     write_atomically(variables_file(testbed), text + "\n")
     regions = [region.name for region in variables.cloud.regions]
     clients.write(testbed, deployment.auth_url, regions, variables.secrets.passwords)
-    identities.keep(hosts, testbed)
+    identities.collect(hosts, testbed)
 
 
 # ---------------------------------------------------------------- verifying
@@ -188,8 +190,8 @@ def verify(hosts: Hosts, testbed: Testbed, progress: Progress) -> list[Boot]:
     layout = hosts.plan.require_cloud()
     run = run_playbook(hosts, "smoke", play_variables(hosts, testbed).to_ansible(), progress)
     try:
-        said = answers.listed(run.results(SMOKE_MODULE)[layout.master].get("boots"))
-        return read_boots(said, layout.served_by)
+        reports = answers.listed(run.results(SMOKE_MODULE)[layout.master].get("boots"))
+        return read_boots(reports, layout.served_by)
     except (KeyError, answers.Unfit) as error:
         raise Failed(
             f"{layout.master} doesn't say what came of the VMs: {error}",
@@ -197,13 +199,13 @@ def verify(hosts: Hosts, testbed: Testbed, progress: Progress) -> list[Boot]:
         ) from None
 
 
-def read_boots(said: Sequence[object], regions: Mapping[str, str]) -> list[Boot]:
-    """Return what the master said of each site's VM; raises Unfit unless it is that.
+def read_boots(reports: Sequence[object], regions: Mapping[str, str]) -> list[Boot]:
+    """Return what the master reports of each site's VM; raises Unfit unless it is that.
 
     `regions` is each site's whose API was asked.
     """
     boots = {}
-    for entry in said:
+    for entry in reports:
         values = answers.mapping(entry)
         site = values.get("site")
         if not isinstance(site, str) or site not in regions:

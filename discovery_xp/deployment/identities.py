@@ -30,7 +30,7 @@ def require_readable(testbed: Testbed) -> None:
         _read(testbed)
 
 
-def kept(testbed: Testbed) -> dict[str, str]:
+def load(testbed: Testbed) -> dict[str, str]:
     """Return the identities by host; none where they can't be read: no cloud's end needs them."""
     try:
         return _read(testbed)
@@ -38,16 +38,16 @@ def kept(testbed: Testbed) -> dict[str, str]:
         return {}
 
 
-def keep(hosts: Hosts, testbed: Testbed) -> None:
+def collect(hosts: Hosts, testbed: Testbed) -> None:
     """Ask lent hosts for the identities of computes that aren't kept yet."""
-    plan, known = hosts.plan, kept(testbed)
+    plan, identities = hosts.plan, load(testbed)
     names = [name for own in plan.require_cloud().computes.values() for name in own]
-    if plan.platform is None or known.keys() >= set(names):
+    if plan.platform is None or identities.keys() >= set(names):
         return
     outputs = run_each(hosts, dict.fromkeys(names, "cat /var/lib/nova/compute_id"))
-    found = {name: output.stdout.strip() for name, output in outputs.items()}
-    known |= {name: identity for name, identity in found.items() if is_uuid(identity)}
-    write_atomically(identities_file(testbed), json.dumps(known, indent=1) + "\n")
+    words = {name: output.stdout.strip() for name, output in outputs.items()}
+    identities |= {name: word for name, word in words.items() if is_uuid(word)}
+    write_atomically(identities_file(testbed), json.dumps(identities, indent=1) + "\n")
 
 
 def is_uuid(value: object) -> bool:

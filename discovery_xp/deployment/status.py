@@ -101,14 +101,14 @@ def inspect(hosts: Hosts, answering: Set[str]) -> list[ServiceStatus]:
 
 
 def read_status(
-    by_host: Mapping[str, Sequence[Service]], said: Mapping[str, str]
+    by_host: Mapping[str, Sequence[Service]], outputs: Mapping[str, str]
 ) -> list[ServiceStatus]:
     """What `_look_command` printed on each host, as values."""
     states: dict[tuple[str, str], dict[str, str]] = {}
     answered: dict[tuple[str, str], bool] = {}
     nova: dict[tuple[str, str], str] = {}
     queues: dict[str, bool] | None = None
-    for host, text in said.items():
+    for host, text in outputs.items():
         for line in text.splitlines():
             kind, _, rest = line.partition(" ")
             unit, _, value = rest.partition(" ")
@@ -130,7 +130,7 @@ def read_status(
             service.site,
             states.get((service.unit, host), {}).get("ActiveState", "unknown"),
             _restarts(states.get((service.unit, host), {})),
-            answered.get((service.unit, host), False if host in said else None)
+            answered.get((service.unit, host), False if host in outputs else None)
             if service.is_http
             else None,
             nova.get((service.unit, host)),

@@ -203,10 +203,10 @@ def play_variables(hosts: Hosts, testbed: Testbed) -> PlayVariables:
     """
     layout = hosts.plan.require_cloud()
     addresses = {name: str(host.address) for name, host in hosts.by_name().items()}
-    known = passwords.ensure(testbed)
+    testbed_passwords = passwords.ensure(testbed)
     return PlayVariables(
         _cloud(hosts, layout, testbed, addresses),
-        _secrets(hosts.plan, layout, addresses, known),
+        _secrets(hosts.plan, layout, addresses, testbed_passwords),
     )
 
 
@@ -221,7 +221,7 @@ def _cloud(
             queues[service.queue] = f"{service.unit} on {service.host}"
     return CloudVariables(
         testbed=hosts.plan.name,
-        options=described(layout),
+        options=result_options(layout),
         master=layout.master,
         hosts={
             host.name: _host(host.name, host.site, layout, addresses) for host in hosts.plan.hosts
@@ -252,7 +252,7 @@ def _cloud(
         nova_services=services,
         nova_queues=queues,
         computes=layout.computes,
-        compute_ids=identities.kept(testbed),
+        compute_ids=identities.load(testbed),
         boots=tuple(
             BootVariables(site, region, layout.computes[site])
             for site, region in layout.served_by.items()
@@ -261,19 +261,24 @@ def _cloud(
 
 
 def _secrets(
-    plan: Plan, layout: CloudLayout, addresses: Mapping[str, str], known: Mapping[str, str]
+    plan: Plan,
+    layout: CloudLayout,
+    addresses: Mapping[str, str],
+    testbed_passwords: Mapping[str, str],
 ) -> Secrets:
     return Secrets(
-        passwords=known,
-        rabbitmq_hash=passwords.rabbitmq_hash(known["rabbitmq"], plan.name),
+        passwords=testbed_passwords,
+        rabbitmq_hash=passwords.rabbitmq_hash(testbed_passwords["rabbitmq"], plan.name),
         # Redis keeps the passwords of its users as their SHA-256.
-        redis_user_hash=hashlib.sha256(known["database"].encode()).hexdigest(),
-        redis_admin_hash=hashlib.sha256(known["redis"].encode()).hexdigest(),
-        database_urls=databases.urls(layout.stores, layout.databases, addresses, known["database"]),
+        redis_user_hash=hashlib.sha256(testbed_passwords["database"].encode()).hexdigest(),
+        redis_admin_hash=hashlib.sha256(testbed_passwords["redis"].encode()).hexdigest(),
+        database_urls=databases.urls(
+            layout.stores, layout.databases, addresses, testbed_passwords["database"]
+        ),
         clients_yaml=clients.clouds_yaml(
             layout.endpoint("identity").url(addresses),
             [region.name for region in layout.regions],
-            known,
+            testbed_passwords,
         ),
     )
 
@@ -302,25 +307,25 @@ def _host(name: str, site: str, layout: CloudLayout, addresses: Mapping[str, str
     )
 
 
-def described(layout: CloudLayout) -> dict[str, Any]:
+def result_options(layout: CloudLayout) -> dict[str, Any]:
     """Return the topology's choices, as results keep them, and what came of them.
 
     That is of how many computes one is drawn; with Redis what 'auto' came to, which database is
     held by what, and on how many nodes.
     """
     options = layout.options
-    said = {
+    record = {
         **dataclasses.asdict(options),
         "config": options.config,
         "drawn_from": layout.drawn_from,
     }
     store = layout.redis
     if store is None:
-        del said["rome"]
-        return said
+        del record["rome"]
+        return record
     return {
-        **said,
-        "rome": {**said["rome"], "store": store.kind},
+        **record,
+        "rome": {**record["rome"], "store": store.kind},
         "databases": {each.name: each.backend for each in layout.databases},
         "nodes": len(store.masters),
         "replicas": options.rome.replicas,

@@ -117,11 +117,11 @@ def place(
     if options.backend == ROME:
         carried = [name for name, backend in backends.items() if backend == ROME]
         stores.append(_redis(options.rome, carried, master, near, far))
-    held = tuple(
+    all_databases = tuple(
         Database(name, OWNERS[name], backend, REDIS if backend == ROME else MARIADB)
         for name, backend in backends.items()
     )
-    return tuple(stores), held
+    return tuple(stores), all_databases
 
 
 def _redis(
@@ -200,11 +200,11 @@ def spread(
 
 def urls(
     stores: Sequence[Store],
-    held: Iterable[Database],
+    databases: Iterable[Database],
     addresses: Mapping[str, str],
     password: str,
 ) -> dict[str, str]:
-    """Return SQLAlchemy's URL of every database; `addresses` is by host."""
+    """Return SQLAlchemy's URL of each of these databases; `addresses` is by host."""
     by_name = {store.name: store for store in stores}
     return {
         each.name: f"rome+redis://{USER}:{password}@"
@@ -212,7 +212,7 @@ def urls(
         if each.backend == ROME
         else f"mysql+pymysql://{each.owner}:{password}@"
         f"{addresses[by_name[each.store].nodes[0].host]}/{each.name}"
-        for each in held
+        for each in databases
     }
 
 

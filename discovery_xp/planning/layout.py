@@ -194,7 +194,7 @@ def decide(options: OpenStack, hosts: Sequence[PlannedHost]) -> CloudLayout:
     computes = _by_site(hosts, "compute")
     served_by = {site: own.get(site, regions[0].name) for site in computes}
     data = [host for host in hosts if "data" in host.roles]
-    stores, held = databases.place(
+    stores, all_databases = databases.place(
         options,
         master.name,
         near=[host.name for host in data if host.site == master.site],
@@ -208,7 +208,7 @@ def decide(options: OpenStack, hosts: Sequence[PlannedHost]) -> CloudLayout:
         master=master.name,
         services=services,
         stores=stores,
-        databases=held,
+        databases=all_databases,
         regions=regions,
         endpoints=tuple(_endpoints(services, regions)),
         controllers=_by_site(hosts, "controller"),
@@ -246,24 +246,24 @@ def _services(
     served_by: Mapping[str, str],
 ) -> Iterator[Service]:
     names = {region.controller: region.name for region in regions}
-    stored = [(node.host, node.unit) for store in stores for node in store.nodes]
+    processes = [(node.host, node.unit) for store in stores for node in store.nodes]
     roles = list(UNITS_BY_ROLE)
     for host in hosts:
-        for on, unit in stored:
+        for on, unit in processes:
             if on == host.name and unit != databases.MARIADB:
                 yield service(unit, host.name, host.site)
         for role in sorted(host.roles, key=roles.index):
             region = {"controller": names.get(host.name), "compute": served_by.get(host.site)}
             for unit in UNITS_BY_ROLE[role]:
-                if unit != databases.MARIADB or (host.name, unit) in stored:
+                if unit != databases.MARIADB or (host.name, unit) in processes:
                     yield service(unit, host.name, host.site, region.get(role))
 
 
 def service(unit: str, host: str, site: str, region: str | None = None) -> Service:
     """Return a unit of the catalogue as a service on a host; raises KeyError for any other."""
-    known = catalogue.UNITS[unit]
+    entry = catalogue.UNITS[unit]
     return Service(
-        unit, known.component, host, site, region, known.port, known.is_http, known.queue(host)
+        unit, entry.component, host, site, region, entry.port, entry.is_http, entry.queue(host)
     )
 
 

@@ -50,12 +50,12 @@ def _faults_of_services(
             yield f"{each.unit} is of a region that isn't there"
     if {"rabbitmq", "memcached"} - {each.component for each in layout.services}:
         yield "the cloud has no message bus, or no cache"
-    placed = {(each.host, each.unit) for each in layout.services}
+    processes = {(each.host, each.unit) for each in layout.services}
     for end in layout.endpoints:
         api = catalogue.APIS.get(end.kind)
         if (
             api is None
-            or (end.host, api.unit) not in placed
+            or (end.host, api.unit) not in processes
             or (end.port, end.path) != (catalogue.UNITS[api.unit].port, api.path)
         ):
             yield "an API is asked where it isn't"
@@ -65,13 +65,13 @@ def _faults_of_services(
 
 
 def _faults_of_databases(layout: CloudLayout) -> Iterator[str]:
-    placed = {(each.host, each.unit) for each in layout.services}
+    processes = {(each.host, each.unit) for each in layout.services}
     stores = {store.name: store for store in layout.stores}
     if len(stores) < len(layout.stores):
         yield "two stores have one name"
     for store in layout.stores:
         if not _is_store(store) or any(
-            (node.host, node.unit) not in placed
+            (node.host, node.unit) not in processes
             or node.port != catalogue.UNITS[node.unit].port
             or catalogue.UNITS[node.unit].component != store.engine
             for node in store.nodes

@@ -25,7 +25,7 @@ options:
     description: name -> SQLAlchemy's URL of its database; never logged
     type: dict
     required: true
-  dumps: {description: dumps of empty databases at their newest schemas or '', type: str}
+  dumps: {description: dumps of empty databases at their newest schemas in base64 or '', type: str}
   keep: {description: return dumps of databases that were migrated from nothing, type: bool}
   inputs: {description: "name -> what its commands read from stdin; never logged", type: dict}
 """

@@ -84,9 +84,12 @@ class DebianThirteen:
 
 
 def contained() -> list[str]:
-    """Return what has a command's mounts end with it, and it with this process."""
-    return [program("setpriv"), "--pdeathsig", "KILL", "--",
-            program("unshare"), "--mount", "--propagation", "private", "--"]  # fmt: skip
+    """Return what has a command's mounts and processes end with it, and it with this process."""
+    return [
+        *(program("setpriv"), "--pdeathsig", "KILL", "--"),
+        *(program("unshare"), "--mount", "--propagation", "private"),
+        *("--pid", "--kill-child", "--mount-proc", "--"),
+    ]
 
 
 @pytest.fixture(scope="module")

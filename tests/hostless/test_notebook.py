@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(folder: Path) -> Iterator[str]:
     """Start the server; yield the URL that it prints, token included."""
     log = folder / "log"
-    environment = {**os.environ, "JUPYTER_TOKEN": "guessed", "IPYTHONDIR": str(folder / "ipython")}
+    environment = {**os.environ, "JUPYTER_TOKEN": "guessed", **_places(folder)}
     with log.open("w") as output:
         server = subprocess.Popen(
             [REPOSITORY / "xp", "notebook", "results", "--no-browser", "--port", str(free_port())],
@@ -51,6 +51,12 @@ def url(folder: Path) -> Iterator[str]:
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             assert server.wait(30) == 0
+
+
+def _places(folder: Path) -> dict[str, str]:
+    """Return the variables that keep Jupyter's own files out of the home of who runs this."""
+    names = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+    return {name: str(folder / name.lower()) for name in names}
 
 
 def free_port() -> int:
@@ -88,7 +94,7 @@ def test_the_notebooks_run_in_its_environment(url: str, folder: Path) -> None:
         [f"{ENVIRONMENT}-notebook/bin/jupyter-execute", "--inplace",
          own / "paper-tables.ipynb", own / "one-run.ipynb"],
         capture_output=True, text=True, check=False, cwd=own,
-        env={**os.environ, "IPYTHONDIR": str(folder / "ipython")},
+        env={**os.environ, **_places(folder)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for name, said in (("paper-tables", "18 of 20"), ("one-run", "18 ACTIVE")):

@@ -211,8 +211,8 @@ def test_a_load_without_vms_is_told_by_its_rounds(tmp_path: Path) -> None:
     assert row["cpu_ms_per_vm"] == tokens.usage["cpu_s"].sum() * 1000 / 10
     assert paper_tables.paper_tables([tokens]) == [], "they are of VMs"
     headings = {table.name: table.headings() for table in run_tables.run_tables(tokens)}
-    assert "round trips a token" in headings["statements"]
-    assert "CPU-ms a token" in run_tables.costs([tokens]).headings()
+    assert "round trips per token" in headings["statements"]
+    assert "CPU-ms per token" in run_tables.costs([tokens]).headings()
     assert ("10 of 12", "tokens") in report.headline(tokens)
     assert dict(report.facts(tokens))["tokens"] == "12 asked for, 10 well"
     assert "token" in report.write_html(tmp_path / "page.html", [tokens]).read_text()

@@ -155,17 +155,17 @@ def test_of_a_lent_host_only_a_uuid_is_kept(
     monkeypatch.setattr(identities, "run_each", lambda *_: said)
     lent: Any = SimpleNamespace(platform=object(), require_cloud=PLAN.require_cloud)
     made = Hosts(lent, hosts.roles, hosts.networks)
-    identities.keep(made, testbed)
+    identities.collect(made, testbed)
     assert json.loads(identities.identities_file(testbed).read_text()) == {}
     said["a-compute-1"] = Output(0, "01234567-89ab-cdef-0123-456789abcdef\n", "")
-    identities.keep(made, testbed)
-    assert identities.kept(testbed) == {"a-compute-1": "01234567-89ab-cdef-0123-456789abcdef"}
+    identities.collect(made, testbed)
+    assert identities.load(testbed) == {"a-compute-1": "01234567-89ab-cdef-0123-456789abcdef"}
 
 
 @pytest.mark.parametrize("text", ["[1]", "x", '{"a-compute-1": "{{ x }}"}', "[" * 10**5])
 def test_a_damaged_file_of_identities_gives_no_template(text: str, testbed: Testbed) -> None:
     identities.identities_file(testbed).write_text(text)
-    assert identities.kept(testbed) == {}, "the cloud can be removed all the same"
+    assert identities.load(testbed) == {}, "the cloud can be removed all the same"
 
 
 def test_a_damaged_file_of_identities_is_refused_before_a_deploy(

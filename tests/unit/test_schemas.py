@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import threading
@@ -197,7 +198,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 def load(
     text: str, name: str = "nova", url: str = URL, is_newest: Callable[[], bool] = lambda: True
 ) -> bool:
-    return Dumps(text, keeps=False).load(name, url, is_newest)
+    packed = base64.b64encode(text.encode()).decode()
+    return Dumps(packed, keeps=False).load(name, url, is_newest)
 
 
 def test_an_empty_database_is_loaded(server: Server) -> None:
@@ -232,6 +234,11 @@ def test_a_dump_that_the_server_refuses_is_dropped(server: Server) -> None:
 def test_what_does_not_fit_is_not_loaded(server: Server, text: str) -> None:
     assert not load(text)
     assert (server.loaded, server.tables) == ([], [])
+
+
+@pytest.mark.parametrize("text", ["é", "????", json.dumps({"nova": DUMP}), "{'nova': {}}"])
+def test_what_is_not_packed_is_not_loaded(server: Server, text: str) -> None:
+    assert not Dumps(text, keeps=False).load("nova", URL, lambda: True)
 
 
 def test_other_stores_have_no_dumps(server: Server) -> None:

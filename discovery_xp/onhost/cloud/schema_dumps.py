@@ -6,7 +6,8 @@ whether a database was migrated or loaded.  A dump is loaded by the database's o
 no rights beyond that database, and by the server alone: MariaDB's client would run commands that
 a dump may hold.
 
-All dumps travel as one text, JSON of `{database: {"server": version, "sql": packed}}`.
+All dumps travel to a host as one text, base64 of JSON: `{database: {"server": version, "sql":
+packed}}`.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Dumps:
 
 def _read(text: str) -> Mapping[str, Any]:
     try:
-        given = json.loads(text or "{}")
+        given = json.loads(base64.b64decode(text, validate=True) or "{}")
     except ValueError:
         return {}
     return given if isinstance(given, Mapping) else {}
@@ -162,7 +163,8 @@ def _load(url: str, sql: str) -> None:
 
     place = sqlalchemy.engine.make_url(url)
     connection = pymysql.connect(
-        host=place.host, port=place.port or 3306, user=place.username,
+        host=place.host, port=place.port or 0,  # 0: the usual one
+        user=place.username,
         password=place.password or "", database=place.database, charset="utf8mb4",
         client_flag=CLIENT.MULTI_STATEMENTS, autocommit=True, read_timeout=60, write_timeout=60,
     )  # fmt: skip

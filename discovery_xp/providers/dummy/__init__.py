@@ -16,6 +16,7 @@ from discovery_xp.errors import Failed, Refused
 from discovery_xp.files import write_atomically
 from discovery_xp.inputs.platforms import DummyProvider
 from discovery_xp.inputs.topology import SshHost
+from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.planning.plan import Plan
 from discovery_xp.providers.contract import Provider
 from discovery_xp.providers.dummy.transport import CannedTransport
@@ -85,6 +86,6 @@ def faults_of(plan: Plan) -> tuple[str, ...]:
 
 def _ssh_hosts(plan: Plan) -> dict[str, SshHost]:
     return {
-        host.name: SshHost(str(NETWORK[number]), "root", 22, None)
+        host.name: SshHost(str(NETWORK[number]), "root", SSH_PORT, None)
         for number, host in enumerate(plan.hosts, start=1)
     }

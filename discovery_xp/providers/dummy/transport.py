@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
+from discovery_xp.onhost.catalogue import KEYSTONE_PORT
 from discovery_xp.places import checkout
 from discovery_xp.planning.plan import Plan
 from discovery_xp.providers.dummy.load import CannedLoad, load_of
@@ -164,7 +165,9 @@ class CannedTransport:
         records = {
             name: {
                 "records": base64.b64encode(gzip.compress(b"")).decode(),
-                "traffic": {f"{first} 5000": [1000, 10]} if name != plan.hosts[0].name else {},
+                "traffic": {f"{first} {KEYSTONE_PORT}": [1000, 10]}
+                if name != plan.hosts[0].name
+                else {},
                 "usage": {
                     CANNED: {"cpu_s": 0.01, "memory_bytes": 2**20, "memory_start_bytes": 2**20}
                 },

@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="rome", description="Look into a database that ROME keeps in Redis.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, what: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=what, description=what)
+    def command(name: str, run: Any, description: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=description, description=description)
         made.add_argument("url", metavar="URL", help="rome+redis://[user@]host:port/database")
         made.add_argument(
             "--password-file",
@@ -161,8 +161,8 @@ def _store(options: argparse.Namespace) -> RedisStore:
 def _without_password(problem: str, options: argparse.Namespace) -> str:
     """Return a message without any password that it may quote."""
     secrets = [os.environ.get(_PASSWORD_VARIABLE)]
-    if found := re.search(r"://[^/@]*?:([^/]+)@", options.url):
-        secrets += [found[1], unquote(found[1])]
+    if match := re.search(r"://[^/@]*?:([^/]+)@", options.url):
+        secrets += [match[1], unquote(match[1])]
     for secret in secrets:
         if secret:
             problem = problem.replace(secret, "***")

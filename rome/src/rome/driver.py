@@ -369,9 +369,9 @@ class Cursor:
         if word == "PRAGMA":
             return self._pragma(sql, tuple(sets[0]) if sets else ())
         if speaks_of_schema(sql):
-            found = about_schema(connection.ddl, sql, tuple(sets[0]) if sets else ())
-            if found is not None:
-                return _asked(found)
+            answer = about_schema(connection.ddl, sql, tuple(sets[0]) if sets else ())
+            if answer is not None:
+                return _asked(answer)
         if connection.ddl.waiting:
             connection.flush_ddl()
         transaction = connection.transaction
@@ -383,8 +383,8 @@ class Cursor:
         if word in ("", "BEGIN"):
             return _NOTHING
         if match := _SAVEPOINT.match(sql.strip()):
-            what = match[1].upper().split()[0]
-            transaction.savepoint("ROLLBACK TO" if what == "ROLLBACK" else what, match[2])
+            verb = match[1].upper().split()[0]
+            transaction.savepoint("ROLLBACK TO" if verb == "ROLLBACK" else verb, match[2])
             return _NOTHING
         if word in ("COMMIT", "END"):
             transaction.commit()
@@ -406,8 +406,8 @@ class Cursor:
         connection = self.connection
         pragma = Pragma.of(sql)
         if pragma.switch is None:
-            found = pragma.answer(connection.ddl, parameters)
-            return _NOTHING if found is None else _asked(found)
+            answer = pragma.answer(connection.ddl, parameters)
+            return _NOTHING if answer is None else _asked(answer)
         holder: Any = connection.transaction.session
         name = "check_foreign_keys"
         if pragma.name == "legacy_alter_table":

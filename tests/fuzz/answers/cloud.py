@@ -113,8 +113,8 @@ def take_identities(told: Any) -> None:
     plan = make_plan(parse_topology(topology), None, True)
     testbed = Testbed("fuzz")
     testbed.save(State(plan, "up", "2026-11-24T16:00:00Z"))
-    identities.keep(hosts_of(plan), testbed)
-    if any("{{" in identity for identity in identities.kept(testbed).values()):
+    identities.collect(hosts_of(plan), testbed)
+    if any("{{" in identity for identity in identities.load(testbed).values()):
         raise AssertionError("a host's word is a template at the next deploy")
 
 

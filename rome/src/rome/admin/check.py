@@ -152,9 +152,9 @@ class _Checker:
         rows = list(self._run(tasks))
         counters, self._written = self._store.counters()
         self._counters = counters
-        found: list[Finding] = []
+        findings_of_counters: list[Finding] = []
         for table in tables:
-            found += self._counter(table, highest.get(table.number, 0))
+            findings_of_counters += self._counter(table, highest.get(table.number, 0))
         entries = []
         for table in tables:
             for index in table.indexes:
@@ -168,7 +168,7 @@ class _Checker:
                     task = self._ordered(table, order, mode, findings)
                     entries.append(_Job(findings, task, counts[table.number]))
         yield from rows
-        yield from found
+        yield from findings_of_counters
         yield from self._run(entries)
 
     def _rows(self, table: Table, findings: list[Finding], highest: dict[int, int]) -> _Task:
@@ -189,9 +189,9 @@ class _Checker:
         }
         cursor = b"0"
         while True:
-            found, cursor, last, _ = yield "check", {**request, "cursor": cursor}
+            page, cursor, last, _ = yield "check", {**request, "cursor": cursor}
             highest[table.number] = max(highest.get(table.number, 0), int(last))
-            for kind, number, place, row, data in found:
+            for kind, number, place, row, data in page:
                 if kind == b"orphan":
                     place = checked[place][0]
                 findings += self._findings.tell(kind, number, place, row, data)
@@ -209,8 +209,8 @@ class _Checker:
                 "defaults": table.packed_defaults,
                 "cursor": cursor,
             }
-            found, cursor = yield "check", request
-            for finding in found:
+            page, cursor = yield "check", request
+            for finding in page:
                 findings += self._findings.tell(*finding)
             if cursor == b"0":
                 return
@@ -229,8 +229,8 @@ class _Checker:
         }
         cursor = b"0"
         while True:
-            found, cursor = yield "ordered", {**request, "cursor": cursor}
-            for finding in found:
+            page, cursor = yield "ordered", {**request, "cursor": cursor}
+            for finding in page:
                 findings += self._findings.tell(*finding)
             if cursor == b"0":
                 return
@@ -255,8 +255,8 @@ class _Checker:
                 except Exception:  # whatever the bytes may be
                     good = False
                 if not good:
-                    told = self._findings.tell(b"unreadable", number, 0, str(n).encode(), b"")
-                    findings.setdefault(number, []).extend(told)
+                    problems = self._findings.tell(b"unreadable", number, 0, str(n).encode(), b"")
+                    findings.setdefault(number, []).extend(problems)
                 elif number in definitions:
                     sound.append((n, row))
             for n, words in definitions[number].broken_by(sound) if sound else ():
@@ -355,8 +355,8 @@ class _Checker:
 
     def _sets(self, sets: list[list[Any]], findings: list[Finding]) -> _Task:
         while sets:
-            found, cursors = yield "check", {"mode": "sets", "sets": sets}
-            for finding in found:
+            page, cursors = yield "check", {"mode": "sets", "sets": sets}
+            for finding in page:
                 findings += self._findings.tell(*finding)
             for entry, cursor in zip(sets, cursors, strict=True):
                 entry[5] = cursor
@@ -370,9 +370,9 @@ class _Checker:
             yield Finding(f"{group}: {many} of no table or index", repaired=self._repair)
 
     def _fields(self, tables: dict[int, Table]) -> Iterator[Finding]:
-        known = {str(number) for number in tables} | {"tables"}
+        numbers = {str(number) for number in tables} | {"tables"}
         for name, fields in (("ids", set(self._counters)), ("writes", self._written)):
-            lost = sorted(fields - known)
+            lost = sorted(fields - numbers)
             if lost and self._repair:
                 self._amend(fields=[[name, field] for field in lost])
             for field in lost:

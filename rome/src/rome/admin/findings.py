@@ -52,16 +52,16 @@ class Findings:
         table = self._schema.by_number(number)
         if table is None:
             return
-        what = kind.decode()
+        problem = kind.decode()
         n = row.decode(errors="replace")
-        repaired = self._repair and what in _REPAIRABLE
-        if what == "unreadable":
+        repaired = self._repair and problem in _REPAIRABLE
+        if problem == "unreadable":
             text = f"{table.name}: row {n} can't be read"
-        elif what == "number":
+        elif problem == "number":
             text = f"{table.name}: row {n} holds another number as its key"
-        elif what == "null":
+        elif problem == "null":
             text = f"{table.name}: row {n} has NULL in {table.names([place])[0]}, against NOT NULL"
-        elif what == "orphan":
+        elif problem == "orphan":
             foreign = table.foreign_keys[place]
             names = ", ".join(table.names(foreign.slots))
             text = (
@@ -72,14 +72,14 @@ class Findings:
             index = next(i for i in table.all_indexes if i.number == place)
             name = index_name(table, index)
             if isinstance(index, OrderedIndex):
-                yield Finding(f"order of {name}: {_ORDER_WORDS[what].format(n)}", repaired)
+                yield Finding(f"order of {name}: {_ORDER_WORDS[problem].format(n)}", repaired)
                 return
             text = {
                 "missing": f"{name}: row {n} isn't found by {_shown(data)}",
                 "twice": f"{name}: row {n} has {_shown(data)}, as another row has",
                 "gone": f"{name}: {_shown(data)} leads to row {n}, which doesn't exist",
                 "other": f"{name}: {_shown(data)} leads to row {n}, which has another value",
-            }[what]
+            }[problem]
         yield Finding(text, repaired)
 
 

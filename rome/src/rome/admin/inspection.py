@@ -41,11 +41,11 @@ class Usage:
 def inspect(store: RedisStore, catalogue: Catalogue) -> Usage:
     """Return what is there now; writers may go on."""
     schema = catalogue.load(store)
-    found = [table for table in schema.tables.values() if not table.is_view]
-    heads = store.heads([table.number for table in found])
+    tables_here = [table for table in schema.tables.values() if not table.is_view]
+    heads = store.heads([table.number for table in tables_here])
     by_number = {
         table.number: TableUsage(table.name, head.rows)
-        for table, head in zip(found, heads, strict=True)
+        for table, head in zip(tables_here, heads, strict=True)
     }
     other = total = 0
     for key, size in store.memory():

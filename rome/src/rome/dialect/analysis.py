@@ -245,9 +245,9 @@ class Analysis:
             for piece in parts_of((clause,)):
                 whole = self._condition(scope, piece, allowed, nullable) and whole
             branches.append(tuple(self._conditions[before:]))
-        found = self._conditions[start:]
+        conditions = self._conditions[start:]
         del self._conditions[start:]
-        places = {condition.occurrence for condition in found}
+        places = {condition.occurrence for condition in conditions}
         if not whole or len(places) != 1 or not all(branches):
             return False
         self._conditions.append(Condition(places.pop(), "", "any", branches=tuple(branches)))
@@ -295,13 +295,15 @@ class Analysis:
         if subquery is None or len(columns) != 1:
             return
         statement, inner = subquery
-        found = self.resolve(inner, columns[0])
-        if found is None or found[0] not in inner.occurrences.values():
+        column = self.resolve(inner, columns[0])
+        if column is None or column[0] not in inner.occurrences.values():
             return
-        self._conditions.append(Condition(place, name, "join", source=found[0], other=found[1]))
+        self._conditions.append(Condition(place, name, "join", source=column[0], other=column[1]))
         if row_by_row(statement):
             # Rows with other values, or with NULL, can't make it true.
-            self._conditions.append(Condition(found[0], found[1], "join", source=place, other=name))
+            self._conditions.append(
+                Condition(column[0], column[1], "join", source=place, other=name)
+            )
 
     def _exists(self, part: Any, allowed: set[int]) -> None:
         """Note `EXISTS (SELECT ... WHERE own = outer)`: no outer rows without an own one count."""

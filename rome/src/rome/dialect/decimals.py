@@ -108,9 +108,9 @@ def _storing(type_: Any) -> Any:
     if isinstance(type_, RomeNumeric):
         if type_.scale is None:
             return None
-        found = copy.copy(type_)
-        found.stores = True
-        return found
+        storing = copy.copy(type_)
+        storing.stores = True
+        return storing
     if isinstance(type_, types.TypeDecorator):
         inner = _storing(type_.impl_instance)
         if inner is not None:

@@ -70,12 +70,12 @@ def is_plain(part: Any) -> bool:
 def may_count(statement: Any) -> bool:
     """Tell whether a SELECT may have an answer without any row, as with an aggregate."""
     return bool(statement._having_criteria) or any(
-        isinstance(found, _NOT_PLAIN)
+        isinstance(element, _NOT_PLAIN)
         # Text that may be an aggregate.
-        or (getattr(found, "is_literal", False) and str(found) not in ("*", "1"))
-        or found.__visit_name__ == "aggregate_order_by"
+        or (getattr(element, "is_literal", False) and str(element) not in ("*", "1"))
+        or element.__visit_name__ == "aggregate_order_by"
         for column in statement._raw_columns
-        for found in visitors.iterate(column)
+        for element in visitors.iterate(column)
     )
 
 
@@ -133,9 +133,9 @@ def values_of(element: Any, compiled: Any) -> tuple[Bind | Constant, ...] | None
     ):
         values: list[Bind | Constant] = []
         for clause in element.clauses:
-            found = values_of(clause, compiled)
-            if found is None:
+            more = values_of(clause, compiled)
+            if more is None:
                 return None
-            values += found
+            values += more
         return tuple(values)
     return None

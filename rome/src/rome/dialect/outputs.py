@@ -126,10 +126,10 @@ class Outputs:
             return
         columns: list[tuple[str, str | None]] = []
         for raw in statement._raw_columns:
-            found = self._aggregated(scope, place, bare(raw), groups)
-            if found is None:
+            output = self._aggregated(scope, place, bare(raw), groups)
+            if output is None:
                 return
-            columns.append(found)
+            columns.append(output)
         if any(function for function, _ in columns):
             self.aggregate = Aggregate(
                 where, tuple(columns), tuple(groups), limit[0] if limit else None

@@ -161,23 +161,23 @@ class _Parser:
         own: dict[str, Any] = {}
         joined = self._list(lambda: self._joins(own)) if self._take("FROM") else []
         after, self._place = self._place, start
-        known = {**outer, **own}
-        statement = select(*self._items(known, own)).select_from(*joined)
+        froms = {**outer, **own}
+        statement = select(*self._items(froms, own)).select_from(*joined)
         self._place = max(after, self._place)
         if distinct:
             statement = statement.distinct()
         if self._take("WHERE"):
-            statement = statement.where(self.condition(known))
+            statement = statement.where(self.condition(froms))
         if self._take("GROUP", "BY"):
-            statement = statement.group_by(*self._list(lambda: self._value(known)))
+            statement = statement.group_by(*self._list(lambda: self._value(froms)))
         if self._take("HAVING"):
-            statement = statement.having(self.condition(known))
+            statement = statement.having(self.condition(froms))
         if self._take("ORDER", "BY"):
-            statement = statement.order_by(*self._list(lambda: self._ordering(known)))
+            statement = statement.order_by(*self._list(lambda: self._ordering(froms)))
         if self._take("LIMIT"):
-            statement = statement.limit(self._value(known))
+            statement = statement.limit(self._value(froms))
         if self._take("OFFSET"):
-            statement = statement.offset(self._value(known))
+            statement = statement.offset(self._value(froms))
         return statement
 
     def _skip_to_from(self) -> None:
@@ -188,17 +188,17 @@ class _Parser:
                 return
             self._place += 1
 
-    def _items(self, known: Froms, own: Froms) -> list[Any]:
+    def _items(self, froms: Froms, own: Froms) -> list[Any]:
         items: list[Any] = []
 
         def item() -> None:
             if self._take("*"):
                 items.extend(part for one in own.values() for part in one.c)
             elif self._peek(1)[1] == "." and self._peek(2)[1] == "*":
-                items.extend(self._from(known, self._name()).c)
+                items.extend(self._from(froms, self._name()).c)
                 self._place += 2
             else:
-                value = self.condition(known)
+                value = self.condition(froms)
                 name = self._name() if self._take("AS") else None
                 same = name is None or name == getattr(value, "name", None)
                 items.append(value if same else value.label(name))
@@ -206,8 +206,8 @@ class _Parser:
         self._list(item)
         return items
 
-    def _ordering(self, known: Froms) -> Any:
-        value = self._value(known)
+    def _ordering(self, froms: Froms) -> Any:
+        value = self._value(froms)
         if self._take("DESC"):
             return value.desc()
         self._take("ASC")
@@ -251,86 +251,86 @@ class _Parser:
         return source
 
     @staticmethod
-    def _from(known: Froms, name: str) -> Any:
-        if fold(name) not in known:
+    def _from(froms: Froms, name: str) -> Any:
+        if fold(name) not in froms:
             raise NotParsed(f"{name!r}, which is no table of the statement")
-        return known[fold(name)]
+        return froms[fold(name)]
 
     # ------------------------------------------------------------ conditions
 
-    def condition(self, known: Froms) -> Any:
+    def condition(self, froms: Froms) -> Any:
         """Take a disjunction."""
-        parts = [self._conjunction(known)]
+        parts = [self._conjunction(froms)]
         while self._take("OR"):
-            parts.append(self._conjunction(known))
+            parts.append(self._conjunction(froms))
         return or_(*parts) if len(parts) > 1 else parts[0]
 
-    def _conjunction(self, known: Froms) -> Any:
-        parts = [self._test(known)]
+    def _conjunction(self, froms: Froms) -> Any:
+        parts = [self._test(froms)]
         while self._take("AND"):
-            parts.append(self._test(known))
+            parts.append(self._test(froms))
         return and_(*parts) if len(parts) > 1 else parts[0]
 
-    def _test(self, known: Froms) -> Any:
+    def _test(self, froms: Froms) -> Any:
         if self._take("NOT"):
-            return not_(self._test(known))
+            return not_(self._test(froms))
         if self._take("EXISTS", "("):
-            inner = self.select(known)
+            inner = self.select(froms)
             self._expect(")")
             return inner.exists()
-        left = self._value(known)
+        left = self._value(froms)
         for symbol, compare in _COMPARISONS.items():
             if self._take(symbol):
-                return compare(left, self._value(known))
+                return compare(left, self._value(froms))
         if self._take("IS"):
             negated = self._take("NOT")
             self._expect("NULL")
             return left.is_not(None) if negated else left.is_(None)
         negated = self._take("NOT")
         if self._take("IN", "("):
-            found = self._members(known)
-            return left.not_in(found) if negated else left.in_(found)
+            operand = self._members(froms)
+            return left.not_in(operand) if negated else left.in_(operand)
         if self._take("BETWEEN"):
-            low = self._value(known)
+            low = self._value(froms)
             self._expect("AND")
-            found = left.between(low, self._value(known))
-            return not_(found) if negated else found
+            operand = left.between(low, self._value(froms))
+            return not_(operand) if negated else operand
         if self._take("LIKE"):
-            pattern = self._value(known)
+            pattern = self._value(froms)
             return left.not_like(pattern) if negated else left.like(pattern)
         if negated:
             raise NotParsed(f"{self._peek()[1]!r} behind NOT")
         return left
 
-    def _members(self, known: Froms) -> Any:
+    def _members(self, froms: Froms) -> Any:
         if self._take(*_EMPTY_LIST):
-            found: Any = []
+            members: Any = []
         elif self._at("SELECT"):
-            found = self.select(known)
+            members = self.select(froms)
         else:
-            found = [] if self._at(")") else self._list(lambda: self._value(known))
+            members = [] if self._at(")") else self._list(lambda: self._value(froms))
         self._expect(")")
-        return found
+        return members
 
     # ------------------------------------------------------------ values
 
-    def _value(self, known: Froms) -> Any:
-        left = self._operand(known)
+    def _value(self, froms: Froms) -> Any:
+        left = self._operand(froms)
         while self._peek()[0] == "symbol" and self._peek()[1] in _ARITHMETIC:
             operate = _ARITHMETIC[self._peek()[1]]
             self._place += 1
-            left = operate(left, self._operand(known))
+            left = operate(left, self._operand(froms))
         return left
 
-    def _operand(self, known: Froms) -> Any:
+    def _operand(self, froms: Froms) -> Any:
         kind, text = self._peek()
         if self._take("("):
-            inner = self.select(known).scalar_subquery() if self._at("SELECT") else None
-            found = self.condition(known) if inner is None else inner
+            inner = self.select(froms).scalar_subquery() if self._at("SELECT") else None
+            value = self.condition(froms) if inner is None else inner
             self._expect(")")
-            return found
+            return value
         if self._take("-"):
-            return -self._operand(known)
+            return -self._operand(froms)
         if self._take("NULL"):
             return null()
         if kind in ("number", "string", "parameter"):
@@ -338,20 +338,20 @@ class _Parser:
             return literal(self._constant(kind, text))
         name = self._name()
         if self._take("("):
-            return self._function(name, known)
+            return self._function(name, froms)
         if self._take("."):
-            return self._column(self._from(known, name), self._name())
-        owners = [source for source in known.values() if name in source.c]
+            return self._column(self._from(froms, name), self._name())
+        owners = [source for source in froms.values() if name in source.c]
         if not owners:
             raise NotParsed(f"{name!r}, which is no column")
         return self._column(owners[-1], name)
 
     @staticmethod
     def _column(source: Any, name: str) -> Any:
-        found = next((one for one in source.c if fold(one.name) == fold(name)), None)
-        if found is None:
+        match = next((one for one in source.c if fold(one.name) == fold(name)), None)
+        if match is None:
             raise NotParsed(f"{name!r}, which is no column of {source.name}")
-        return found
+        return match
 
     def _constant(self, kind: str, text: str) -> Any:
         if kind == "number":
@@ -363,13 +363,13 @@ class _Parser:
         self._used += 1
         return self._values[self._used - 1]
 
-    def _function(self, name: str, known: Froms) -> Any:
+    def _function(self, name: str, froms: Froms) -> Any:
         distinct = self._take("DISTINCT")
         arguments: list[Any] = []
         if self._take("*"):
             arguments = [literal_column("*")]
         elif not self._at(")"):
-            arguments = self._list(lambda: self._value(known))
+            arguments = self._list(lambda: self._value(froms))
         self._expect(")")
         if distinct:
             arguments[0] = arguments[0].distinct()

@@ -51,10 +51,10 @@ class UrlOptions:
         value = self.text(name)
         if value is None:
             return default
-        known = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
-        if value.lower() not in known:
+        switches = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+        if value.lower() not in switches:
             raise ValueError(f"option {name}={value}: say on or off")
-        return known[value.lower()]
+        return switches[value.lower()]
 
     def done(self) -> None:
         """Refuse what nobody asked for."""
@@ -81,12 +81,12 @@ def addresses_of(url: URL) -> list[tuple[str, int]]:
     SQLAlchemy's URLs have room for one port, and anything in brackets is a host to it.
     """
     default = url.port or 6379
-    found = []
+    addresses = []
     for part in (url.host or "localhost").split(","):
         host, colon, port = part.rpartition(":")
         if not colon or ":" in host:  # a name, or an address of IPv6
             host, port = part, str(default)
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"'{part}' is no host:port")
-        found.append((host, int(port)))
-    return found
+        addresses.append((host, int(port)))
+    return addresses

@@ -23,7 +23,7 @@ class Cascades:
     def childless(self, changes: Iterable[Change]) -> list[list[Any]]:
         """Return keys of parents that go, which no child may have but those that go as well."""
         schema = self._session.schema
-        found: list[list[Any]] = []
+        keys: list[list[Any]] = []
         for change in changes:
             children = schema.children.get(fold(change.table.name), ())
             if change.base is None or not children:
@@ -43,8 +43,8 @@ class Cascades:
                         for c in self._session.overlay.changes.values()
                         if c.table is child and c.base is not None
                     ]
-                    found.append([lookup.kind, child.number, lookup.index, own, lookup.keys[0]])
-        return found
+                    keys.append([lookup.kind, child.number, lookup.index, own, lookup.keys[0]])
+        return keys
 
     def _has(self, table: Table, slots: Sequence[int], values: list[Any]) -> bool:
         """Tell whether a row that the transaction wrote has these values."""

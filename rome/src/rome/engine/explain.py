@@ -119,7 +119,7 @@ def _transaction_lines(session: Session, request: ReadRequest) -> list[str]:
 def _round_trips(session: Session, reads: Reads, call: Call, request: ReadRequest) -> str:
     if needs_no_rows(session, request.steps):
         return "0; no row of the store is needed"
-    if reads.is_prefetched(call.sql, request):
+    if reads.is_prefetched(call, request):
         return "0; the rows have come with an earlier statement"
     if any(_may_be_large(step) for step in request.sent):
         return "1; more, page by page, where more than some 4000 rows are looked at"

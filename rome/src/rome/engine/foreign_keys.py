@@ -57,10 +57,10 @@ class ForeignKeys:
         if schema is not self._parents_in:
             self._parents.clear()
             self._parents_in = schema
-        found = self._parents.get(foreign)
-        if found is None:
-            found = self._parents[foreign] = self._find_parent(schema, foreign)
-        return found
+        parent = self._parents.get(foreign)
+        if parent is None:
+            parent = self._parents[foreign] = self._find_parent(schema, foreign)
+        return parent
 
     @staticmethod
     def _find_parent(schema: Schema, foreign: ForeignKey) -> tuple[Table, tuple[int, ...]]:
@@ -85,8 +85,8 @@ class ForeignKeys:
             canonical(value, affinities[slot]) for slot, value in zip(slots, values, strict=True)
         ]
         return [
-            value if found is UNKNOWN else found
-            for value, found in zip(values, fitting, strict=True)
+            value if fitting_value is UNKNOWN else fitting_value
+            for value, fitting_value in zip(values, fitting, strict=True)
         ]
 
     def _made_here(self, foreign: ForeignKey, values: list[Any]) -> bool:
@@ -121,8 +121,8 @@ class ForeignKeys:
         tests = " AND ".join(f"{quote(name)} = ?" for name in parent.names(slots))
         number = work.row_number(parent)
         sql = f"SELECT {number} FROM {quote(parent.name)} WHERE {tests} LIMIT 1"
-        found: Any = work.database.execute(sql, values).fetchall()
-        return int(found[0][0]) if found else None
+        numbers: Any = work.database.execute(sql, values).fetchall()
+        return int(numbers[0][0]) if numbers else None
 
     def lookup(self, table: Table, slots: tuple[int, ...], values: list[Any]) -> KeyLookup | None:
         """Return the look-up of rows with these values; None: no index has them."""
@@ -221,8 +221,8 @@ class ForeignKeys:
 
     def _read_again(self, step: Step) -> list[bytes]:
         """Return the rows of a step alone."""
-        found = self._reads.check(Request([step])).rows
-        return found[0] if found else []
+        answer = self._reads.check(Request([step])).rows
+        return answer[0] if answer else []
 
     def _there(self, step: Step, rows: list[bytes]) -> bool:
         """Tell whether there is a row that this transaction hasn't changed: what it has changed
@@ -232,15 +232,15 @@ class ForeignKeys:
 
     def exists(self, changes: Iterable[Change]) -> list[list[Any]]:
         """Return parents that a commit must find: those that this transaction didn't make."""
-        wanted: dict[tuple[Kind, int, int, IndexKey], None] = {}
+        parents: dict[tuple[Kind, int, int, IndexKey], None] = {}
         for change in changes:
             for foreign, values in self._needed(change):
                 if not self._keyed_here(foreign, values):
                     parent, slots = self.parent(foreign)
                     lookup = self.lookup(parent, slots, values)
                     if lookup is not None:
-                        wanted[lookup.kind, parent.number, lookup.index, lookup.keys[0]] = None
-        return [list(key) for key in wanted]
+                        parents[lookup.kind, parent.number, lookup.index, lookup.keys[0]] = None
+        return [list(key) for key in parents]
 
 
 def values_at(table: Table, row: Row, slots: Sequence[int]) -> list[Any]:

@@ -127,7 +127,7 @@ def _in_common(times: list[tuple[Sequence[Any], list[StatementRead]]]) -> tuple[
         return ()
     now, latest = times[-1]
     longest: list[tuple[StatementRead, StatementRead]] = []
-    known: Sequence[Any] = ()
+    parameters: Sequence[Any] = ()
     for before, earlier in reversed(times[:-1]):
         pairs = []
         for pair in zip(latest, earlier, strict=False):
@@ -135,9 +135,9 @@ def _in_common(times: list[tuple[Sequence[Any], list[StatementRead]]]) -> tuple[
                 break
             pairs.append(pair)
         if len(pairs) > len(longest):
-            longest, known = pairs, before
-    found = [_follow_up(reading, now, other, known) for reading, other in longest]
-    return tuple(follow_up for follow_up in found if follow_up is not None)
+            longest, parameters = pairs, before
+    follow_ups = [_follow_up(reading, now, other, parameters) for reading, other in longest]
+    return tuple(follow_up for follow_up in follow_ups if follow_up is not None)
 
 
 def _follow_up(

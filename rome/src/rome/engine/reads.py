@@ -117,7 +117,7 @@ class Reads:
     # ------------------------------------------------------------ reading
 
     def read(self, read_request: ReadRequest) -> Answer:
-        """Return the answer of the store; its rows are None if the one that is kept is right."""
+        """Return the answer of the store; its rows are None if the cached result is right."""
         call, self._running = self._running, None
         if call is None:
             self.discard()
@@ -154,7 +154,11 @@ class Reads:
         The answer shows the application a later moment than rows that came ahead of their
         statements, so these are asked for again in the same round trip.
         """
-        waiting = [(sql, ahead) for sql, found in self._prefetched.items() for ahead in found]
+        waiting = [
+            (sql, ahead)
+            for sql, answers_ahead in self._prefetched.items()
+            for ahead in answers_ahead
+        ]
         self._prefetched.clear()
         moment = time.monotonic()
         again = [_again(ahead) for _, ahead in waiting]
@@ -205,7 +209,7 @@ class Reads:
         self, call: Call, read_request: ReadRequest, history: PrefetchHistory
     ) -> list[tuple[str, ReadRequest]]:
         """Return the statements that will follow this one, and what they need."""
-        found: list[tuple[str, ReadRequest]] = []
+        requests: list[tuple[str, ReadRequest]] = []
         schema = self._session.schema
         first = call.parameters[0] if call.parameters else ()
         mine = call.plan.bound
@@ -221,8 +225,8 @@ class Reads:
             other = self.plan_read(bound, follow_up.sql, parameters, follow_up.layout)
             # Who reads the same again wants to see what has changed.
             if other.sent and other.sent != read_request.sent:
-                found.append((follow_up.sql, other))
-        return found
+                requests.append((follow_up.sql, other))
+        return requests
 
     # ------------------------------------------------------------ explaining
 
@@ -231,10 +235,17 @@ class Reads:
         """Whether statements that will follow are read ahead."""
         return self._prefetch_history is not None and not self._session.serializable
 
-    def is_prefetched(self, sql: str, read_request: ReadRequest) -> bool:
-        """Tell whether the rows of a statement have come with an earlier one."""
-        waiting = self._prefetched.get(sql, ())
-        return any(ahead.request == read_request.sent for ahead in waiting)
+    def is_prefetched(self, call: Call, read_request: ReadRequest) -> bool:
+        """Tell whether the rows of a statement have come with an earlier one, and may be used."""
+        if not self._moments.heard_last(self._me):
+            return False
+        if (call.sql, tuple(call.first_parameters)) in self._statements:
+            return False
+        oldest = time.monotonic() - FRESH
+        return any(
+            ahead.request == read_request.sent and ahead.moment >= oldest
+            for ahead in self._prefetched.get(call.sql, ())
+        )
 
     def prefetch_plan(self, call: Call) -> list[str]:
         """Return the SQL of the statements that would be prefetched with this one."""

@@ -117,7 +117,7 @@ class ResultCache:
 
 
 def _size(
-    key: Any, rows: Sequence[Any], found: Sequence[Rows], commits: Iterable[str], most: int
+    key: Any, rows: Sequence[Any], row_lists: Sequence[Rows], commits: Iterable[str], most: int
 ) -> int | None:
     """Return the bytes of memory of a result; None: more than so many.
 
@@ -130,7 +130,7 @@ def _size(
         size += getsizeof(row) + sum(map(getsizeof, row))
         if size > most:
             return None
-    for pairs in found:
+    for pairs in row_lists:
         size += getsizeof(pairs)
         for start in range(0, len(pairs), 1000):
             size += sum(map(getsizeof, pairs[start : start + 1000]))

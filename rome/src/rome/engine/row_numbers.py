@@ -37,8 +37,8 @@ class RowNumbers:
     def steer(self, call: Call, table: Table, count: int) -> int:
         """Make SQLite number new rows with numbers of ROME's, and return the first of them."""
         work = self._session.work
-        known = call.given < len(call.taken)
-        first = self.take(call, table, count, 0 if known else work.highest(table))
+        is_retry = call.given < len(call.taken)
+        first = self.take(call, table, count, 0 if is_retry else work.highest(table))
         work.set_sequence(table, first - 1)
         return first
 

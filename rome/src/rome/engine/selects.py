@@ -56,21 +56,21 @@ class Selects:
                 overlay.aside = request.steps, request.cached.found
             cached: Result = request.cached.result
             return cached
-        found = answer.rows or []
+        row_lists = answer.rows or []
         if not aggregated:
-            result = self._project_or_evaluate(call, bound, request, found)
-        elif (groups := self._take_groups(call, found)) is not None:
+            result = self._project_or_evaluate(call, bound, request, row_lists)
+        elif (groups := self._take_groups(call, row_lists)) is not None:
             result = groups
         else:
             self._rows.fetch(request.steps, bound)
             return self._evaluate(call)
         cache = self._reads.result_cache
         if cache is not None and request.key is not None:
-            cache.put(request.key, result, [] if aggregated else found, answer.commits)
+            cache.put(request.key, result, [] if aggregated else row_lists, answer.commits)
         return result
 
     def _project_or_evaluate(
-        self, call: Call, bound: BoundPlan, request: ReadRequest, found: list[list[bytes]]
+        self, call: Call, bound: BoundPlan, request: ReadRequest, row_lists: list[list[bytes]]
     ) -> Result:
         """Return the result from rows that have come: by a projection where that is enough."""
         overlay, work = self._session.overlay, self._session.work
@@ -78,17 +78,17 @@ class Selects:
         if request.pushed_down and bound.projection is not None:
             window = bound.window(call.first_parameters, call.layout)
             if window is not None:
-                rows = bound.projection.answer(found[0], window)
-                overlay.aside = request.steps, found
+                rows = bound.projection.answer(row_lists[0], window)
+                overlay.aside = request.steps, row_lists
                 return Result(rows, work.description(call.sql), -1, None)
         work.ensure(bound.tables, overlay.clean)
-        self._rows.bring_in(request.steps, found)
+        self._rows.bring_in(request.steps, row_lists)
         return Result(*work.query(call.sql, call.first_parameters), -1, None)
 
-    def _take_groups(self, call: Call, found: list[list[Any]]) -> Result | None:
+    def _take_groups(self, call: Call, row_lists: list[list[Any]]) -> Result | None:
         """Return counts, sums and extremes as the store has found them; None: it met values that
         it can't add without loss."""
-        (groups,) = found
+        (groups,) = row_lists
         if groups and groups[0] == b"no":
             return None
         rows = [tuple(map(unpack_value, group)) for group in groups]

@@ -49,21 +49,21 @@ _lock = threading.Lock()
 def shared(name: Any) -> Shared:
     """Return what a database's connections share; it lives as long as somebody holds it."""
     with _lock:
-        found = _shared.get(name)
-        if found is None:
-            found = _shared[name] = Shared()
-        return found
+        state = _shared.get(name)
+        if state is None:
+            state = _shared[name] = Shared()
+        return state
 
 
 def _forked() -> None:
     """Start anew in a child: the parent goes on to use the numbers that it has reserved."""
     global _lock
     _lock = threading.Lock()
-    for found in list(_shared.values()):
-        found.ids.restart()
-        found.catalogue.restart()
-        found.result_cache.restart()
-        found.row_locks.restart()
+    for state in list(_shared.values()):
+        state.ids.restart()
+        state.catalogue.restart()
+        state.result_cache.restart()
+        state.row_locks.restart()
 
 
 os.register_at_fork(after_in_child=_forked)

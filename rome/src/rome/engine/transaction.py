@@ -166,8 +166,8 @@ class Transaction:
         overlay.keys_given_back(overlay.free_then)
         # Rows that came in meanwhile are gone, older ones are back: all are fetched anew.
         for number in overlay.ever_loaded:
-            kept = [key for table, key in overlay.changes if table == number]
-            session.work.keep_only(session.table_of(number), kept)
+            numbers = [key for table, key in overlay.changes if table == number]
+            session.work.keep_only(session.table_of(number), numbers)
         overlay.nothing_loaded()
 
     def _begin(self) -> None:
@@ -196,8 +196,8 @@ class Transaction:
                 self._rows.unload()
             except apsw.SQLError as error:
                 # Perhaps it speaks of a table or a column that was made since.
-                known = session.schema.version
-                if attempt or session.catalogue.load(session.store).version == known:
+                version = session.schema.version
+                if attempt or session.catalogue.load(session.store).version == version:
                     raise sqlite_errors.translated(error) from error
                 self._new_schema()
             except apsw.Error as error:

@@ -58,10 +58,10 @@ class WorkingSet:
             self._session.overlay.saw_all(steps, answer.commits)
         self.bring_in(steps, answer.rows or [])
 
-    def bring_in(self, steps: Sequence[Step], found: Sequence[list[bytes]]) -> None:
+    def bring_in(self, steps: Sequence[Step], row_lists: Sequence[list[bytes]]) -> None:
         """Put rows that were read into the work area."""
         self._session.work.begin()
-        for step, rows in zip(steps, found, strict=True):
+        for step, rows in zip(steps, row_lists, strict=True):
             if rows:
                 self.load(step.table, rows, step.columns)
 

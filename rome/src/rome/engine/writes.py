@@ -212,9 +212,9 @@ class Writes:
             work.set_sequence(numbered, _NOT_CHOSEN)
         for parameters in sets:
             first = 0
-            expected = call.plan.hints.get(call.sql, 1)
+            count_of_new = call.plan.hints.get(call.sql, 1)
             if numbered is not None and not unsteered:
-                first = self._numbers.steer(call, numbered, expected)
+                first = self._numbers.steer(call, numbered, count_of_new)
             more, description, changed, touches = work.write(call.sql, parameters)
             if numbered is not None:
                 new = [t.after for t in touches if t.op == "INSERT" and t.table == numbered.name]
@@ -222,10 +222,10 @@ class Writes:
                 if unsteered and any(number > _NOT_CHOSEN for number in new):
                     call.plan.hints[_LEAVES_OUT] = 1
                     return None
-                if new and not bound.chosen_key and past > first + expected:
+                if new and not bound.chosen_key and past > first + count_of_new:
                     # More rows than numbers were taken for: again with enough.
                     call.plan.hints[call.sql] = len(new)
-                    session.ids.give_back(numbered.number, first, expected)
+                    session.ids.give_back(numbered.number, first, count_of_new)
                     return None
                 lastrowid = new[-1] if new else lastrowid
             self._note(call, bound, touches, run, first)

@@ -84,8 +84,8 @@ class BoundPlan:
             # Rows that collide come when its keys are checked; but it may be read as well, at a
             # place that the plan doesn't know.
             name = fold(target.name)
-            known = not (plan.text_only or plan.text_inside or name in plan.partly_known)
-            if known or name not in footprint.read:
+            analysed = not (plan.text_only or plan.text_inside or name in plan.partly_known)
+            if analysed or name not in footprint.read:
                 covered.add(target.name)
         whole = [t for t in read if t.name not in covered and not t.is_view]
         self._occurrences = join_order(plan, occurrences)
@@ -223,8 +223,8 @@ class BoundPlan:
     def window(self, parameters: Sequence[Any], layout: Layout) -> list[int] | None:
         """Return LIMIT and OFFSET of a direct SELECT; None: they aren't plain counts."""
         counts = []
-        for wanted in self.projection.counts if self.projection else ():
-            values = plain_values(wanted, parameters, layout)
+        for count in self.projection.counts if self.projection else ():
+            values = plain_values(count, parameters, layout)
             if len(values) != 1 or type(values[0]) is not int or values[0] < 0:
                 return None
             counts.append(values[0])

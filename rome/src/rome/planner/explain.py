@@ -28,9 +28,9 @@ class SchemaNames:
 
     def index(self, table: int, index: int) -> str:
         """Name the columns of an index, separated by commas."""
-        found = self._table(table)
-        slots = next(one.slots for one in found.all_indexes if one.number == index)
-        return ", ".join(found.names(slots))
+        table_of_index = self._table(table)
+        slots = next(one.slots for one in table_of_index.all_indexes if one.number == index)
+        return ", ".join(table_of_index.names(slots))
 
     def value(self, data: bytes) -> str:
         """Write a packed value as SQL does."""

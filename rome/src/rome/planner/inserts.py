@@ -49,7 +49,7 @@ class PlainInsert:
         """Return rows in the order of the columns, without numbers; None: SQLite must see them."""
         if len(parameters) != self.width * self.count:
             return None
-        found = []
+        rows = []
         for start in range(0, len(parameters), self.width):
             row = []
             for place, affinity, required in self.fields:
@@ -61,8 +61,8 @@ class PlainInsert:
                 elif required:
                     return None
                 row.append(value)
-            found.append(row)
-        return found
+            rows.append(row)
+        return rows
 
     def returned(self, row: Sequence[Any]) -> Row:
         """Return what RETURNING gives of a row."""

@@ -23,9 +23,9 @@ def join_order(plan: StatementPlan, occurrences: list[tuple[int, Table]]) -> lis
         best = None
         for place in remaining:
             bound = [
-                (number, found)
+                (number, bound_condition)
                 for number, condition in by_occurrence.get(place, ())
-                if (found := bind_condition(tables, steps, condition)) is not None
+                if (bound_condition := bind_condition(tables, steps, condition)) is not None
             ]
             constant = any(c.index and c.op == "in" for _, c in bound)
             joined = any(c.index and c.op == "join" for _, c in bound)

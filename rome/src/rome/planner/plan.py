@@ -52,10 +52,10 @@ class Plan(StatementPlan):
 
     def bind(self, schema: Schema, work: Workspace, sql: str, clean: bool) -> BoundPlan:
         """Bind the plan to a version of the schema."""
-        known = [schema.tables[n] for n in self.occurrences if n in schema.tables]
+        tables = [schema.tables[n] for n in self.occurrences if n in schema.tables]
         if self.target is not None and self.target in schema.tables:
-            known.append(schema.tables[self.target])
-        work.ensure([table for table in known if not table.is_view], clean)
+            tables.append(schema.tables[self.target])
+        work.ensure([table for table in tables if not table.is_view], clean)
         try:
             touched = footprint(work.database, sql)
         except Exception:

@@ -60,9 +60,9 @@ def bind_condition(
         index = ("row", 0)
     else:
         for unique in (True, False):
-            found = table.find_index((column.slot,), unique)
-            if index is None and found is not None and found.ready:
-                index = ("unique" if unique else "set", found.number)
+            candidate = table.find_index((column.slot,), unique)
+            if index is None and candidate is not None and candidate.ready:
+                index = ("unique" if unique else "set", candidate.number)
     if condition.op != "join":
         return Predicate(column.slot, column.affinity, condition.op, condition.values, index=index)
     if condition.source not in steps or index is None:

@@ -63,12 +63,12 @@ class Ranges:
                 self.of(predicate.slot).equal.append(Bound(values[0], False, place))
         elif op in COMPARISONS:
             bound = Bound((values_of(predicate) or [None])[0], len(op) == 1, place)
-            found = self.of(predicate.slot)
+            column_range = self.of(predicate.slot)
             if op[0] == ">":
-                found.low.append(bound)
+                column_range.low.append(bound)
             else:
-                found.low.append(Bound(None, True))  # NULL is less than nothing
-                found.high.append(bound)
+                column_range.low.append(Bound(None, True))  # NULL is less than nothing
+                column_range.high.append(bound)
 
     def _note_any(self, branches: Iterable[Iterable[Predicate]], values_of: ValuesOf) -> None:
         """Take in what follows from each branch: `a > 1 OR (a = 1 AND b > 2)` means `a >= 1`."""
@@ -88,10 +88,10 @@ class Ranges:
         for sides, best, is_low in ((lows, min, True), (highs, max, False)):
             for slot in set.intersection(*map(set, sides)) if sides else ():
                 value = best((side[slot] for side in sides), key=sort_key)
-                found = self.of(slot)
-                found.low.append(Bound(value, False) if is_low else Bound(None, True))
+                column_range = self.of(slot)
+                column_range.low.append(Bound(value, False) if is_low else Bound(None, True))
                 if not is_low:
-                    found.high.append(Bound(value, False))
+                    column_range.high.append(Bound(value, False))
 
 
 def may_help(table: Table, predicates: Iterable[Predicate], limited: bool) -> bool:
@@ -120,24 +120,24 @@ def ordered_lookups(table: Table, ranges: Ranges, order: Order, limit: int) -> l
         if not index.ready:
             continue
         if index.slots == (table.key,):
-            found = _by_number(index, ranges, order, limit)
+            lookup = _by_number(index, ranges, order, limit)
         else:
-            found = _by_bytes(index, ranges, order, limit)
-        if found is not None:
-            lookups.append(found)
+            lookup = _by_bytes(index, ranges, order, limit)
+        if lookup is not None:
+            lookups.append(lookup)
     return lookups
 
 
 def _by_number(index: OrderedIndex, ranges: Ranges, order: Order, limit: int) -> RangeLookup | None:
     """Look up by a key that is the row number: scores are numbers."""
     slot = index.slots[0]
-    found = ranges.of(slot)
-    if found.equal:
+    column_range = ranges.of(slot)
+    if column_range.equal:
         return None
     low, high = "-inf", "+inf"
     # What isn't a number is above them all, or is NULL and below: the filters tell.
-    lows = [bound for bound in found.low if isinstance(bound.value, int | float)]
-    highs = [bound for bound in found.high if isinstance(bound.value, int | float)]
+    lows = [bound for bound in column_range.low if isinstance(bound.value, int | float)]
+    highs = [bound for bound in column_range.high if isinstance(bound.value, int | float)]
     if lows:
         best = max(lows, key=lambda bound: (bound.value, bound.strict))
         low = _score(best)
@@ -168,21 +168,21 @@ def _by_bytes(index: OrderedIndex, ranges: Ranges, order: Order, limit: int) -> 
     if len(fixed) == len(index.slots):
         return None  # a unique index finds the row
     rest = index.slots[len(fixed) :]
-    found = ranges.of(rest[0])
+    column_range = ranges.of(rest[0])
     prefix = b"".join(sort_bytes(bound.value) for bound in fixed)
     low = b"[" + prefix if prefix else b"-"
     high = b"(" + prefix + AFTER if prefix else b"+"
-    if found.low:
-        low = max((_low_end(bound) for bound in found.low), key=lambda end: end[1:])
+    if column_range.low:
+        low = max((_low_end(bound) for bound in column_range.low), key=lambda end: end[1:])
         low = low[:1] + prefix + low[1:]
-    if found.high:
-        high = b"(" + prefix + min(_high_end(bound) for bound in found.high)
+    if column_range.high:
+        high = b"(" + prefix + min(_high_end(bound) for bound in column_range.high)
     walked = _walked(rest, order, index.slots[: len(fixed)]) if limit else []
-    useful = any(bound.value is not None for bound in found.low) or bool(found.high)
+    useful = any(bound.value is not None for bound in column_range.low) or bool(column_range.high)
     if not useful and not walked and len(fixed) < 2:
         return None
     walk: Walk = (-1 if walked[0][1] else 1) if walked else 0
-    covered = _filters(fixed, found.low, found.high)
+    covered = _filters(fixed, column_range.low, column_range.high)
     ties = [slot for slot, _ in walked]
     return RangeLookup(index.number, low, high, False, walk, ties, covered)
 
@@ -201,8 +201,8 @@ def _walked(slots: Sequence[int], order: Order, fixed: Sequence[int]) -> list[tu
     """Give the columns of an order that an index has in this order; fixed ones don't matter."""
     left = [(slot, descending) for slot, descending in order if slot not in fixed]
     count = 0
-    for slot, (wanted, descending) in zip(slots, left, strict=False):
-        if slot != wanted or descending != left[0][1]:
+    for slot, (order_slot, descending) in zip(slots, left, strict=False):
+        if slot != order_slot or descending != left[0][1]:
             break
         count += 1
     return left[:count]

@@ -237,9 +237,9 @@ class Workspace:
         """Take all rows out but these."""
         if fold(table.name) not in self._made:
             return
-        kept = ", ".join(map(str, numbers))
+        listed = ", ".join(map(str, numbers))
         self.database.execute(
-            f"DELETE FROM {quote(table.name)} WHERE {self.row_number(table)} NOT IN ({kept})"
+            f"DELETE FROM {quote(table.name)} WHERE {self.row_number(table)} NOT IN ({listed})"
         )
 
     def row(self, table: Table, number: int) -> Row | None:
@@ -282,16 +282,16 @@ class Workspace:
         if description is not False:
             return self.database.execute(sql, parameters).fetchall(), description  # type: ignore[return-value]
         cursor = self.database.cursor()
-        found: list[Any] = [None]
+        description_here: list[Any] = [None]
 
         def trace(cursor: apsw.Cursor, _sql: str, _bindings: Any) -> bool:
-            found[0] = _described(cursor.get_description())
+            description_here[0] = _described(cursor.get_description())
             return True
 
         cursor.exec_trace = trace
         rows = cursor.execute(sql, parameters).fetchall()
-        self._describe(sql, found[0])
-        return rows, found[0]
+        self._describe(sql, description_here[0])
+        return rows, description_here[0]
 
     def _describe(self, sql: str, description: tuple[Row, ...] | None) -> None:
         if len(self._descriptions) > 2000:

@@ -57,12 +57,14 @@ def is_so_already(sql: str) -> bool:
     all text has here: Unicode, compared byte by byte.  Raises NotSupportedError for others.
     """
     match = _ALTER.match(sql)
-    found = _CHARACTERS.match(match[2]) if match else None
-    if found is None:
+    match_of_action = _CHARACTERS.match(match[2]) if match else None
+    if match_of_action is None:
         return False
-    collation = (found[2] or "").lower()
-    if not found[1].lower().startswith("utf8") or not collation.endswith("_bin"):
-        raise NotSupportedError(f"CHARACTER SET {found[1]} COLLATE {found[2] or 'its default'}")
+    collation = (match_of_action[2] or "").lower()
+    if not match_of_action[1].lower().startswith("utf8") or not collation.endswith("_bin"):
+        raise NotSupportedError(
+            f"CHARACTER SET {match_of_action[1]} COLLATE {match_of_action[2] or 'its default'}"
+        )
     return True
 
 
@@ -82,10 +84,10 @@ def altered(table_sql: str, sql: str) -> str:
             ]
     elif found := _DROP.match(action):
         name = fold(plain(found[1]))
-        kept = [item for item in items if _constraint_name(item) != name]
-        if len(kept) == len(items):
+        remaining = [item for item in items if _constraint_name(item) != name]
+        if len(remaining) == len(items):
             raise OperationalError(f"no such constraint: {name}")
-        items = kept
+        items = remaining
     elif found := _COLUMN.match(action):
         name = fold(plain(found[1]))
         places = [n for n, item in enumerate(items) if _column_name(item) == name]
@@ -109,10 +111,10 @@ def _changed_column(item: str, change: str) -> str:
         return _DEFAULT.sub("", item)
     if words[:2] == ["SET", "DEFAULT"]:
         return _DEFAULT.sub("", item) + " DEFAULT " + change.split(None, 2)[2]
-    found = re.match(r"(?:SET\s+DATA\s+)?TYPE\s+(.*)\Z", change, re.I | re.S)
+    new_type = re.match(r"(?:SET\s+DATA\s+)?TYPE\s+(.*)\Z", change, re.I | re.S)
     column = re.match(rf"\s*{_NAME}\s+(\w+(?:\s*\([^()]*\))?)?(.*)\Z", item, re.S)
-    if found and column:
-        return f"{column[1]} {found[1]}{column[3]}"
+    if new_type and column:
+        return f"{column[1]} {new_type[1]}{column[3]}"
     raise OperationalError(f"ALTER COLUMN can't do this: {change}")
 
 

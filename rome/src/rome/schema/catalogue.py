@@ -47,7 +47,7 @@ def schema_of(version: str, tables: Mapping[str, Table]) -> Schema:
     for name, table in tables.items():
         for place, foreign in enumerate(table.foreign_keys):
             children.setdefault(fold(foreign.parent), []).append((name, place))
-    return Schema(version, tables, {name: tuple(found) for name, found in children.items()})
+    return Schema(version, tables, {name: tuple(places) for name, places in children.items()})
 
 
 _NUMBERS = 16  # of tables, reserved in one go
@@ -90,9 +90,9 @@ class Catalogue:
         """Return the schema as it is in the store now; one round trip, in which nothing but its
         version comes if the schema is known."""
         with self.lock:  # or an older answer might come after a newer one
-            found = store.schema_unless(self.schema.version)
-            if found is not None:
-                self._adopt(*found)
+            change = store.schema_unless(self.schema.version)
+            if change is not None:
+                self._adopt(*change)
             return self.schema
 
     def _adopt(self, version: str, entries: Mapping[str, bytes]) -> None:

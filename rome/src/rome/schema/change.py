@@ -364,12 +364,12 @@ def _build_orders(store: Store, table: Table) -> set[int]:
 
 
 def _finish(store: Store, catalogue: Catalogue, table: Table) -> None:
-    wanted = catalogue.wanted(table)
+    index_keys = catalogue.wanted(table)
     built = _build_orders(store, table)
     for index in table.indexes:
         if index.ready:
             continue
-        if (index.slots, index.unique) not in wanted:
+        if (index.slots, index.unique) not in index_keys:
             _withdraw(store, catalogue, table.number, index)
             continue
         try:
@@ -390,9 +390,9 @@ def _withdraw(store: Store, catalogue: Catalogue, number: int, index: Index) -> 
         table = catalogue.load(store).by_number(number)
         if table is None or index not in table.indexes:
             return
-        kept = tuple(other for other in table.indexes if other != index)
+        others = tuple(other for other in table.indexes if other != index)
         try:
-            _put(store, catalogue, replace(table, indexes=kept))
+            _put(store, catalogue, replace(table, indexes=others))
         except SchemaChanged:
             continue
         _remove(store, catalogue, [_dropped(table, [index])])
@@ -411,8 +411,8 @@ def _put(store: Store, catalogue: Catalogue, *tables: Table) -> None:
 
 
 def _lost(old: Table, new: Table) -> list[Index | OrderedIndex]:
-    kept = {index.number for index in new.all_indexes}
-    return [index for index in old.all_indexes if index.number not in kept]
+    numbers = {index.number for index in new.all_indexes}
+    return [index for index in old.all_indexes if index.number not in numbers]
 
 
 def _dropped(table: Table, indexes: Sequence[Index | OrderedIndex] | None = None) -> Dropped:

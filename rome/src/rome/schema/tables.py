@@ -320,7 +320,7 @@ def wanted_indexes(database: apsw.Connection, table: Table) -> list[tuple[tuple[
     """
     if table.is_view:
         return []
-    wanted: dict[tuple[tuple[int, ...], bool], None] = {}
+    index_keys: dict[tuple[tuple[int, ...], bool], None] = {}
     firsts: list[tuple[int, ...]] = []
     for _, name, unique, _, partial in list(
         database.execute(f"PRAGMA index_list({quote(table.name)})")
@@ -338,14 +338,14 @@ def wanted_indexes(database: apsw.Connection, table: Table) -> list[tuple[tuple[
         if unique:
             if not binary:
                 raise NotSupportedError(f"unique index {name} with a collation other than BINARY")
-            wanted[slots, True] = None
+            index_keys[slots, True] = None
         if binary:
             firsts.append(slots[:1])
     firsts += [foreign.slots for foreign in table.foreign_keys]
     for slots in firsts:
-        if slots != (table.key,) and (slots, True) not in wanted:
-            wanted[slots, False] = None
-    return list(wanted)
+        if slots != (table.key,) and (slots, True) not in index_keys:
+            index_keys[slots, False] = None
+    return list(index_keys)
 
 
 def wanted_ordered(database: apsw.Connection, table: Table) -> list[tuple[int, ...]]:
@@ -364,11 +364,11 @@ def wanted_ordered(database: apsw.Connection, table: Table) -> list[tuple[int, .
 
 def with_ordered(database: apsw.Connection, table: Table) -> Table:
     """Return a table with the ordered indexes that it should have; new ones aren't ready."""
-    known = {index.slots: index for index in table.ordered}
+    by_slots = {index.slots: index for index in table.ordered}
     number = table.top
     ordered = []
     for slots in wanted_ordered(database, table):
-        index = known.get(slots)
+        index = by_slots.get(slots)
         if index is None:
             number += 1
             index = OrderedIndex(number, slots, ready=False)

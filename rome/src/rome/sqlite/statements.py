@@ -33,10 +33,10 @@ def single(sql: str) -> str:
         raise ProgrammingError("the query contains a null character")
     if ";" not in sql:
         return bare(sql)
-    found = [statement for piece in split_script(sql) if (statement := bare(piece))]
-    if len(found) > 1:
+    pieces = [statement for piece in split_script(sql) if (statement := bare(piece))]
+    if len(pieces) > 1:
         raise ProgrammingError("You can only execute one statement at a time.")
-    return found[0] if found else ""
+    return pieces[0] if pieces else ""
 
 
 def split_script(script: str) -> Iterator[str]:

@@ -51,11 +51,11 @@ def verify(base: Database, commit: Commit) -> list[bytes | None]:
             kind == "row" and key.encode() not in base.rows.get(table, {})
         ):
             raise Changed(table, key)
-    for kind, table, index, known, key in commit.childless:
+    for kind, table, index, own_numbers, key in commit.childless:
         holders = base.numbers(table, kind, index, [key])
         if kind == "row":
             holders = [number for number in holders if number in base.rows.get(table, {})]
-        if not set(holders) <= {number.encode() for number in known}:
+        if not set(holders) <= {number.encode() for number in own_numbers}:
             raise Changed(table, key)
     for table, count in commit.reads:
         if base.writes.get(table, "0") != count:

@@ -27,14 +27,16 @@ class Database:
     def numbers(self, table: int, kind: str, index: int, keys: Sequence[IndexKey]) -> list[bytes]:
         """Return the numbers of the rows that keys lead to."""
         if kind == "row":
-            found = list(map(as_bytes, keys))
+            numbers = list(map(as_bytes, keys))
         elif kind == "unique":
             entries = self.unique.get((table, index), {})
-            found = [entries[key] for key in map(as_bytes, keys) if key in entries]
+            numbers = [entries[key] for key in map(as_bytes, keys) if key in entries]
         else:
             sets = self.sets.get((table, index), {})
-            found = [number for key in map(as_bytes, keys) for number in sorted(sets.get(key, ()))]
-        return list(dict.fromkeys(found))
+            numbers = [
+                number for key in map(as_bytes, keys) for number in sorted(sets.get(key, ()))
+            ]
+        return list(dict.fromkeys(numbers))
 
 
 databases: dict[str, Database] = {}

@@ -31,8 +31,8 @@ class Order:
     def remove(self, member: str | bytes) -> None:
         """Take an entry out, if it is there."""
         gone = as_bytes(member)
-        for place, (_, known) in enumerate(self._entries):
-            if known == gone:
+        for place, (_, member_here) in enumerate(self._entries):
+            if member_here == gone:
                 del self._entries[place]
                 return
 

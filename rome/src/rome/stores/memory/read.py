@@ -85,18 +85,18 @@ def _first_in(
     limit: int,
 ) -> list[bytes]:
     """Return the first rows of a walk that pass, and those equal to the last in the tie slots."""
-    found: list[bytes] = []
+    numbers: list[bytes] = []
     last: list[Any] = []
     for number in walk:
         row = stored.get(number)
         if row is None or not _passes(row, filters, defaults):
             continue
         key = [sort_key(rows.unpack_value(column(row, slot, defaults))) for slot in ties]
-        if len(found) >= limit and (not ties or key != last):
+        if len(numbers) >= limit and (not ties or key != last):
             break
-        found.append(number)
+        numbers.append(number)
         last = key
-    return found
+    return numbers
 
 
 def _passes(row: bytes, filters: Sequence[Test], defaults: Defaults) -> bool:

@@ -1,6 +1,6 @@
 #!lua
 -- One transaction: every check first, then every write.  Its request is that of
--- redis_commit.py; base.py has the words.
+-- commit.py; base.py says what it means.
 local P = KEYS[1]
 local version, token, remember, tables, inserts, changes, unique_add, unique_del, set_add, set_del,
   order_add, order_del, exists, childless, reads, used = unpack(cmsgpack.unpack(ARGV[1]))

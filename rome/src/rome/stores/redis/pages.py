@@ -341,13 +341,13 @@ class _Scan:
     def _take(self, task: Task | None, page: Page) -> None:
         """Take in what a page has brought."""
         self._last = page
-        for table, numbers, wanted in page.changed:
+        for table, numbers, by_place in page.changed:
             if self._in_store:
                 raise _SumsChanged
             for found in self._found:
                 if found.step.table == table:
                     found.remove(numbers)
-            for place, pairs in wanted:
+            for place, pairs in by_place:
                 self._found[place].add(pairs)
         if self._cut and any(
             found.step.limit and found.removed > MARGIN and not found.walking

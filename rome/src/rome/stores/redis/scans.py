@@ -39,9 +39,9 @@ class Scans:
         cursor = b"0"
         first: int | None = None
         while True:
-            cursor, found = self._runner.wire.call(command, *key, cursor, *options)
+            cursor, part = self._runner.wire.call(command, *key, cursor, *options)
             first = self._same_connection(first)
-            yield found
+            yield part
             if cursor == b"0":
                 return
 

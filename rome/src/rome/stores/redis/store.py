@@ -344,8 +344,8 @@ class RedisStore:
 
     def memory(self) -> Iterator[tuple[bytes, int]]:
         """Yield every key of this database, with the bytes of memory that it takes."""
-        found = self._scans.keys(self.prefix.encode())
-        while page := list(itertools.islice(found, 5000)):
+        keys = self._scans.keys(self.prefix.encode())
+        while page := list(itertools.islice(keys, 5000)):
             usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 1000) for key in page])
             yield from ((key, size or 0) for key, size in zip(page, usage, strict=True))
 
