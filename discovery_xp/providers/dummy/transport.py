@@ -35,9 +35,8 @@ FAILING_STAGE = -2
 
 @dataclass(frozen=True)
 class _Task:
-    """A task of a playbook: its title, the module that it runs and on what, and what hosts say."""
+    """A task of a playbook: the module that it runs and on what, and what hosts say."""
 
-    title: str
     module: str
     results: Mapping[str, Mapping[str, Any]]
     subject: str = ""
@@ -110,7 +109,9 @@ class CannedTransport:
             listener.on_play(play["name"], patterns)
             names = _named(hosts, patterns)
             for task in self._tasks(hosts, playbook, play, names):
-                listener.on_task(task.title, task.module, task.subject)
+                listener.on_task(
+                    f"{CANNED}: {task.module} {task.subject}", task.module, task.subject
+                )
                 for host, result in task.results.items():
                     listener.on_result(host, "changed", result)
             if names and number == max(FAILING_STAGE, -len(plays)):
@@ -121,17 +122,16 @@ class CannedTransport:
     ) -> Iterator[_Task]:
         if playbook == "smoke":
             result = {"boots": self._boots(hosts.plan)}
-            yield _Task("a VM at each site", "smoke_boot", dict.fromkeys(names, result))
+            yield _Task("smoke_boot", dict.fromkeys(names, result))
         elif playbook == "probes_collect":
-            yield _Task("records of the window", "probes", self._records(hosts.plan, names))
+            yield _Task("probes", self._records(hosts.plan, names))
         elif playbook == "backup":
             for component in _roles_of(play):
                 packed = base64.b64encode(_archive("canned.txt")).decode()
                 told = {name: {"archive": packed} for name in names}
-                title = f"{component} : {component}'s records"
-                yield _Task(title, "component_backup", told, component)
+                yield _Task("component_backup", told, component)
         else:
-            yield _Task(CANNED, CANNED, {name: {} for name in names})
+            yield _Task(CANNED, {name: {} for name in names})
 
     def _fail(self, playbook: str, stage: str, host: str, listener: PlayListener) -> None:
         """Raise what EnOSlib raises where a host fails or can't be reached."""
