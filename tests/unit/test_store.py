@@ -163,8 +163,8 @@ def test_the_record_has_the_keys_of_the_contract(tmp_path: Path) -> None:
 def test_every_table_has_the_columns_of_the_contract() -> None:
     section = DOCS.split("## Tables")[1]
     for name, columns in store.TABLES.items():
-        text = re.split(rf"^`{name}\.parquet`", section, flags=re.MULTILINE)[1]
-        text = re.split(r"^`\w+\.parquet`", text, flags=re.MULTILINE)[0]
+        text = re.split(rf"^### {name}\.parquet$", section, flags=re.MULTILINE)[1]
+        text = re.split(r"^### \w+\.parquet$", text, flags=re.MULTILINE)[0]
         for column in columns:
             assert f"`{column.name}`" in text, (name, column.name)
             assert all(f"`{value}`" in text for value in column.values), (name, column.name)
