@@ -181,13 +181,14 @@ def test_bounds_are_written_to_what_the_kernel_has(
 
 @pytest.mark.parametrize(
     ("name", "weight", "most"),
-    [("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 10_000)],
+    [("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 800)],  # of eight CPUs
     ids=["version 1", "version 2"],
 )
 def test_hosts_weigh_as_much_as_so_many_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weight: int, most: int
 ) -> None:
     monkeypatch.setattr(cgroups, "trees", lambda: [tmp_path])
+    monkeypatch.setitem(cgroups._WEIGHTS, name, (weight, most))
     top = tmp_path / "discovery-xp"
     for folder in (top, top / "mine", top / "other"):
         folder.mkdir()

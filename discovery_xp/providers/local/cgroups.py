@@ -26,8 +26,13 @@ _V1_TREES = ("systemd", "unified", "pids", "memory", "cpu", "cpuacct", "cpu,cpua
 DEFAULT_PROCESSES = 16384
 DEFAULT_MEMORY_SHARE = 0.75
 # Files that hold a group's share of the CPUs, of version 1 and 2: what one process weighs, as
-# does a group whose file nobody wrote, and the most that the kernel takes.
-_WEIGHTS = {"cpu.shares": (1024, 262_144), "cpu.weight": (100, 10_000)}
+# does a group whose file nobody wrote, and the most.  The kernel's most with version 1, where each
+# process beside the groups has a share of its own.  With version 2 systemd's slices are beside
+# them, and the toolkit's own processes share one of those: so many hosts as there are CPUs.
+_WEIGHTS = {
+    "cpu.shares": (1024, 262_144),
+    "cpu.weight": (100, min(10_000, 100 * (os.cpu_count() or 1))),
+}
 
 
 def trees() -> list[Path]:
