@@ -20,11 +20,10 @@ import yaml
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.topology import Link, SshHost
 from discovery_xp.planning.plan import Plan, PlannedHost, PlannedLink
+from discovery_xp.testbeds.transport import Transport
 
 if TYPE_CHECKING:  # it loads Ansible, which wants space on the disk: `destroy` goes without
     import enoslib as en
-
-    from discovery_xp.testbeds.transport import Transport
 
 # (what is being done, how many are done, out of how many; 0 where it isn't countable)
 Progress = Callable[[str, int, int], None]
