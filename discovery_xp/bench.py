@@ -17,6 +17,7 @@ Whatever goes wrong after step 2 leaves a partial run that can be reported.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import tarfile
 import tempfile
@@ -38,7 +39,7 @@ from discovery_xp.planning.plan import Plan
 from discovery_xp.provenance import BusyClock, first_record
 from discovery_xp.store import Run
 from discovery_xp.testbeds import links
-from discovery_xp.testbeds.hosts import Hosts, Progress, Stopwatch
+from discovery_xp.testbeds.hosts import Hosts, PageMerging, Progress, Stopwatch
 from discovery_xp.testbeds.remote import answering_of
 from discovery_xp.testbeds.testbed import Testbed, now
 
@@ -51,7 +52,8 @@ class _Bench:
     """One bench under way: what it works on, and what it has measured so far.
 
     `variables` are what the playbooks are told of the cloud; `load` is None before the load has
-    ended, `notes` are what else went wrong.
+    ended, `notes` are what else went wrong, `merging` is how the hosts' memory was merged when the
+    window opened.
     """
 
     hosts: Hosts
@@ -65,6 +67,7 @@ class _Bench:
     busy: BusyClock = field(default_factory=BusyClock)
     notes: list[str] = field(default_factory=list)
     load: load.LoadRun | None = None
+    merging: PageMerging | None = None
 
 
 def run(
@@ -249,10 +252,12 @@ def _load_in_window(bench: _Bench) -> None:
 
     def open_window() -> None:
         probes.start(hosts, request.probes, bench.progress)
+        bench.merging = _page_merging(bench)
         bench.busy.begin()
 
     def close_window() -> None:
         bench.busy.end()
+        _store_merging(bench)
         probes.stop(hosts, request.probes, bench.progress)
 
     def store_rows(vms: list[Row], actions: list[Row]) -> None:
@@ -268,6 +273,18 @@ def _load_in_window(bench: _Bench) -> None:
     # Where VMs landed and when they were deleted is known by now.
     bench.run.write_table("vms", bench.load.vms)
     bench.run.write_table("actions", bench.load.actions)
+
+
+def _page_merging(bench: _Bench) -> PageMerging | None:
+    return providers.of(bench.hosts.plan.provider).page_merging(bench.hosts.plan, bench.testbed)
+
+
+def _store_merging(bench: _Bench) -> None:
+    """Store how the hosts' memory is merged, with ksmd's CPU time since the window opened."""
+    merging = _page_merging(bench)
+    if merging is not None and bench.merging is not None:
+        since = merging.since(bench.merging)
+        bench.run.update(merging=store.Merging(**dataclasses.asdict(since)))
 
 
 @contextlib.contextmanager

@@ -42,7 +42,15 @@ from discovery_xp.errors import Failed, InvalidInput, Refused, UserError
 from discovery_xp.inputs.topology import Link
 from discovery_xp.planning.plan import Plan, PlannedLink
 from discovery_xp.testbeds import links
-from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, Reading, Stopwatch, inventory
+from discovery_xp.testbeds.hosts import (
+    Hosts,
+    HostStatus,
+    PageMerging,
+    Progress,
+    Reading,
+    Stopwatch,
+    inventory,
+)
 from discovery_xp.testbeds.pings import PairRtt, require_within_tolerance
 from discovery_xp.testbeds.testbed import State, Testbed, now
 
@@ -285,6 +293,7 @@ class Inspection:
     """How a testbed is: its hosts by name, the links that died, its cloud's services.
 
     `services` is None where no cloud is wanted; `remarks` are lines on what was borrowed.
+    `merging` is None where hosts have machines of their own.
     """
 
     name: str
@@ -293,6 +302,7 @@ class Inspection:
     broken_links: list[str]
     services: list[ServiceStatus] | None = None
     remarks: list[str] = dataclasses.field(default_factory=list)
+    merging: PageMerging | None = None
 
     @property
     def is_healthy(self) -> bool:
@@ -319,7 +329,8 @@ def inspect(testbed: Testbed) -> Inspection:
         answering = {host.name for host in found.values() if host.answers}
         services = status.inspect(hosts_of(testbed), answering)
     remarks = provider.remarks(testbed)
-    return Inspection(testbed.name, state.phase, found, broken, services, remarks)
+    merging = provider.page_merging(state.plan, testbed)
+    return Inspection(testbed.name, state.phase, found, broken, services, remarks, merging)
 
 
 # ---------------------------------------------------------------- links of a running testbed

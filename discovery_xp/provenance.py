@@ -19,8 +19,9 @@ from discovery_xp.onhost.catalogue import DEBIAN_PACKAGES
 from discovery_xp.places import is_checkout
 from discovery_xp.store import RunRecord
 from discovery_xp.testbeds.hosts import Hosts
-from discovery_xp.testbeds.remote import Output, run_each
+from discovery_xp.testbeds.remote import run_each
 from discovery_xp.testbeds.testbed import now
+from discovery_xp.testbeds.transport import Output
 
 # Whoever reads run.json is told, whatever shows it.
 CANNED_NOTE = "CANNED: there were no hosts, every figure of this run is made up"

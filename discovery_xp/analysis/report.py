@@ -32,7 +32,7 @@ from discovery_xp.analysis.measurements import (
 from discovery_xp.analysis.tables import Table, digits
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.units import format_bytes
-from discovery_xp.store import PROBES, replace_file
+from discovery_xp.store import PROBES, RunRecord, replace_file
 from discovery_xp.text import printable, shortened
 
 _FACT = 4000  # characters of what is said of a run, such as its notes
@@ -75,6 +75,7 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
             f"{machine.cpus} processors, {machine.cpu_model}, "
             f"{format_bytes(machine.memory_bytes)}, {machine.kernel}, provider {machine.provider}",
         ),
+        ("memory", _memory(record)),
         (
             f"{run.unit}s",
             f"{run.asked} asked for, {run.done} well"
@@ -88,6 +89,23 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
         ("notes", "; ".join(record.notes)),
     ]
     return [(subject, shortened(words, _FACT)) for subject, words in pairs if words]
+
+
+def _memory(record: RunRecord) -> str:
+    """Return what the hosts used at the load's end, and what merging of equal pages did to it."""
+    merging = record.merging
+    if merging is None:
+        return ""
+    used = "" if merging.hosts_memory_bytes is None else (
+        f"hosts used {format_bytes(merging.hosts_memory_bytes)}; "
+    )  # fmt: skip
+    if not merging.is_on:
+        return f"{used}equal pages weren't merged: {merging.reason}"
+    cost = "" if merging.ksmd_cpu_s is None else (
+        f", for {merging.ksmd_cpu_s:.1f} s of ksmd's CPU time while the load ran"
+    )  # fmt: skip
+    saved = format_bytes(merging.saved_bytes)
+    return f"{used}equal pages were merged, they would take {saved} more{cost}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import click
 
 from discovery_xp.cli.common import echo, require_new
+from discovery_xp.cli.notebook import lay_down
 from discovery_xp.places import checkout
 
 README = """\
@@ -18,7 +18,7 @@ README = """\
 |---|---|
 | `topologies/` | sites, hosts, latency: copy one, change it |
 | `scenarios/` | what load the cloud takes; `scenarios/README.md` has every key |
-| `notebooks/` | tables and figures of runs, for any Jupyter with discovery-xp in its environment |
+| `notebooks/` | tables and figures of the runs in `results/` |
 | `results/` | where `bench` puts its runs |
 
 From here, as root for emulated hosts:
@@ -30,14 +30,11 @@ From here, as root for emulated hosts:
     discovery-xp destroy
     discovery-xp bench topologies/two-sites.yaml --scenario scenarios/boot-60.yaml
     discovery-xp report results/two-sites/*
-    discovery-xp notebook results                     # needs 'discovery-xp[notebook]'
+    discovery-xp notebook                             # needs discovery-xp[notebook]
 
 `discovery-xp --help` names all commands; `discovery-xp schema > topology.json` gives editors what
 they need to check and complete topologies.
 """
-
-# Where the notebooks find runs; in the repository they show those of reference.
-RESULTS = 'results = "../results"'
 
 
 @click.command()
@@ -46,25 +43,12 @@ def init(folder: Path) -> None:
     """Make a folder of examples: topologies, scenarios, notebooks, and a README."""
     require_new(folder)
     source = checkout()
-    for name in ("topologies", "scenarios", "notebooks"):
+    for name in ("topologies", "scenarios"):
         (folder / name).mkdir(parents=True)
         for path in sorted((source / name).iterdir()):
-            if path.suffix in (".yaml", ".md") and name != "notebooks":
+            if path.suffix in (".yaml", ".md"):
                 shutil.copyfile(path, folder / name / path.name)
-            elif path.suffix == ".ipynb":
-                text = _without_outputs(path.read_text(encoding="utf-8"))
-                (folder / name / path.name).write_text(text, encoding="utf-8")
     (folder / "results").mkdir()
+    lay_down(folder / "results", folder / "notebooks")
     (folder / "README.md").write_text(README, encoding="utf-8")
     echo(f"examples are in {folder}; begin with {folder / 'README.md'}")
-
-
-def _without_outputs(notebook: str) -> str:
-    """Return a notebook that shows nothing yet, and reads the runs of `init`'s folder."""
-    content = json.loads(notebook)
-    for cell in content["cells"]:
-        if cell["cell_type"] == "code":
-            cell["outputs"], cell["execution_count"] = [], None
-        if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = RESULTS
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -71,7 +71,7 @@ def status(name: TestbedName | None, as_json: bool) -> None:
             out.print("exposed: others than the testbed's own hosts reach them; see docs/ports.md")
         for remark in report.remarks:
             out.print(remark, soft_wrap=True)
-        for line in _at_quota(report):
+        for line in (*_on_merging(report), *_at_quota(report)):
             out.print(line, soft_wrap=True)
         for pair in report.broken_links:
             out.print(f"the link {pair} is down")
@@ -84,6 +84,22 @@ def status(name: TestbedName | None, as_json: bool) -> None:
             _print_forgotten()
     if not report.is_healthy:
         sys.exit(1)
+
+
+def _on_merging(report: Inspection) -> list[str]:
+    """Return a line on how the hosts' memory is merged, none where it isn't shared."""
+    merging = report.merging
+    if merging is None:
+        return []
+    if not merging.is_on:
+        return [f"equal pages of the hosts' memory aren't merged: {merging.reason}"]
+    cost = "" if merging.ksmd_cpu_s is None else (
+        f", for {merging.ksmd_cpu_s:.0f} s of ksmd's CPU time since the machine started"
+    )  # fmt: skip
+    return [
+        "equal pages of the hosts' memory are merged: they would take "
+        f"{format_bytes(merging.saved_bytes)} more{cost}"
+    ]
 
 
 def _at_quota(report: Inspection) -> list[str]:

@@ -183,7 +183,7 @@ def run_playbook(
             if hosts.transport is None:
                 _run(hosts, path, variables)
             else:
-                hosts.transport.play(hosts, name, variables, following)
+                hosts.transport.play(hosts.plan, name, variables, following)
         except EnosUnreachableHostsError as error:
             names = some(sorted({host.host for host in error.hosts}))
             failure = Failed(

@@ -262,6 +262,7 @@ def _resolve_provider(shape: TopologyFile, sites: Sequence[Site]) -> Provider:
             role: Limit(own.cpus, own.memory, own.disk, own.processes)
             for role, own in provider.limits.items()
         },
+        merge_memory=provider.merge_memory,
     )
 
 

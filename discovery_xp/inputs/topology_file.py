@@ -97,6 +97,9 @@ class LocalEntry(Entry):
     limits: dict[Literal["default", "master", "controller", "compute", "data"], LimitEntry] = Field(
         {}
     )
+    merge_memory: bool = Field(
+        True, description="keep equal pages of the hosts' memory once, where the kernel can"
+    )
 
 
 class StaticHostEntry(Entry):

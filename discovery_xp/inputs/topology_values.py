@@ -110,6 +110,7 @@ class LocalProvider:
     network: str | None = None
     wan: str = "auto"
     limits: Mapping[str, Limit] = dataclasses.field(default_factory=dict)
+    merge_memory: bool = True
     type: str = "local"
 
     def limit(self, role: str) -> Limit:

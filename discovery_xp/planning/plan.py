@@ -78,7 +78,8 @@ class Plan:
     `cloud` is what `deploy` makes on the hosts: which of them runs, holds and serves what;
     None where only hosts are wanted.
     `network` and `backbone` are the addresses of a local testbed: `machine` is this
-    machine's own end of the backbone, `router` the backbone's.
+    machine's own end of the backbone, `router` the backbone's.  With `merge_memory` equal pages
+    of its hosts' memory are kept once, where the kernel can.
     """
 
     name: TestbedName
@@ -94,6 +95,7 @@ class Plan:
     backbone: str | None = None
     machine: str | None = None
     router: str | None = None
+    merge_memory: bool = False
     platform: PlatformProvider | None = None
     requests: tuple[Request, ...] = ()
     node_hours: float | None = None
@@ -322,6 +324,7 @@ def _local_plan(
         backbone=str(backbone),
         machine=str(backbone[-3]),
         router=str(backbone[-2]),
+        merge_memory=provider.merge_memory,
         needs=Needs(
             memory_bytes=len(hosts) * HOST_MEMORY_BYTES
             + pairs * WAN_PAIR_MEMORY_BYTES // 2

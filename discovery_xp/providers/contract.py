@@ -12,7 +12,7 @@ from pathlib import Path
 
 from discovery_xp.errors import Refused
 from discovery_xp.planning.plan import Plan
-from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress
+from discovery_xp.testbeds.hosts import Hosts, HostStatus, PageMerging, Progress
 from discovery_xp.testbeds.testbed import Testbed
 
 
@@ -56,6 +56,10 @@ class Provider(ABC):
     def broken_links(self, plan: Plan, testbed: Testbed) -> list[str]:
         """Name the pairs of sites whose link died, where the provider makes the links."""
         return []
+
+    def page_merging(self, plan: Plan, testbed: Testbed) -> PageMerging | None:
+        """Return how equal pages of the hosts' memory are merged; None where it isn't shared."""
+        return None
 
     # ------------------------------------------------ how a testbed ends
 

@@ -9,8 +9,9 @@ from discovery_xp.planning.plan import Plan
 from discovery_xp.providers.contract import Provider
 from discovery_xp.testbeds import links
 from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, to_roles_and_networks
-from discovery_xp.testbeds.remote import Output, answering, run_each
+from discovery_xp.testbeds.remote import answering, run_each
 from discovery_xp.testbeds.testbed import Testbed
+from discovery_xp.testbeds.transport import Output
 
 
 def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:

@@ -167,6 +167,21 @@ class Harness(_Strict):
 
 
 @dataclass(frozen=True)
+class Merging(_Strict):
+    """Whether the kernel kept equal pages of the hosts' memory once, and its figures.
+
+    `reason` says why not.  `hosts_memory_bytes` and `saved_bytes` are of the load's end,
+    `ksmd_cpu_s` of the window.
+    """
+
+    is_on: bool
+    reason: Line | None
+    hosts_memory_bytes: Count | None
+    saved_bytes: Count
+    ksmd_cpu_s: Number | None
+
+
+@dataclass(frozen=True)
 class RunRecord(_Strict):
     """run.json: what was run and how it ended.  `docs/results.md` says what each key means.
 
@@ -204,6 +219,7 @@ class RunRecord(_Strict):
     window: Window | None = None
     load: Load | None = None
     harness: Harness | None = None
+    merging: Merging | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -246,8 +262,10 @@ _ORDER = (
     "format", "experiment", "plan", "started", "ended", "status", "reason", "notes", "commit",
     "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
     "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
-    "window", "load", "harness",
+    "window", "load", "harness", "merging",
 )  # fmt: skip
+# Runs of earlier versions lack them.
+_LATER = ("merging",)
 
 
 @functools.cache
@@ -294,7 +312,7 @@ def record_from_json(data: bytes | str | Mapping[str, Any]) -> RunRecord:
             "use the version that wrote it",
         )
     for key in _ORDER:
-        if key not in values:
+        if key not in values and key not in _LATER:
             raise ValueError(f"'{key}' is missing")
     for each in dataclasses.fields(Vms):
         if isinstance(values["vms"], Mapping) and each.name not in values["vms"]:

@@ -20,11 +20,10 @@ import yaml
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.topology import Link, SshHost
 from discovery_xp.planning.plan import Plan, PlannedHost, PlannedLink
+from discovery_xp.testbeds.transport import Transport
 
 if TYPE_CHECKING:  # it loads Ansible, which wants space on the disk: `destroy` goes without
     import enoslib as en
-
-    from discovery_xp.testbeds.transport import Transport
 
 # (what is being done, how many are done, out of how many; 0 where it isn't countable)
 Progress = Callable[[str, int, int], None]
@@ -90,6 +89,29 @@ class HostStatus:
     answers: bool
     memory_bytes: int | None
     usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True)
+class PageMerging:
+    """Whether the kernel keeps equal pages of the hosts' memory once (KSM), and its figures.
+
+    `reason` says why not, None where it does.  `hosts_memory_bytes` is what the hosts use, page
+    cache aside, None where it isn't counted.  `saved_bytes`, what merged pages would take more,
+    and the CPU seconds of the kernel's thread ksmd are the whole machine's.
+    """
+
+    is_on: bool
+    reason: str | None
+    hosts_memory_bytes: int | None
+    saved_bytes: int
+    ksmd_cpu_s: float | None
+
+    def since(self, before: PageMerging) -> PageMerging:
+        """Return the same with the CPU seconds that ksmd took since `before`."""
+        taken = None
+        if self.ksmd_cpu_s is not None and before.ksmd_cpu_s is not None:
+            taken = round(self.ksmd_cpu_s - before.ksmd_cpu_s, 2)
+        return dataclasses.replace(self, ksmd_cpu_s=taken)
 
 
 class Wan(Protocol):

@@ -32,7 +32,8 @@ from discovery_xp.testbeds.pings import (
     parse_fping,
     summarise,
 )
-from discovery_xp.testbeds.remote import Output, plainly, quietly, run_each
+from discovery_xp.testbeds.remote import plainly, quietly, run_each
+from discovery_xp.testbeds.transport import Output
 
 # No limit, in a word that htb takes; what has none is queued as if it had ten gigabit.
 UNLIMITED_MBIT = 200_000.0

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,13 @@ from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.planning.plan import PlannedHost
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.testbed import Testbed
+from discovery_xp.testbeds.transport import Output
 
 FORKS = 30
 # A gateway drops connections beyond some that haven't logged in yet.
 JUMPS_AT_ONCE = 8
 # Of a failed task's output only the end is looked at.
 LAST_WORDS_FROM = 10_000
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a command printed on a host, and how it ended."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
 
 
 @contextlib.contextmanager
@@ -98,7 +89,7 @@ def run_each(hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
     if not commands:
         return {}
     if hosts.transport is not None:
-        return hosts.transport.run_each(hosts, commands)
+        return hosts.transport.run_each(hosts.plan, commands)
     by_name = hosts.by_name()
     chosen = en.Roles(all=[by_name[name] for name in commands])
     with (
@@ -160,7 +151,7 @@ def answering(
 def answering_of(hosts: Hosts) -> set[str]:
     """Names of those hosts of a testbed whose sshd greets us."""
     if hosts.transport is not None:
-        return hosts.transport.answering(hosts)
+        return hosts.transport.answering(hosts.plan)
     return answering(hosts.plan.hosts, Testbed(hosts.plan.name).ssh_config)
 
 

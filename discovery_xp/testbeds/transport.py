@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import IO, Any, Protocol
 
-if TYPE_CHECKING:
-    from discovery_xp.testbeds.hosts import Hosts
-    from discovery_xp.testbeds.remote import Output
+from discovery_xp.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command printed on a host, and how it ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
 
 
 class PlayListener(Protocol):
@@ -50,14 +58,14 @@ class Process(Protocol):
 class Transport(Protocol):
     """A way to hosts that aren't reached by ssh."""
 
-    def run_each(self, hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
+    def run_each(self, plan: Plan, commands: Mapping[str, str]) -> dict[str, Output]:
         """Run each host's own command; see `remote.run_each`."""
 
-    def answering(self, hosts: Hosts) -> set[str]:
+    def answering(self, plan: Plan) -> set[str]:
         """Name the hosts that would greet us."""
 
     def play(
-        self, hosts: Hosts, playbook: str, variables: Mapping[str, Any], listener: PlayListener
+        self, plan: Plan, playbook: str, variables: Mapping[str, Any], listener: PlayListener
     ) -> None:
         """Run `playbooks/PLAYBOOK.yml`; raises what EnOSlib raises when hosts fail."""
 

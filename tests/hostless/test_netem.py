@@ -15,7 +15,7 @@ from discovery_xp.places import cache
 from discovery_xp.planning.plan import Plan, PlannedLink, make_plan
 from discovery_xp.testbeds import links, pings
 from discovery_xp.testbeds.hosts import Reading
-from discovery_xp.testbeds.remote import Output
+from discovery_xp.testbeds.transport import Output
 from tests.netem_vm import Step, StepResult, VmHost, run_in_vm
 
 pytestmark = pytest.mark.vm

@@ -43,6 +43,7 @@ provider:
     data: {memory: 128MiB, cpus: 0.5, disk: 256MiB, processes: 80}
 """
 
+KSM = Path("/sys/kernel/mm/ksm")
 HOSTS = {
     "north-master-1", "north-controller-1", "north-compute-1", "north-data-1",
     "south-controller-1", "south-compute-1", "west-compute-1",
@@ -127,6 +128,42 @@ def test_limits_are_imposed(cli: Cli, small: str) -> None:
     assert killed.stdout.strip() != str(200 * 2**20), "the host took more memory than it may"
     hosts = cli.run("status", code=None)
     assert "north" in hosts.stdout
+
+
+def test_equal_pages_of_the_hosts_are_merged_where_the_kernel_can(cli: Cli, small: str) -> None:
+    merging = json.loads(cli.run("status", "--json").stdout)["merging"]
+    said = cli.run("status").stdout
+    if not merging["is_on"]:
+        assert f"equal pages of the hosts' memory aren't merged: {merging['reason']}" in said
+        return
+    assert "equal pages of the hosts' memory are merged" in said
+    assert (KSM / "run").read_text() == "1\n"
+    # What sshd starts has sshd's marks, which has those of the host's first process.
+    assert cli.on("north-data-1", "cat /proc/self/personality") == "00040000\n"
+    unit = "systemctl show --property=Environment"
+    assert "PYTHONHASHSEED=0" in cli.on("north-data-1", unit)
+    # Of seven hosts' systemd, sshd and journald something is equal within a few passes.
+    deadline = time.monotonic() + 60
+    while not (saved := json.loads(cli.run("status", "--json").stdout)["merging"]["saved_bytes"]):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert saved > 2**20
+    assert merged("discovery-xp/small"), "processes of hosts are merged"
+    assert not merged("discovery-xp/small", inside=False), "and no others"
+
+
+def merged(group: str, inside: bool = True) -> list[int]:
+    """Processes of this machine with merged pages that are, or aren't, in a control group."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (group in (folder / "cgroup").read_text()) == inside and int(
+                (folder / "ksm_merging_pages").read_text()
+            ):
+                found.append(int(folder.name))
+        except OSError:  # it has ended
+            continue
+    return found
 
 
 def disk_blocks(host: str) -> int:

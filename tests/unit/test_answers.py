@@ -28,8 +28,9 @@ from discovery_xp.providers.local import containers
 from discovery_xp.store import tables as stored
 from discovery_xp.testbeds.links import parse_tc
 from discovery_xp.testbeds.pings import parse_fping
-from discovery_xp.testbeds.remote import Output, output_of
+from discovery_xp.testbeds.remote import output_of
 from discovery_xp.testbeds.testbed import Testbed
+from discovery_xp.testbeds.transport import Output
 
 PLAN = make_plan(parse_topology("sites: [{name: a}]"), cloud=True)
 BY_HOST = {

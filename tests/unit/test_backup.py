@@ -21,8 +21,8 @@ from discovery_xp.inputs.topology import parse_topology
 from discovery_xp.onhost.catalogue import COMPONENTS
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.testbeds.hosts import Hosts
-from discovery_xp.testbeds.remote import Output
 from discovery_xp.testbeds.testbed import State, Testbed, now
+from discovery_xp.testbeds.transport import Output
 from tests.unit.test_archives import entry, packed
 
 PLAN = make_plan(parse_topology("name: mine\nsites: [{name: a}]"), cloud=True)

@@ -22,8 +22,10 @@ from discovery_xp.cli.main import cli
 from discovery_xp.cli.progress import Follower
 from discovery_xp.inputs import platforms
 from discovery_xp.places import home
-from discovery_xp.store import Run
+from discovery_xp.providers.dummy import CannedHosts
+from discovery_xp.store import Merging, Run
 from discovery_xp.store.records import CANNED_PROVIDER
+from discovery_xp.testbeds.hosts import PageMerging
 from discovery_xp.testbeds.testbed import Testbed
 
 NAME = "tryout"
@@ -155,6 +157,21 @@ def test_a_bench_takes_all_its_steps_in_order(life: Life) -> None:
                  "logs/records.tar.xz", "report.html", "usage.parquet", "traffic.parquet",
                  "rally/site1-master-1/report.html"):  # fmt: skip
         assert (run.folder / name).is_file(), name
+
+
+def test_a_bench_keeps_how_memory_was_merged_while_the_load_ran(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert life.bench().code == 0
+    assert life.runs()[0].load().merging is None, "canned hosts share no memory"
+    ksmd_cpu_s = iter((10.0, 12.5))
+    monkeypatch.setattr(
+        CannedHosts,
+        "page_merging",
+        lambda *_: PageMerging(True, None, 3 * 2**30, 2**30, next(ksmd_cpu_s)),
+    )
+    assert life.bench().code == 0
+    assert life.runs()[1].load().merging == Merging(True, None, 3 * 2**30, 2**30, 2.5)
 
 
 def test_what_is_canned_says_so_wherever_it_is_shown(life: Life) -> None:

@@ -19,7 +19,7 @@ from discovery_xp.inputs.topology import derive_topology, parse_topology
 from discovery_xp.places import home
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.providers import local
-from discovery_xp.providers.local import access, cgroups, claims, fabric, machine
+from discovery_xp.providers.local import access, cgroups, claims, fabric, machine, merging
 from discovery_xp.testbeds.testbed import State, Testbed
 
 PLAN = make_plan(derive_topology(2, "10ms"), "mine")
@@ -44,6 +44,7 @@ def machine_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(fabric, "remove_stray_devices", lambda: None)
     monkeypatch.setattr(claims, "RUN", tmp_path / "run")
     monkeypatch.setattr(machine, "_notes", lambda: tmp_path / "limits.json")
+    monkeypatch.setattr(merging, "_notes", lambda: tmp_path / "ksm.json")
     monkeypatch.setattr(ending, "_is_root", lambda: True)
     (tmp_path / "cgroup/systemd").mkdir(parents=True)
     (tmp_path / "cgroup/systemd/cgroup.procs").touch()
@@ -85,6 +86,34 @@ def test_a_full_disk_keeps_nobody_from_ending_a_testbed(
     monkeypatch.undo()
     assert not (tmp_path / "home").exists()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "stays"),
+    [(None, False), ("{type: local}", True), ("{type: local, merge_memory: false}", False),
+     ("lost", True)],
+)  # fmt: skip
+def test_ksmd_is_as_before_once_no_testbed_is_left_that_merges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str | None, stays: bool
+) -> None:
+    """On a full disk, too."""
+    (tmp_path / "ksm").mkdir()
+    for name, value in {"run": "0", "pages_to_scan": "100"}.items():
+        (tmp_path / "ksm" / name).write_text(value)
+    monkeypatch.setattr(merging, "_KSM", tmp_path / "ksm")
+    testbed = make(home())
+    merging.prepare()
+    if other == "lost":
+        (tmp_path / "cgroup/systemd/discovery-xp/lost").mkdir(parents=True)
+    elif other is not None:
+        text = f"name: other\nsites: [{{name: a}}]\nprovider: {other}\n"
+        plan = make_plan(parse_topology(text))
+        Testbed("other").save(State(plan=plan, phase="up", created="2027-01-01T00:00:00Z"))
+    monkeypatch.setattr(files, "write_atomically", full)
+    monkeypatch.setattr(files, "_mkdir", full)
+    ending.tear_down(testbed)
+    assert (tmp_path / "ksm/run").read_text() == ("1" if stays else "0")
+    assert (tmp_path / "ksm.json").exists() == stays
 
 
 def test_traces_without_a_folder_are_ended_where_none_can_be_made(

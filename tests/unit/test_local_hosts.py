@@ -179,6 +179,37 @@ def test_bounds_are_written_to_what_the_kernel_has(
     assert cgroups.times_at_bound("mine", "host.a") == {"processes": 3, "memory": 2}
 
 
+@pytest.mark.parametrize(
+    ("name", "weight", "most"),
+    [("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 800)],  # of eight CPUs
+    ids=["version 1", "version 2"],
+)
+def test_hosts_weigh_as_much_as_so_many_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weight: int, most: int
+) -> None:
+    monkeypatch.setattr(cgroups, "trees", lambda: [tmp_path])
+    monkeypatch.setitem(cgroups._WEIGHTS, name, (weight, most))
+    top = tmp_path / "discovery-xp"
+    for folder in (top, top / "mine", top / "other"):
+        folder.mkdir()
+        (folder / name).write_text(str(weight))
+
+    def weights() -> list[int]:
+        return [int((folder / name).read_text()) for folder in (top, top / "mine", top / "other")]
+
+    for host in ("host.a", "host.b", "host.c"):
+        cgroups.create("mine", host)
+    cgroups.create("other", "host.a")
+    assert weights() == [4 * weight, 3 * weight, weight]
+    cgroups.kill("mine", "host.b")
+    assert weights() == [3 * weight, 2 * weight, weight]
+    for number in range(most // weight):
+        (top / f"mine/host.{number}").mkdir()
+    cgroups.create("mine", "host.last")
+    assert weights() == [most, most, weight]
+    assert not (top / "mine/host.a" / name).exists(), "each host weighs as one process"
+
+
 def test_a_topology_bounds_disk_and_processes_by_role() -> None:
     text = (
         "sites: [{name: a, data: 1}]\nprovider: {type: local, limits: "

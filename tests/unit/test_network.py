@@ -11,7 +11,7 @@ from discovery_xp.planning.plan import Plan, PlannedLink, make_plan
 from discovery_xp.providers.local import vde
 from discovery_xp.testbeds import links, pings
 from discovery_xp.testbeds.hosts import Reading
-from discovery_xp.testbeds.remote import Output
+from discovery_xp.testbeds.transport import Output
 
 UNEVEN = """
 name: t

@@ -22,9 +22,7 @@ from discovery_xp.places import checkout
 from discovery_xp.planning.plan import Plan
 from discovery_xp.providers.dummy.load import CannedLoad, load_of
 from discovery_xp.providers.dummy.wan import OFF_MS, CannedWan
-from discovery_xp.testbeds.hosts import Hosts
-from discovery_xp.testbeds.remote import Output
-from discovery_xp.testbeds.transport import PlayListener
+from discovery_xp.testbeds.transport import Output, PlayListener
 
 CANNED = "canned"
 # What ssh and the hosts' kernels add to a round trip.
@@ -35,9 +33,8 @@ FAILING_STAGE = -2
 
 @dataclass(frozen=True)
 class _Task:
-    """A task of a playbook: its title, the module that it runs and on what, and what hosts say."""
+    """A task of a playbook: the module that it runs and on what, and what hosts say."""
 
-    title: str
     module: str
     results: Mapping[str, Mapping[str, Any]]
     subject: str = ""
@@ -53,7 +50,7 @@ class CannedTransport:
 
     # ------------------------------------------------ commands
 
-    def run_each(self, hosts: Hosts, commands: Mapping[str, str]) -> dict[str, Output]:
+    def run_each(self, plan: Plan, commands: Mapping[str, str]) -> dict[str, Output]:
         """Answer each host's command; one that nobody knows prints nothing."""
         known: tuple[tuple[str, Callable[[Plan, str, str], str]], ...] = (
             ("fping -q", self._pings),
@@ -64,12 +61,12 @@ class CannedTransport:
         outputs = {}
         for host, line in commands.items():
             answer = next((found for part, found in known if part in line), _nothing)
-            outputs[host] = Output(0, answer(hosts.plan, host, line), "")
+            outputs[host] = Output(0, answer(plan, host, line), "")
         return outputs
 
-    def answering(self, hosts: Hosts) -> set[str]:
+    def answering(self, plan: Plan) -> set[str]:
         """Name all hosts."""
-        return set(hosts.by_name())
+        return {host.name for host in plan.hosts}
 
     def _pings(self, plan: Plan, host: str, command: str) -> str:
         """Round trips as the links would have them; 'latency' adds to all of them."""
@@ -100,7 +97,7 @@ class CannedTransport:
     # ------------------------------------------------ playbooks
 
     def play(
-        self, hosts: Hosts, playbook: str, variables: Mapping[str, Any], listener: PlayListener
+        self, plan: Plan, playbook: str, variables: Mapping[str, Any], listener: PlayListener
     ) -> None:
         """Go through the plays of the playbook that there is; each is one task or several."""
         text = (checkout() / f"playbooks/{playbook}.yml").read_text()
@@ -108,30 +105,31 @@ class CannedTransport:
         for number, play in enumerate(plays, start=-len(plays)):
             patterns = play["hosts"] if isinstance(play["hosts"], list) else [play["hosts"]]
             listener.on_play(play["name"], patterns)
-            names = _named(hosts, patterns)
-            for task in self._tasks(hosts, playbook, play, names):
-                listener.on_task(task.title, task.module, task.subject)
+            names = _named(plan, patterns)
+            for task in self._tasks(plan, playbook, play, names):
+                listener.on_task(
+                    f"{CANNED}: {task.module} {task.subject}", task.module, task.subject
+                )
                 for host, result in task.results.items():
                     listener.on_result(host, "changed", result)
             if names and number == max(FAILING_STAGE, -len(plays)):
                 self._fail(playbook, play["name"], names[-1], listener)
 
     def _tasks(
-        self, hosts: Hosts, playbook: str, play: Mapping[str, Any], names: Sequence[str]
+        self, plan: Plan, playbook: str, play: Mapping[str, Any], names: Sequence[str]
     ) -> Iterator[_Task]:
         if playbook == "smoke":
-            result = {"boots": self._boots(hosts.plan)}
-            yield _Task("a VM at each site", "smoke_boot", dict.fromkeys(names, result))
+            result = {"boots": self._boots(plan)}
+            yield _Task("smoke_boot", dict.fromkeys(names, result))
         elif playbook == "probes_collect":
-            yield _Task("records of the window", "probes", self._records(hosts.plan, names))
+            yield _Task("probes", self._records(plan, names))
         elif playbook == "backup":
             for component in _roles_of(play):
                 packed = base64.b64encode(_archive("canned.txt")).decode()
                 told = {name: {"archive": packed} for name in names}
-                title = f"{component} : {component}'s records"
-                yield _Task(title, "component_backup", told, component)
+                yield _Task("component_backup", told, component)
         else:
-            yield _Task(CANNED, CANNED, {name: {} for name in names})
+            yield _Task(CANNED, {name: {} for name in names})
 
     def _fail(self, playbook: str, stage: str, host: str, listener: PlayListener) -> None:
         """Raise what EnOSlib raises where a host fails or can't be reached."""
@@ -208,10 +206,13 @@ def _identity(_plan: Plan, host: str, _command: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, host))
 
 
-def _named(hosts: Hosts, patterns: Sequence[str]) -> list[str]:
+def _named(plan: Plan, patterns: Sequence[str]) -> list[str]:
     """Name the hosts of these groups, in the plan's order."""
-    chosen = {host.alias for pattern in patterns for host in hosts.roles.get(pattern, [])}
-    return [host.name for host in hosts.plan.hosts if "all" in patterns or host.name in chosen]
+    return [
+        host.name
+        for host in plan.hosts
+        if "all" in patterns or not {*host.roles, host.site}.isdisjoint(patterns)
+    ]
 
 
 def _roles_of(play: Mapping[str, Any]) -> list[str]:

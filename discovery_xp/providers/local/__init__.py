@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from discovery_xp.errors import Failed, Refused
+from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.files import write_atomically
 from discovery_xp.inputs.topology import SshHost
 from discovery_xp.onhost.catalogue import SSH_PORT
@@ -26,9 +26,17 @@ from discovery_xp.providers.local import (
     fabric,
     image,
     machine,
+    merging,
 )
 from discovery_xp.providers.local.vde import VdeWan
-from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, Usage, to_roles_and_networks
+from discovery_xp.testbeds.hosts import (
+    Hosts,
+    HostStatus,
+    PageMerging,
+    Progress,
+    Usage,
+    to_roles_and_networks,
+)
 from discovery_xp.testbeds.testbed import Testbed, testbeds
 
 
@@ -121,7 +129,12 @@ def _boot_missing(plan: Plan, testbed: Testbed, progress: Progress) -> None:
     image_key = testbed.load().image
     if image_key is None:
         raise Failed("the root tree is unknown", "run 'up' again")
-    containers.boot(testbed, missing, image_key, lambda done: progress(label, done, len(missing)))
+    merge = containers.merges(plan)
+    if merge:
+        merging.prepare()
+    containers.boot(
+        testbed, missing, image_key, lambda done: progress(label, done, len(missing)), merge
+    )
 
 
 def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
@@ -187,6 +200,20 @@ def _usage(testbed: Testbed, host: PlannedHost, is_running: bool) -> tuple[Usage
     return tuple(found)
 
 
+def page_merging(plan: Plan, testbed: Testbed) -> PageMerging:
+    """Return whether equal pages of the hosts' memory are merged, and what comes of it."""
+    obstacle = merging.obstacle() if plan.merge_memory else "'merge_memory' is false"
+    used = [cgroups.memory_bytes(testbed.name, containers.group(host.name)) for host in plan.hosts]
+    counted = [each for each in used if each is not None]
+    return PageMerging(
+        is_on=obstacle is None,
+        reason=obstacle,
+        hosts_memory_bytes=sum(counted) if counted else None,
+        saved_bytes=merging.saved_bytes(),
+        ksmd_cpu_s=merging.ksmd_cpu_s(),
+    )
+
+
 def broken_links(plan: Plan, testbed: Testbed) -> list[str]:
     """Pairs of sites whose emulated link died."""
     return VdeWan(plan).broken() if testbed.load().wan == "vde" else []
@@ -210,13 +237,25 @@ def release(testbed: Testbed) -> None:
 def sweep() -> None:
     """When no testbed is left: remove what belongs to none, put kernel limits back.
 
-    Another home may begin with one at the same time: it waits, then makes its own.
+    Another home may begin with one at the same time: it waits, then makes its own.  ksmd's
+    settings are put back when none is left whose memory is merged.
     """
     with claims.held():
-        if not leftovers():
+        left = homes()
+        if not any(_may_merge(name, place) for name, place in left.items()):
+            merging.restore()
+        if not left:
             fabric.remove_stray_devices()
             image.clean()
             machine.restore_limits()
+
+
+def _may_merge(name: str, place: Path) -> bool:
+    """Say whether the memory of the hosts of a testbed of a home may be merged."""
+    try:
+        return Testbed(name, place).load().plan.merge_memory
+    except UserError:  # its state is damaged, or lost
+        return True
 
 
 def leftovers() -> set[str]:
@@ -248,6 +287,10 @@ class EmulatedHosts(Provider):
     def broken_links(self, plan: Plan, testbed: Testbed) -> list[str]:
         """Name the pairs of sites whose emulated link died."""
         return broken_links(plan, testbed)
+
+    def page_merging(self, plan: Plan, testbed: Testbed) -> PageMerging:
+        """Return whether equal pages of the hosts' memory are merged, and what comes of it."""
+        return page_merging(plan, testbed)
 
     def release(self, plan: Plan | None, testbed: Testbed) -> None:
         """Remove the testbed's processes, namespaces, interfaces, groups and files."""

@@ -25,6 +25,14 @@ _V1_TREES = ("systemd", "unified", "pids", "memory", "cpu", "cpuacct", "cpu,cpua
 # each of 4000 connections at most.  Of the machine's memory, honest hosts leave a quarter.
 DEFAULT_PROCESSES = 16384
 DEFAULT_MEMORY_SHARE = 0.75
+# Files that hold a group's share of the CPUs, of version 1 and 2: what one process weighs, as
+# does a group whose file nobody wrote, and the most.  The kernel's most with version 1, where each
+# process beside the groups has a share of its own.  With version 2 systemd's slices are beside
+# them, and the toolkit's own processes share one of those: so many hosts as there are CPUs.
+_WEIGHTS = {
+    "cpu.shares": (1024, 262_144),
+    "cpu.weight": (100, min(10_000, 100 * (os.cpu_count() or 1))),
+}
 
 
 def trees() -> list[Path]:
@@ -88,7 +96,35 @@ def create(testbed: str, name: str, bounds: Bounds | None = None) -> list[Path]:
         folders.append(folder)
     if bounds is not None:
         _limit(folders, bounds)
+    _weigh(testbed)
     return folders
+
+
+def _weigh(testbed: str) -> None:
+    """Have a testbed's group, and that of all testbeds, weigh as much as the hosts in it.
+
+    The kernel divides the CPUs among processes and groups side by side: with one group's weight,
+    all hosts together would get no more than each busy process beside them.
+    """
+    for top in (tree / TOP for tree in _trees_if_any()):
+        for name, (weight, most) in _WEIGHTS.items():
+            if not (top / name).exists():
+                continue
+            counts = {folder: len(_inside(folder)) for folder in _inside(top)}
+            for folder, count in (
+                (top, sum(counts.values())),
+                (top / testbed, counts.get(top / testbed, 0)),
+            ):
+                with contextlib.suppress(OSError):  # the group may vanish as we look
+                    if (folder / name).exists():
+                        (folder / name).write_text(str(min(most, weight * max(1, count))))
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return the groups in a group; none where it has gone."""
+    with contextlib.suppress(OSError):
+        return [each for each in folder.iterdir() if each.is_dir()]
+    return []
 
 
 def _limit(folders: list[Path], bounds: Bounds) -> None:
@@ -191,6 +227,7 @@ def _remove(testbed: str, name: str | None, deadline: float) -> None:
         if name is None:
             with contextlib.suppress(OSError):
                 (tree / TOP).rmdir()
+    _weigh(testbed)
 
 
 def testbeds() -> set[str]:

@@ -21,7 +21,7 @@ from discovery_xp import files
 from discovery_xp.boundary.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.planning.plan import Plan, PlannedHost
-from discovery_xp.providers.local import cgroups, disks, fabric, image
+from discovery_xp.providers.local import cgroups, disks, fabric, image, merging
 from discovery_xp.providers.local.cgroups import Bounds
 from discovery_xp.providers.local.run import run
 from discovery_xp.testbeds.testbed import Testbed
@@ -76,12 +76,13 @@ def prepare(testbed: Testbed, plan: Plan, host: PlannedHost) -> None:
     shutil.rmtree(own / "files", ignore_errors=True)
     given = own / "files/upper"
     # The host's daemons drop their rights: they have to get through its root folder.
-    for name in ("", "etc", "etc/ssh"):
+    for name in ("", "etc", "etc/ssh", "etc/systemd", "etc/systemd/system.conf.d"):
         files.make_folder(given / name, files.PUBLIC_FOLDER)
     for name in ("root", "root/.ssh"):
         files.make_folder(given / name)
     machine_id = hashlib.sha256(f"{testbed.name}/{host.name}".encode()).hexdigest()[:32]
     texts = {
+        **({merging.FILE: merging.FILE_TEXT} if merges(plan) else {}),
         "etc/hostname": f"{host.name}\n",
         "etc/hosts": _hosts_file(plan),
         "etc/machine-id": f"{machine_id}\n",
@@ -97,6 +98,11 @@ def prepare(testbed: Testbed, plan: Plan, host: PlannedHost) -> None:
         files.write_atomically(given / name, text)
 
 
+def merges(plan: Plan) -> bool:
+    """Say whether equal pages of the memory of a plan's hosts are merged on this machine."""
+    return plan.merge_memory and merging.obstacle() is None
+
+
 def wipe(testbed: Testbed, host: PlannedHost) -> None:
     """Forget all that a stopped host wrote."""
     shutil.rmtree(folder(testbed, host.name), ignore_errors=True)
@@ -108,13 +114,17 @@ def _hosts_file(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def start(testbed: Testbed, host: PlannedHost, root_tree: Path) -> None:
-    """Start a host, detached from this process; it is up when ssh answers."""
+def start(testbed: Testbed, host: PlannedHost, root_tree: Path, merge: bool = False) -> None:
+    """Start a host, detached from this process; it is up when ssh answers.
+
+    With `merge`, equal pages of its memory are merged, see `merging`.
+    """
     own = folder(testbed, host.name)
     groups = cgroups.create(testbed.name, group(host.name), Bounds.of(host.limit))
     device, device_path = disks.attach(disk(testbed, host.name))
     try:
-        _start(testbed, host, groups, device, script(own, root_tree, device_path, groups))
+        starting = script(own, root_tree, device_path, groups)
+        _start(testbed, host, groups, device, starting, merge)
     finally:
         os.close(device)
 
@@ -155,7 +165,12 @@ def copy_command(given: str, disk: str) -> str:
 
 
 def _start(
-    testbed: Testbed, host: PlannedHost, groups: Sequence[Path], device: int, script: str
+    testbed: Testbed,
+    host: PlannedHost,
+    groups: Sequence[Path],
+    device: int,
+    script: str,
+    merge: bool,
 ) -> None:
     own = folder(testbed, host.name)
     network = f"/run/netns/{fabric.host_namespace(testbed.name, host.name)}"
@@ -171,6 +186,8 @@ def _start(
         "--capability=CAP_NET_ADMIN",  # its network is its own: tc and nftables are for it to use
         "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe",
     ]  # fmt: skip
+    if merge:
+        nspawn = merging.marked(nspawn)
     reader, writer = os.pipe()
     try:
         keep_console(own / "console.log", reader, groups)
@@ -255,16 +272,23 @@ def boot(
     hosts: Sequence[PlannedHost],
     image_key: str,
     booted: Callable[[int], None],
+    merge: bool = False,
 ) -> None:
     """Start hosts and wait until ssh answers on each; `booted` gets their number so far.
 
+    With `merge`, equal pages of their memory are merged.
+
     Raises Failed with the names and consoles of those that didn't come up.
     """
-    asyncio.run(_boot(testbed, hosts, image.tree(image_key), booted))
+    asyncio.run(_boot(testbed, hosts, image.tree(image_key), booted, merge))
 
 
 async def _boot(
-    testbed: Testbed, hosts: Sequence[PlannedHost], root_tree: Path, booted: Callable[[int], None]
+    testbed: Testbed,
+    hosts: Sequence[PlannedHost],
+    root_tree: Path,
+    booted: Callable[[int], None],
+    merge: bool,
 ) -> None:
     places = asyncio.Semaphore(BOOTING_AT_ONCE)
     done = 0
@@ -273,7 +297,7 @@ async def _boot(
     async def one(host: PlannedHost) -> None:
         nonlocal done
         async with places:
-            start(testbed, host, root_tree)
+            start(testbed, host, root_tree, merge)
             if not await _wait_for_ssh(host, 90.0, lambda: is_running(testbed, host)):
                 lost.append(host.name)
                 return

@@ -15,7 +15,7 @@ from discovery_xp import store
 from discovery_xp.inputs.topology import parse_topology
 from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.testbeds.hosts import Hosts
-from discovery_xp.testbeds.remote import Output
+from discovery_xp.testbeds.transport import Output
 
 PLAN = make_plan(
     parse_topology("name: fuzz\nsites: [{name: site, count: 2}]\nnetwork: {delay: 10ms}"),
