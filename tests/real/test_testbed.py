@@ -158,7 +158,7 @@ def merged(group: str, inside: bool = True) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if (group in (folder / "cgroup").read_text()) == inside and int(
-                (folder / "ksm_merging_pages").read_text()
+                (folder / "ksm_merging_pages").read_text() or 0  # empty as it ends
             ):
                 found.append(int(folder.name))
         except OSError:  # it has ended
