@@ -239,8 +239,8 @@ def _wait_for_services(hosts: Hosts) -> list[str]:
     """
     latest = time.monotonic() + SERVICES_UP_WITHIN_S
     while True:
-        found = status.inspect(hosts, answering_of(hosts))
-        down = [each for each in found if not each.is_up]
+        state = status.inspect(hosts, answering_of(hosts))
+        down = [each for each in state if not each.is_up]
         if not down or time.monotonic() > latest:
             return [f"{each.unit} on {each.host}: {each.complaint}" for each in down]
         time.sleep(5)

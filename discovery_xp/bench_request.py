@@ -111,11 +111,11 @@ def _prepared_s(plan: Plan, request: BenchRequest) -> float:
 def foretell(plan: Plan, request: BenchRequest) -> list[str]:
     """What will happen and about how long it takes, before anything does."""
     scenario = request.scenario
-    what = f"{scenario.count} VMs" if scenario.boots else f"{scenario.count} rounds"
+    load = f"{scenario.count} VMs" if scenario.boots else f"{scenario.count} rounds"
     end = "the testbed stays up" if request.keep else "then all but the results is destroyed"
     return [
         f"{plan.name}: {len(plan.hosts)} hosts at {len(plan.sites)} sites are made, OpenStack is "
-        f"deployed on them, '{scenario.name}' asks for {what}; {end}",
+        f"deployed on them, '{scenario.name}' asks for {load}; {end}",
         f"probes: {', '.join(request.probes) or 'none'}; results go to "
         f"{request.results / plan.name}/",
         _duration_in_words(plan, request),

@@ -31,14 +31,14 @@ def known_testbeds() -> list[str]:
 
     In the order in which they can be destroyed.
     """
-    found = {*testbeds(), *TestbedName.among(n for n, place in _homes().items() if place == home())}
+    names = {*testbeds(), *TestbedName.among(n for n, place in _homes().items() if place == home())}
 
     def is_local(name: str) -> bool:
         state = state_or_none(Testbed(name))
         return state is None or providers.kind(state.plan.provider).is_local
 
     # Others may stand on emulated hosts: they go first where all are destroyed.
-    return sorted(found, key=lambda name: (is_local(name), name))
+    return sorted(names, key=lambda name: (is_local(name), name))
 
 
 def others() -> dict[str, Path]:
@@ -48,10 +48,10 @@ def others() -> dict[str, Path]:
 
 def _homes() -> dict[str, Path]:
     """The home of each testbed that has anything on this machine; only root's can."""
-    found: dict[str, Path] = {}
+    homes: dict[str, Path] = {}
     for provider in providers.local_ones() if _is_root() else ():
-        found |= provider.homes()
-    return found
+        homes |= provider.homes()
+    return homes
 
 
 def _is_root() -> bool:
@@ -79,8 +79,8 @@ def tear_down(testbed: Testbed, forget: bool = False) -> None:
             )
         if end_forgotten(testbed.name):
             return
-        known = ", ".join(known_testbeds()) or "none"
-        raise Refused(f"no testbed '{testbed.name}'", f"there is: {known}")
+        names = ", ".join(known_testbeds()) or "none"
+        raise Refused(f"no testbed '{testbed.name}'", f"there is: {names}")
     with testbed.locked(make=True):
         release(testbed, forget)
 

@@ -251,7 +251,7 @@ def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) ->
     except BaseException as error:
         if os.getpid() != process:  # a library's forked helper, which ends when we have
             raise
-        told = ending.explained(testbed, error) if isinstance(error, UserError) else error
+        reason = ending.explained(testbed, error) if isinstance(error, UserError) else error
         if testbed.exists() and not keep and not had_it:
             with contextlib.suppress(OSError):  # nothing of this is worth a job that runs on
                 if not isinstance(error, Refused | InvalidInput):
@@ -260,12 +260,12 @@ def _given_back(plan: Plan, testbed: Testbed, keep: bool, progress: Progress) ->
             try:
                 ending.release(testbed)
             except UserError as second:
-                if not isinstance(told, UserError):
+                if not isinstance(reason, UserError):
                     raise
                 raise Failed(
-                    f"{str(told).splitlines()[0]}; and then: {second.message}", second.remedy
+                    f"{str(reason).splitlines()[0]}; and then: {second.message}", second.remedy
                 ) from None
-        raise told from None
+        raise reason from None
 
 
 def _keep_log(plan: Plan) -> None:
@@ -322,15 +322,15 @@ def inspect(testbed: Testbed) -> Inspection:
     """Look at every host and link of a testbed."""
     state = testbed.load()
     provider = providers.of(state.plan.provider)
-    found = {host.name: host for host in provider.status(state.plan, testbed)}
+    states = {host.name: host for host in provider.status(state.plan, testbed)}
     broken = provider.broken_links(state.plan, testbed)
     services = None
     if description.deployment_file(testbed).exists():
-        answering = {host.name for host in found.values() if host.answers}
+        answering = {host.name for host in states.values() if host.answers}
         services = status.inspect(hosts_of(testbed), answering)
     remarks = provider.remarks(testbed)
     merging = provider.page_merging(state.plan, testbed)
-    return Inspection(testbed.name, state.phase, found, broken, services, remarks, merging)
+    return Inspection(testbed.name, state.phase, states, broken, services, remarks, merging)
 
 
 # ---------------------------------------------------------------- links of a running testbed

@@ -62,8 +62,12 @@ def _mkdir(path: Path, mode: int) -> None:
 def make_private(folder: Path) -> None:
     """Take the rights of others from a folder that an earlier version, or umask, left open."""
     with contextlib.suppress(FileNotFoundError):
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
+        status = folder.lstat()
+        if (
+            stat.S_ISDIR(status.st_mode)
+            and status.st_uid == os.geteuid()
+            and status.st_mode & 0o077
+        ):
             with contextlib.suppress(OSError):  # read-only: it can be ended all the same
                 folder.chmod(PRIVATE_FOLDER)
 
@@ -178,14 +182,14 @@ def require_ours(path: Path, remedy: str) -> None:
             continue
         entry = current / part
         try:
-            found = entry.lstat()
+            status = entry.lstat()
         except FileNotFoundError:
             return
         except OSError as error:
             raise Refused(f"{entry}: {error.strerror}", remedy) from None
-        if found.st_uid not in (0, os.geteuid()):
-            raise Refused(f"{entry} belongs to {_user(found.st_uid)}", remedy)
-        if stat.S_ISLNK(found.st_mode):
+        if status.st_uid not in (0, os.geteuid()):
+            raise Refused(f"{entry} belongs to {_user(status.st_uid)}", remedy)
+        if stat.S_ISLNK(status.st_mode):
             links += 1
             target = entry.readlink()
             if links > _MOST_LINKS:
@@ -194,17 +198,17 @@ def require_ours(path: Path, remedy: str) -> None:
                 current = Path("/")
             left.extend(part for part in reversed(target.parts) if part != "/")
             continue
-        if _others_may_write(found):
+        if _others_may_write(status):
             raise Refused(f"{entry} can be changed by other users", f"'chmod go-w {entry}'")
         current = entry
 
 
-def _others_may_write(found: os.stat_result) -> bool:
-    if found.st_mode & stat.S_ISVTX and stat.S_ISDIR(found.st_mode):
+def _others_may_write(status: os.stat_result) -> bool:
+    if status.st_mode & stat.S_ISVTX and stat.S_ISDIR(status.st_mode):
         return False
-    trusted_group = found.st_gid in (0, os.getegid())
+    trusted_group = status.st_gid in (0, os.getegid())
     return bool(
-        found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not trusted_group)
+        status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not trusted_group)
     )
 
 

@@ -11,9 +11,9 @@ from discovery_xp.errors import Refused
 
 def home() -> Path:
     """Where testbeds are kept: $DISCOVERY_XP_HOME, or the system's usual place."""
-    given = os.environ.get("DISCOVERY_XP_HOME")
-    if given:
-        return Path(given).absolute()
+    folder = os.environ.get("DISCOVERY_XP_HOME")
+    if folder:
+        return Path(folder).absolute()
     if os.geteuid() == 0:
         return Path("/var/lib/discovery-xp")
     state = os.environ.get("XDG_STATE_HOME") or _user_home() / ".local/state"
@@ -22,9 +22,9 @@ def home() -> Path:
 
 def cache() -> Path:
     """Where root trees are cached: $DISCOVERY_XP_CACHE, or the system's usual place."""
-    given = os.environ.get("DISCOVERY_XP_CACHE")
-    if given:
-        return Path(given).absolute()
+    folder = os.environ.get("DISCOVERY_XP_CACHE")
+    if folder:
+        return Path(folder).absolute()
     if os.geteuid() == 0:
         return Path("/var/cache/discovery-xp")
     return Path(os.environ.get("XDG_CACHE_HOME") or _user_home() / ".cache") / "discovery-xp"
@@ -32,9 +32,9 @@ def cache() -> Path:
 
 def _user_home() -> Path:
     """$HOME, or where the machine says; an empty one would be the root of the file system."""
-    given = os.environ.get("HOME")
-    if given:
-        return Path(given)
+    folder = os.environ.get("HOME")
+    if folder:
+        return Path(folder)
     try:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir)
     except KeyError:

@@ -53,13 +53,13 @@ def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=3)
 
 
-def install(hosts: Hosts, wanted: Collection[str], progress: Progress) -> None:
+def install(hosts: Hosts, probes: Collection[str], progress: Progress) -> None:
     """Have exactly the wanted probes on the hosts; none takes all of ours away.
 
     Only services whose own probes change are restarted, and those with a port waited for.
     Raises Refused for a name that isn't a probe's, Failed with the host's words.
     """
-    variables = _variables(hosts.plan, wanted)
+    variables = _variables(hosts.plan, probes)
     variables["xp_probes"]["contents"] = _code()
     run = run_playbook(hosts, "probes", variables, progress)
     if any("neutron-api started" in outcome.changes for outcome in run.outcomes):
@@ -72,24 +72,24 @@ def _ask_neutron_for_networks(hosts: Hosts) -> None:
     run_each(hosts, {hosts.plan.require_cloud().master: f"timeout 60 {client}"})
 
 
-def start(hosts: Hosts, wanted: Collection[str], progress: Progress) -> None:
+def start(hosts: Hosts, probes: Collection[str], progress: Progress) -> None:
     """Begin a window: note what counters are at, forget what services wrote before."""
-    variables = _variables(hosts.plan, wanted)
-    if wanted:
+    variables = _variables(hosts.plan, probes)
+    if probes:
         run_playbook(hosts, "probes_start", variables, progress)
 
 
-def stop(hosts: Hosts, wanted: Collection[str], progress: Progress) -> None:
+def stop(hosts: Hosts, probes: Collection[str], progress: Progress) -> None:
     """End the window: note what counters are at.  Hosts that don't answer are left out."""
-    variables = _variables(hosts.plan, wanted)
-    there = answering_of(hosts) if wanted else set()
+    variables = _variables(hosts.plan, probes)
+    there = answering_of(hosts) if probes else set()
     if there:
         run_playbook(only(hosts, there), "probes_stop", variables, progress)
 
 
 def collect(
     hosts: Hosts,
-    wanted: Collection[str],
+    probes: Collection[str],
     window: tuple[float, float],
     progress: Progress,
     complain: Callable[[str], None] = _warn,
@@ -102,8 +102,8 @@ def collect(
     `complain` is told what is missing:
     hosts that don't answer, counters that can't be read, records that were dropped.
     """
-    variables = _variables(hosts.plan, wanted, window)
-    if not wanted:
+    variables = _variables(hosts.plan, probes, window)
+    if not probes:
         return {}
     there = answering_of(hosts)
     silent = [host.name for host in hosts.plan.hosts if host.name not in there]
@@ -116,7 +116,7 @@ def collect(
         host.alias: {"address": host.address, "site": hosts.plan.host(host.alias).site}
         for host in hosts.by_name().values()
     }
-    return to_rows(places, wanted, run.results("probes"), complain)
+    return to_rows(places, probes, run.results("probes"), complain)
 
 
 def only(hosts: Hosts, names: Collection[str]) -> Hosts:
@@ -128,20 +128,20 @@ def only(hosts: Hosts, names: Collection[str]) -> Hosts:
 
 
 def _variables(
-    plan: Plan, wanted: Collection[str], window: tuple[float, float] = (0.0, 0.0)
+    plan: Plan, probes: Collection[str], window: tuple[float, float] = (0.0, 0.0)
 ) -> dict[str, Any]:
     """Return what the playbooks are told."""
-    unknown = sorted(set(wanted) - set(PROBES))
+    unknown = sorted(set(probes) - set(PROBES))
     if unknown:
         raise Refused(f"no probe '{unknown[0]}'", f"there are: {', '.join(PROBES)}")
     units: dict[str, dict[str, Any]] = {}
     for service in plan.require_cloud().services:
-        inside = [name for name in _INSIDE.get(service.unit, ()) if name in wanted]
+        inside = [name for name in _INSIDE.get(service.unit, ()) if name in probes]
         units.setdefault(service.host, {})[service.unit] = {
             "probes": inside,
             "port": service.port if service.is_http else None,
         }
-    names = [name for name in PROBES if name in wanted]
+    names = [name for name in PROBES if name in probes]
     return {"xp_probes": {"wanted": names, "units": units, "window": list(window)}}
 
 
@@ -158,21 +158,21 @@ def _code() -> dict[str, str]:
 
 def to_rows(
     hosts: Mapping[str, Mapping[str, Any]],
-    wanted: Collection[str],
-    said: Mapping[str, Mapping[str, Any]],
+    probes: Collection[str],
+    results: Mapping[str, Mapping[str, Any]],
     complain: Callable[[str], None],
 ) -> dict[str, list[Row]]:
     """Return what `probes_collect.yml` brought by host, as tables; `hosts` has address and site."""
     names = {host["address"]: name for name, host in hosts.items()}
-    tables: dict[str, list[Row]] = {name: [] for name in PROBES if name in wanted}
-    for host, result in sorted(said.items()):
+    tables: dict[str, list[Row]] = {name: [] for name in PROBES if name in probes}
+    for host, result in sorted(results.items()):
         place = {"host": host, "site": hosts[host]["site"]}
         try:
-            found = _rows_of(result, place, hosts, names, complain)
+            host_rows = _rows_of(result, place, hosts, names, complain)
         except (answers.Unfit, archives.Hostile) as error:
             complain(f"{host}: what it measured can't be used: {error}")
             continue
-        for table, rows in found.items():
+        for table, rows in host_rows.items():
             if table in tables:
                 tables[table].extend(rows)
     for table in ("calls", "requests"):
@@ -188,17 +188,17 @@ def _rows_of(
     complain: Callable[[str], None],
 ) -> dict[str, list[Row]]:
     """Return one host's answer, by table; raises Unfit or Hostile where it is something else."""
-    found: dict[str, list[Row]] = {name: [] for name in PROBES}
+    rows: dict[str, list[Row]] = {name: [] for name in PROBES}
     for problem in answers.listed(result.get("problems", []))[: records.MOST_PROBLEMS]:
         complain(f"{place['host']}: {answers.text(problem)}")
     if "records" in result:
         packed = archives.decode(result["records"])
         text = archives.inflate(packed).decode(errors="replace")
         for table, row in records.parse(text, place, complain):
-            found[table].append(row)
+            rows[table].append(row)
     for address, port, sent, packets in counters.parse_traffic(result.get("traffic", {})):
         peer = names.get(address, address)
-        found["traffic"].append(
+        rows["traffic"].append(
             {
                 **place,
                 "peer": peer,
@@ -210,10 +210,10 @@ def _rows_of(
                 "packets": packets,
             }
         )
-    found["messages"] = _messages(counters.parse_messages(result.get("messages", {})))
+    rows["messages"] = _messages(counters.parse_messages(result.get("messages", {})))
     for service, used in counters.parse_usage(result.get("usage", {})):
-        found["usage"].append({"service": service, **place, **used})
-    return found
+        rows["usage"].append({"service": service, **place, **used})
+    return rows
 
 
 def _messages(counts: Mapping[str, Sequence[int]]) -> list[Row]:

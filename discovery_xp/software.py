@@ -117,11 +117,11 @@ class OwnWheel:
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with what the wheel is made of."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for path in self._files():
-            found.update(f"{path.relative_to(self.sources)} {path.stat().st_size}\n".encode())
-            found.update(path.read_bytes())
-        return found.hexdigest()[:12]
+            digest.update(f"{path.relative_to(self.sources)} {path.stat().st_size}\n".encode())
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
 
     @property
     def version(self) -> str:
@@ -142,13 +142,13 @@ class OwnWheel:
                 "run from a whole checkout of the repository, or use 'backend: mysql'",
             )
         sources = (self.sources / "src").rglob("*")
-        kept = [
+        files = [
             path
             for path in sources
             if path.is_file() and path.suffix != ".pyc" and ".egg-info" not in str(path)
         ]
         beside = (self.sources / name for name in ("README.md", "LICENSE"))
-        return sorted([project, *(path for path in beside if path.exists()), *kept])
+        return sorted([project, *(path for path in beside if path.exists()), *files])
 
     @property
     def wheel(self) -> Path:

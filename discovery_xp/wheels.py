@@ -151,7 +151,7 @@ def locked_requirements(lock_text: str) -> list[str]:
         "python_version": ".".join(map(str, HOSTS_PYTHON)),
         "sys_platform": "linux",
     }
-    kept = []
+    lines = []
     for line in lock_text.replace("\\\n", " ").splitlines():
         text, *hashes = re.split(r"\s+(?=--hash=)", line.partition(" #")[0].strip())
         if not text or text.startswith("#"):
@@ -159,8 +159,8 @@ def locked_requirements(lock_text: str) -> list[str]:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate(environment):
             requirement.marker = None
-            kept.append(" ".join([str(requirement), *hashes]))
-    return kept
+            lines.append(" ".join([str(requirement), *hashes]))
+    return lines
 
 
 def fetch(lock_file: Path, folder: Path, programs: Programs) -> None:

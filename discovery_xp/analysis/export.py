@@ -113,7 +113,7 @@ _LATEX = {
 
 
 def _tex(text: str) -> str:
-    return re.sub(r"[\\&%$#_{}~^<>]", lambda found: _LATEX[found[0]], printable(text))
+    return re.sub(r"[\\&%$#_{}~^<>]", lambda match: _LATEX[match[0]], printable(text))
 
 
 def latex(table: Table) -> str:

@@ -81,14 +81,14 @@ def _compare(
     """A row for each group of runs, and with `whole` for published cells without runs."""
     values = {_published_cell(value): value for value in paper.published(number)}
     runs = runs[runs["unit"] == "VM"] if len(runs) else runs
-    found: list[tuple[_Cell, pd.DataFrame | None]] = []
+    cells: list[tuple[_Cell, pd.DataFrame | None]] = []
     for _, part in runs.groupby("group", sort=False) if len(runs) else ():
-        found.append((_cell_of(next(part.itertuples()), aggregates=number == 6), part))
+        cells.append((_cell_of(next(part.itertuples()), aggregates=number == 6), part))
     if whole:
-        filled = {_beside(where) for where, _ in found}
-        found += [(where, None) for where in values if where not in filled]
-    found.sort(key=lambda item: item[0].order())  # stable: groups stay in their order
-    return pd.DataFrame([row_of(where, part, values.get(_beside(where))) for where, part in found])
+        filled = {_beside(where) for where, _ in cells}
+        cells += [(where, None) for where in values if where not in filled]
+    cells.sort(key=lambda item: item[0].order())  # stable: groups stay in their order
+    return pd.DataFrame([row_of(where, part, values.get(_beside(where))) for where, part in cells])
 
 
 def _common(part: pd.DataFrame | None) -> dict[str, Any]:
@@ -135,8 +135,8 @@ def _notes(frame: pd.DataFrame, *more: str) -> tuple[str, ...]:
             f"{', '.join(sorted({paper.column(own) for own in renamed}))}, where the number of "
             "nodes is the same: the first ROME, in the place of Nova's database layer."
         )
-    asked = frame.loc[frame["runs"] > 0, "vms_asked"].dropna().unique()
-    other = sorted({int(count) for count in asked} - {paper.VMS})
+    vm_counts = frame.loc[frame["runs"] > 0, "vms_asked"].dropna().unique()
+    other = sorted({int(count) for count in vm_counts} - {paper.VMS})
     if other:
         counts = ", ".join(str(count) for count in other)
         notes.append(f"Not {paper.VMS} VMs as published, but {counts}: compare what one VM took.")
@@ -175,13 +175,13 @@ def table_1(runs: Sequence[Measurements], whole: bool = False) -> Table:
             "source": _source(value),
         }
 
-    made = _compare(1, frame, row, whole)
+    table = _compare(1, frame, row, whole)
     return Table(
         "table-1",
         "Table 1. Average response time to API requests, mono-site",
-        made,
+        table,
         _notes(
-            made,
+            table,
             "An API request is a call of Nova's database API. The mean is all time spent, "
             "relationships loaded later included, for each call; percentiles are of the calls "
             "alone.",
@@ -222,7 +222,7 @@ def table_2(runs: Sequence[Measurements], whole: bool = False) -> Table:
     frame = summary(runs)
     if len(frame):
         frame = frame[(frame["sites"] == 1) & _shared(frame) & frame["duration_s"].notna()]
-    made = _creation(
+    table = _creation(
         2,
         frame,
         whole,
@@ -232,7 +232,7 @@ def table_2(runs: Sequence[Measurements], whole: bool = False) -> Table:
         },
     )
     return Table(
-        "table-2", "Table 2. Time to create the VMs, single cluster", made, _notes(made, _CLOCK)
+        "table-2", "Table 2. Time to create the VMs, single cluster", table, _notes(table, _CLOCK)
     )
 
 
@@ -256,12 +256,12 @@ def _at_latency(number: int, latency_ms: float, runs: Sequence[Measurements], wh
     frame = _multi_site(runs)
     if len(frame):
         frame = frame[_shared(frame) & (frame["latency_ms"] == latency_ms)]
-    made = _creation(number, frame, whole, _clusters)
+    table = _creation(number, frame, whole, _clusters)
     return Table(
         f"table-{number}",
         f"Table {number}. Time to create the VMs, {latency_ms:g} ms between clusters",
-        made,
-        _notes(made, _CLOCK, f"{latency_ms:g} ms is each link's one-way delay."),
+        table,
+        _notes(table, _CLOCK, f"{latency_ms:g} ms is each link's one-way delay."),
     )
 
 
@@ -280,15 +280,15 @@ def other_latencies(runs: Sequence[Measurements], whole: bool = False) -> Table:
     frame = _multi_site(runs)
     if len(frame):
         frame = frame[_shared(frame) & ~frame["latency_ms"].isin([10, 50])]
-    made = _creation(
+    table = _creation(
         0, frame, whole, lambda where: {"latency_ms": where.latency_ms, **_clusters(where)}
     )
-    made = made.drop(columns=["published_s", "published_s_per_vm", "source"], errors="ignore")
+    table = table.drop(columns=["published_s", "published_s_per_vm", "source"], errors="ignore")
     return Table(
         "other-latencies",
         "Time to create the VMs, other latencies between clusters",
-        made,
-        _notes(made, _CLOCK),
+        table,
+        _notes(table, _CLOCK),
     )
 
 
@@ -314,13 +314,13 @@ def table_5(runs: Sequence[Measurements], whole: bool = False) -> Table:
             "source": _source(value),
         }
 
-    made = _compare(5, frame, row, whole)
+    table = _compare(5, frame, row, whole)
     return Table(
         "table-5",
         "Table 5. Data exchanged over the network",
-        made,
+        table,
         _notes(
-            made,
+            table,
             "Bytes between hosts, counted where they were sent; MB are 10^6 bytes. What a host "
             "said to itself, or to others than the testbed's hosts, isn't in it.",
             "Published for a single cluster only.",
@@ -333,7 +333,7 @@ def table_6(runs: Sequence[Measurements], whole: bool = False) -> Table:
     frame = _multi_site(runs)
     if len(frame):
         frame = frame[frame["latency_ms"] == 10]
-    made = _creation(
+    table = _creation(
         6,
         frame,
         whole,
@@ -342,9 +342,9 @@ def table_6(runs: Sequence[Measurements], whole: bool = False) -> Table:
     return Table(
         "table-6",
         "Table 6. Time to create the VMs with and without host aggregates, 10 ms between clusters",
-        made,
+        table,
         _notes(
-            made,
+            table,
             _CLOCK,
             "With aggregates each site is an availability zone, and keeps the VMs asked for there.",
             "The published 'without' disagrees with table 3's Redis column for the same nominal "
@@ -360,13 +360,13 @@ def paper_tables(runs: Sequence[Measurements], whole: bool = False) -> list[Tabl
     canned stands beside no published value.
     """
     runs = [run for run in runs if not run.record.is_canned]
-    made = [
+    tables = [
         table(runs, whole)
         for table in (table_1, table_2, table_3, table_4, other_latencies, table_5, table_6)
     ]
     shown = [
         table
-        for table in made
+        for table in tables
         if len(table.frame)
         and (
             whole

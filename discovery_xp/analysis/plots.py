@@ -131,17 +131,17 @@ def _panels(runs: Sequence[Measurements]) -> list[tuple[str, list[Measurements]]
     """Return the runs by the axes they are drawn in, with their title: all, or by latency."""
     if len(groups(runs)) <= _ONE_PANEL:
         return [("", list(runs))]
-    found: dict[str, list[Measurements]] = {}
+    panels: dict[str, list[Measurements]] = {}
     ordered = sorted(runs, key=lambda run: (run.record.sites > 1, run.record.latency_ms or 0.0))
     for run in ordered:
         record = run.record
-        found.setdefault(f"{latency(record)} one-way" if record.sites > 1 else "one site",
+        panels.setdefault(f"{latency(record)} one-way" if record.sites > 1 else "one site",
                          []).append(run)  # fmt: skip
     # The rest is in the tables; the last title says so.
-    kept = list(found.items())[:_MOST_PANELS]
-    if len(found) > len(kept):
-        kept[-1] = (f"{kept[-1][0]}; {len(found) - len(kept)} more aren't drawn", kept[-1][1])
-    return kept
+    drawn = list(panels.items())[:_MOST_PANELS]
+    if len(panels) > len(drawn):
+        drawn[-1] = (f"{drawn[-1][0]}; {len(panels) - len(drawn)} more aren't drawn", drawn[-1][1])
+    return drawn
 
 
 def _names(runs: Sequence[Measurements]) -> dict[str, str]:
@@ -153,24 +153,24 @@ def _styles(runs: Sequence[Measurements], theme: Theme) -> dict[str, tuple[str, 
     """Return colour and line by name: by back end where there are several."""
     backends = {run.record.backend for run in runs}
     names = _names(runs)
-    found: dict[str, tuple[str, Any]] = {}
+    styles: dict[str, tuple[str, Any]] = {}
     for repeated in groups(runs):
         record, name = repeated[0].record, names[group(repeated[0].record)]
-        if name in found:
+        if name in styles:
             continue
         if len(backends) == 1:
-            colour, line = theme.series[len(found) % len(theme.series)], len(found)
+            colour, line = theme.series[len(styles) % len(theme.series)], len(styles)
         else:
             colour = _backend_colour(theme, record.backend)
-            line = sum(1 for known, _ in found.values() if known == colour)
-        found[name] = (colour, _LINES[line % len(_LINES)])
-    return found
+            line = sum(1 for used, _ in styles.values() if used == colour)
+        styles[name] = (colour, _LINES[line % len(_LINES)])
+    return styles
 
 
 def _backend_colour(theme: Theme, backend: str) -> str:
     column = paper.column(backend)
-    known = _BACKENDS.index(column) if column in _BACKENDS else len(_BACKENDS)
-    return theme.series[known]
+    index = _BACKENDS.index(column) if column in _BACKENDS else len(_BACKENDS)
+    return theme.series[index]
 
 
 # ---------------------------------------------------------------- several runs
@@ -192,18 +192,18 @@ def creation_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure
     for value in sorted(set(own["latency_ms"].dropna())) if len(own) else ():
         frames.append(own[own["latency_ms"] == value])
         latencies.append(float(value))
-    kept = [
+    groups = [
         (value, frame)
         for value, frame in zip(latencies, frames, strict=True)
         if (frame["runs"] > 0).any()
     ][:_MOST_PANELS]
-    if not kept:
+    if not groups:
         return _nothing(theme, "No run over several sites.")
-    asked = {count for _, frame in kept for count in frame["vms_asked"].dropna()}
-    whole = asked == {float(paper.VMS)}
-    clusters = sorted({int(n) for _, frame in kept for n in frame[frame["runs"] > 0]["clusters"]})
-    figure, all_axes = _figure(theme, 0.7 + 2.3 * len(kept), len(kept))
-    for axes, (value, frame) in zip(all_axes, kept, strict=True):
+    vm_counts = {count for _, frame in groups for count in frame["vms_asked"].dropna()}
+    whole = vm_counts == {float(paper.VMS)}
+    clusters = sorted({int(n) for _, frame in groups for n in frame[frame["runs"] > 0]["clusters"]})
+    figure, all_axes = _figure(theme, 0.7 + 2.3 * len(groups), len(groups))
+    for axes, (value, frame) in zip(all_axes, groups, strict=True):
         _creation_bars(axes, frame, clusters, whole, theme)
         axes.set_title(f"{value:g} ms one-way", loc="left", color=theme.ink, fontsize=10)
         axes.set_ylabel(f"{paper.VMS} VMs, s" if whole else "s per VM")
@@ -337,8 +337,8 @@ def timeline(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
                 name = "ACTIVE" + (" (PARTIAL run)" if run.record.is_partial else "")
             active = np.sort(run.vms["active_at"].dropna() - run.vms["requested_at"].min())
             count = np.arange(len(active) + 1)
-            kept = np.unique(np.linspace(0, len(active), min(_POINTS, len(count))).astype(int))
-            axes.step(np.concatenate([[0.0], active])[kept], count[kept], where="post",
+            points = np.unique(np.linspace(0, len(active), min(_POINTS, len(count))).astype(int))
+            axes.step(np.concatenate([[0.0], active])[points], count[points], where="post",
                       color=colour, linestyle=line, linewidth=1.8, label=name)  # fmt: skip
         axes.set_title(title, loc="left", color=theme.ink, fontsize=10)
         axes.set_ylabel("VMs")

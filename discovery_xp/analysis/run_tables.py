@@ -136,7 +136,7 @@ def run_tables(run: Measurements) -> list[Table]:
     active = run.done
     functions = summaries.calls_by_function(run.calls)
     queues = run.messages.sort_values("published", ascending=False, ignore_index=True)
-    made = [
+    tables = [
         Table("vms", "What became of the VMs", summaries.vms_by_status(run.vms)),
         Table(
             "sites",
@@ -173,7 +173,7 @@ def run_tables(run: Measurements) -> list[Table]:
         ),
         Table("links", "Round trips between sites, all pairs", _round_trip_table(run)),
     ]
-    return [dataclasses.replace(table, unit=run.unit) for table in made if len(table.frame)]
+    return [dataclasses.replace(table, unit=run.unit) for table in tables if len(table.frame)]
 
 
 def _call_table(run: Measurements) -> pd.DataFrame:
@@ -187,14 +187,14 @@ def _round_trip_table(run: Measurements) -> pd.DataFrame:
     rows = []
     for phase, part in run.round_trips.groupby("phase", sort=False):
         observed, requested = part["observed_ms"].astype(float), part["requested_ms"].astype(float)
-        wanted = sorted(requested.unique())
+        round_trips = sorted(requested.unique())
         error = (observed - requested).abs()
         rows.append(
             {
                 "phase": f"{phase} the load",
                 "pairs": len(part),
                 "requested_ms": " to ".join(f"{value:g}" for value in dict.fromkeys(
-                    (wanted[0], wanted[-1]))),
+                    (round_trips[0], round_trips[-1]))),
                 "observed_ms": float(observed.median()),
                 "least_ms": float(observed.min()),
                 "most_ms": float(observed.max()),

@@ -42,14 +42,14 @@ def mean_interval(values: Iterable[float | None], confidence: float = CONFIDENCE
 
     Nulls are left out; the mean of nothing is NaN.
     """
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    count = len(known)
+    numbers = [value for value in values if value is not None and not math.isnan(value)]
+    count = len(numbers)
     if not count:
         return Interval(math.nan, None, None, None, 0)
-    mean = statistics.fmean(known)
+    mean = statistics.fmean(numbers)
     if count == 1:
         return Interval(mean, None, None, None, 1)
-    deviation = statistics.stdev(known)
+    deviation = statistics.stdev(numbers)
     half = student_t(confidence, count - 1) * deviation / math.sqrt(count)
     return Interval(mean, mean - half, mean + half, deviation, count)
 
@@ -233,11 +233,11 @@ def vms_by_site(vms: pd.DataFrame) -> pd.DataFrame:
     active = vms[vms["status"] == "ACTIVE"]
     names = {*vms["site"].dropna().unique(), *vms["host_site"].dropna().unique()}
     sites = sorted(names, key=_natural)
-    landed, asked = active["host_site"].value_counts(), vms["site"].value_counts()
+    landed, requests = active["host_site"].value_counts(), vms["site"].value_counts()
     frame = pd.DataFrame(
         {
             "site": sites,
-            "asked": [int(asked.get(site, 0)) for site in sites],
+            "asked": [int(requests.get(site, 0)) for site in sites],
             "active": [int(landed.get(site, 0)) for site in sites],
         }
     )

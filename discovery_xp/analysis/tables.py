@@ -114,8 +114,8 @@ class Table:
         frame = self.frame.copy()
         if "vms_active" in frame:
             frame["vms_asked"] = [
-                _of(active, asked)
-                for active, asked in zip(frame["vms_active"], frame["vms_asked"], strict=True)
+                _of(active, count)
+                for active, count in zip(frame["vms_active"], frame["vms_asked"], strict=True)
             ]
             frame = frame.drop(columns="vms_active").rename(columns={"vms_asked": "vms"})
         if "low" in frame:
@@ -172,17 +172,17 @@ class Table:
         )
 
 
-def _of(active: float, asked: float) -> str:
+def _of(active: float, requested: float) -> str:
     """Return '18 of 20', or '20' when all of them got ACTIVE."""
-    if is_empty(asked):
+    if is_empty(requested):
         return ""
-    if active == asked:
-        return f"{asked:g}"
+    if active == requested:
+        return f"{requested:g}"
     return (
-        f"{active:g} of {asked:g}"
+        f"{active:g} of {requested:g}"
         if float(active).is_integer()
         else (
-            f"{digits(active)} of {asked:g}"  # a mean over repeats
+            f"{digits(active)} of {requested:g}"  # a mean over repeats
         )
     )
 

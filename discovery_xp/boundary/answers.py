@@ -86,11 +86,11 @@ def run_bounded(
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    said: dict[Any, list[bytes]] = {process.stdout: [], process.stderr: []}
+    output: dict[Any, list[bytes]] = {process.stdout: [], process.stderr: []}
     deadline, size, left = time.monotonic() + timeout_s, 0, memoryview(data)
     with process, selectors.DefaultSelector() as selector:
         try:
-            for pipe in said:
+            for pipe in output:
                 selector.register(pipe, selectors.EVENT_READ)
             if data:
                 os.set_blocking(process.stdin.fileno(), False)
@@ -115,7 +115,7 @@ def run_bounded(
                     if not block:
                         selector.unregister(key.fileobj)
                         continue
-                    said[key.fileobj].append(block)
+                    output[key.fileobj].append(block)
                     size += len(block)
                     if size > most:
                         raise TooLarge
@@ -125,5 +125,5 @@ def run_bounded(
             raise
     return subprocess.CompletedProcess(
         list(command), process.returncode,
-        b"".join(said[process.stdout]), b"".join(said[process.stderr]),
+        b"".join(output[process.stdout]), b"".join(output[process.stderr]),
     )  # fmt: skip

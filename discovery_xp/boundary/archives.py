@@ -173,8 +173,8 @@ class _Entry(tarfile.TarInfo):
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.size > _LONGEST_HEADER and self.type not in tarfile.REGULAR_TYPES:
             raise Hostile("a header in it is too long")
-        made: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
-        return made
+        member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return member
 
 
 class _Bounded:

@@ -150,12 +150,12 @@ class SiteName(Name):
     @classmethod
     def objection(cls, text: object) -> tuple[str, str] | None:
         """Say what is wrong with `text`; some words have a meaning of their own."""
-        found = super().objection(text)
-        if found is None and text in RESERVED:
-            found = f"'{text}' is a word of its own", "choose another name"
-        if found is None and re.search(HostName.ending, str(text)):
-            found = f"'{text}' reads like the name of a host", "choose another name"
-        return found
+        objection = super().objection(text)
+        if objection is None and text in RESERVED:
+            objection = f"'{text}' is a word of its own", "choose another name"
+        if objection is None and re.search(HostName.ending, str(text)):
+            objection = f"'{text}' reads like the name of a host", "choose another name"
+        return objection
 
 
 class HostName(Name):

@@ -33,9 +33,9 @@ def control_character(text: str, allowed: str = "") -> str | None:
 
 
 def _require_text(text: str, allowed: str = "") -> str:
-    found = control_character(text, allowed)
-    if found is not None:
-        raise Unwritable(f"has the control character {found!a}")
+    character = control_character(text, allowed)
+    if character is not None:
+        raise Unwritable(f"has the control character {character!a}")
     return text
 
 

@@ -92,10 +92,10 @@ def bench(
     except BaseException:
         follower.end("it ended early")
         if opened:
-            told = [f"what was measured is in {opened[0]}, as a partial run"]
+            remarks = [f"what was measured is in {opened[0]}, as a partial run"]
             with contextlib.suppress(UserError, OSError):
-                told.append(f"its report is {write_page(opened[0])}")
-            echo("; ".join(told), err=True)
+                remarks.append(f"its report is {write_page(opened[0])}")
+            echo("; ".join(remarks), err=True)
         raise
     stays = f"; '{made.name}' stays up until 'discovery-xp destroy'" if keep else ""
     follower.end(f"the run is in {run.folder}{stays}")
@@ -109,15 +109,15 @@ def bench(
         )
 
 
-def _as_file(text: str | None, sites: int | None, latency: str | None, *asked: str | None) -> str:
+def _as_file(text: str | None, sites: int | None, latency: str | None, *others: str | None) -> str:
     """The topology as it was written, or a file that says what the command line did.
 
-    `text` is the file's, None without a file; `asked` are the values of --backend and
+    `text` is the file's, None without a file; `others` are the values of --backend and
     --placement, None where they weren't given.
     """
     openstack = {
         key: value
-        for key, value in zip(("backend", "placement"), asked, strict=True)
+        for key, value in zip(("backend", "placement"), others, strict=True)
         if value is not None
     }
     options = ", ".join(f"{key}: {value}" for key, value in openstack.items())

@@ -101,8 +101,8 @@ def network_set(name: TestbedName | None, topology: Path | None, **values: Any) 
 
 def _links_of_file(path: Path, running: Plan) -> list[PlannedLink]:
     topology = read_topology(path)
-    known = {site.name for site in running.sites}
-    unknown = [site.name for site in topology.sites if site.name not in known]
+    sites = {site.name for site in running.sites}
+    unknown = [site.name for site in topology.sites if site.name not in sites]
     if unknown:
         raise InvalidInput(
             [Problem(str(path), 0, "sites", f"'{unknown[0]}' is not a site of '{running.name}'",

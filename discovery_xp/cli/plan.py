@@ -202,8 +202,8 @@ def _regions_table(cloud: CloudLayout) -> Table:
 
 
 def _addresses(addresses: Sequence[str | None]) -> str:
-    given = [address for address in addresses if address]
-    return _range(given) if given else "assigned by the provider"
+    known_addresses = [address for address in addresses if address]
+    return _range(known_addresses) if known_addresses else "assigned by the provider"
 
 
 def _range(names: Sequence[str]) -> str:

@@ -38,14 +38,14 @@ def report(
     RUN is a run's folder, or a folder of runs. Without --html, --csv, --latex and --figures the
     page is written into the run's folder, or with several runs into this one.
     """
-    found = find_runs(run)  # first: loading what draws takes longer than refusing a run
+    chosen_runs = find_runs(run)  # first: loading what draws takes longer than refusing a run
     from rich.console import Console
 
     from discovery_xp.analysis import export
     from discovery_xp.analysis import report as reports
     from discovery_xp.analysis.measurements import measured
 
-    runs = measured(found)
+    runs = measured(chosen_runs)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     reports.print_report(console, runs, whole)
     written = []

@@ -19,5 +19,5 @@ def completion(context: click.Context, shell: str) -> None:
     complete = shell_completion.get_completion_class(shell)
     assert complete is not None
     command = context.find_root().command
-    made = complete(command, {}, "discovery-xp", "_DISCOVERY_XP_COMPLETE")
-    click.echo(made.source_template % made.source_vars())
+    completer = complete(command, {}, "discovery-xp", "_DISCOVERY_XP_COMPLETE")
+    click.echo(completer.source_template % completer.source_vars())

@@ -142,13 +142,13 @@ def _print_services(out: Console, plan: Plan, services: Sequence[ServiceStatus])
 
 
 def _print_testbeds(as_json: bool) -> None:
-    found = testbeds.testbeds()
+    names = testbeds.testbeds()
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(names))
         return
-    if not found:
+    if not names:
         echo("there is no testbed; make one with 'discovery-xp up TOPOLOGY'")
-    for name in found:
+    for name in names:
         try:
             state = Testbed(name).load()
         except Refused as error:  # the others are well all the same

@@ -107,11 +107,11 @@ def slots(
 ) -> None:
     """List when a topology would fit on Grid'5000. Reserves nothing; exit code 1 if never."""
     made = chosen_plan(topology, sites, latency, name)
-    found = providers.of(made.provider).slots(made, most, night)
+    free_slots = providers.of(made.provider).slots(made, most, night)
     if as_json:
-        told = [{"start": slot.start, "free": dict(slot.free)} for slot in found]
-        click.echo(json.dumps(told, indent=1))
-    elif not found:
+        rows = [{"start": slot.start, "free": dict(slot.free)} for slot in free_slots]
+        click.echo(json.dumps(rows, indent=1))
+    elif not free_slots:
         echo("there is none within four weeks")
     else:
         assert made.job is not None  # what has slots is reserved for a time
@@ -119,9 +119,9 @@ def slots(
                       title_justify="left", show_edge=False)  # fmt: skip
         for column in ("start", "free nodes", "usage policy"):
             table.add_column(column, overflow="fold")
-        for slot in found:
+        for slot in free_slots:
             free = ", ".join(f"{cluster} {count}" for cluster, count in slot.free.items())
             table.add_row(slot.date, free, slot.policy)
         console().print(table)
-    if not found:
+    if not free_slots:
         sys.exit(1)

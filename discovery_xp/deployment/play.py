@@ -55,8 +55,10 @@ class Outcome:
     @property
     def changes(self) -> list[str]:
         """What a module of ours says that it changed."""
-        said = self.result.get("changes")
-        return [each for each in said if isinstance(each, str)] if isinstance(said, list) else []
+        changes = self.result.get("changes")
+        return (
+            [each for each in changes if isinstance(each, str)] if isinstance(changes, list) else []
+        )
 
 
 @dataclass
@@ -225,6 +227,6 @@ def _failure(error: EnosFailedHostsError, following: Listener, log: Path) -> Fai
 
 def journal_of(payload: Mapping[str, Any]) -> list[str]:
     """The last lines of a journal in a module's result, as a terminal may have them."""
-    said = payload.get("journal")
-    lines = said[-JOURNAL_LINES:] if isinstance(said, list) else []
+    journal = payload.get("journal")
+    lines = journal[-JOURNAL_LINES:] if isinstance(journal, list) else []
     return [printable(str(line)[:JOURNAL_LINE]) for line in lines]

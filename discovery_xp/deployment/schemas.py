@@ -131,7 +131,7 @@ def _remove(path: Path) -> None:
 
 def _valid(content: Mapping[object, object]) -> dict[str, dict[str, str]]:
     """Return the entries that have a dump's form."""
-    found = {}
+    dumps = {}
     for name in databases.OWNERS:
         dump = content.get(name)
         if not isinstance(dump, Mapping):
@@ -141,8 +141,8 @@ def _valid(content: Mapping[object, object]) -> dict[str, dict[str, str]]:
             isinstance(server, str) and _SERVER.fullmatch(server)
             and isinstance(sql, str) and 0 < len(sql) < MOST_BYTES and _unpacks(sql)
         ):  # fmt: skip
-            found[name] = {"server": server, "sql": sql}
-    return found
+            dumps[name] = {"server": server, "sql": sql}
+    return dumps
 
 
 def _unpacks(packed: str) -> bool:

@@ -151,20 +151,20 @@ def _restarts(state: Mapping[str, str]) -> int:
 
 def _nova_states(words: str) -> dict[tuple[str, str], str]:
     """Nova's word on each service, by binary and host; raises Unfit where it is none."""
-    found = {}
+    states = {}
     for entry in answers.listed(answers.from_json(words)):
         values = answers.mapping(entry)
         binary, host, state = (
             answers.text(values.get(key), 300) for key in ("Binary", "Host", "State")
         )
-        found[binary, host] = state
-    return found
+        states[binary, host] = state
+    return states
 
 
 def _read_queues(words: str) -> dict[str, bool]:
     """Which queues are read, by name; raises Unfit where RabbitMQ says something else."""
-    found = {}
+    queues = {}
     for entry in answers.listed(answers.from_json(words)):
         values = answers.mapping(entry)
-        found[answers.text(values.get("name"), 300)] = answers.whole(values.get("consumers")) > 0
-    return found
+        queues[answers.text(values.get("name"), 300)] = answers.whole(values.get("consumers")) > 0
+    return queues

@@ -221,12 +221,12 @@ class Scenario:
             "reads": list(self.reads),
             "repeats": self.repeats,
         }
-        kept = {
+        fields = {
             key: value
             for key, value in written.items()
             if value is not None and self.kind in _ONLY_FOR.get(key, KINDS)
         }
-        return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
 
 
 # ---------------------------------------------------------------- reading

@@ -39,9 +39,9 @@ def _report(parsed: YamlFile, detail: ErrorDetails, model: type[Entry], docs: st
         choice = f", one of {alternatives(words)}" if words else ""
         parsed.report(path, f"'{key}' is missing", f"add '{key}: ...'{choice}")
     elif kind == "extra_forbidden":
-        known = sorted(_at(model, detail["loc"][:-1]).get("properties", {}))
-        close = difflib.get_close_matches(str(path[-1])[:100], known, 1)
-        remedy = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
+        options = sorted(_at(model, detail["loc"][:-1]).get("properties", {}))
+        close = difflib.get_close_matches(str(path[-1])[:100], options, 1)
+        remedy = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(options)}"
         parsed.report(path, "unknown key", remedy)
     elif kind in ("literal_error", "union_tag_invalid"):
         expected = str(context.get("expected", context.get("expected_tags", "")))
@@ -54,8 +54,10 @@ def _report(parsed: YamlFile, detail: ErrorDetails, model: type[Entry], docs: st
         parsed.report(path, "'type' is missing", "add e.g. 'type: local', 'static' or 'g5k'")
     elif kind in ("greater_than_equal", "less_than_equal", "greater_than"):
         bound = context.get("ge", context.get("le", context.get("gt")))
-        wanted = {"greater_than_equal": "at least", "less_than_equal": "at most"}.get(kind, "over")
-        parsed.report(path, f"{shown} is out of range", f"write {wanted} {bound}")
+        relation = {"greater_than_equal": "at least", "less_than_equal": "at most"}.get(
+            kind, "over"
+        )
+        parsed.report(path, f"{shown} is out of range", f"write {relation} {bound}")
     elif kind in ("too_short", "too_long"):
         few = "few" if kind == "too_short" else "many"
         limit = context.get("min_length", context.get("max_length"))

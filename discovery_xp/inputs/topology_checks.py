@@ -50,8 +50,8 @@ def check_sites(parsed: YamlFile, data: Mapping[str, Any]) -> dict[str, int]:
     """
     servers: dict[str, int] = {}
     for index, entry in _items(data.get("sites")):
-        wanted = [_whole(entry.get(key), 1) for key in ("controllers", "computes")]
-        total = sum(wanted) + _whole(entry.get("data"), 0)
+        counts = [_whole(entry.get(key), 1) for key in ("controllers", "computes")]
+        total = sum(counts) + _whole(entry.get("data"), 0)
         if total == 0:
             parsed.report(
                 ("sites", index),

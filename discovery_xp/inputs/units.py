@@ -46,21 +46,21 @@ class QuantityError(ValueError):
         super().__init__(f"{reason}; {remedy}")
 
 
-def _parse(value: object, units: dict[str, float], example_unit: str, what: str) -> float:
-    known = ", ".join(units)
+def _parse(value: object, units: dict[str, float], example_unit: str, quantity: str) -> float:
+    names = ", ".join(units)
     is_scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
     text = str(value) if is_scalar else short(value)
     match = _NUMBER_AND_UNIT.fullmatch(text) if is_scalar and len(text) <= _LONGEST else None
     text = short(text)
     if match is None:
-        raise QuantityError(f"'{text}' is not a {what}", f"write a number and one of {known}")
+        raise QuantityError(f"'{text}' is not a {quantity}", f"write a number and one of {names}")
     number, unit = float(match[1]), match[2]
     if not unit:
         raise QuantityError(f"'{text}' has no unit", f"write '{text.strip()}{example_unit}'")
     if unit.lower() not in units:
-        raise QuantityError(f"'{text}' has the unknown unit '{unit}'", f"write one of {known}")
+        raise QuantityError(f"'{text}' has the unknown unit '{unit}'", f"write one of {names}")
     if number < 0:
-        raise QuantityError(f"'{text}' is negative", f"write a {what} of zero or more")
+        raise QuantityError(f"'{text}' is negative", f"write a {quantity} of zero or more")
     return number * units[unit.lower()]
 
 

@@ -55,25 +55,25 @@ class YamlFile:
 
     def written(self, path: Sequence[str | int]) -> Path_:
         """`path` without the parts that stand for no key or item of the file."""
-        kept: Path_ = ()
+        written: Path_ = ()
         for part in path:
-            if (*kept, part) in self.lines:
-                kept = (*kept, part)
-        return kept
+            if (*written, part) in self.lines:
+                written = (*written, part)
+        return written
 
     def value(self, path: Sequence[str | int]) -> object:
         """What stands at `path`, or None."""
-        found = self.data
+        value = self.data
         for part in path:
             inside: dict[object, object] = {}
-            if isinstance(found, dict):
-                inside = found
-            elif isinstance(found, list):
-                inside = dict(enumerate(found))
+            if isinstance(value, dict):
+                inside = value
+            elif isinstance(value, list):
+                inside = dict(enumerate(value))
             if part not in inside:
                 return None
-            found = inside[part]
-        return found
+            value = inside[part]
+        return value
 
     def report(self, path: Sequence[str | int], message: str, remedy: str) -> None:
         """Note a problem at `path`; raises InvalidInput once there are many."""

@@ -73,11 +73,11 @@ class Following:
             host.stop()
             return
         try:
-            said = json.loads(line)
+            message = json.loads(line)
         except (ValueError, RecursionError):  # a host that died may leave half a line
             return
         try:
-            self.ledger.take(host.name, said)
+            self.ledger.take(host.name, message)
         except Unfit as error:
             if host.name not in self.unfit:  # once for each host
                 self.unfit.add(host.name)

@@ -121,9 +121,9 @@ class Ledger:
         name = values["name"]
         if name not in self._vms and len(self._vms) >= self.scenario.vms:
             raise Unfit(f"more VMs than the {self.scenario.vms} that are asked for")
-        known = {key: value for key, value in values.items() if value is not None}
+        fields = {key: value for key, value in values.items() if value is not None}
         merged = {
-            **self._vms.get(name, dict.fromkeys((*VM_COLUMNS, "launched_at"))), **known
+            **self._vms.get(name, dict.fromkeys((*VM_COLUMNS, "launched_at"))), **fields
         }  # fmt: skip
         if any(merged[column] is None for column in ("region", "site", "requested_at")):
             raise Unfit(f"VM {answers.shown(name)} was never asked for")
@@ -141,11 +141,11 @@ class Ledger:
         actions, self._new_actions = self._new_actions, []
         return [self._row(self._vms[name]) for name in vms], actions
 
-    def _row(self, known: Mapping[str, Any]) -> Row:
-        row = {column: known[column] for column in VM_COLUMNS}
+    def _row(self, vm: Mapping[str, Any]) -> Row:
+        row = {column: vm[column] for column in VM_COLUMNS}
         if row["status"] == "ACTIVE":
             row["boot_duration_s"] = row["seen_at"] - row["requested_at"]
-            launched_at = known["launched_at"]
+            launched_at = vm["launched_at"]
             # The cloud counts in whole seconds: none is ACTIVE before it was asked for.
             row["active_at"] = row["seen_at"] if launched_at is None else min(
                 row["seen_at"], max(launched_at, row["requested_at"])
@@ -156,18 +156,18 @@ class Ledger:
     @property
     def vms(self) -> list[Row]:
         """Return all that were asked for and ended, in the order of the requests."""
-        rows = [self._row(known) for known in self._vms.values() if known["status"] is not None]
+        rows = [self._row(vm) for vm in self._vms.values() if vm["status"] is not None]
         return sorted(rows, key=lambda row: (row["requested_at"], row["name"]))
 
     def give_up(self, reason: str) -> None:
         """End the VMs that haven't ended, for this reason: they are rows as well."""
-        for name, known in self._vms.items():
-            if known["status"] is None:
-                known["status"] = "TIMEOUT"
-                what = "its request wasn't answered" if known["accepted_at"] is None else (
+        for name, vm in self._vms.items():
+            if vm["status"] is None:
+                vm["status"] = "TIMEOUT"
+                cause = "its request wasn't answered" if vm["accepted_at"] is None else (
                     "it wasn't ACTIVE yet"
                 )  # fmt: skip
-                known["error"] = f"{what} when the load ended: {reason}"
+                vm["error"] = f"{cause} when the load ended: {reason}"
                 self._new_vms.append(name)
 
     @property
@@ -177,7 +177,7 @@ class Ledger:
 
     def pace(self, now: float) -> Pace:
         """Return how the load comes on."""
-        active = sum(known["status"] == "ACTIVE" for known in self._vms.values())
+        active = sum(vm["status"] == "ACTIVE" for vm in self._vms.values())
         rate = rate_per_s(self.ended_at, self._first_request(), now)
         return Pace(
             done=self.done,
@@ -189,7 +189,7 @@ class Ledger:
         )
 
     def _first_request(self) -> float:
-        return min((known["requested_at"] for known in self._vms.values()), default=0.0)
+        return min((vm["requested_at"] for vm in self._vms.values()), default=0.0)
 
     def stage(self) -> tuple[str, int, int] | None:
         """Return what the load hosts do before the load and after it, all of them together."""

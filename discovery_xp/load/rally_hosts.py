@@ -135,9 +135,9 @@ class LoadHost:
         """Raise Failed unless it went well."""
         if done.returncode:
             words = done.stderr.decode(errors="replace").strip().splitlines()
-            told = answers.printable(words[-1][:300]) if words else f"code {done.returncode}"
+            reason = answers.printable(words[-1][:300]) if words else f"code {done.returncode}"
             raise Failed(
-                f"{self.name}: {otherwise}: {told}",
+                f"{self.name}: {otherwise}: {reason}",
                 f"see 'discovery-xp ssh {self.name}'",
             )
 
@@ -221,14 +221,14 @@ def _stop() -> str:
 
 def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:
     """Return a tar of texts with their modes."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as tar:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, (text, mode) in files.items():
             entry = tarfile.TarInfo(name)
             data = text.encode()
             entry.size, entry.mode, entry.mtime = len(data), mode, int(time.time())
             tar.addfile(entry, io.BytesIO(data))
-    return made.getvalue()
+    return archive.getvalue()
 
 
 def files(variables: PlayVariables, scenario: Scenario, share: Share) -> dict[str, Any]:

@@ -39,33 +39,33 @@ def split(count: int, parts: int) -> list[int]:
 def shares(plan: Plan, scenario: Scenario) -> list[Share]:
     """Return what each load host asks of which region; raises Refused for an unknown one."""
     cloud = plan.require_cloud()
-    known = {region.name: region for region in cloud.regions}
-    unknown = [name for name in scenario.regions or () if name not in known]
+    by_name = {region.name: region for region in cloud.regions}
+    unknown = [name for name in scenario.regions or () if name not in by_name]
     if unknown:
         raise Refused(
             f"scenario '{scenario.name}': the cloud has no region '{unknown[0]}'",
-            f"its regions are {some(list(known))}",
+            f"its regions are {some(list(by_name))}",
         )
-    regions = [known[name] for name in scenario.regions or known]
+    regions = [by_name[name] for name in scenario.regions or by_name]
     counts = split(scenario.count, len(regions))
     warm_ups = split(len(regions) if scenario.warm_up is None else scenario.warm_up, len(regions))
     computes = [()] * len(regions) if scenario.warm_up is not None else warmed(cloud, regions)
     if scenario.starts_on == "master":
         return [
             Share(cloud.master, tuple(regions), tuple(counts), tuple(warm_ups),
-                  tuple(computes), scenario.concurrency, tuple(known))
+                  tuple(computes), scenario.concurrency, tuple(by_name))
         ]  # fmt: skip
-    asked = [index for index, count in enumerate(counts) if count]
-    at_once = [None] * len(asked) if scenario.concurrency is None else [
-        max(1, places) for places in split(scenario.concurrency, len(asked))
+    nonempty = [index for index, count in enumerate(counts) if count]
+    at_once = [None] * len(nonempty) if scenario.concurrency is None else [
+        max(1, places) for places in split(scenario.concurrency, len(nonempty))
     ]  # fmt: skip
-    homeless = [name for name in known if name not in [regions[index].name for index in asked]]
+    homeless = [name for name in by_name if name not in [regions[index].name for index in nonempty]]
     return [
         Share(regions[index].controller, (regions[index],), (counts[index],), (warm_ups[index],),
               (computes[index],), places,
-              (regions[index].name, *(homeless if index == asked[0] else ())),
+              (regions[index].name, *(homeless if index == nonempty[0] else ())),
               sum(counts[:index]))
-        for index, places in zip(asked, at_once, strict=True)
+        for index, places in zip(nonempty, at_once, strict=True)
     ]  # fmt: skip
 
 
@@ -75,15 +75,15 @@ def warmed(cloud: CloudLayout, regions: Sequence[Region]) -> list[tuple[str, ...
     A site's are asked for at the site's own API, so that any zones are kept to; those of
     sites without one, at the others' in turn, and not at all where sites are zones.
     """
-    found: list[list[str]] = [[] for _ in regions]
+    served: list[list[str]] = [[] for _ in regions]
     homeless: list[str] = []
     for site, names in cloud.computes.items():
         at_site = [index for index, region in enumerate(regions) if region.site == site]
         if at_site:
-            found[at_site[0]] += names
+            served[at_site[0]] += names
         else:
             homeless += names
     if not cloud.zones:
         for index, name in enumerate(homeless):
-            found[index % len(regions)].append(name)
-    return [tuple(names) for names in found]
+            served[index % len(regions)].append(name)
+    return [tuple(names) for names in served]

@@ -111,13 +111,13 @@ def mask(data: bytes, secrets: dict[str, str]) -> bytes:
 
 def pack_within(files: dict[str, bytes]) -> bytes:
     """Return all files packed; while that is too large, the largest one is only named."""
-    kept = dict(files)
-    while len(packed := pack(kept)) > PACKED_BYTES:
-        largest = max(kept, key=lambda name: len(kept[name]))
-        if not kept[largest]:
+    remaining = dict(files)
+    while len(packed := pack(remaining)) > PACKED_BYTES:
+        largest = max(remaining, key=lambda name: len(remaining[name]))
+        if not remaining[largest]:
             break
-        del kept[largest]
-        kept[f"{largest}.left-out"] = b""
+        del remaining[largest]
+        remaining[f"{largest}.left-out"] = b""
     return packed
 
 

@@ -97,10 +97,10 @@ def whole_of(words: str) -> int:
     return whole(int(words))
 
 
-def one_of(value: object, known: Sequence[str]) -> str:
+def one_of(value: object, choices: Sequence[str]) -> str:
     """Return one of some texts; raises Unfit for anything else."""
-    if not isinstance(value, str) or value not in known:
-        raise Unfit(f"{shown(value)} is none of {', '.join(known)}")
+    if not isinstance(value, str) or value not in choices:
+        raise Unfit(f"{shown(value)} is none of {', '.join(choices)}")
     return value
 
 

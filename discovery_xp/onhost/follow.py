@@ -42,10 +42,10 @@ class Follower:
                         self.output.flush()
                     return
             if select.select([words], [], [], every_s)[0]:
-                said = words.readline().split()
-                if not said:
+                reply = words.readline().split()
+                if not reply:
                     return
-                self.say(said[0], float(said[1]))
+                self.say(reply[0], float(reply[1]))
 
     def hand_on(self) -> bool:
         """Write the whole lines that were added; True once the unit's end is among them."""

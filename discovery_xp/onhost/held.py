@@ -63,8 +63,8 @@ class Held:
             return
         if done.returncode in TIMED_OUT:
             raise Failure(f"{complaint} within {self.timeout_s:g} s")
-        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        errors = [line for line in said if line.startswith("ERROR")] or said
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR")] or lines
         raise Failure(f"{complaint}: {' / '.join(errors[-2:])}")
 
 

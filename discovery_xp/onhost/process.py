@@ -25,8 +25,8 @@ def run(words: Sequence[str], stdin: str | None = None, timeout_s: float = 120) 
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failure(f"{words[0]}: {error}") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise Failure(f"{' '.join(words[:3])}: {said[-500:]}")
+        reason = (done.stderr or done.stdout).strip()
+        raise Failure(f"{' '.join(words[:3])}: {reason[-500:]}")
     return done.stdout
 
 

@@ -58,7 +58,7 @@ class Connection:
 
 def read_nodes(text: str) -> dict[str, dict[str, Any]]:
     """Return what CLUSTER NODES says, by id; `slots` holds those that are a master's own."""
-    found: dict[str, dict[str, Any]] = {}
+    nodes: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
         words = line.split()
         if len(words) < 8:
@@ -69,13 +69,13 @@ def read_nodes(text: str) -> dict[str, dict[str, Any]]:
                 first, _, last = word.partition("-")
                 slots |= set(range(int(first), int(last or first) + 1))
         flags = set(words[2].split(","))
-        found[words[0]] = {
+        nodes[words[0]] = {
             "place": words[1].split("@")[0].split(",")[0],
             "flags": flags,
             "master": None if words[3] == "-" else words[3],
             "slots": slots,
         }
-    return found
+    return nodes
 
 
 class Cluster:
@@ -126,15 +126,15 @@ class Cluster:
 
     def assign_slots(self) -> None:
         """Give each master its slots; a slot that one of them has already stays there."""
-        taken: set[int] = set()
+        assigned: set[int] = set()
         for index in range(len(self.nodes)):
             for seen in self.view(index).values():
-                taken |= seen["slots"]
+                assigned |= seen["slots"]
         for index, node in enumerate(self.nodes):
             if not node.get("slots"):
                 continue
             first, last = node["slots"]
-            if taken.isdisjoint(range(first, last + 1)):
+            if assigned.isdisjoint(range(first, last + 1)):
                 with contextlib.suppress(RedisError):  # it knows others, and has an epoch
                     self.connections[index].ask("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
                 self.connections[index].ask("CLUSTER", "ADDSLOTSRANGE", first, last)
@@ -142,9 +142,9 @@ class Cluster:
 
     def meet(self) -> None:
         """Tell the first one of all others; they tell each other the rest."""
-        known = self.view(0)
+        members = self.view(0)
         for index, node in enumerate(self.nodes[1:], start=1):
-            if self.ids[index] not in known:
+            if self.ids[index] not in members:
                 self.connections[0].ask("CLUSTER", "MEET", node["address"], node["port"])
                 self.changes.append(f"{node['host']}:{node['port']} in the cluster")
 
@@ -183,8 +183,8 @@ class Cluster:
         """Return what keeps them from being one cluster whose replicas have their copies."""
         for index, node in enumerate(self.nodes):
             if "slave" in self.view(index)[self.ids[index]]["flags"]:
-                said = self.connections[index].ask("INFO", "replication")
-                if "master_link_status:up" not in said:
+                answer = self.connections[index].ask("INFO", "replication")
+                if "master_link_status:up" not in answer:
                     return f"{node['host']}:{node['port']} has no copy yet"
         return self.disagreement()
 

@@ -140,7 +140,7 @@ def without_frames(journal: list[str]) -> list[str]:
     A service's workers die one after the other, some of them in the middle of an import; dozens
     of frames would take the place of the error that was the reason.
     """
-    kept: list[str] = []
+    shortened: list[str] = []
     frame: list[str] = []
     for line in journal:
         if line.startswith('  File "'):
@@ -148,9 +148,9 @@ def without_frames(journal: list[str]) -> list[str]:
         elif frame and line.startswith("    "):
             frame.append(line)
         else:
-            kept += [*frame, line]
+            shortened += [*frame, line]
             frame = []
-    return kept + frame
+    return shortened + frame
 
 
 # ---------------------------------------------------------------- what units were started with

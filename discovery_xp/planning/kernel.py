@@ -33,12 +33,12 @@ def own_networks(table: str | None = None) -> list[tuple[str, ipaddress.IPv4Netw
     if table is None:
         path = Path("/proc/net/route")
         table = path.read_text() if path.exists() else ""
-    found = []
+    networks = []
     for line in table.splitlines()[1:]:
         words = line.split()
         # The kernel prints addresses as numbers in the order of this machine's bytes.
         address, mask = (int(word, 16).to_bytes(4, sys.byteorder) for word in (words[1], words[7]))
         network = ipaddress.IPv4Network((address, str(ipaddress.IPv4Address(mask))), strict=False)
         if network.prefixlen and not re.fullmatch("dxp[0-9a-f]{10}", words[0]):
-            found.append((words[0], network))
-    return found
+            networks.append((words[0], network))
+    return networks

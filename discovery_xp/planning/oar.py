@@ -54,13 +54,13 @@ def job_name(testbed: str) -> str:
 
 def requests(provider: G5kProvider, placed: Sequence[str], testbed: str) -> tuple[Request, ...]:
     """A request for each Grid'5000 site; `placed` names the site of each host in turn."""
-    wanted: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for site in placed:
         cluster = provider.clusters[site]
-        nodes = wanted.setdefault(cluster.site, {})
+        nodes = counts.setdefault(cluster.site, {})
         nodes[cluster.cluster] = nodes.get(cluster.cluster, provider.spares) + 1
-    found = []
-    for index, (site, clusters) in enumerate(wanted.items()):
+    made = []
+    for index, (site, clusters) in enumerate(counts.items()):
         for name in (site, *clusters):  # they become parts of OAR's own language, and of URLs
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
                 raise Refused(
@@ -82,13 +82,13 @@ def requests(provider: G5kProvider, placed: Sequence[str], testbed: str) -> tupl
             body["project"] = provider.job.project
         if provider.job.reservation:
             body["reservation"] = provider.job.reservation
-        found.append(Request(site, sum(clusters.values()), clusters, body))
-    return tuple(found)
+        made.append(Request(site, sum(clusters.values()), clusters, body))
+    return tuple(made)
 
 
-def node_hours(asked: Iterable[Request], walltime_s: float) -> float:
+def node_hours(requested: Iterable[Request], walltime_s: float) -> float:
     """What the requests cost, if their jobs last their whole walltime."""
-    return sum(request.nodes for request in asked) * walltime_s / 3600
+    return sum(request.nodes for request in requested) * walltime_s / 3600
 
 
 def at(request: Request, start: float) -> Request:

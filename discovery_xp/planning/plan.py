@@ -150,8 +150,8 @@ class Plan:
         for site in self.sites:
             if site.name == name:
                 return site
-        known = ", ".join(site.name for site in self.sites[:8])
-        raise Refused(f"'{self.name}' has no site '{short(name)}'", f"name one of {known}")
+        names = ", ".join(site.name for site in self.sites[:8])
+        raise Refused(f"'{self.name}' has no site '{short(name)}'", f"name one of {names}")
 
     def hosts_of(self, site: str) -> list[PlannedHost]:
         """The hosts of a site, in their order of addresses."""
@@ -354,13 +354,13 @@ def _lent_plan(
 ) -> Plan:
     """Of machines that a platform lends: their addresses are known once they are there."""
     chosen, placed = str(common["name"]), [host.site for host in hosts]
-    asked: tuple[Request, ...] = ()
+    requests: tuple[Request, ...] = ()
     hours: float | None = None
     warnings: list[str] = []
     if isinstance(provider, G5kProvider):
-        asked = oar.requests(provider, placed, chosen)
-        hours = oar.node_hours(asked, provider.job.walltime_s)
-        warnings = oar.policy_warnings(provider.job, _nodes(asked))
+        requests = oar.requests(provider, placed, chosen)
+        hours = oar.node_hours(requests, provider.job.walltime_s)
+        warnings = oar.policy_warnings(provider.job, _nodes(requests))
         plan_checks.require_walltime(chosen, provider.job, common["cloud"] is not None)
     elif isinstance(provider, VMonG5kProvider):
         plan_checks.require_walltime(chosen, provider.job, common["cloud"] is not None)
@@ -369,7 +369,7 @@ def _lent_plan(
         hosts=hosts,
         needs=Needs(),
         platform=provider,
-        requests=asked,
+        requests=requests,
         node_hours=hours,
         warnings=tuple(warnings),
         steps=_steps(topology, common["cloud"], *_lending(provider, len(hosts))),
@@ -377,10 +377,10 @@ def _lent_plan(
     )
 
 
-def _nodes(asked: Iterable[Request]) -> dict[Cluster, int]:
+def _nodes(requests: Iterable[Request]) -> dict[Cluster, int]:
     return {
         Cluster(request.site, cluster): nodes
-        for request in asked
+        for request in requests
         for cluster, nodes in request.clusters.items()
     }
 

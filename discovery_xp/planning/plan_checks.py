@@ -62,10 +62,10 @@ def require_free_network(network: str | None) -> None:
     """Raise Refused where the addresses of emulated hosts meet a network of this machine."""
     if network is None:
         return
-    wanted = ipaddress.IPv4Network(network)
+    planned = ipaddress.IPv4Network(network)
     for device, own in own_networks():
-        if own.overlaps(wanted):
+        if own.overlaps(planned):
             raise Refused(
-                f"the network {wanted} meets this machine's own {own} ({device})",
+                f"the network {planned} meets this machine's own {own} ({device})",
                 "choose another with 'provider: {type: local, network: 10.N.0.0/16}'",
             )

@@ -116,7 +116,7 @@ def read_sockets(text: str) -> list[Socket]:
 
     Raises ValueError for a line of another form.
     """
-    found = []
+    sockets = []
     for line in text.splitlines():
         words = line.split()
         if len(words) < 6:
@@ -124,8 +124,8 @@ def read_sockets(text: str) -> list[Socket]:
         address, _, port = words[4].rpartition(":")
         address = address.partition("%")[0].strip("[]")
         programs = re.findall(r'\("([^":]+)', line)  # "gunicorn: worke", cut short by the kernel
-        found.append(Socket(words[0], address, int(port), tuple(dict.fromkeys(programs))))
-    return found
+        sockets.append(Socket(words[0], address, int(port), tuple(dict.fromkeys(programs))))
+    return sockets
 
 
 def differences(own: str, roles: Sequence[str], sockets: Sequence[Socket]) -> list[str]:
@@ -136,14 +136,14 @@ def differences(own: str, roles: Sequence[str], sockets: Sequence[Socket]) -> li
     listeners = [each for each in LISTENERS if _is_on(each, roles)]
     lines = []
     for socket in sockets:
-        known = [each for each in listeners if socket.port in each.ports]
+        owners = [each for each in listeners if socket.port in each.ports]
         program = ", ".join(socket.programs) or "something"
-        if socket.protocol != "tcp" or not known:
+        if socket.protocol != "tcp" or not owners:
             lines.append(f"{program} listens at {socket.protocol} port {socket.port}")
-        elif not any(each.program in socket.programs for each in known):
-            lines.append(f"{program} listens at {known[0].service}'s port {socket.port}")
-        elif not known[0].address.allows(socket.address, own):
-            lines.append(f"{known[0].service} listens at {socket.address}:{socket.port}")
+        elif not any(each.program in socket.programs for each in owners):
+            lines.append(f"{program} listens at {owners[0].service}'s port {socket.port}")
+        elif not owners[0].address.allows(socket.address, own):
+            lines.append(f"{owners[0].service} listens at {socket.address}:{socket.port}")
     heard = {socket.port for socket in sockets}
     lines += [
         f"{each.service} doesn't listen at port {port}"

@@ -23,16 +23,16 @@ def kind(name: str) -> Kind:
 @functools.cache
 def of(name: str) -> Provider:
     """Return the provider of a type; it is loaded, and EnOSlib with it where it needs that."""
-    known = KINDS[name]
-    module = importlib.import_module(f"{__name__}.{known.module}")
-    return cast(Provider, getattr(module, known.provider)())
+    kind = KINDS[name]
+    module = importlib.import_module(f"{__name__}.{kind.module}")
+    return cast(Provider, getattr(module, kind.provider)())
 
 
 def local_ones() -> list[Provider]:
     """Return the providers whose hosts are processes of this machine."""
-    return [of(name) for name, known in KINDS.items() if known.is_local]
+    return [of(name) for name, kind in KINDS.items() if kind.is_local]
 
 
 def named_ones() -> list[Provider]:
     """Return the providers that find what they lent by a testbed's name, if they can be asked."""
-    return [of(name) for name, known in KINDS.items() if known.is_named and known.can_be_asked]
+    return [of(name) for name, kind in KINDS.items() if kind.is_named and kind.can_be_asked]

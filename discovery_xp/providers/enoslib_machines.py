@@ -96,8 +96,8 @@ def configuration(plan: Plan) -> dict[str, Any]:
     Raises Refused for a value that isn't plain: EnOSlib pastes them into a Vagrantfile, its
     own playbooks and shell commands.
     """
-    told = _configuration(plan)
-    for key, value in _texts(told):
+    options = _configuration(plan)
+    for key, value in _texts(options):
         try:
             writers.plain(value)
         except writers.Unwritable as error:
@@ -105,7 +105,7 @@ def configuration(plan: Plan) -> dict[str, Any]:
                 f"EnOSlib can't be given the provider's '{key}': {error}",
                 "correct the topology's provider",
             ) from None
-    return told
+    return options
 
 
 def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
@@ -166,7 +166,7 @@ def _configuration(plan: Plan) -> dict[str, Any]:
             },
         }
     assert isinstance(platform, ChameleonProvider)
-    told = {
+    options = {
         "rc_file": platform.rc_file,
         "key_name": platform.key_name,
         "image": platform.image,
@@ -182,12 +182,12 @@ def _configuration(plan: Plan) -> dict[str, Any]:
         },
     }
     if platform.kind == "baremetal":
-        told |= {"lease_name": plan.name, "walltime": platform.walltime}
-    return told
+        options |= {"lease_name": plan.name, "walltime": platform.walltime}
+    return options
 
 
 def _vmong5k(name: str, platform: VMonG5kProvider, counts: Mapping[str, int]) -> dict[str, Any]:
-    told = {
+    options = {
         "job_name": oar.job_name(name),
         "job_type": list(platform.job.types),
         "walltime": platform.job.walltime,
@@ -208,7 +208,7 @@ def _vmong5k(name: str, platform: VMonG5kProvider, counts: Mapping[str, int]) ->
             "networks": [NETWORK],
         },
     }
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _names(platform: PlatformProvider) -> tuple[str, str, str | None]:
@@ -221,9 +221,9 @@ def enoslib_configuration(plan: Plan) -> Any:
     assert plan.platform is not None
     folder, _, _ = _names(plan.platform)
     module = importlib.import_module(f"enoslib.infra.{folder}.configuration")
-    told = configuration(plan)
+    options = configuration(plan)
     try:
-        return module.Configuration.from_dictionary(told)
+        return module.Configuration.from_dictionary(options)
     except jsonschema.ValidationError as error:
         place = ".".join(str(part) for part in error.absolute_path)
         raise Refused(
@@ -257,32 +257,32 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     progress(f"asking {plan.provider} for machines", 0, len(plan.hosts))
     with _in_folder(testbed), _told(plan.provider), plainly():
         roles, _ = provider.init()
-        found = {
+        by_site = {
             site.name: sorted(roles[site.name], key=lambda host: _natural(host.alias))
             for site in plan.sites
         }
-        _require_enough(plan, found)
+        _require_enough(plan, by_site)
         progress("waiting for ssh", 0, len(plan.hosts))
-        for machine in (host for hosts in found.values() for host in hosts):
+        for machine in (host for hosts in by_site.values() for host in hosts):
             ansible_runs.mark(machine)
-        machines = en.Roles(all=[host for hosts in found.values() for host in hosts])
+        machines = en.Roles(all=[host for hosts in by_site.values() for host in hosts])
         en.wait_for(machines, retries=20)
         addresses = _let_root_in(machines, plan.platform)
     nodes: dict[str, SshHost] = {}
     for site in plan.sites:
-        for host, machine in zip(plan.hosts_of(site.name), found[site.name], strict=False):
+        for host, machine in zip(plan.hosts_of(site.name), by_site[site.name], strict=False):
             nodes[host.name] = _ssh_host(machine, addresses[machine.alias], plan.platform)
     _save(testbed, Machines(nodes=nodes))
     testbed.write_ssh_config(nodes, check_keys="accept-new")
     return hosts(plan, testbed)
 
 
-def _require_enough(plan: Plan, found: Mapping[str, Sequence[Any]]) -> None:
+def _require_enough(plan: Plan, machines: Mapping[str, Sequence[Any]]) -> None:
     for site in plan.sites:
-        wanted, there = len(plan.hosts_of(site.name)), len(found[site.name])
-        if there < wanted:
+        needed, there = len(plan.hosts_of(site.name)), len(machines[site.name])
+        if there < needed:
             raise Failed(
-                f"{plan.provider} made {there} of {wanted} machines for {site.name}",
+                f"{plan.provider} made {there} of {needed} machines for {site.name}",
                 "deploy again, or ask for fewer",
             )
 
@@ -300,16 +300,16 @@ def _let_root_in(machines: Any, platform: PlatformProvider | None) -> dict[str, 
     }
 
 
-def address_in(told: str, network: str | None) -> str:
+def address_in(text: str, network: str | None) -> str:
     """The address of `ip -4 -o addr` that lies in a network; the first where none is given."""
-    found = re.findall(r"\binet (\d+\.\d+\.\d+\.\d+)/", told)
-    for address in found:
+    addresses = re.findall(r"\binet (\d+\.\d+\.\d+\.\d+)/", text)
+    for address in addresses:
         with contextlib.suppress(ipaddress.AddressValueError):  # it only looks like one
-            known = ipaddress.IPv4Address(address)
-            if network is None or known in ipaddress.IPv4Network(network):
-                return str(known)
+            parsed = ipaddress.IPv4Address(address)
+            if network is None or parsed in ipaddress.IPv4Network(network):
+                return str(parsed)
     raise Failed(
-        f"a machine has no address in {network}", f"it has {', '.join(found[:8]) or 'none'}"
+        f"a machine has no address in {network}", f"it has {', '.join(addresses[:8]) or 'none'}"
     )
 
 

@@ -18,9 +18,9 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     """Reach every host once, as root; raises Failed, naming those that aren't fit."""
     # A host's first key is believed, as there is nothing to compare it with.
     testbed.write_ssh_config(_ssh_hosts(plan), check_keys="accept-new")
-    found = hosts(plan, testbed)
+    reached = hosts(plan, testbed)
     progress("reaching hosts", 0, len(plan.hosts))
-    answers = run_each(found, {host.name: "id -u; uname -r" for host in plan.hosts})
+    answers = run_each(reached, {host.name: "id -u; uname -r" for host in plan.hosts})
     unfit = sorted(name for name, answer in answers.items() if not _is_root(answer))
     if unfit:
         raise Failed(
@@ -28,7 +28,7 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
             "set 'user: root' for them in the topology",
         )
     progress("reaching hosts", len(answers), len(plan.hosts))
-    return found
+    return reached
 
 
 def _is_root(answer: Output) -> bool:
@@ -71,7 +71,7 @@ class StaticHosts(Provider):
 
     def clear(self, plan: Plan, testbed: Testbed) -> None:
         """Reset the links and take the cloud off the hosts."""
-        found = hosts(plan, testbed)
-        links.wan_of(found).reset()
+        reached = hosts(plan, testbed)
+        links.wan_of(reached).reset()
         if plan.cloud is not None:
-            deploy.remove(found, testbed, lambda _stage, _done, _total: None)
+            deploy.remove(reached, testbed, lambda _stage, _done, _total: None)

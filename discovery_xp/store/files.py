@@ -33,10 +33,10 @@ _KINDS = {
 }
 
 
-def damaged(path: Path | str, what: str) -> Refused:
+def damaged(path: Path | str, damage: str) -> Refused:
     """Return the error that refuses a run for what is wrong with one of its files."""
     return Refused(
-        f"{printable(str(path))}: the run is damaged ({shortened(what)})",
+        f"{printable(str(path))}: the run is damaged ({shortened(damage)})",
         "name another run, or move this one away",
     )
 

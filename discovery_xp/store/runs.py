@@ -260,18 +260,18 @@ class Run:
         if len(numbers) > _MOST_PARTS:
             raise damaged(parts, f"more than {_MOST_PARTS} parts of a table")
         files = [self._table(name), *(parts / f"{number:06d}.parquet" for number in numbers)]
-        found = [schema(name).empty_table()]
+        pieces = [schema(name).empty_table()]
         rows = 0
         try:
             for path in files:
                 try:
-                    found.append(read_table(name, path))
+                    pieces.append(read_table(name, path))
                 except FileNotFoundError:
                     continue  # without the table's own file; or merged meanwhile
-                rows += found[-1].num_rows
+                rows += pieces[-1].num_rows
                 require_rows(name, rows)
             # Each part's columns may hold as many different values as a table's.
-            return checked(name, pa.concat_tables(found)) if len(found) > 2 else found[-1]
+            return checked(name, pa.concat_tables(pieces)) if len(pieces) > 2 else pieces[-1]
         except ValueError as error:
             raise damaged(parts, str(error)) from None
 
@@ -348,14 +348,14 @@ def runs_under(root: Path) -> list[Run]:
     """
     if not _is_folder(root):
         raise Refused(f"{printable(str(root))}: no such folder", _REMEDY)
-    found: list[Run] = []
+    runs: list[Run] = []
     for path in _run_folders(root, 3, _Budget(root)):
-        if len(found) == _MOST_RUNS:
+        if len(runs) == _MOST_RUNS:
             raise Refused(
                 f"{printable(str(root))}: more than {_MOST_RUNS} runs", "name fewer of them"
             )
-        found.append(open_run(path))
-    return sorted(found, key=lambda run: (run.load().started, run.name))
+        runs.append(open_run(path))
+    return sorted(runs, key=lambda run: (run.load().started, run.name))
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
@@ -364,15 +364,15 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
     A run that is in several of them counts once.  Raises Refused where there is none in one
     of them, or a run is damaged.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     for path in paths:
         below = runs_under(path)
         if not below:
             raise Refused(f"{printable(str(path))}: there is no run under it", _REMEDY)
-        found.update({run.folder.resolve(): run for run in below})
-    if len(found) > _MOST_RUNS:
-        raise Refused(f"{len(found)} runs, more than {_MOST_RUNS}", "name fewer of them")
-    return sorted(found.values(), key=lambda run: (run.load().started, run.name))
+        runs.update({run.folder.resolve(): run for run in below})
+    if len(runs) > _MOST_RUNS:
+        raise Refused(f"{len(runs)} runs, more than {_MOST_RUNS}", "name fewer of them")
+    return sorted(runs.values(), key=lambda run: (run.load().started, run.name))
 
 
 def is_run_name(name: str) -> bool:
@@ -481,12 +481,12 @@ def _numbers(parts: Path) -> list[int]:
     """Return the numbers of the parts that are there, sorted; none but those `append` gives."""
     try:
         with os.scandir(parts) as entries:
-            found = [int(each[1]) for entry in entries if (each := _PART.fullmatch(entry.name))]
+            numbers = [int(each[1]) for entry in entries if (each := _PART.fullmatch(entry.name))]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise damaged(parts, f"it can't be read: {error.strerror}") from None
-    return sorted(found)
+    return sorted(numbers)
 
 
 def _write_parquet(table: pa.Table, descriptor: int) -> None:

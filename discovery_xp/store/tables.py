@@ -219,9 +219,9 @@ def _check_cells(table: str, column: Column, cells: pa.ChunkedArray) -> None:
         if longest > MOST_CHARACTERS:
             raise ValueError(f"{place} holds a text of {longest} characters")
     if column.values:
-        known = pc.is_in(cells, value_set=pa.array(column.values, cells.type))
-        if not pc.all(known, min_count=0).as_py():
-            value = shortened(str(cells.filter(pc.invert(known))[0].as_py()))
+        is_allowed = pc.is_in(cells, value_set=pa.array(column.values, cells.type))
+        if not pc.all(is_allowed, min_count=0).as_py():
+            value = shortened(str(cells.filter(pc.invert(is_allowed))[0].as_py()))
             raise ValueError(f"table '{table}': '{value}' is not a value of column '{column.name}'")
     elif column.most and (count := pc.count_distinct(cells).as_py()) > column.most:
         raise ValueError(f"{place} holds {count} different values, more than {column.most}")
@@ -303,11 +303,11 @@ def _unpacked(table: str, data: bytes) -> pa.Table:
         wrong = sorted(set(names) ^ columns.keys()) or names
         raise ValueError(f"table '{table}': it lacks, or has too many: {shortened(str(wrong))}")
     for column in stored:
-        wanted = _PHYSICAL[columns[column.path].type]
-        if column.physical_type != wanted or column.max_repetition_level:
+        expected = _PHYSICAL[columns[column.path].type]
+        if column.physical_type != expected or column.max_repetition_level:
             raise ValueError(
                 f"table '{table}': column '{column.path}' holds {column.physical_type}, "
-                f"not {wanted}"
+                f"not {expected}"
             )
     pages.require_bounded(data, list(_chunks(metadata)))
     rows = _opened(data, text).read(use_threads=False).replace_schema_metadata(None)

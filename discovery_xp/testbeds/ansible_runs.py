@@ -80,8 +80,8 @@ def workspace(folder: Path) -> Iterator[Path]:
     goes with `folder`.  A host's answer that is too large fails the task on that host.
     """
     before, local_tmp = os.getcwd(), settings.DEFAULT_LOCAL_TMP  # noqa: PTH109 (os.chdir's)
-    with tempfile.TemporaryDirectory(prefix="work-", dir=folder) as made:
-        place = Path(made)
+    with tempfile.TemporaryDirectory(prefix="work-", dir=folder) as workspace:
+        place = Path(workspace)
         (place / "ansible").mkdir()
         os.chdir(place)
         settings.DEFAULT_LOCAL_TMP = str(place / "ansible")

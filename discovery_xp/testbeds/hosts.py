@@ -47,8 +47,8 @@ class Stopwatch:
     def stop(self) -> None:
         """The last stage ends now."""
         if self._stage:
-            taken = time.monotonic() - self._started
-            self.stages_s[self._stage] = round(self.stages_s.get(self._stage, 0.0) + taken, 2)
+            elapsed_s = time.monotonic() - self._started
+            self.stages_s[self._stage] = round(self.stages_s.get(self._stage, 0.0) + elapsed_s, 2)
         self._stage = ""
 
 
@@ -108,10 +108,10 @@ class PageMerging:
 
     def since(self, before: PageMerging) -> PageMerging:
         """Return the same with the CPU seconds that ksmd took since `before`."""
-        taken = None
+        cpu_s = None
         if self.ksmd_cpu_s is not None and before.ksmd_cpu_s is not None:
-            taken = round(self.ksmd_cpu_s - before.ksmd_cpu_s, 2)
-        return dataclasses.replace(self, ksmd_cpu_s=taken)
+            cpu_s = round(self.ksmd_cpu_s - before.ksmd_cpu_s, 2)
+        return dataclasses.replace(self, ksmd_cpu_s=cpu_s)
 
 
 class Wan(Protocol):

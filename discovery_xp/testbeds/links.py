@@ -99,10 +99,10 @@ class NetemWan:
                 probes[host.name] = f"ip -o route get {others[0]}"
         devices = {}
         for name, output in run_each(self.hosts, probes).items():
-            found = re.search(r"\bdev ([A-Za-z0-9_.-]{1,15})(?!\S)", output.stdout)
-            if found is None:
+            match = re.search(r"\bdev ([A-Za-z0-9_.-]{1,15})(?!\S)", output.stdout)
+            if match is None:
                 raise Failed(f"{name} has no route to the other sites", "correct its routes")
-            devices[name] = found[1]
+            devices[name] = match[1]
         return devices
 
 
@@ -129,10 +129,10 @@ def htb_sources(
     devices: Mapping[str, str],
 ) -> list[HTBSource]:
     """EnOSlib's constraints for `links`, a source for each host that has any."""
-    wanted: dict[str, list[PlannedLink]] = {}
+    by_source: dict[str, list[PlannedLink]] = {}
     for link in links:
         if not link.link.is_plain:
-            wanted.setdefault(link.source, []).append(link)
+            by_source.setdefault(link.source, []).append(link)
     sources = []
     for host in plan.hosts:
         constraints = [
@@ -143,7 +143,7 @@ def htb_sources(
                 rate=format_rate(link.link.rate_mbit or UNLIMITED_MBIT),
                 loss=format_percent(link.link.loss_percent) if link.link.loss_percent else None,
             )
-            for link in wanted.get(host.site, [])
+            for link in by_source.get(host.site, [])
             for prefix in site_prefixes(plan, link.target)
         ]
         if constraints:
@@ -213,7 +213,7 @@ def _parse_tc(output: Output) -> dict[str, Link]:
         for entry in qdiscs
         if entry.get("kind") == "netem"
     }
-    found: dict[str, Link] = {}
+    by_source: dict[str, Link] = {}
     flow = ""
     for line in parts[2].splitlines():
         if (named := re.search(r"flowid (\S+)", line)) is not None:
@@ -222,8 +222,8 @@ def _parse_tc(output: Output) -> dict[str, Link]:
             address, mask = int(match[1], 16), int(match[2], 16)
             network = ipaddress.IPv4Network((address, mask.bit_count()))
             if flow in links:
-                found[str(network)] = links[flow]
-    return found
+                by_source[str(network)] = links[flow]
+    return by_source
 
 
 _RATE = re.compile(r"^class htb (\S+) .*?\brate ([0-9.]+)([KMG]?)bit\b", re.MULTILINE)
@@ -292,17 +292,17 @@ def disagreements(links: Iterable[PlannedLink], readings: Iterable[Reading]) -> 
     return wrong
 
 
-def _same(asked: Link, read: Link) -> bool:
+def _same(planned: Link, read: Link) -> bool:
     """Equal but for the granularity in which kernels and emulators keep numbers."""
 
     def close(one: float, other: float, least: float) -> bool:
         return abs(one - other) <= max(least, 0.01 * max(abs(one), abs(other)))
 
     return (
-        close(asked.delay_ms, read.delay_ms, 0.01)
-        and close(asked.jitter_ms, read.jitter_ms, 0.01)
-        and close(asked.loss_percent, read.loss_percent, 0.001)
-        and close(asked.rate_mbit or 0.0, read.rate_mbit or 0.0, 0.001)
+        close(planned.delay_ms, read.delay_ms, 0.01)
+        and close(planned.jitter_ms, read.jitter_ms, 0.01)
+        and close(planned.loss_percent, read.loss_percent, 0.001)
+        and close(planned.rate_mbit or 0.0, read.rate_mbit or 0.0, 0.001)
     )
 
 

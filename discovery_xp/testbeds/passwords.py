@@ -36,15 +36,15 @@ def ensure(testbed: Testbed) -> dict[str, str]:
     file = path(testbed)
     if not file.exists():
         # Letters and digits: they stand in URLs, too.
-        made = {name: secrets.token_hex(16) for name in PASSWORDS}
-        made |= {
+        passwords = {name: secrets.token_hex(16) for name in PASSWORDS}
+        passwords |= {
             name: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode() for name in FERNET_KEYS
         }
-        write_atomically(file, json.dumps(made, indent=1) + "\n", mode=0o600)
-    found = _read(file, testbed)
-    if added := {name: secrets.token_hex(16) for name in ADDED if name not in found}:
-        _check({**found, **added}, file, testbed)
-        write_atomically(file, json.dumps({**found, **added}, indent=1) + "\n", mode=0o600)
+        write_atomically(file, json.dumps(passwords, indent=1) + "\n", mode=0o600)
+    saved = _read(file, testbed)
+    if added := {name: secrets.token_hex(16) for name in ADDED if name not in saved}:
+        _check({**saved, **added}, file, testbed)
+        write_atomically(file, json.dumps({**saved, **added}, indent=1) + "\n", mode=0o600)
     return load(testbed)
 
 
@@ -56,7 +56,7 @@ def load(testbed: Testbed) -> dict[str, str]:
 
 def _read(file: Path, testbed: Testbed) -> dict[str, object]:
     try:
-        found = read_json(file)
+        content = read_json(file)
     except FileNotFoundError:
         raise Refused(
             f"'{testbed.name}' has no cloud", "make one with 'discovery-xp deploy TOPOLOGY'"
@@ -66,17 +66,17 @@ def _read(file: Path, testbed: Testbed) -> dict[str, object]:
             f"{file} can't be read ({type(error).__name__})",
             f"run as the user who made it, or 'discovery-xp destroy --testbed {testbed.name}'",
         ) from None
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _check(known: Mapping[str, object], file: Path, testbed: Testbed) -> dict[str, str]:
-    missing = [name for name in (*PASSWORDS, *FERNET_KEYS) if not isinstance(known.get(name), str)]
+def _check(saved: Mapping[str, object], file: Path, testbed: Testbed) -> dict[str, str]:
+    missing = [name for name in (*PASSWORDS, *FERNET_KEYS) if not isinstance(saved.get(name), str)]
     if missing:
         raise Refused(
             f"{file} lacks {', '.join(missing)}",
             f"'discovery-xp destroy --testbed {testbed.name}', then deploy again",
         )
-    return {name: str(value) for name, value in known.items()}
+    return {name: str(value) for name, value in saved.items()}
 
 
 def forget(testbed: Testbed) -> None:

@@ -145,10 +145,10 @@ def parse_fping(text: str) -> dict[str, list[float | None]]:
     """fping's '-C -q' lines to milliseconds by address, the first ping left out."""
     replies: dict[str, list[float | None]] = {}
     for line in text.splitlines():
-        found = _REPLIES.fullmatch(line.strip())
-        if found is not None:
-            values = [None if word == "-" else float(word) for word in found[2].split()]
-            replies[found[1]] = values[1:]
+        match = _REPLIES.fullmatch(line.strip())
+        if match is not None:
+            values = [None if word == "-" else float(word) for word in match[2].split()]
+            replies[match[1]] = values[1:]
     return replies
 
 

@@ -208,13 +208,13 @@ def last_words(payload: Mapping[str, Any]) -> str:
         for item in (results if isinstance(results, list) else [])
         if isinstance(item, Mapping) and item.get("failed")
     ]
-    said = items[0] if items else payload
+    output = items[0] if items else payload
     text = str(
-        said.get("module_stderr")
-        or said.get("stderr")
-        or said.get("stdout")
-        or said.get("msg")
-        or said
+        output.get("module_stderr")
+        or output.get("stderr")
+        or output.get("stdout")
+        or output.get("msg")
+        or output
     )
     lines = [line.strip() for line in text[-LAST_WORDS_FROM:].splitlines() if line.strip()]
     return printable(" / ".join(lines[-2:])[:300]) if lines else "no message"

@@ -405,13 +405,13 @@ def choose(name: str | None) -> Testbed:
                 f"no testbed '{name}'", "make one with 'discovery-xp up', or name another"
             )
         return testbed
-    found = testbeds()
-    if len(found) == 1:
-        return Testbed(found[0])
-    if not found:
+    names = testbeds()
+    if len(names) == 1:
+        return Testbed(names[0])
+    if not names:
         raise Refused("there is no testbed", "make one with 'discovery-xp up TOPOLOGY'")
     raise Refused(
-        f"there are several testbeds ({', '.join(found)})", "say which with --testbed NAME"
+        f"there are several testbeds ({', '.join(names)})", "say which with --testbed NAME"
     )
 
 

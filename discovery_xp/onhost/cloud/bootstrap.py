@@ -42,7 +42,7 @@ class Bootstrap:
         identity = self.cloud.identity
         regions = {region.id for region in identity.regions()}
         services = {service.type: service for service in identity.services()}
-        known = {(endpoint.region_id, endpoint.service_id, endpoint.interface): endpoint
+        existing = {(endpoint.region_id, endpoint.service_id, endpoint.interface): endpoint
                  for endpoint in identity.endpoints()}  # fmt: skip
         for kind, api in catalogue.APIS.items():
             if kind not in services:
@@ -54,7 +54,7 @@ class Bootstrap:
                 self.changes.append(f"region {region['name']}")
             for kind, url in region["urls"].items():
                 # Public ones only: every token carries them all.
-                old = known.get((region["name"], services[kind].id, "public"))
+                old = existing.get((region["name"], services[kind].id, "public"))
                 if old is None:
                     identity.create_endpoint(
                         service_id=services[kind].id, interface="public", url=url,

@@ -126,8 +126,8 @@ def discover(command: Sequence[str]) -> None:
 def group_by_site(nova: Any, sites: Mapping[str, Sequence[str]]) -> list[str]:
     """Have an aggregate with a zone for each of `sites`, and no other; returns the changes."""
     changes = []
-    known = {aggregate.name: aggregate for aggregate in nova.aggregates()}
-    for name, aggregate in known.items():
+    aggregates = {aggregate.name: aggregate for aggregate in nova.aggregates()}
+    for name, aggregate in aggregates.items():
         for host in aggregate.hosts or []:
             if host not in sites.get(name, []):
                 nova.remove_host_from_aggregate(aggregate, host)
@@ -136,7 +136,7 @@ def group_by_site(nova: Any, sites: Mapping[str, Sequence[str]]) -> list[str]:
             nova.delete_aggregate(aggregate)
             changes.append(f"no aggregate {name}")
     for name, hosts in sites.items():
-        aggregate = known.get(name)
+        aggregate = aggregates.get(name)
         if aggregate is None:
             aggregate = nova.create_aggregate(name=name, availability_zone=name)
             changes.append(f"aggregate {name}")

@@ -66,9 +66,11 @@ class Migrations:
             with self._cpus:
                 done = run_as(schema["user"], words, given)
             if done.returncode:
-                said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+                lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
                 # Warnings may follow what went wrong.
-                last = [line.strip() for line in said if "Error" in line or "[SQL" in line] or said
+                last = [
+                    line.strip() for line in lines if "Error" in line or "[SQL" in line
+                ] or lines
                 short = [word for word in words if "\n" not in word][:4]
                 failure = f"{schema['name']}: '{' '.join(short)}' ended with {done.returncode}: "
                 return failure + " / ".join(last[-3:])

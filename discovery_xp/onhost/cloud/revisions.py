@@ -51,15 +51,15 @@ def missing_revisions(scripts: str, current: tuple[str, ...]) -> int:
     from alembic.script.revision import Revision, RevisionError, RevisionMap
 
     paths = glob.glob(f"{scripts}/versions/**/*.py", recursive=True)
-    found = [
+    revisions = [
         Revision(**revision_of(path)) for path in paths if os.path.basename(path) != "__init__.py"
     ]
-    if not found:
+    if not revisions:
         raise Failure(f"{scripts}: there are no migrations")
     try:
-        known = RevisionMap(lambda: found)
+        tree = RevisionMap(lambda: revisions)
         # A revision that others depend on isn't listed once those are there.
-        return len(list(known.iterate_revisions("heads", current, implicit_base=True)))
+        return len(list(tree.iterate_revisions("heads", current, implicit_base=True)))
     except (RevisionError, KeyError) as error:  # KeyError: of one that isn't there
         raise Failure(f"{scripts}: {error}") from None
 
@@ -69,7 +69,7 @@ def revision_of(path: str) -> dict[str, Any]:
 
     Raises Failure unless they are written out.
     """
-    found: dict[str, Any] = {"down_revision": None}
+    fields: dict[str, Any] = {"down_revision": None}
     try:
         for statement in ast.parse(read(path)).body:
             if isinstance(statement, ast.Assign):
@@ -82,9 +82,9 @@ def revision_of(path: str) -> dict[str, Any]:
                 if isinstance(target, ast.Name) and target.id in _WORDS:
                     if statement.value is None:
                         raise ValueError(f"{target.id} has no value")
-                    found[_WORDS[target.id]] = ast.literal_eval(statement.value)
+                    fields[_WORDS[target.id]] = ast.literal_eval(statement.value)
     except (OSError, SyntaxError, ValueError) as error:
         raise Failure(f"{path}: its revision can't be read: {error}") from None
-    if not isinstance(found.get("revision"), str):
+    if not isinstance(fields.get("revision"), str):
         raise Failure(f"{path}: it names no revision")
-    return found
+    return fields

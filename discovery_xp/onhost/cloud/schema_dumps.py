@@ -87,10 +87,10 @@ class Dumps:
 
 def _read(text: str) -> Mapping[str, Any]:
     try:
-        given = json.loads(base64.b64decode(text, validate=True) or "{}")
+        dumps = json.loads(base64.b64decode(text, validate=True) or "{}")
     except ValueError:
         return {}
-    return given if isinstance(given, Mapping) else {}
+    return dumps if isinstance(dumps, Mapping) else {}
 
 
 def server_version(url: str) -> str:

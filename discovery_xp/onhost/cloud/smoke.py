@@ -31,8 +31,8 @@ def boot(args: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
             return {**result, "status": "NO COMPUTE", "message": f"no compute of {site} is up"}
         networks: Any = "none"
         if args["network"]:
-            found = cloud.network.find_network(args["network"], ignore_missing=False)
-            networks = [{"uuid": found.id}]
+            network = cloud.network.find_network(args["network"], ignore_missing=False)
+            networks = [{"uuid": network.id}]
         started = time.monotonic()
         server = nova.create_server(
             name=f"smoke-{site}",

@@ -167,9 +167,9 @@ class Vms:
 
         It is late, too, when no VM has gone for a while.
         """
-        asked = time.time()
+        started = time.time()
         while True:
-            until = min(latest, max(asked, self.view.last_gone_at) + clock.STOOD_STILL_S)
+            until = min(latest, max(started, self.view.last_gone_at) + clock.STOOD_STILL_S)
             try:
                 return await asyncio.wait_for(asyncio.shield(waiting), left_s(until))
             except TimeoutError:

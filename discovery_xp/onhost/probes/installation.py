@@ -83,7 +83,7 @@ class Installation:
 
     def run(self) -> None:
         """Lay down what is asked for, take away the rest, restart units whose probes change."""
-        wanted = set(self.args["wanted"])
+        requested = set(self.args["wanted"])
         inside = {name: list(unit["probes"]) for name, unit in self.args["units"].items()}
         code = self.lay_down(self.args["contents"] if any(inside.values()) else {})
         states = systemd.show(inside)
@@ -92,16 +92,16 @@ class Installation:
             for name, probes in inside.items()
             if states[name]["FragmentPath"]
         }
-        self.make_folders(environments, states, bool(wanted))
+        self.make_folders(environments, states, bool(requested))
         self.write_drop_ins(environments)
         self.restart(environments)
-        if "traffic" in wanted:
+        if "traffic" in requested:
             self.count_traffic()
         else:
             self.stop_counting_traffic()
         if not any(environments.values()):
             self.remove_tree(places.CODE)
-        if not wanted:
+        if not requested:
             self.remove_tree(places.RECORDS)
 
     def lay_down(self, contents: Mapping[str, str]) -> str:

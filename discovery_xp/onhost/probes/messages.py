@@ -30,15 +30,15 @@ def now() -> dict[str, list[int]]:
     return parse(run(["rabbitmqctl", "--quiet", "eval", ASK_RABBITMQ]))
 
 
-def parse(said: str) -> dict[str, list[int]]:
+def parse(text: str) -> dict[str, list[int]]:
     """Return what RabbitMQ printed: Erlang's terms, on as many lines as it likes."""
-    said = re.sub(r"\s+", "", said)
+    text = re.sub(r"\s+", "", text)
     counts = {WHOLE_BROKER: [0, 0, 0]}
-    for name, *numbers in re.findall(r'\{queue,"([^"]*)",(\d+),(\d+),(\d+)\}', said):
-        taken, ready, unacked = (int(number) for number in numbers)
+    for name, *numbers in re.findall(r'\{queue,"([^"]*)",(\d+),(\d+),(\d+)\}', text):
+        delivered, ready, unacked = (int(number) for number in numbers)
         queue = base64.b64decode(name).decode(errors="replace")
-        counts[queue] = [taken, taken - ready, taken - ready - unacked]
-    for total in re.findall(r"\{total,(\d+),(\d+),(\d+)\}", said):
+        counts[queue] = [delivered, delivered - ready, delivered - ready - unacked]
+    for total in re.findall(r"\{total,(\d+),(\d+),(\d+)\}", text):
         counts[WHOLE_BROKER] = [
             sum(pair) for pair in zip(counts[WHOLE_BROKER], map(int, total), strict=True)
         ]

@@ -12,11 +12,11 @@ _HERE = __file__.rpartition("/")[0]
 
 
 def _start() -> None:
-    wanted = os.environ.get("DISCOVERY_PROBES", "")
+    probes = os.environ.get("DISCOVERY_PROBES", "")
     folder = os.environ.get("DISCOVERY_PROBE_FOLDER", "")
-    if wanted and folder:
+    if probes and folder:
         importlib.import_module("discovery_xp.onhost.probes.inside.start").start(
-            wanted.split(","), folder
+            probes.split(","), folder
         )
 
 

@@ -73,9 +73,9 @@ def install_nftables() -> bool:
 
 def now() -> dict[str, list[int]]:
     """Return bytes and packets since the table was made, by address and port."""
-    said = json.loads(run(["nft", "-j", *_SET]))
+    answer = json.loads(run(["nft", "-j", *_SET]))
     counted = {}
-    for entry in said["nftables"]:
+    for entry in answer["nftables"]:
         for element in entry.get("set", {}).get("elem", []):
             address, port = element["elem"]["val"]["concat"]
             counter = element["elem"]["counter"]

@@ -80,8 +80,8 @@ class CannedLoad:
         place = {"region": each.region["name"], "site": each.region["site"]}
         if self.boots:
             name = self._name(each)
-            asked = {"requested_at": started, "accepted_at": started + WARM_S}
-            yield {"line": "vm", "name": name, **place, **asked}
+            iteration = {"requested_at": started, "accepted_at": started + WARM_S}
+            yield {"line": "vm", "name": name, **place, **iteration}
             seen_at = started + BOOT_S + APART_S * each.number
             yield {"line": "vm", "name": name, "status": "ACTIVE", "seen_at": seen_at}
         else:

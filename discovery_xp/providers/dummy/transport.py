@@ -52,7 +52,7 @@ class CannedTransport:
 
     def run_each(self, plan: Plan, commands: Mapping[str, str]) -> dict[str, Output]:
         """Answer each host's command; one that nobody knows prints nothing."""
-        known: tuple[tuple[str, Callable[[Plan, str, str], str]], ...] = (
+        canned: tuple[tuple[str, Callable[[Plan, str, str], str]], ...] = (
             ("fping -q", self._pings),
             ("systemctl show", self._services),
             ("nproc", _machine),
@@ -60,7 +60,7 @@ class CannedTransport:
         )
         outputs = {}
         for host, line in commands.items():
-            answer = next((found for part, found in known if part in line), _nothing)
+            answer = next((reply for part, reply in canned if part in line), _nothing)
             outputs[host] = Output(0, answer(plan, host, line), "")
         return outputs
 
@@ -126,8 +126,8 @@ class CannedTransport:
         elif playbook == "backup":
             for component in _roles_of(play):
                 packed = base64.b64encode(_archive("canned.txt")).decode()
-                told = {name: {"archive": packed} for name in names}
-                yield _Task("component_backup", told, component)
+                results = {name: {"archive": packed} for name in names}
+                yield _Task("component_backup", results, component)
         else:
             yield _Task(CANNED, {name: {} for name in names})
 
@@ -223,11 +223,11 @@ def _roles_of(play: Mapping[str, Any]) -> list[str]:
 
 def _archive(*names: str) -> bytes:
     """Make a gzipped tar of files that say that they are canned."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         for name in names:
             data = f"{CANNED}: there are no hosts\n".encode()
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
-    return made.getvalue()
+    return archive.getvalue()

@@ -31,8 +31,8 @@ class CannedWan:
 
     def impose(self, links: Sequence[PlannedLink]) -> None:
         """Keep exactly these links."""
-        kept = [dataclasses.asdict(link) for link in links]
-        write_atomically(self.file, json.dumps(kept, indent=1) + "\n")
+        fields = [dataclasses.asdict(link) for link in links]
+        write_atomically(self.file, json.dumps(fields, indent=1) + "\n")
 
     def read_back(self) -> list[Reading]:
         """Return what was kept; with the fault 'links' the first one is slower."""

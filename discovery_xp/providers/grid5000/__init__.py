@@ -55,21 +55,21 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
         progress("reaching the jump host", 0, 0)
         nodes.require_way_through(jump, config)
     with api.plainly():
-        known = record.load(testbed)
-        if not known.jobs:
-            known = _adopt(plan, testbed, known)
-    if not known.jobs:
-        known = _submit(plan, provider, testbed, progress)
+        saved = record.load(testbed)
+        if not saved.jobs:
+            saved = _adopt(plan, testbed, saved)
+    if not saved.jobs:
+        saved = _submit(plan, provider, testbed, progress)
     with api.plainly(started=True):
-        running = jobs.wait_until_running(known.jobs, _waiting(progress))
+        running = jobs.wait_until_running(saved.jobs, _waiting(progress))
         _require_time(plan, running)
-        known = record.save(testbed, dataclasses.replace(known, jump_host=jump))
-        if known.nodes:
-            return _repair(plan, provider, testbed, known, progress)
-        deployed = nodes.deploy(plan, provider, testbed, known.jobs, config, progress)
-    known = record.save(testbed, dataclasses.replace(known, lost=deployed.lost))
+        saved = record.save(testbed, dataclasses.replace(saved, jump_host=jump))
+        if saved.nodes:
+            return _repair(plan, provider, testbed, saved, progress)
+        deployed = nodes.deploy(plan, provider, testbed, saved.jobs, config, progress)
+    saved = record.save(testbed, dataclasses.replace(saved, lost=deployed.lost))
     bound, spares = nodes.bind(plan, provider, deployed)
-    record.save(testbed, dataclasses.replace(known, nodes=bound, spares=spares))
+    record.save(testbed, dataclasses.replace(saved, nodes=bound, spares=spares))
     return _reached(plan, testbed)
 
 
@@ -81,25 +81,25 @@ def _provider(plan: Plan) -> G5kProvider:
 # ---------------------------------------------------------------- jobs
 
 
-def _adopt(plan: Plan, testbed: Testbed, known: Record) -> Record:
+def _adopt(plan: Plan, testbed: Testbed, saved: Record) -> Record:
     """Go on with the jobs that a killed run submitted; raises Refused for any others.
 
     A job of the testbed's name may be another machine's: it isn't ours to take.
     """
-    found = jobs.active([request.site for request in plan.requests], plan.name)
-    if not found:
-        return known
+    active = jobs.active([request.site for request in plan.requests], plan.name)
+    if not active:
+        return saved
     name = oar.job_name(plan.name)
     remedy = f"end them with 'discovery-xp destroy --testbed {plan.name}', or give another --name"
     by_site: dict[str, list[jobs.Job]] = {}
-    for job in found:
+    for job in active:
         by_site.setdefault(job.site, []).append(job)
     for site, several in by_site.items():
         if len(several) > 1:
             numbers = " and ".join(str(job.uid) for job in several[:2])
             raise Refused(f"{site} has {len(several)} jobs called '{name}': {numbers}", remedy)
-    first = found[0]
-    if not known.is_submitting:
+    first = active[0]
+    if not saved.is_submitting:
         raise Refused(
             f"{first.site} has a job called '{name}' ({first.uid}) that no testbed here knows",
             remedy,
@@ -110,7 +110,7 @@ def _adopt(plan: Plan, testbed: Testbed, known: Record) -> Record:
             f"{first.site} has a job called '{name}' ({first.uid}), {missing[0]} has none", remedy
         )
     refs = tuple((request.site, by_site[request.site][0].uid) for request in plan.requests)
-    return record.save(testbed, dataclasses.replace(known, jobs=refs, is_submitting=False))
+    return record.save(testbed, dataclasses.replace(saved, jobs=refs, is_submitting=False))
 
 
 def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progress) -> Record:
@@ -118,7 +118,7 @@ def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progr
 
     Raises Refused with nothing left behind when OAR doesn't take them.
     """
-    asked: Sequence[Request] = plan.requests
+    requests: Sequence[Request] = plan.requests
     start = oar.start_of(provider.job)
     if start is not None and start < time.time():
         raise Refused(
@@ -127,26 +127,26 @@ def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progr
         )
     after = 0.0
     for attempt in range(1, ATTEMPTS + 1):
-        if start is None and len(asked) > 1:
+        if start is None and len(requests) > 1:
             progress("looking for a slot that all sites have", 0, 0)
             with api.plainly():
-                found = slots.first(plan.requests, provider, after)
-            if found is None:
+                slot = slots.first(plan.requests, provider, after)
+            if slot is None:
                 raise Refused(
                     f"no slot of {provider.job.walltime} on "
-                    f"{' and '.join(request.site for request in asked)} within four weeks",
+                    f"{' and '.join(request.site for request in requests)} within four weeks",
                     "ask for less, or for other clusters",
                 )
-            asked, after = [oar.at(request, found) for request in plan.requests], found + 60
+            requests, after = [oar.at(request, slot) for request in plan.requests], slot + 60
         progress("reserving nodes", 0, 0)
         record.save(testbed, Record(is_submitting=True))
         try:
             with api.plainly():
-                refs = jobs.submit(asked, plan.name)
+                refs = jobs.submit(requests, plan.name)
         except jobs.Taken as taken:
             record.save(testbed, Record())
             # Somebody may have been quicker: then there is another first slot.
-            if start is not None or len(asked) == 1 or attempt == ATTEMPTS:
+            if start is not None or len(requests) == 1 or attempt == ATTEMPTS:
                 raise
             after = max(after, taken.could_run_at or 0.0)
             continue
@@ -158,11 +158,11 @@ def _submit(plan: Plan, provider: G5kProvider, testbed: Testbed, progress: Progr
 
 
 def _waiting(progress: Progress) -> Callable[[Sequence[jobs.Job]], None]:
-    def tell(found: Sequence[jobs.Job]) -> None:
-        expected = [job.scheduled_at for job in found if job.scheduled_at]
-        running = sum(job.state == "running" for job in found)
+    def tell(reserved: Sequence[jobs.Job]) -> None:
+        expected = [job.scheduled_at for job in reserved if job.scheduled_at]
+        running = sum(job.state == "running" for job in reserved)
         when = f" (expected at {jobs.date(max(expected))})" if expected else ""
-        progress(f"waiting for the nodes{when}", running, len(found))
+        progress(f"waiting for the nodes{when}", running, len(reserved))
 
     return tell
 
@@ -183,17 +183,17 @@ def _require_time(plan: Plan, running: Sequence[jobs.Job]) -> None:
 
 
 def _repair(
-    plan: Plan, provider: G5kProvider, testbed: Testbed, known: Record, progress: Progress
+    plan: Plan, provider: G5kProvider, testbed: Testbed, saved: Record, progress: Progress
 ) -> Hosts:
     """The nodes of an earlier run, spares in place of those that don't answer any more."""
     from discovery_xp.providers.grid5000 import nodes
     from discovery_xp.testbeds.remote import answering
 
-    found = hosts(plan, testbed)
+    reached = hosts(plan, testbed)
     progress("reaching nodes", 0, len(plan.hosts))
     latest = time.monotonic() + SILENT_S
     while True:
-        there = answering(found.plan.hosts, testbed.ssh_config)
+        there = answering(reached.plan.hosts, testbed.ssh_config)
         silent = [host.name for host in plan.hosts if host.name not in there]
         if not silent or time.monotonic() > latest:
             break
@@ -205,9 +205,9 @@ def _repair(
             f"see 'discovery-xp status --testbed {plan.name}', and the way to them",
         )
     if silent:
-        bound, spares = nodes.replace(plan, provider, known.nodes, known.spares, silent)
-        lost = (*known.lost, *(known.nodes[name].fqdn for name in silent))
-        record.save(testbed, dataclasses.replace(known, nodes=bound, spares=spares, lost=lost))
+        bound, spares = nodes.replace(plan, provider, saved.nodes, saved.spares, silent)
+        lost = (*saved.lost, *(saved.nodes[name].fqdn for name in silent))
+        record.save(testbed, dataclasses.replace(saved, nodes=bound, spares=spares, lost=lost))
     progress("reaching nodes", len(plan.hosts), len(plan.hosts))
     return _reached(plan, testbed)
 
@@ -219,10 +219,10 @@ def _reached(plan: Plan, testbed: Testbed) -> Hosts:
 
 
 def _ssh_hosts(plan: Plan, testbed: Testbed) -> dict[str, SshHost]:
-    known, access = record.load(testbed), _provider(plan).access
+    saved, access = record.load(testbed), _provider(plan).access
     return {
-        name: SshHost(node.address, "root", SSH_PORT, access.key, known.jump_host)
-        for name, node in known.nodes.items()
+        name: SshHost(node.address, "root", SSH_PORT, access.key, saved.jump_host)
+        for name, node in saved.nodes.items()
     }
 
 
@@ -248,34 +248,34 @@ def status(plan: Plan, testbed: Testbed) -> list[HostStatus]:
 
 def remarks(testbed: Testbed) -> list[str]:
     """The testbed's jobs and their cost, the nodes that were lost: a line for each."""
-    known, now = record.load(testbed), time.time()
+    saved, now = record.load(testbed), time.time()
     lines = []
     try:
         with api.plainly():
-            lines = [jobs.look(site, uid).in_words(now) for site, uid in known.jobs]
+            lines = [jobs.look(site, uid).in_words(now) for site, uid in saved.jobs]
     except Refused as error:
-        lines = [f"job {uid} on {site}: unknown, as {error.message}" for site, uid in known.jobs]
-    lines += [f"{fqdn} didn't come up, or doesn't answer any more" for fqdn in known.lost]
+        lines = [f"job {uid} on {site}: unknown, as {error.message}" for site, uid in saved.jobs]
+    lines += [f"{fqdn} didn't come up, or doesn't answer any more" for fqdn in saved.lost]
     return lines
 
 
 def is_lent(testbed: Testbed) -> bool:
     """True when the testbed has jobs, as far as its record knows."""
     try:
-        known = record.load(testbed)
+        saved = record.load(testbed)
     except Refused:  # it is damaged: who knows
         return True
-    return bool(known.jobs) or known.is_submitting
+    return bool(saved.jobs) or saved.is_submitting
 
 
 def time_left_s(testbed: Testbed) -> float | None:
     """How long the testbed's nodes stay, None where that isn't known."""
     try:
         with api.plainly():
-            found = [jobs.look(site, uid) for site, uid in record.load(testbed).jobs]
+            reserved = [jobs.look(site, uid) for site, uid in record.load(testbed).jobs]
     except Refused:
         return None
-    ends = [job.ends_at for job in found if job.ends_at is not None]
+    ends = [job.ends_at for job in reserved if job.ends_at is not None]
     return min(ends) - time.time() if ends else None
 
 
@@ -283,10 +283,10 @@ def why_over(testbed: Testbed) -> str | None:
     """Why the nodes are gone, where the platform took them; None where they should be there."""
     try:
         with api.plainly():
-            found = [jobs.look(site, uid) for site, uid in record.load(testbed).jobs]
+            reserved = [jobs.look(site, uid) for site, uid in record.load(testbed).jobs]
     except Refused:
         return None
-    over = [job for job in found if job.is_over]
+    over = [job for job in reserved if job.is_over]
     if not over:
         return None
     job = over[0]
@@ -304,12 +304,12 @@ def release(plan: Plan | None, testbed: Testbed) -> None:
     `plan` None: its state is lost, so all sites are asked for jobs of its name.
     """
     try:
-        known = record.load(testbed)
+        saved = record.load(testbed)
     except Refused:
-        known = Record(is_submitting=True)
+        saved = Record(is_submitting=True)
     with api.plainly(started=True):
         try:
-            jobs.end(known.jobs)  # what is known goes first, whatever can't be asked
+            jobs.end(saved.jobs)  # what is known goes first, whatever can't be asked
         finally:
             if plan is None:
                 end_forgotten(testbed.name)
@@ -318,7 +318,7 @@ def release(plan: Plan | None, testbed: Testbed) -> None:
                 named = jobs.active(sites, testbed.name)
                 jobs.end((job.site, job.uid) for job in named)
                 # A run that was interrupted while it submitted may have jobs that come late.
-                if known.is_submitting and not named:
+                if saved.is_submitting and not named:
                     jobs.end_late_ones(sites, testbed.name)
 
 
@@ -336,13 +336,13 @@ def forgotten() -> tuple[list[jobs.Job], list[str]]:
     """Jobs with our names that no testbed here knows, and sites that can't be asked."""
     if not api.is_configured():
         return [], []
-    known: set[tuple[str, int]] = set()
+    recorded: set[tuple[str, int]] = set()
     for name in testbeds():
         with contextlib.suppress(Refused):
-            known |= set(record.load(Testbed(name)).jobs)
+            recorded |= set(record.load(Testbed(name)).jobs)
     with api.plainly():
-        found, silent = jobs.all_of_ours()
-    return [job for job in found if (job.site, job.uid) not in known], silent
+        ours, silent = jobs.all_of_ours()
+    return [job for job in ours if (job.site, job.uid) not in recorded], silent
 
 
 def end_forgotten(testbed: str) -> int:
@@ -353,8 +353,8 @@ def end_forgotten(testbed: str) -> int:
     if not api.is_configured():
         return 0
     with api.plainly():
-        found, silent = jobs.all_of_ours()
-    ours = [job for job in found if job.testbed == testbed]
+        strays, silent = jobs.all_of_ours()
+    ours = [job for job in strays if job.testbed == testbed]
     with api.plainly(started=True):
         jobs.end((job.site, job.uid) for job in ours)
     if silent and not ours:
@@ -365,10 +365,10 @@ def end_forgotten(testbed: str) -> int:
 def lines_on_forgotten() -> list[str]:
     """Say, in a line each, which jobs no testbed here knows; raises Refused."""
     now = time.time()
-    found, silent = forgotten()
+    ours, silent = forgotten()
     lines = [
         f"{job.in_words(now)}; 'discovery-xp destroy --testbed {job.testbed}' ends it"
-        for job in found
+        for job in ours
     ]
     return lines + [f"{site} can't be asked for its jobs" for site in silent]
 

@@ -50,8 +50,8 @@ def is_configured() -> bool:
 
 def sites() -> list[Any]:
     """All sites, but for those that the login file excludes."""
-    found = client()
-    return [site for site in found.sites.list() if site.uid not in found.excluded_sites]
+    names = client()
+    return [site for site in names.sites.list() if site.uid not in names.excluded_sites]
 
 
 def require_login() -> None:
@@ -62,13 +62,13 @@ def require_login() -> None:
             return  # the platform knows who calls
         raise Refused(f"{path}: there is no such file", _WRITE_IT)
     try:
-        told = yaml.safe_load(path.read_text())
+        login = yaml.safe_load(path.read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         words = printable(" ".join(str(error).split()))
         raise Refused(f"{path} can't be read: {words[:150]}", _WRITE_IT) from None
-    if not isinstance(told, dict) or ("username" in told) != ("password" in told):
+    if not isinstance(login, dict) or ("username" in login) != ("password" in login):
         raise Refused(f"{path} has no login", _WRITE_IT)
-    if not inside_g5k() and "username" not in told and "sslcert" not in told:
+    if not inside_g5k() and "username" not in login and "sslcert" not in login:
         raise Refused(f"{path} has no username", _WRITE_IT)
 
 
@@ -101,11 +101,11 @@ def username() -> str:
     return str(client().username or os.environ.get("USER", ""))
 
 
-def jump_host(wanted: str) -> str | None:
+def jump_host(choice: str) -> str | None:
     """What ssh jumps through, for a topology's `jump_host`; None for nothing."""
-    if wanted == "none" or (wanted == "auto" and inside_g5k()):
+    if choice == "none" or (choice == "auto" and inside_g5k()):
         return None
-    return f"{username()}@{GATEWAY}" if wanted == "auto" else wanted
+    return f"{username()}@{GATEWAY}" if choice == "auto" else choice
 
 
 @contextlib.contextmanager
@@ -135,10 +135,10 @@ def text_of(error: Grid5000Error) -> str:
     """
     text = error.error_message
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    found = re.search(r"failed with status \d+: *(.*)", text, re.DOTALL)
-    if found:
+    match = re.search(r"failed with status \d+: *(.*)", text, re.DOTALL)
+    if match:
         with contextlib.suppress(ValueError):
-            inner = json.loads(found[1])
+            inner = json.loads(match[1])
             parts = inner.values() if isinstance(inner, dict) else [inner]
             text = "\n".join(part for part in parts if isinstance(part, str))
     return text.replace("\\n", "\n")

@@ -94,41 +94,41 @@ def date(at: float | None) -> str:
     return dt.datetime.fromtimestamp(at, oar.PARIS).strftime("%Y-%m-%d %H:%M")
 
 
-def _job(site: str, told: Any) -> Job:
+def _job(site: str, answer: Any) -> Job:
     """Return a job as the API told it; raises Refused when it told something else."""
     try:
-        return _read_job(site, told)
+        return _read_job(site, answer)
     except (AttributeError, TypeError, ValueError):  # Unfit is a ValueError
         raise Refused(
             f"the API of {site} tells of something that is no job", "try again later"
         ) from None
 
 
-def _read_job(site: str, told: Any) -> Job:
+def _read_job(site: str, answer: Any) -> Job:
     def number(key: str) -> float | None:
-        value = getattr(told, key, None)
+        value = getattr(answer, key, None)
         if not value:
             return None
-        found = answers.number_of(value) if isinstance(value, str) else answers.number(value)
-        if not 0 <= found < LATEST:
+        parsed = answers.number_of(value) if isinstance(value, str) else answers.number(value)
+        if not 0 <= parsed < LATEST:
             raise answers.Unfit(f"{answers.shown(value)} is no time")
-        return found
+        return parsed
 
     def texts(key: str) -> tuple[str, ...]:
-        return tuple(answers.text(each, 300) for each in getattr(told, key, None) or ())
+        return tuple(answers.text(each, 300) for each in getattr(answer, key, None) or ())
 
-    state = answers.text(told.state, 100).lower()
+    state = answers.text(answer.state, 100).lower()
     # A reservation that waits has its start there already.
     has_started = state in ("launching", "running", *ENDED)
     planned = number("scheduled_at") or number("started_at")
     return Job(
         site=site,
-        uid=answers.whole_of(str(told.uid)),
-        name=answers.text(getattr(told, "name", None) or "", 300),
+        uid=answers.whole_of(str(answer.uid)),
+        name=answers.text(getattr(answer, "name", None) or "", 300),
         state=state,
         nodes=texts("assigned_nodes"),
         types=texts("types"),
-        walltime_s=answers.whole_of(str(getattr(told, "walltime", None) or 0)),
+        walltime_s=answers.whole_of(str(getattr(answer, "walltime", None) or 0)),
         started_at=number("started_at") if has_started else None,
         scheduled_at=planned,
         ended_at=number("stopped_at") if state in ENDED else None,
@@ -150,15 +150,15 @@ def active(sites: Iterable[str], testbed: str) -> list[Job]:
 
     EnOSlib's own search leaves out those that are about to launch or on hold.
     """
-    found = []
+    current = []
     for site in sites:
         listed = (
             api.client()
             .sites[site]
             .jobs.list(name=oar.job_name(testbed), user=api.username(), limit=LISTED)
         )
-        found += [look(site, job.uid) for job in listed if str(job.state).lower() not in ENDED]
-    return found
+        current += [look(site, job.uid) for job in listed if str(job.state).lower() not in ENDED]
+    return current
 
 
 def all_of_ours() -> tuple[list[Job], list[str]]:
@@ -166,16 +166,16 @@ def all_of_ours() -> tuple[list[Job], list[str]]:
 
     And the names of sites that can't be asked.
     """
-    found, silent = [], []
+    ours, silent = [], []
     for site in api.sites():
         try:
-            for told in site.jobs.list(user=api.username(), limit=LISTED):
-                is_ours = str(getattr(told, "name", None) or "").startswith(oar.JOB_PREFIX)
-                if is_ours and str(told.state).lower() not in ENDED:
-                    found.append(look(site.uid, told.uid))
+            for answer in site.jobs.list(user=api.username(), limit=LISTED):
+                is_ours = str(getattr(answer, "name", None) or "").startswith(oar.JOB_PREFIX)
+                if is_ours and str(answer.state).lower() not in ENDED:
+                    ours.append(look(site.uid, answer.uid))
         except (Grid5000Error, requests.exceptions.RequestException):
             silent.append(str(site.uid))
-    return found, silent
+    return ours, silent
 
 
 class Taken(Refused):
@@ -184,7 +184,7 @@ class Taken(Refused):
     could_run_at: float | None = None
 
 
-def submit(asked: Sequence[Request], testbed: str) -> list[tuple[str, int]]:
+def submit(job_requests: Sequence[Request], testbed: str) -> list[tuple[str, int]]:
     """Submit all requests, or none: site and number of each job.
 
     Raises Refused, in OAR's words, when one of them is refused; Taken where another start
@@ -194,20 +194,22 @@ def submit(asked: Sequence[Request], testbed: str) -> list[tuple[str, int]]:
     from enoslib.infra.enos_g5k import g5k_api_utils
 
     try:
-        made = g5k_api_utils.submit_jobs([(one.site, dict(one.body)) for one in asked])
+        submitted = g5k_api_utils.submit_jobs([(one.site, dict(one.body)) for one in job_requests])
     except (Grid5000Error, requests.exceptions.RequestException) as error:
-        _end_what_was_made(error, [request.site for request in asked], testbed)
+        _end_what_was_made(error, [request.site for request in job_requests], testbed)
         if not isinstance(error, Grid5000Error):
             raise
-        told, remedy = api.text_of(error), "'discovery-xp slots' lists when it would fit"
+        reason, remedy = api.text_of(error), "'discovery-xp slots' lists when it would fit"
         words = f"OAR refuses the reservation: {api.said(error)}"
-        if "could run at" not in told and "Reservation too old" not in told:
+        if "could run at" not in reason and "Reservation too old" not in reason:
             raise Refused(words, remedy) from None
-        taken = Taken(words, remedy)
-        proposed = re.search(r"could run at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", told)
-        taken.could_run_at = oar.timestamp(proposed[1]) if proposed else None
-        raise taken from None
-    return [(request.site, int(job.uid)) for request, job in zip(asked, made, strict=True)]
+        refusal = Taken(words, remedy)
+        proposed = re.search(r"could run at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", reason)
+        refusal.could_run_at = oar.timestamp(proposed[1]) if proposed else None
+        raise refusal from None
+    return [
+        (request.site, int(job.uid)) for request, job in zip(job_requests, submitted, strict=True)
+    ]
 
 
 def _end_what_was_made(error: Exception, sites: Sequence[str], testbed: str) -> None:
@@ -232,9 +234,9 @@ def end_late_ones(sites: Sequence[str], testbed: str) -> int:
     """
     latest, ended = time.monotonic() + LATE_S, 0
     while time.monotonic() < latest:
-        found = active(sites, testbed)
-        end((job.site, job.uid) for job in found)
-        ended += len(found)
+        late = active(sites, testbed)
+        end((job.site, job.uid) for job in late)
+        ended += len(late)
         time.sleep(3)
     return ended
 
@@ -248,7 +250,7 @@ def wait_until_running(
     lost_at: float | None = None
     while True:
         try:
-            found = [look(site, uid) for site, uid in refs]
+            current = [look(site, uid) for site, uid in refs]
             lost_at = None
         except (Grid5000Error, requests.exceptions.RequestException):
             # Who has waited for hours doesn't give up at the first answer that is missing.
@@ -257,20 +259,20 @@ def wait_until_running(
                 raise
             time.sleep(next(polls, POLLS_S[-1]))
             continue
-        over = [job for job in found if job.is_over]
+        over = [job for job in current if job.is_over]
         if over:
             raise Failed(
                 f"job {over[0].uid} on {over[0].site} ended before it ran ({over[0].state})",
                 "the same command asks anew; the platform's mail to you tells why",
             )
-        if all(job.state == "running" for job in found):
-            return found
+        if all(job.state == "running" for job in current):
+            return current
         if time.monotonic() > latest:
             raise Failed(
-                f"job {found[0].uid} on {found[0].site} has waited for eight days",
+                f"job {current[0].uid} on {current[0].site} has waited for eight days",
                 "ask for less, or for another cluster: see 'discovery-xp slots'",
             )
-        waiting(found)
+        waiting(current)
         time.sleep(next(polls, POLLS_S[-1]))
 
 
@@ -292,10 +294,10 @@ def end(refs: Iterable[tuple[str, int]]) -> None:
     ending, errors = [], []
     for site, uid in refs:
         try:
-            told = api.client().sites[site].jobs[str(uid)]
-            if str(told.state).lower() in ENDED:
+            answer = api.client().sites[site].jobs[str(uid)]
+            if str(answer.state).lower() in ENDED:
                 continue
-            _delete(told)
+            _delete(answer)
         except (Grid5000Error, requests.exceptions.RequestException) as error:
             if getattr(error, "response_code", None) != 404:
                 errors.append(error)

@@ -68,8 +68,8 @@ def public_key(provider: G5kProvider) -> Path | None:
     """
     if provider.access.key is None:
         folder = Path.home() / ".ssh"
-        found = {path: _key_of(path) for path in folder.glob("*.pub")}
-        if not any(found.values()):
+        keys = {path: _key_of(path) for path in folder.glob("*.pub")}
+        if not any(keys.values()):
             raise Refused(
                 f"{folder} has no public key for the nodes",
                 "make one with 'ssh-keygen', or write 'key: PATH' for the provider",
@@ -125,9 +125,9 @@ def require_way_through(jump: str, ssh_config: Path) -> None:
     except subprocess.TimeoutExpired:
         failed, words = True, "no answer within a minute"
     if failed:
-        told = " / ".join(line.strip() for line in words.splitlines() if line.strip())[-200:]
+        reason = " / ".join(line.strip() for line in words.splitlines() if line.strip())[-200:]
         raise Refused(
-            f"{jump} doesn't let ssh in: {told or 'no reason given'}",
+            f"{jump} doesn't let ssh in: {reason or 'no reason given'}",
             "see 'key' and 'jump_host' of the topology's provider",
         )
 
@@ -225,19 +225,19 @@ def configuration(
     return conf.finalize()
 
 
-def _networks(asked: Sequence[Request], provider: G5kProvider) -> dict[str, Any]:
+def _networks(requests: Sequence[Request], provider: G5kProvider) -> dict[str, Any]:
     """The network of each Grid'5000 site's nodes."""
-    first = asked[0].site
-    found: dict[str, Any] = {}
-    for request in asked:
-        if provider.network == "kavlan-global" and found:
-            found[request.site] = found[first]
+    first = requests[0].site
+    networks: dict[str, Any] = {}
+    for request in requests:
+        if provider.network == "kavlan-global" and networks:
+            networks[request.site] = networks[first]
             continue
         kind = "prod" if provider.network == "production" else provider.network
-        found[request.site] = en.G5kNetworkConf(
+        networks[request.site] = en.G5kNetworkConf(
             id=f"{kind}-{request.site}", type=kind, roles=[ROLE], site=request.site
         )
-    return found
+    return networks
 
 
 def deploy(
@@ -277,21 +277,21 @@ def deploy(
 
 def by_number(fqdn: str) -> tuple[str, int, str]:
     """To sort paravance-2 before paravance-10."""
-    found = re.match(r"(.*?)-(\d+)", fqdn)
-    return (found[1], int(found[2]), fqdn) if found else (fqdn, 0, fqdn)
+    match = re.match(r"(.*?)-(\d+)", fqdn)
+    return (match[1], int(match[2]), fqdn) if match else (fqdn, 0, fqdn)
 
 
 def _addresses(
     names: Mapping[str, str], ssh_config: Path, testbed: str, progress: Progress
 ) -> dict[str, str]:
     """The address of each node that answers, by the node's name; others are waited for."""
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     latest = time.monotonic() + READY_WITHIN_S
     while True:
-        missing = {fqdn: name for fqdn, name in names.items() if fqdn not in found}
-        progress("waiting for ssh", len(found), len(names))
+        missing = {fqdn: name for fqdn, name in names.items() if fqdn not in addresses}
+        progress("waiting for ssh", len(addresses), len(names))
         if not missing or time.monotonic() > latest:
-            return found
+            return addresses
         hosts = [
             en.Host(ansible_runs.literal(name), alias=fqdn, user="root")
             for fqdn, name in missing.items()
@@ -306,10 +306,10 @@ def _addresses(
                 extra_vars={"ansible_timeout": 15},
             )
         for result in results:
-            told = re.search(r"\bsrc (\S+)", output_of(result.payload).stdout)
-            if told and is_address(told[1]):
-                found[result.host] = told[1]
-        if len(found) < len(names):
+            match = re.search(r"\bsrc (\S+)", output_of(result.payload).stdout)
+            if match and is_address(match[1]):
+                addresses[result.host] = match[1]
+        if len(addresses) < len(names):
             time.sleep(3)
 
 
@@ -330,12 +330,12 @@ def bind(
     Raises Failed, naming those that are lost, when a cluster has too few.
     """
     free = {cluster: list(nodes) for cluster, nodes in deployed.answering.items()}
-    found: dict[str, Node] = {}
+    bound: dict[str, Node] = {}
     short: dict[Cluster, int] = {}
     for host in plan.hosts:
         cluster = provider.clusters[host.site]
         if free.get(cluster):
-            found[host.name] = free[cluster].pop(0)
+            bound[host.name] = free[cluster].pop(0)
         else:
             short[cluster] = short.get(cluster, 0) + 1
     if short:
@@ -345,7 +345,7 @@ def bind(
             f"write 'spares: {max(short.values()) + provider.spares}', or leave them out with "
             "another cluster, and deploy again",
         )
-    return found, {f"{one.site} {one.cluster}": tuple(nodes) for one, nodes in free.items()}
+    return bound, {f"{one.site} {one.cluster}": tuple(nodes) for one, nodes in free.items()}
 
 
 def replace(
@@ -357,7 +357,7 @@ def replace(
 ) -> tuple[dict[str, Node], dict[str, tuple[Node, ...]]]:
     """Spares in place of the hosts in `silent`; raises Failed, naming one without a spare."""
     left = {cluster: list(of) for cluster, of in spares.items()}
-    found = dict(nodes)
+    bound = dict(nodes)
     for name in silent:
         cluster = provider.clusters[plan.host(name).site]
         free = left.get(f"{cluster.site} {cluster.cluster}")
@@ -366,5 +366,5 @@ def replace(
                 f"{name} ({nodes[name].fqdn}) doesn't answer, and {cluster.cluster} has no spare",
                 f"'discovery-xp destroy --testbed {plan.name}', then deploy again, with 'spares'",
             )
-        found[name] = free.pop(0)
-    return found, {cluster: tuple(of) for cluster, of in left.items()}
+        bound[name] = free.pop(0)
+    return bound, {cluster: tuple(of) for cluster, of in left.items()}

@@ -44,14 +44,14 @@ class Slot:
         return oar.paris(self.start)
 
 
-def first(asked: Sequence[Request], provider: G5kProvider, after: float = 0.0) -> float | None:
+def first(requests: Sequence[Request], provider: G5kProvider, after: float = 0.0) -> float | None:
     """The first start that all sites have, in seconds since 1970; none before `after`."""
-    found = find(asked, provider, most=1, after=after)
-    return found[0].start if found else None
+    slots = find(requests, provider, most=1, after=after)
+    return slots[0].start if slots else None
 
 
 def find(
-    asked: Sequence[Request],
+    requests: Sequence[Request],
     provider: G5kProvider,
     most: int,
     by_night: bool = False,
@@ -62,47 +62,47 @@ def find(
     `by_night`, or job type 'night', leaves out what touches working days from 9:00 to 19:00.
     Raises Refused for a cluster that isn't there, or has too few nodes at any time.
     """
-    wanted = {name: nodes for one in asked for name, nodes in one.clusters.items()}
+    needed = {name: nodes for one in requests for name, nodes in one.clusters.items()}
     with _execo() as planning:
-        known = set(planning.get_g5k_clusters(queues=None))
-        for name in wanted:
-            if name not in known:
+        clusters = set(planning.get_g5k_clusters(queues=None))
+        for name in needed:
+            if name not in clusters:
                 raise Refused(
                     f"Grid'5000 has no cluster '{name}'",
-                    f"there are {', '.join(sorted(known)[:12])}, ...",
+                    f"there are {', '.join(sorted(clusters)[:12])}, ...",
                 )
         # From when the platform's description is there: that may have taken its time.
         now = max(after, time.time() + LEAD_S)
-        found = planning.get_planning(
-            elements=list(wanted),
+        calendar = planning.get_planning(
+            elements=list(needed),
             vlan=False,
             out_of_chart=by_night or "night" in provider.job.types,
             starttime=int(now),
             endtime=int(now) + HORIZON_S,
             queues=None,
         )
-        if not found:
+        if not calendar:
             raise Refused("the sites' jobs can't be read", "try again later")
-        missing = [one.site for one in asked if one.site not in found]
+        missing = [one.site for one in requests if one.site not in calendar]
         if missing:
             raise Refused(f"the jobs of {missing[0]} can't be read", "try again later")
-        limits = planning.compute_slots(found, provider.job.walltime_s)
+        limits = planning.compute_slots(calendar, provider.job.walltime_s)
     fitting = [
-        Slot(float(start), {name: free.get(name, 0) for name in wanted})
+        Slot(float(start), {name: free.get(name, 0) for name in needed})
         for start, _, free in limits
-        if all(free.get(name, 0) >= nodes for name, nodes in wanted.items())
+        if all(free.get(name, 0) >= nodes for name, nodes in needed.items())
     ]
     if not fitting:
-        _require_size(found, wanted)
+        _require_size(calendar, needed)
     return fitting[:most]
 
 
-def _require_size(found: dict[str, Any], wanted: dict[str, int]) -> None:
-    for clusters in found.values():
+def _require_size(calendar: dict[str, Any], needed: dict[str, int]) -> None:
+    for clusters in calendar.values():
         for name, hosts in clusters.items():
-            if len(hosts) < wanted.get(name, 0):
+            if len(hosts) < needed.get(name, 0):
                 raise Refused(
-                    f"{name} has {len(hosts)} nodes that work, {wanted[name]} are wanted",
+                    f"{name} has {len(hosts)} nodes that work, {needed[name]} are wanted",
                     "ask for less, or for another cluster",
                 )
 
@@ -150,13 +150,13 @@ def _plain_signals() -> Iterator[None]:
 
     execo forks a helper when it is loaded, which ends itself so when we have ended.
     """
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        for number in kept:
+        for number in handlers:
             signal.signal(number, signal.SIG_DFL)
         yield
     finally:
-        for number, handler in kept.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 

@@ -152,8 +152,8 @@ def hosts(plan: Plan, testbed: Testbed) -> Hosts:
 def _write_ssh_files(plan: Plan, testbed: Testbed) -> None:
     containers.make_keys(testbed)
     public = (testbed.folder / "host_key.pub").read_text().split()
-    known = "".join(f"{host.name},{host.address} {public[0]} {public[1]}\n" for host in plan.hosts)
-    write_atomically(testbed.known_hosts, known)
+    lines = "".join(f"{host.name},{host.address} {public[0]} {public[1]}\n" for host in plan.hosts)
+    write_atomically(testbed.known_hosts, lines)
     testbed.write_ssh_config(_ssh_hosts(plan, testbed), check_keys="yes")
 
 
@@ -185,19 +185,19 @@ def _usage(testbed: Testbed, host: PlannedHost, is_running: bool) -> tuple[Usage
     """What a host uses of its disk; of its memory and processes while it runs."""
     init = containers.init_of(testbed, host) if is_running else None
     disk = disks.usage_bytes(containers.disk(testbed, host.name), init)
-    found = [] if disk is None else [Usage("disk", *disk)]
+    usages = [] if disk is None else [Usage("disk", *disk)]
     group = containers.group(host.name)
     bounds = cgroups.bounds(testbed.name, group)
     if not is_running or bounds is None:
-        return tuple(found)
+        return tuple(usages)
     refusals = cgroups.times_at_bound(testbed.name, group)
     for quota, used, limit in (
         ("memory", cgroups.memory_bytes(testbed.name, group), bounds.memory_bytes),
         ("processes", cgroups.process_count(testbed.name, group), bounds.processes),
     ):
         if used is not None:
-            found.append(Usage(quota, used, limit, refusals[quota]))
-    return tuple(found)
+            usages.append(Usage(quota, used, limit, refusals[quota]))
+    return tuple(usages)
 
 
 def page_merging(plan: Plan, testbed: Testbed) -> PageMerging:

@@ -71,13 +71,13 @@ def apply(plan: Plan, exposed: bool) -> bool:
     Raises Failed where the kernel has no such rules.
     """
     network = str(ipaddress.IPv4Network(plan.network or ""))
-    wanted = [] if exposed else rules(network, _client_ports())
-    found = [rule for rule in _ours() if _network(rule) == network]
-    if _described(found) == {(priority, _facts(words)) for priority, words in wanted}:
+    needed = [] if exposed else rules(network, _client_ports())
+    present = [rule for rule in _ours() if _network(rule) == network]
+    if _described(present) == {(priority, _facts(words)) for priority, words in needed}:
         return False
-    _delete(found)
+    _delete(present)
     try:
-        for priority, words in wanted:
+        for priority, words in needed:
             run(["ip", "-4", "rule", "add", "priority", str(priority),
                  "protocol", str(PROTOCOL), *words.split()])  # fmt: skip
     except Failed as error:
@@ -91,12 +91,12 @@ def apply(plan: Plan, exposed: bool) -> bool:
 
 def remove_strays() -> None:
     """Remove the rules of testbeds whose interface is gone."""
-    found = _ours()
-    if not found:
+    ours = _ours()
+    if not ours:
         return
     routes = json.loads(run(["ip", "-4", "-j", "route", "show"]) or "[]")
     led_to = {route["dst"] for route in routes if DEVICE.fullmatch(str(route.get("dev", "")))}
-    _delete(rule for rule in found if _network(rule) not in led_to)
+    _delete(rule for rule in ours if _network(rule) not in led_to)
 
 
 def _client_ports() -> tuple[int, int]:
@@ -113,9 +113,9 @@ def _network(rule: Mapping[str, Any]) -> str:
     return f"{rule.get('dst', '')}/{rule.get('dstlen', 32)}"
 
 
-def _described(found: Iterable[Mapping[str, Any]]) -> set[tuple[int, tuple[str, ...]]]:
+def _described(entries: Iterable[Mapping[str, Any]]) -> set[tuple[int, tuple[str, ...]]]:
     described: set[tuple[int, tuple[str, ...]]] = set()
-    for rule in found:
+    for rule in entries:
         facts = (
             _network(rule),
             str(rule.get("iif", "")),
@@ -129,16 +129,16 @@ def _described(found: Iterable[Mapping[str, Any]]) -> set[tuple[int, tuple[str, 
 
 def _facts(words: str) -> tuple[str, ...]:
     """The same of a rule of `rules`."""
-    given = words.split()
+    parts = words.split()
 
     def after(name: str) -> str:
-        return given[given.index(name) + 1] if name in given else ""
+        return parts[parts.index(name) + 1] if name in parts else ""
 
-    return after("to"), after("iif"), after("sport"), after("uidrange"), given[-1]
+    return after("to"), after("iif"), after("sport"), after("uidrange"), parts[-1]
 
 
-def _delete(found: Iterable[Mapping[str, Any]]) -> None:
-    for rule in found:
+def _delete(entries: Iterable[Mapping[str, Any]]) -> None:
+    for rule in entries:
         with contextlib.suppress(Failed):  # another process has just removed it
             run(["ip", "-4", "rule", "del", "priority", str(rule["priority"]),
                  "protocol", str(PROTOCOL), "to", _network(rule)])  # fmt: skip

@@ -39,13 +39,13 @@ def trees() -> list[Path]:
     """The mounted trees that we use; one with control groups version 2."""
     if (ROOT / "cgroup.controllers").exists():
         return [ROOT]
-    found = [ROOT / name for name in _V1_TREES if (ROOT / name / "cgroup.procs").exists()]
+    mounted = [ROOT / name for name in _V1_TREES if (ROOT / name / "cgroup.procs").exists()]
     if not (ROOT / "systemd" / "cgroup.procs").exists():
         raise Refused(
             "this machine has no control groups that a nested systemd can use",
             "mount them: 'mount -t cgroup2 none /sys/fs/cgroup', or boot with systemd",
         )
-    return list(dict.fromkeys(path.resolve() for path in found))
+    return list(dict.fromkeys(path.resolve() for path in mounted))
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def machine_memory_bytes() -> int:
 
 
 def _most_processes() -> int:
-    found = (Path(f"/proc/sys/kernel/{name}").read_text() for name in ("pid_max", "threads-max"))
-    return min(int(text) for text in found)
+    limits = (Path(f"/proc/sys/kernel/{name}").read_text() for name in ("pid_max", "threads-max"))
+    return min(int(text) for text in limits)
 
 
 def _trees_if_any() -> list[Path]:
@@ -149,15 +149,17 @@ def _limit(folders: list[Path], bounds: Bounds) -> None:
 def check_limits(limits: Iterable[Limit]) -> None:
     """Raise Refused where a limit is asked for that this kernel can't impose."""
     mounted = trees()
-    given = list(limits)
-    for controller, key, wanted in (
-        ("cpu", "cpus", any(limit.cpus is not None for limit in given)),
-        ("memory", "memory", any(limit.memory_bytes is not None for limit in given)),
-        ("pids", "processes", any(limit.processes is not None for limit in given)),
+    hosts_limits = list(limits)
+    for controller, key, value in (
+        ("cpu", "cpus", any(limit.cpus is not None for limit in hosts_limits)),
+        ("memory", "memory", any(limit.memory_bytes is not None for limit in hosts_limits)),
+        ("pids", "processes", any(limit.processes is not None for limit in hosts_limits)),
     ):
         version_2 = ROOT / "cgroup.controllers"
-        known = version_2.read_text().split() if version_2.exists() else [t.name for t in mounted]
-        if wanted and not any(controller in name.split(",") for name in known):
+        available = (
+            version_2.read_text().split() if version_2.exists() else [t.name for t in mounted]
+        )
+        if value and not any(controller in name.split(",") for name in available):
             raise Refused(
                 f"this kernel can't limit {controller}", f"remove '{key}' from provider.limits"
             )
@@ -165,16 +167,14 @@ def check_limits(limits: Iterable[Limit]) -> None:
 
 def processes(testbed: str, name: str | None = None) -> set[int]:
     """The processes of a group, or of the whole testbed; zombies aside."""
-    found: set[int] = set()
+    pids: set[int] = set()
     for tree in _trees_if_any():
         top = tree / TOP / testbed / name if name else tree / TOP / testbed
         for folder, _, _ in os.walk(top):
             with contextlib.suppress(OSError):  # the group may vanish as we look
-                found.update(
-                    int(pid) for pid in (Path(folder) / "cgroup.procs").read_text().split()
-                )
-    found.discard(0)  # processes of another namespace have no number here
-    return {pid for pid in found if not _is_zombie(pid)}
+                pids.update(int(pid) for pid in (Path(folder) / "cgroup.procs").read_text().split())
+    pids.discard(0)  # processes of another namespace have no number here
+    return {pid for pid in pids if not _is_zombie(pid)}
 
 
 def _is_zombie(pid: int) -> bool:
@@ -232,11 +232,11 @@ def _remove(testbed: str, name: str | None, deadline: float) -> None:
 
 def testbeds() -> set[str]:
     """Names of the testbeds that have groups; none where there are no groups at all."""
-    found: set[str] = set()
+    names: set[str] = set()
     for tree in _trees_if_any():
         if (tree / TOP).is_dir():
-            found.update(entry.name for entry in (tree / TOP).iterdir() if entry.is_dir())
-    return found
+            names.update(entry.name for entry in (tree / TOP).iterdir() if entry.is_dir())
+    return names
 
 
 def memory_bytes(testbed: str, name: str) -> int | None:
@@ -273,7 +273,7 @@ def process_count(testbed: str, name: str) -> int | None:
 
 def times_at_bound(testbed: str, name: str) -> dict[str, int]:
     """How often a group was refused more 'processes', and lost some for want of 'memory'."""
-    found = {"processes": 0, "memory": 0}
+    counts = {"processes": 0, "memory": 0}
     for tree in _trees_if_any():
         folder = tree / TOP / testbed / name
         for key, file, field in (
@@ -283,8 +283,8 @@ def times_at_bound(testbed: str, name: str) -> dict[str, int]:
         ):
             with contextlib.suppress(OSError, ValueError):
                 lines = (folder / file).read_text().splitlines()
-                found[key] = int(dict(line.split() for line in lines).get(field, 0))
-    return found
+                counts[key] = int(dict(line.split() for line in lines).get(field, 0))
+    return counts
 
 
 def _number(testbed: str, name: str, *keys: str) -> int | None:

@@ -74,12 +74,12 @@ def prepare(testbed: Testbed, plan: Plan, host: PlannedHost) -> None:
     size = disks.size_bytes(host.limit.disk_bytes, host.roles, own)
     disks.make(disk(testbed, host.name), size)
     shutil.rmtree(own / "files", ignore_errors=True)
-    given = own / "files/upper"
+    upper = own / "files/upper"
     # The host's daemons drop their rights: they have to get through its root folder.
     for name in ("", "etc", "etc/ssh", "etc/systemd", "etc/systemd/system.conf.d"):
-        files.make_folder(given / name, files.PUBLIC_FOLDER)
+        files.make_folder(upper / name, files.PUBLIC_FOLDER)
     for name in ("root", "root/.ssh"):
-        files.make_folder(given / name)
+        files.make_folder(upper / name)
     machine_id = hashlib.sha256(f"{testbed.name}/{host.name}".encode()).hexdigest()[:32]
     texts = {
         **({merging.FILE: merging.FILE_TEXT} if merges(plan) else {}),
@@ -89,13 +89,13 @@ def prepare(testbed: Testbed, plan: Plan, host: PlannedHost) -> None:
         "etc/ssh/ssh_host_ed25519_key.pub": (testbed.folder / "host_key.pub").read_text(),
     }
     for name, text in texts.items():
-        files.write_public(given / name, text)
+        files.write_public(upper / name, text)
     secret = {
         "root/.ssh/authorized_keys": (testbed.folder / "login_key.pub").read_text(),
         "etc/ssh/ssh_host_ed25519_key": (testbed.folder / "host_key").read_text(),
     }
     for name, text in secret.items():
-        files.write_atomically(given / name, text)
+        files.write_atomically(upper / name, text)
 
 
 def merges(plan: Plan) -> bool:
@@ -135,7 +135,7 @@ def script(own: Path, root_tree: Path, device: Path, groups: Sequence[Path]) -> 
     The mounts are for a namespace of their own: they end with the host, however it ends.
     """
     disk, root = shlex.quote(str(own / "mount")), shlex.quote(str(own / "root"))
-    given = shlex.quote(str(own / "files"))
+    files = shlex.quote(str(own / "files"))
     return "; ".join(
         [
             "set -e",
@@ -147,7 +147,7 @@ def script(own: Path, root_tree: Path, device: Path, groups: Sequence[Path]) -> 
             # The kernel refuses a work directory that another overlay left in use.
             f"rm -rf {disk}/work",
             f"mkdir -m 700 {disk}/work",
-            copy_command(given, disk),
+            copy_command(files, disk),
             f"mount -t overlay overlay -o lowerdir={shlex.quote(str(root_tree))}"
             f",upperdir={disk}/upper,workdir={disk}/work {root}",
             'exec "$@" </dev/null',
@@ -155,13 +155,13 @@ def script(own: Path, root_tree: Path, device: Path, groups: Sequence[Path]) -> 
     )
 
 
-def copy_command(given: str, disk: str) -> str:
+def copy_command(source: str, disk: str) -> str:
     """Copy what a host is given onto its disk, in sh; both are quoted.
 
     The host may have put links there that lead to this machine's files: a file's name is
     removed before it is written, and a link in place of a folder ends the host's start.
     """
-    return f"cp -a --remove-destination {given}/. {disk}/"
+    return f"cp -a --remove-destination {source}/. {disk}/"
 
 
 def _start(

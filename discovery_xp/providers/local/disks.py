@@ -137,11 +137,11 @@ def usage_bytes(image: Path, init: int | None) -> tuple[int, int] | None:
     """
     if init is not None:
         with contextlib.suppress(OSError):
-            found = os.statvfs(f"/proc/{init}/root")
+            status = os.statvfs(f"/proc/{init}/root")
             # ext4 keeps some of what is free for itself: a full disk has none available.
-            kept = found.f_bfree - found.f_bavail
-            used = (found.f_blocks - found.f_bfree) * found.f_frsize
-            return used, (found.f_blocks - kept) * found.f_frsize
+            reserved = status.f_bfree - status.f_bavail
+            used = (status.f_blocks - status.f_bfree) * status.f_frsize
+            return used, (status.f_blocks - reserved) * status.f_frsize
     with contextlib.suppress(OSError):
         described = image.stat()
         return described.st_blocks * 512, described.st_size

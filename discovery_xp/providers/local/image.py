@@ -144,10 +144,10 @@ def tree(image: str) -> Path:
 
 def is_cached(openstack: bool) -> bool:
     """True when the tree of today's recipe is there, where only we can have put it."""
-    found = (_folder(key(openstack)) / "image.json").exists()
-    if found:
+    exists = (_folder(key(openstack)) / "image.json").exists()
+    if exists:
         _images()
-    return found
+    return exists
 
 
 def serves(image: str | None, openstack: bool) -> bool:
@@ -380,9 +380,9 @@ def _prune(images: Path, keep: set[str]) -> None:
 
 def _mounted(images: Path, names: set[str]) -> set[str]:
     """Those of the trees that some process on this machine sees below its root."""
-    found: set[str] = set()
+    mounted: set[str] = set()
     for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
         with contextlib.suppress(OSError):
             text = mounts.read_text()
-            found |= {name for name in names - found if f"{images / name}/" in text}
-    return found
+            mounted |= {name for name in names - mounted if f"{images / name}/" in text}
+    return mounted

@@ -111,13 +111,13 @@ def available_memory_bytes() -> int:
 
 def check_addresses(plan: Plan, own_device: str) -> None:
     """Refuse a network that this machine already uses, except through `own_device`."""
-    wanted = ipaddress.IPv4Network(plan.network or "")
+    network = ipaddress.IPv4Network(plan.network or "")
     for route in json.loads(run(["ip", "-j", "-4", "route", "show"]) or "[]"):
         if route.get("dev") == own_device or route["dst"] == "default":
             continue
-        if ipaddress.IPv4Network(route["dst"], strict=False).overlaps(wanted):
+        if ipaddress.IPv4Network(route["dst"], strict=False).overlaps(network):
             raise Refused(
-                f"the network {wanted} of '{plan.name}' meets {route['dst']} on "
+                f"the network {network} of '{plan.name}' meets {route['dst']} on "
                 f"{route.get('dev', 'this machine')}",
                 "choose another with 'provider: {type: local, network: 10.N.0.0/16}', "
                 "or another --name",
@@ -133,7 +133,7 @@ def raise_limits(hosts_in_all: int, neighbours: int) -> None:
     Raises Refused, and says how, where the kernel doesn't let us.
     """
     instances = 128 + hosts_in_all * INOTIFY_INSTANCES_PER_HOST
-    wanted = {
+    limits = {
         "fs/inotify/max_user_instances": instances,
         "fs/inotify/max_user_watches": 65536 + 64 * instances,
         # One neighbour table serves all network namespaces of the machine.
@@ -141,8 +141,8 @@ def raise_limits(hosts_in_all: int, neighbours: int) -> None:
         "net/ipv4/neigh/default/gc_thresh2": 512 + 2 * neighbours,
         "net/ipv4/neigh/default/gc_thresh1": 128 + 2 * neighbours,
     }
-    current = {key: int((_SYSCTL / key).read_text()) for key in wanted if (_SYSCTL / key).exists()}
-    short = {key: wanted[key] for key, value in current.items() if value < wanted[key]}
+    current = {key: int((_SYSCTL / key).read_text()) for key in limits if (_SYSCTL / key).exists()}
+    short = {key: limits[key] for key, value in current.items() if value < limits[key]}
     if not short:
         return
     before = _noted()

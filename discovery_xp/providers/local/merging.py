@@ -119,8 +119,8 @@ def ksmd_cpu_s() -> float | None:
 
 def _processes() -> list[Path]:
     """Return the folders of processes, those that started first before the others."""
-    found = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
-    return sorted(found, key=lambda path: int(path.name))
+    folders = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return sorted(folders, key=lambda path: int(path.name))
 
 
 def _value(name: str) -> str:

@@ -70,37 +70,41 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, description: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=description, description=description)
-        made.add_argument("url", metavar="URL", help="rome+redis://[user@]host:port/database")
-        made.add_argument(
+        parser = commands.add_parser(name, help=description, description=description)
+        parser.add_argument("url", metavar="URL", help="rome+redis://[user@]host:port/database")
+        parser.add_argument(
             "--password-file",
             metavar="FILE",
             help="whose first line is the password; without it, the one in the URL or in"
             f" ${_PASSWORD_VARIABLE} counts",
         )
-        made.set_defaults(run=run)
-        return made
+        parser.set_defaults(run=run)
+        return parser
 
-    made = command("inspect", _inspect, "Tables, rows, memory.")
-    made.add_argument("--json", action="store_true", help="for programs")
-    made = command(
+    command_parser = command("inspect", _inspect, "Tables, rows, memory.")
+    command_parser.add_argument("--json", action="store_true", help="for programs")
+    command_parser = command(
         "check",
         _check,
         "Index entries, constraints and leftovers against the rows. Ends with 1 if something is"
         " wrong (with --repair: still wrong). Writers may go on meanwhile.",
     )
-    made.add_argument("--repair", action="store_true", help="make right what the rows tell")
-    made = command(
+    command_parser.add_argument(
+        "--repair", action="store_true", help="make right what the rows tell"
+    )
+    command_parser = command(
         "explain",
         _explain,
         "The plan of a SELECT: access paths, what is pushed down, round trips. Nothing is run.",
     )
-    made.add_argument("sql", metavar="SQL", help="the SELECT, as SQLAlchemy writes it")
-    made.add_argument("values", metavar="VALUE", nargs="*", help="those of its parameters")
+    command_parser.add_argument("sql", metavar="SQL", help="the SELECT, as SQLAlchemy writes it")
+    command_parser.add_argument(
+        "values", metavar="VALUE", nargs="*", help="those of its parameters"
+    )
     command("dump", _dump, "The database as SQL, to standard output; while nobody writes.")
     command("load", _load, "Fill an empty database with SQL from standard input.")
-    made = command("drop", _drop, "Remove the database.")
-    made.add_argument("--yes", action="store_true", help="really")
+    command_parser = command("drop", _drop, "Remove the database.")
+    command_parser.add_argument("--yes", action="store_true", help="really")
     return parser
 
 

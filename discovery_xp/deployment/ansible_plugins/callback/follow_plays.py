@@ -37,8 +37,8 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """A host has done it."""
-        said = "changed" if result._result.get("changed") else "ok"
-        play.listener().on_result(result._host.get_name(), said, result._result)
+        outcome = "changed" if result._result.get("changed") else "ok"
+        play.listener().on_result(result._host.get_name(), outcome, result._result)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         """A host had nothing to do."""
@@ -46,8 +46,8 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """A host could not."""
-        said = "ignored" if ignore_errors else "failed"
-        play.listener().on_result(result._host.get_name(), said, result._result)
+        outcome = "ignored" if ignore_errors else "failed"
+        play.listener().on_result(result._host.get_name(), outcome, result._result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """A host did not answer over ssh."""

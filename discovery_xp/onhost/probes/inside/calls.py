@@ -144,9 +144,9 @@ def _patch_relationships(recorder: Recorder, module: ModuleType) -> None:
 
 def _patch_columns(recorder: Recorder, module: ModuleType) -> None:
     """Patch the loading of columns that were deferred, or forgotten as a transaction ended."""
-    found = [name for name in ("load_scalar_attributes", "_load_scalar_attributes")
+    present = [name for name in ("load_scalar_attributes", "_load_scalar_attributes")
              if hasattr(module, name)]  # fmt: skip
-    load = getattr(module, found[-1])
+    load = getattr(module, present[-1])
 
     @functools.wraps(load)
     def timed_load(mapper: Any, state: Any, names: Any, *args: Any, **kwargs: Any) -> Any:
@@ -155,7 +155,7 @@ def _patch_columns(recorder: Recorder, module: ModuleType) -> None:
         key = next(iter(names)) if names and len(names) == 1 else "*"
         return _time_later(recorder, mapper, key, load, mapper, state, names, *args, **kwargs)
 
-    setattr(module, found[-1], timed_load)
+    setattr(module, present[-1], timed_load)
 
 
 def _time_later(

@@ -125,11 +125,11 @@ class Recorder:
         if not self._writing.acquire(timeout=2):
             return
         try:
-            taken = []
+            records = []
             for _ in range(len(self.queue)):
-                taken.append(self.queue.popleft())
+                records.append(self.queue.popleft())
             now = time.time()
-            text = wire.encode(taken, self._since, now)
+            text = wire.encode(records, self._since, now)
             self._since = now
             if text:
                 self._append(text.encode(errors="replace"))

@@ -66,11 +66,11 @@ def kind_of(command: int, sql: Any) -> str:
     if command != _COM_QUERY:
         return "OTHER"
     start = sql[:6] if isinstance(sql, bytes) else sql[:6].encode(errors="replace")
-    found = _BY_START.get(start)
-    if found is None:
+    kind = _BY_START.get(start)
+    if kind is None:
         text = sql if isinstance(sql, bytes) else sql.encode(errors="replace")
-        found = _BY_START.get(text[:64].lstrip(b" \t\r\n(")[:6].upper(), "OTHER")
-    return found
+        kind = _BY_START.get(text[:64].lstrip(b" \t\r\n(")[:6].upper(), "OTHER")
+    return kind
 
 
 def watch_pymysql(module: ModuleType, recorder: Recorder, count: Count) -> None:

@@ -84,13 +84,13 @@ class Memcached:
 
     def get(self, key: str | bytes) -> bytes | None:
         """Return the value of a key; None where there is none."""
-        found: bytes | None = self._ask(lambda: self._client.get(key), None)
-        return found
+        value: bytes | None = self._ask(lambda: self._client.get(key), None)
+        return value
 
     def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         """Return the values of those keys that have one."""
-        found: Mapping[str, bytes] = self._ask(lambda: self._client.get_many(keys), {})
-        return found
+        values: Mapping[str, bytes] = self._ask(lambda: self._client.get_many(keys), {})
+        return values
 
     def set(self, key: str | bytes, value: bytes, time: int = 0) -> None:
         """Set a key, for `time` seconds (0: until memcached needs the room)."""
@@ -137,8 +137,8 @@ class SignedBackend(api.CacheBackend):
 
     def get_multi(self, keys: Iterable[str]) -> list[Any]:
         keys = list(keys)
-        found = self._cache.get_many(keys)
-        return [self._read(key, found.get(key)) for key in keys]
+        values = self._cache.get_many(keys)
+        return [self._read(key, values.get(key)) for key in keys]
 
     def set(self, key: str, value: Any) -> None:
         body = msgpackutils.dumps({"payload": value.payload, "metadata": value.metadata})
@@ -185,8 +185,8 @@ def with_token_cache(module: str, settings: str) -> Callable[..., Any]:
     """
     # First of all: Nova must be the first to import some of the standard library.
     application = importlib.import_module(module).application
-    known = json.loads(Path(settings).read_text(encoding="utf-8"))
-    cache = Memcached(known["server"], known["username"], known["password"])
+    options = json.loads(Path(settings).read_text(encoding="utf-8"))
+    cache = Memcached(options["server"], options["username"], options["password"])
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         environ[ENVIRONMENT_KEY] = cache

@@ -266,12 +266,12 @@ class _Checker:
         return findings
 
     def _counter(self, table: Table, highest: int) -> Iterator[Finding]:
-        given = self._counters.get(str(table.number), 0)
-        if given < highest:
+        counter = self._counters.get(str(table.number), 0)
+        if counter < highest:
             if self._repair:
                 self._amend(highest=[[str(table.number), str(highest)]])
             yield Finding(
-                f"{table.name}: row {highest} exists, but numbers were given out to {given} only",
+                f"{table.name}: row {highest} exists, but numbers were given out to {counter} only",
                 repaired=self._repair,
             )
 

@@ -124,8 +124,8 @@ class RomeCompiler(SQLiteCompiler):
             criteria = list(statement._where_criteria)
             values: list[Any] = []
             if self.isupdate:
-                given = [statement._values, statement._ordered_values, statement._multi_values]
-                for part in given:
+                clauses = [statement._values, statement._ordered_values, statement._multi_values]
+                for part in clauses:
                     pairs = part.items() if isinstance(part, Mapping) else part or ()
                     values += [pair[1] for pair in pairs if len(pair) == 2]
             expressions = [v for v in (*criteria, *values) if hasattr(v, "__visit_name__")]

@@ -79,10 +79,10 @@ class Cascades:
                 if action == "CASCADE" and new is None:
                     sql, values = f"DELETE FROM {quote(child.name)} WHERE {tests}", old
                 elif action in ("CASCADE", "SET NULL"):
-                    given = new if action == "CASCADE" and new else [None] * len(names)
+                    new_values = new if action == "CASCADE" and new else [None] * len(names)
                     sets = ", ".join(f"{quote(name)} = ?" for name in names)
                     sql = f"UPDATE {quote(child.name)} SET {sets} WHERE {tests}"
-                    values = [*given, *old]
+                    values = [*new_values, *old]
                 elif action == "SET DEFAULT":
                     raise NotSupportedError("ON DELETE or ON UPDATE SET DEFAULT")
                 else:

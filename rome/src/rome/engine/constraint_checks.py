@@ -38,9 +38,9 @@ class ConstraintChecks:
             parents = self._foreign.parent_steps(changed, run.require, run.read_now)
         if not steps and not parents:
             return True
-        asked = [*steps, *parents]
-        watched = [step.table for step in asked] if session.serializable else []
-        read = self._reads.check(Request(asked, watched))
+        lookups = [*steps, *parents]
+        watched = [step.table for step in lookups] if session.serializable else []
+        read = self._reads.check(Request(lookups, watched))
         answer = read.rows or []
         self._note_read(len(steps), answer, watched, read.commits)
         self._collect_missing(run, steps, answer, in_area)

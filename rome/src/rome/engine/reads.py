@@ -265,10 +265,12 @@ class Reads:
         for call in calls:
             if not call.read:
                 continue
-            given = call.parameters[0] if call.parameters else ()
-            if call.many or isinstance(call.plan, TextPlan) or not memorable(given):
+            parameters = call.parameters[0] if call.parameters else ()
+            if call.many or isinstance(call.plan, TextPlan) or not memorable(parameters):
                 break
-            readings.append((call, StatementRead(call.sql, tuple(given), call.plan, call.layout)))
+            readings.append(
+                (call, StatementRead(call.sql, tuple(parameters), call.plan, call.layout))
+            )
         later = [reading for _, reading in readings]
         for place, (call, reading) in enumerate(readings, 1):
             if call.asked:

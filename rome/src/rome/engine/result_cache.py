@@ -105,11 +105,11 @@ class ResultCache:
         """Return the one under a key."""
         return self._memory.get((self._owner, key))
 
-    def put(self, key: Any, result: Any, found: list[Rows], commits: Sequence[str]) -> None:
+    def put(self, key: Any, result: Any, rows: list[Rows], commits: Sequence[str]) -> None:
         """Cache a result, if it isn't too large; `result` has `rows`."""
-        size = _size(key, result.rows, found, commits, self._memory.capacity // 8)
+        size = _size(key, result.rows, rows, commits, self._memory.capacity // 8)
         if size is not None:
-            self._memory.put((self._owner, key), CachedResult(result, found, tuple(commits), size))
+            self._memory.put((self._owner, key), CachedResult(result, rows, tuple(commits), size))
 
     def restart(self) -> None:
         """Start anew in a forked child, where a thread that isn't there may hold the lock."""

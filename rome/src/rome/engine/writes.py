@@ -138,14 +138,14 @@ class Writes:
     ) -> Result:
         """Run the statement until it has all rows that it turns out to need."""
         session, overlay, rows = self._session, self._session.overlay, self._rows
-        taken = list(call.taken) if call.retrying else []
+        numbers = list(call.taken) if call.retrying else []
         more: list[Step] = []
         for _ in range(_RUNS):
             session.work.run("SAVEPOINT rome_statement")
             result = None
             needed = len(more)
             try:
-                call.taken = list(taken)
+                call.taken = list(numbers)
                 call.given = 0
                 result = self._apply(call, bound, sets, run)
                 if result is not None:

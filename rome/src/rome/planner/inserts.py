@@ -74,10 +74,14 @@ def plain_insert(sql: str, table: Table, database: apsw.Connection) -> PlainInse
     match = _PLAIN.match(sql)
     if match is None or table.checked or table.is_view or _RULES.search(table.sql):
         return None
-    given = _places(table, match["columns"].split(","))
-    if given is None or len(given) != match["first"].count("?") or len(set(given)) != len(given):
+    places = _places(table, match["columns"].split(","))
+    if (
+        places is None
+        or len(places) != match["first"].count("?")
+        or len(set(places)) != len(places)
+    ):
         return None
-    others = match["others"].count("(") * len(given)
+    others = match["others"].count("(") * len(places)
     if match["others"].count("?") != others:
         return None
     returning: list[int] | None = []
@@ -91,19 +95,19 @@ def plain_insert(sql: str, table: Table, database: apsw.Connection) -> PlainInse
     ]
     for place, (column, default) in enumerate(zip(table.columns, defaults, strict=True)):
         if column.slot == table.key:
-            if place in given:
+            if place in places:
                 return None
             key_place = place
             fields.append((None, column.affinity, False))
             continue
-        if place not in given and default is not None:
+        if place not in places and default is not None:
             return None
-        source = given.index(place) if place in given else None
+        source = places.index(place) if place in places else None
         fields.append((source, column.affinity, column.required))
     if returning is None:
         return None
     count = 1 + match["others"].count("(")
-    return PlainInsert(table, len(given), count, tuple(fields), key_place, tuple(returning))
+    return PlainInsert(table, len(places), count, tuple(fields), key_place, tuple(returning))
 
 
 def _places(table: Table, names: Sequence[str]) -> list[int] | None:

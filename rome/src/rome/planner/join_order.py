@@ -68,7 +68,7 @@ def _semi_joins_by(
     plan: StatementPlan, place: int, tables: Mapping[int, Table], steps: Mapping[int, int]
 ) -> list[Reduction]:
     """Return earlier steps whose rows must match one of this place: step, slot, slot here."""
-    found = []
+    semi_joins = []
     for condition in plan.conditions:
         if condition.op != "join" or condition.source != place:
             continue
@@ -77,8 +77,8 @@ def _semi_joins_by(
         column = tables[condition.occurrence].column(condition.column)
         own = tables[place].column(condition.other)
         if column is not None and own is not None and same_bytes(column, own):
-            found.append((steps[condition.occurrence], column.slot, own.slot))
-    return found
+            semi_joins.append((steps[condition.occurrence], column.slot, own.slot))
+    return semi_joins
 
 
 def _first_rows(

@@ -40,12 +40,12 @@ class Projection:
         self._order = [(places[slot] if places else slot, down) for slot, down in order]
         self._take = _taker([places[slot] if places else slot for slot in columns])
 
-    def answer(self, found: Sequence[bytes], counts: Sequence[int]) -> list[Row]:
+    def answer(self, encoded: Sequence[bytes], counts: Sequence[int]) -> list[Row]:
         """Return the result of row numbers and rows by turns; counts: LIMIT, OFFSET, if any."""
-        rows = [self._decoded(row) for row in found[1::2]]
+        rows = [self._decoded(row) for row in encoded[1::2]]
         if len(rows) > 1:
             # Without an ORDER BY as SQLite scans a table: by row number.
-            by_number = sorted(zip(map(int, found[::2]), rows, strict=True), key=itemgetter(0))
+            by_number = sorted(zip(map(int, encoded[::2]), rows, strict=True), key=itemgetter(0))
             rows = [row for _, row in by_number]
             for place, descending in reversed(self._order):
                 rows.sort(key=lambda row: sort_key(row[place]), reverse=descending)

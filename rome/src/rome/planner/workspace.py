@@ -73,8 +73,8 @@ class Workspace:
 
     def ensure(self, tables: Iterable[Table], clean: bool) -> None:
         """Make the tables that aren't here; `clean`: the transaction has no rows here."""
-        made = self._made
-        missing = {fold(t.name): t for t in tables if fold(t.name) not in made}
+        existing = self._made
+        missing = {fold(t.name): t for t in tables if fold(t.name) not in existing}
         if not missing:
             return
         if clean:

@@ -73,27 +73,27 @@ def altered(table_sql: str, sql: str) -> str:
     match = _ALTER.match(sql)
     head, items, tail = _parts(table_sql)
     action = match[2] if match else ""
-    if found := _ADD.match(action):
-        items.append(found[1])
-        if key := _PRIMARY.search(found[1]):
+    if matched := _ADD.match(action):
+        items.append(matched[1])
+        if key := _PRIMARY.search(matched[1]):
             # As elsewhere, though not in SQLite: no column of a primary key may be NULL.
             names = [fold(plain(name.strip())) for name in key[1].split(",")]
             items = [
                 _changed_column(item, "SET NOT NULL") if _column_name(item) in names else item
                 for item in items
             ]
-    elif found := _DROP.match(action):
-        name = fold(plain(found[1]))
+    elif matched := _DROP.match(action):
+        name = fold(plain(matched[1]))
         remaining = [item for item in items if _constraint_name(item) != name]
         if len(remaining) == len(items):
             raise OperationalError(f"no such constraint: {name}")
         items = remaining
-    elif found := _COLUMN.match(action):
-        name = fold(plain(found[1]))
+    elif matched := _COLUMN.match(action):
+        name = fold(plain(matched[1]))
         places = [n for n, item in enumerate(items) if _column_name(item) == name]
         if not places:
             raise OperationalError(f"no such column: {name}")
-        items[places[0]] = _changed_column(items[places[0]], found[2])
+        items[places[0]] = _changed_column(items[places[0]], matched[2])
     # A comment up to the end of its line must not swallow what follows.
     items = [item + "\n" if "--" in item else item for item in items]
     return f"{head}({', '.join(items)}){tail}"

@@ -105,9 +105,9 @@ class Catalogue:
         tables: dict[str, Table] = {}
         fresh: list[Table] = []
         for name, entry in entries.items():
-            known = old.get(fold(name))
-            if known is not None and self._entries.get(name) == entry:
-                tables[fold(name)] = known
+            previous = old.get(fold(name))
+            if previous is not None and self._entries.get(name) == entry:
+                tables[fold(name)] = previous
             else:
                 fresh.append(from_entry(name, entry))
         gone = [table for name, table in old.items() if name not in tables]
@@ -186,8 +186,8 @@ class Catalogue:
                 size = max(_NUMBERS, count)
                 first = store.reserve("tables", size)
                 self._numbers = list(range(first, first + size))
-            taken, self._numbers = self._numbers[:count], self._numbers[count:]
-            return taken
+            numbers, self._numbers = self._numbers[:count], self._numbers[count:]
+            return numbers
 
     def wanted(self, table: Table) -> list[tuple[tuple[int, ...], bool]]:
         """Return the indexes that a table of this schema should have (tables.py)."""

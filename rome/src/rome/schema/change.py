@@ -130,8 +130,8 @@ class SchemaChange:
         new = {table.name: table for table in changed}
         self._number(new)
         for old, table in altered:
-            made = self._verified(old, table) if old.number in draft.suspects else table
-            new[table.name] = made if made in self._copies else self._indexed(old, made)
+            verified = self._verified(old, table) if old.number in draft.suspects else table
+            new[table.name] = verified if verified in self._copies else self._indexed(old, verified)
         self._check_widowed()
         version = store.change_schema(
             draft.base.version,

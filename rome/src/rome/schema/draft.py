@@ -116,8 +116,8 @@ class Draft:
             self._creating = False
             name = altered_table(sql)
             name = name and fold(name)
-            given = [sql] if name is None else self._altering(name, sql)
-            for one in given:
+            statements = [sql] if name is None else self._altering(name, sql)
+            for one in statements:
                 database.execute(one)
             self._creating = False
             after = list(database.execute(_OBJECTS))
@@ -131,7 +131,7 @@ class Draft:
                 database.execute("ROLLBACK TO ddl")
             database.execute("RELEASE ddl")
         self.statements.append(sql)
-        self.executed += given
+        self.executed += statements
 
     def _altering(self, name: str, sql: str) -> list[str]:
         """Return the statements that do what SQLite's ALTER TABLE doesn't know."""

@@ -107,11 +107,11 @@ class Verification:
         seen: set[int] = set()
         for rows in pages:
             page = {n: row for n, row in dict(rows).items() if n not in seen}
-            given = []
+            batches = []
             for n, row in page.items():
                 by_slot = [*old.row(old.values(decode(row))), *defaults]
-                given.append([*(by_slot[slot] for slot in slots), *([n] if hidden else [])])
-            database.executemany(insert, given)
+                batches.append([*(by_slot[slot] for slot in slots), *([n] if hidden else [])])
+            database.executemany(insert, batches)
             seen.update(page)  # some may come twice
             if self._itself:
                 # Any row may be the parent of any other: all have to be there at the end.

@@ -19,9 +19,9 @@ def column(row: bytes, slot: int, defaults: Defaults) -> bytes:
     return parts[slot] if slot < len(parts) else defaults.get(slot, NULL)
 
 
-def join_keys(lookup: JoinLookup, found: Sequence[Found]) -> list[IndexKey]:
+def join_keys(lookup: JoinLookup, results: Sequence[Found]) -> list[IndexKey]:
     """Return the keys of a look-up by the rows of an earlier step."""
-    rows, defaults = found[lookup.step]
+    rows, defaults = results[lookup.step]
     keys: dict[IndexKey, None] = {}
     for row in rows:
         parts = [column(row, slot, defaults) for slot in lookup.slots]

@@ -30,8 +30,8 @@ class RomeImpl(SQLiteImpl):
         column_sets = {_columns(constraint) for constraint in metadata_unique_constraints}
         for constraint in list(conn_unique_constraints):
             names = [column.name for column in constraint.columns]
-            given = "_".join((constraint.table.name, *names, "key"))
-            if constraint.name == given and _columns(constraint) not in column_sets:
+            default_name = "_".join((constraint.table.name, *names, "key"))
+            if constraint.name == default_name and _columns(constraint) not in column_sets:
                 conn_unique_constraints.remove(constraint)
         super().correct_for_autogen_constraints(
             conn_unique_constraints, conn_indexes, metadata_unique_constraints, metadata_indexes

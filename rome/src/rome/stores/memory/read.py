@@ -18,22 +18,22 @@ from rome.stores.wire import Aggregation, AnyFilter, JoinLookup, RangeLookup, St
 
 def read_steps(database: Database, steps: Sequence[Step]) -> list[Rows]:
     """Return the rows of each step, numbers and rows by turns."""
-    found: list[Found] = []
+    results: list[Found] = []
     numbers: list[list[bytes]] = []
     for step in steps:
-        own, kept, defaults = _step(database, step, found)
+        own, rows, defaults = _step(database, step, results)
         numbers.append(own)
-        found.append((kept, defaults))
-        _reduce(steps, found, numbers, len(found) - 1)
-    taken: dict[int, set[bytes]] = {}
+        results.append((rows, defaults))
+        _reduce(steps, results, numbers, len(results) - 1)
+    returned: dict[int, set[bytes]] = {}
     answer = []
-    for step, (kept, defaults), own in zip(steps, found, numbers, strict=True):
+    for step, (rows, defaults), own in zip(steps, results, numbers, strict=True):
         if step.aggregation is not None:
-            answer.append(_aggregated(kept, defaults, step.aggregation))
+            answer.append(_aggregated(rows, defaults, step.aggregation))
             continue
-        had = taken.setdefault(step.table, set())
+        had = returned.setdefault(step.table, set())
         out: Rows = []
-        for number, row in zip(own, kept, strict=True):
+        for number, row in zip(own, rows, strict=True):
             if number not in had:
                 had.add(number)
                 if step.columns:
@@ -44,7 +44,7 @@ def read_steps(database: Database, steps: Sequence[Step]) -> list[Rows]:
 
 
 def _step(
-    database: Database, step: Step, found: list[Found]
+    database: Database, step: Step, results: list[Found]
 ) -> tuple[list[bytes], list[bytes], Defaults]:
     table, filters, limit = step.table, step.filters, step.limit
     defaults: Defaults = dict(step.defaults)
@@ -60,7 +60,7 @@ def _step(
         else:
             keys = lookup.keys
             if isinstance(lookup, JoinLookup):
-                keys = join_keys(lookup, found)
+                keys = join_keys(lookup, results)
             numbers = database.numbers(table, lookup.kind, lookup.index, keys)
         if best is None or len(numbers) < len(best):
             best = numbers
@@ -131,18 +131,18 @@ def _passes(row: bytes, filters: Sequence[Test], defaults: Defaults) -> bool:
 
 
 def _reduce(
-    steps: Sequence[Step], found: list[Found], numbers: list[list[bytes]], place: int
+    steps: Sequence[Step], results: list[Found], numbers: list[list[bytes]], place: int
 ) -> None:
     """Take out of earlier steps the rows that no row of this one matches."""
-    rows_here, fills_here = found[place]
+    rows_here, fills_here = results[place]
     for join in steps[place].semi_joins:
         values = {column(row, join.own_slot, fills_here) for row in rows_here} - {rows.NULL}
-        kept, defaults = found[join.step]
-        good = [column(row, join.slot, defaults) in values for row in kept]
+        encoded, defaults = results[join.step]
+        good = [column(row, join.slot, defaults) in values for row in encoded]
         if not all(good):
-            found[join.step] = list(itertools.compress(kept, good)), defaults
+            results[join.step] = list(itertools.compress(encoded, good)), defaults
             numbers[join.step] = list(itertools.compress(numbers[join.step], good))
-            _reduce(steps, found, numbers, join.step)
+            _reduce(steps, results, numbers, join.step)
 
 
 def _first(
@@ -169,34 +169,36 @@ def _first(
     return pairs[:stop]
 
 
-def _aggregated(kept: Sequence[bytes], defaults: Defaults, aggregation: Aggregation) -> list[Any]:
+def _aggregated(
+    encoded: Sequence[bytes], defaults: Defaults, aggregation: Aggregation
+) -> list[Any]:
     slots, functions = aggregation.groups, aggregation.functions
     groups: dict[bytes, list[bytes]] = {} if slots else {b"": []}
-    for row in kept:
+    for row in encoded:
         key = b"".join(column(row, slot, defaults) for slot in slots)
         groups.setdefault(key, []).append(row)
     answer = []
     for members in groups.values():
         values: list[Any] = []
         for function, slot in functions:
-            found = [
+            decoded = [
                 value
                 for row in members
                 if slot >= 0
                 and (value := rows.unpack_value(column(row, slot, defaults))) is not None
             ]
             if not function:
-                values.append(found[0] if found else None)
+                values.append(decoded[0] if decoded else None)
             elif function == "count":
-                values.append(len(members) if slot < 0 else len(found))
-            elif not found:
+                values.append(len(members) if slot < 0 else len(decoded))
+            elif not decoded:
                 values.append(None)
             elif function == "sum":
-                total = sum(found) if all(isinstance(value, int) for value in found) else None
+                total = sum(decoded) if all(isinstance(value, int) for value in decoded) else None
                 if total is None or abs(total) >= 2**53:
                     return [b"no"]
                 values.append(total)
             else:
-                values.append((min if function == "min" else max)(found, key=sort_key))
+                values.append((min if function == "min" else max)(decoded, key=sort_key))
         answer.append([rows.pack_value(value) for value in values])
     return answer

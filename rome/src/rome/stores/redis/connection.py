@@ -132,8 +132,8 @@ class Wire:
         link = self._link
         if link is None or self._process != os.getpid():
             link = self._connect()
-        made = commands(link.node) if callable(commands) else commands
-        pieces = [hiredis.pack_command(tuple(command)) for command in made]
+        batch = commands(link.node) if callable(commands) else commands
+        pieces = [hiredis.pack_command(tuple(command)) for command in batch]
         packed = b"".join(pieces)
         sock, traffic = link.socket, self.traffic
         answers: list[Any] = []

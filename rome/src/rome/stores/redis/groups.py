@@ -33,11 +33,11 @@ class Groups:
         for group in results:
             self._add(tuple(group[:own]), group[own:])
 
-    def add_rows(self, found: StepRows) -> None:
+    def add_rows(self, rows: StepRows) -> None:
         """Add what whole rows hold."""
         slots, functions = self.aggregation.groups, self.aggregation.functions
-        groups, places = [found.columns.index(slot) for slot in slots], found.columns
-        for row in found.rows.values():
+        groups, places = [rows.columns.index(slot) for slot in slots], rows.columns
+        for row in rows.rows.values():
             values = [pack_value(value) for value in unpack_value(row)]
             one = [
                 pack_value(1)

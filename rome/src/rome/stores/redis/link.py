@@ -386,8 +386,8 @@ def _node_of_cluster(
     server.hints.node_timeout_ms = timeout or 0
     if owner is None:
         raise _NotTheMaster("CLUSTERDOWN: nobody has the database's slot")
-    known = isinstance(name, bytes)
-    if owner[2] != name if known else place(owner) != address:
+    is_bytes = isinstance(name, bytes)
+    if owner[2] != name if is_bytes else place(owner) != address:
         host, port = place(owner)
         raise _NotTheMaster(f"it says that {host}:{port} has the database", (host, port))
     server.hints.master = address

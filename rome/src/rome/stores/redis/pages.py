@@ -156,9 +156,9 @@ class _Scan:
     def read(self) -> Answer:
         """Return the answer, as of the last page."""
         self._begin()
-        for place, found in enumerate(self._found):
-            self._choose(place, found)
-            if found.lookup is None and not found.done:
+        for place, rows in enumerate(self._found):
+            self._choose(place, rows)
+            if rows.lookup is None and not rows.done:
                 self._run([["whole", place, f"w{place}"]])
             self._run(self._missing(place))
         for _ in range(ROUNDS):
@@ -189,9 +189,9 @@ class _Scan:
             needed.update(join.slot for join in later.semi_joins if join.step == place)
         return columns if needed.issubset(columns) else ()
 
-    def _view(self, found: StepRows) -> list[Any]:
+    def _view(self, rows: StepRows) -> list[Any]:
         """Return a step as scan.lua takes it."""
-        step, sums = found.step, None
+        step, sums = rows.step, None
         if self._sums is not None and self._in_store:
             # The groups' own values come first, to tell which groups of two pages are one.
             groups = self._sums.aggregation.groups
@@ -203,7 +203,7 @@ class _Scan:
                 step,
                 lookups=(),
                 limit=limit,
-                columns=found.columns or None,
+                columns=rows.columns or None,
                 aggregation=sums,
                 semi_joins=(),
             )
@@ -221,7 +221,7 @@ class _Scan:
                 elif isinstance(lookup, KeyLookup) and lookup.kind == "set":
                     places.append((place, position))
                     measured.append([step.table, "set", lookup.index, lookup.keys[:MEASURED]])
-        views = [self._view(found) for found in self._found]
+        views = [self._view(rows) for rows in self._found]
         commands: list[tuple[int, Any]] = [(0, [[views, tables, self._watched], tables, measured])]
         whole = ["whole", 0, "w0"]
         if not self._steps[0].lookups:
@@ -234,11 +234,11 @@ class _Scan:
         for page in pages:
             self._take(whole, Page(*page[1:]))
 
-    def _choose(self, place: int, found: StepRows) -> None:
+    def _choose(self, place: int, rows: StepRows) -> None:
         """Choose the look-up that costs least, if it costs less than the whole table."""
-        found.size = self._lengths[found.step.table]
-        least = found.size / 2
-        for position, lookup in enumerate(found.step.lookups):
+        rows.size = self._lengths[rows.step.table]
+        least = rows.size / 2
+        for position, lookup in enumerate(rows.step.lookups):
             if isinstance(lookup, RangeLookup):
                 cost: float = self._sizes[place, position]
             elif isinstance(lookup, JoinLookup):
@@ -252,46 +252,46 @@ class _Scan:
             else:
                 cost = len(lookup.keys)
             if cost <= least:
-                least = found.size = cost
-                found.lookup = lookup
-        for lookup in _walks(found.step):
+                least = rows.size = cost
+                rows.lookup = lookup
+        for lookup in _walks(rows.step):
             # It may end before its range does, so only a much better look-up is better.
-            size = self._sizes[place, list(found.step.lookups).index(lookup)]
-            if not self._sums and (found.lookup is None or found.size > size / 2):
-                found.size, found.lookup, found.walking = size, lookup, True
+            size = self._sizes[place, list(rows.step.lookups).index(lookup)]
+            if not self._sums and (rows.lookup is None or rows.size > size / 2):
+                rows.size, rows.lookup, rows.walking = size, lookup, True
 
     def _missing(self, place: int) -> list[Task]:
         """Return tasks for keys that a step's look-up has and nobody has asked for yet."""
-        found = self._found[place]
-        lookup = found.lookup
+        rows = self._found[place]
+        lookup = rows.lookup
         if lookup is None:
             return []
         index = lookup.index
         if isinstance(lookup, RangeLookup):
-            if found.walked_enough():
+            if rows.walked_enough():
                 return []
             span = pack_range(lookup)
-            if not found.walking:
+            if not rows.walking:
                 return [["order", place, f"o{place}", index, span]]
-            more = max(found.step.limit + 1 - len(found.walked), found.met, _WALKED)
-            return [["walk", place, f"o{place}", index, span, found.met + more]]
+            more = max(rows.step.limit + 1 - len(rows.walked), rows.met, _WALKED)
+            return [["walk", place, f"o{place}", index, span, rows.met + more]]
         kind, keys = lookup.kind, lookup.keys
         others: list[Any] = []
         if isinstance(lookup, JoinLookup):
             source = self._found[lookup.step]
-            keys = [*keys, *source.keys(kind, lookup.slots, found.used)]
-            found.used = len(source.added)
+            keys = [*keys, *source.keys(kind, lookup.slots, rows.used)]
+            rows.used = len(source.added)
         elif kind == "set" and len(keys) == 1 and not self._sums:
             others = [
                 [other.index, other.keys[0]]
-                for other in found.step.lookups
+                for other in rows.step.lookups
                 if isinstance(other, KeyLookup) and other.kind == "set" and len(other.keys) == 1
                 if other is not lookup
             ]
-        new = [key for key in dict.fromkeys(keys) if key not in found.asked]
-        found.asked.update(new)
+        new = [key for key in dict.fromkeys(keys) if key not in rows.asked]
+        rows.asked.update(new)
         if len(new) == 1 and kind == "set":
-            return [["set", place, f"s{place}.{len(found.asked)}", index, new[0], others]]
+            return [["set", place, f"s{place}.{len(rows.asked)}", index, new[0], others]]
         return [
             ["keys", place, kind, index, new[start : start + KEYS]]
             for start in range(0, len(new), KEYS)
@@ -304,11 +304,11 @@ class _Scan:
         while waiting:
             task = waiting.popleft()
             if task[0] != "keys":
-                found = self._found[task[1]]
-                left = math.ceil(max(0.0, found.size - found.looked) / self._page_rows)
+                rows = self._found[task[1]]
+                left = math.ceil(max(0.0, rows.size - rows.looked) / self._page_rows)
                 if task[0] == "walk":
-                    left = min(left, 2**found.trips)
-                    found.trips += 1
+                    left = min(left, 2**rows.trips)
+                    rows.trips += 1
                 pages = self._send([task] * max(1, min(WINDOW, left)))
                 if task[0] == "walk":
                     waiting.extendleft(self._missing(task[1]))
@@ -344,28 +344,27 @@ class _Scan:
         for table, numbers, by_place in page.changed:
             if self._in_store:
                 raise _SumsChanged
-            for found in self._found:
-                if found.step.table == table:
-                    found.remove(numbers)
+            for rows in self._found:
+                if rows.step.table == table:
+                    rows.remove(numbers)
             for place, pairs in by_place:
                 self._found[place].add(pairs)
         if self._cut and any(
-            found.step.limit and found.removed > MARGIN and not found.walking
-            for found in self._found
+            rows.step.limit and rows.removed > MARGIN and not rows.walking for rows in self._found
         ):
             raise _TooFewRows
         if task is None:
             return
-        found = self._found[task[1]]
-        found.looked += page.looked
+        rows = self._found[task[1]]
+        rows.looked += page.looked
         if task[0] in ("whole", "order", "walk"):
-            found.done = found.done or bool(page.done)
+            rows.done = rows.done or bool(page.done)
         if task[0] != "keys" and page.looked and not page.done:
             self._page_rows = page.looked
         if task[0] == "walk":
-            found.walk(page.rows)
+            rows.walk(page.rows)
         elif not self._in_store:
-            found.add(page.rows)
+            rows.add(page.rows)
         elif self._sums is not None:
             self._sums.add_page(page.rows)
 
@@ -374,33 +373,33 @@ class _Scan:
     def _answer(self, last: Page) -> Answer:
         commits = [(commit or b"0").decode() for commit in last.commits]
         if self._sums:
-            found = self._found[0]
+            rows = self._found[0]
             if not self._in_store:
-                self._sums.add_rows(found)
-            elif self._sums.countable and found.looked != found.size:
+                self._sums.add_rows(rows)
+            elif self._sums.countable and rows.looked != rows.size:
                 raise _SumsChanged  # some rows were met twice, or none of it is known
             return Answer([self._sums.results()], commits)
         for place in range(len(self._found)):
             self._reduce(place)
-        taken: dict[int, set[bytes]] = {}
+        returned: dict[int, set[bytes]] = {}
         answer: list[Rows] = []
-        for found in self._found:
-            had = taken.setdefault(found.step.table, set())
-            only: Sequence[int] = () if found.columns else found.step.columns or ()
+        for rows in self._found:
+            had = returned.setdefault(rows.step.table, set())
+            only: Sequence[int] = () if rows.columns else rows.step.columns or ()
             out: Rows = []
-            for number, row in found.rows.items():
+            for number, row in rows.rows.items():
                 if number not in had:
-                    out += (number, part(row, only, found.defaults) if only else row)
-            had.update(found.rows)
+                    out += (number, part(row, only, rows.defaults) if only else row)
+            had.update(rows.rows)
             answer.append(out)
         return Answer(answer, commits)
 
     def _reduce(self, place: int) -> None:
         """Take out of earlier steps the rows that no row of this one matches."""
-        found = self._found[place]
-        for join in found.step.semi_joins:
+        rows = self._found[place]
+        for join in rows.step.semi_joins:
             earlier = self._found[join.step]
-            values = {value for value in found.values(join.own_slot) if value is not None}
+            values = {value for value in rows.values(join.own_slot) if value is not None}
             matches = [value in values for value in earlier.values(join.slot)]
             if not all(matches):
                 earlier.rows = dict(itertools.compress(earlier.rows.items(), matches))

@@ -88,10 +88,10 @@ class Runner:
 
         Raises OperationalError if it is in a cluster, or may be, and doesn't tell.
         """
-        given = self.wire.server.node_timeout
-        if node.id == "" or given == 0:
+        option = self.wire.server.node_timeout
+        if node.id == "" or option == 0:
             return 0
-        timeout = node.timeout_ms if given is None else int(given * 1000)
+        timeout = node.timeout_ms if option is None else int(option * 1000)
         if node.id is None or timeout is None:
             refused = "CLUSTER SLOTS" if node.id is None else "CONFIG GET cluster-node-timeout"
             raise OperationalError(

@@ -72,16 +72,16 @@ class Scans:
         sizes = self._runner.wire.pipeline(commands) if commands else []
         together: list[tuple[int, int]] = []  # tables, and how many rows a page of each has
         rows = size = 0
-        for table, count, taken in zip(tables, sizes[::2], sizes[1::2], strict=True):
+        for table, count, fetched in zip(tables, sizes[::2], sizes[1::2], strict=True):
             if not count:
                 continue
-            taken = taken or 0
-            if together and (rows + count > PAGE_ROWS or size + taken > _PAGE_BYTES):
+            fetched = fetched or 0
+            if together and (rows + count > PAGE_ROWS or size + fetched > _PAGE_BYTES):
                 yield from self._together(together)
                 together, rows, size = [], 0, 0
-            fit = max(10, int(_PAGE_BYTES * count / max(taken, 1)))
+            fit = max(10, int(_PAGE_BYTES * count / max(fetched, 1)))
             together.append((table, min(count + 10, PAGE_ROWS, fit)))
-            rows, size = rows + count, size + taken
+            rows, size = rows + count, size + fetched
         if together:
             yield from self._together(together)
 

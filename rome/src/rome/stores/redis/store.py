@@ -98,10 +98,10 @@ class RedisStore:
     # ------------------------------------------------------------ schema
 
     def schema(self) -> tuple[str, Mapping[str, bytes]]:
-        found = self.schema_unless("")
-        if found is None:
+        schema = self.schema_unless("")
+        if schema is None:
             raise InternalError("the version of the schema is empty")
-        return found
+        return schema
 
     def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
         now, *entries = self._runner.run("schema_read", version.encode())[0]
