@@ -447,7 +447,7 @@ class Cursor:
 
 
 def _kind(sql: str, plan: Plan | None) -> str:
-    """Return what observers are told of a statement."""
+    """Return the description of a statement that observers get."""
     if plan is not None and plan.kind:
         return plan.kind.upper()
     word = first_word(sql)

@@ -61,7 +61,7 @@ class Relations:
             (4, self.groups),
             (2, self.having),
             (6, self.evaluated),
-            (6, self.first_rows),
+            (6, self.top_n),
             (3, self.written),
             (2, self.nested),
         ]
@@ -219,7 +219,7 @@ class Relations:
         there = select(type_coerce(exists(rows.where(condition)), Integer))
         self._must(self._read(there)[0][0] == (count > 0), "EXISTS")
 
-    def first_rows(self) -> None:
+    def top_n(self) -> None:
         """LIMIT and OFFSET take a piece of all rows in their order."""
         keys = [column for source in self.sources for column in source.columns
                 if column.name in ("id", "k", "l")]  # fmt: skip

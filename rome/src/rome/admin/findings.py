@@ -37,7 +37,7 @@ class Findings:
         self._seen: set[tuple[Any, ...]] = set()
 
     def is_new(self, *finding: Any) -> bool:
-        """Note a finding; tell whether it is told for the first time."""
+        """Add a finding; return whether it is new."""
         if finding in self._seen:
             return False
         self._seen.add(finding)

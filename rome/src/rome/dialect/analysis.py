@@ -51,7 +51,7 @@ class Analysis:
         self._by_source: dict[int, Scope | None] = {}
         for scope in scopes:
             key = hash(scope.source)
-            # The same SELECT at two places: which one a column comes from can't be told.
+            # The same SELECT at two places: which one a column comes from is ambiguous.
             self._by_source[key] = None if key in self._by_source else scope
 
     def plan(self, kind: str, target: Any = None, relied: frozenset[str] | None = None) -> Plan:
@@ -78,12 +78,12 @@ class Analysis:
             kind=kind,
             occurrences=tuple(self._names),
             conditions=tuple(self._conditions),
-            tops=tuple(self._outputs.tops),
+            top_n_candidates=tuple(self._outputs.top_n_candidates),
             target=None if target is None else fold(str(target.name)),
             relied=relied,
             locks=locks,
             aggregate=self._outputs.aggregate,
-            direct=self._outputs.direct,
+            simple_select=self._outputs.simple_select,
             partly_known=partly,
             refused=refused,
             text_inside=bool(getattr(self._compiled, "rome_text", False)),

@@ -100,7 +100,7 @@ def parts_of(criteria: Iterable[Any]) -> Iterator[Any]:
 
 
 def relied_columns(table: Any, expressions: Iterable[Any]) -> frozenset[str] | None:
-    """Return the names of a table's columns in expressions; None if they can't be told."""
+    """Return the names of a table's columns in expressions; None if they are unknown."""
     names = set()
     for expression in expressions:
         for element in visitors.iterate(expression):

@@ -8,7 +8,7 @@ from sqlalchemy.sql import elements, functions, operators
 from sqlalchemy.sql.selectable import Alias, Select, TableClause
 
 from rome.dialect.elements import Scope, bare, may_count
-from rome.planner.plan import Aggregate, Bind, Constant, Direct, Top
+from rome.planner.plan import Aggregate, Bind, Constant, SimpleSelect, TopNCandidate
 
 
 class Resolver(Protocol):
@@ -26,9 +26,9 @@ class Outputs:
 
     def __init__(self, analysis: Resolver) -> None:
         self._analysis = analysis
-        self.tops: list[Top] = []
+        self.top_n_candidates: list[TopNCandidate] = []
         self.aggregate: Aggregate | None = None
-        self.direct: Direct | None = None
+        self.simple_select: SimpleSelect | None = None
 
     def note(self, scope: Scope, place: int, where: tuple[int, ...], only: bool) -> None:
         """Take in a SELECT of one occurrence, all of whose conditions are `where`.
@@ -53,7 +53,7 @@ class Outputs:
         order = self._order(scope, place)
         counts = self._counts(statement)
         if order is not None and counts is not None:
-            self.tops.append(Top(place, where, order, counts))
+            self.top_n_candidates.append(TopNCandidate(place, where, order, counts))
 
     def _order(self, scope: Scope, place: int) -> tuple[tuple[str, bool], ...] | None:
         """Return ORDER BY, if it is one of this occurrence's columns."""
@@ -102,7 +102,7 @@ class Outputs:
                 names.append(column[1])
         order, counts = self._order(scope, place), self._counts(statement)
         if len(names) == scope.width and order is not None and counts is not None:
-            self.direct = Direct(where, tuple(names), order, counts)
+            self.simple_select = SimpleSelect(where, tuple(names), order, counts)
 
     def _find_aggregate(self, scope: Scope, place: int, where: tuple[int, ...]) -> None:
         """Note a statement that only counts, sums, and finds extremes of one table."""

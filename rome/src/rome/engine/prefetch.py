@@ -162,7 +162,7 @@ def _follow_up(
 
 def _needed(plan: Plan, layout: Layout) -> set[int]:
     """Return the places of parameters that say which rows a statement reads."""
-    values = [*(count for top in plan.tops for count in top.counts)]
+    values = [*(count for top in plan.top_n_candidates for count in top.counts)]
     conditions = list(plan.conditions)
     for condition in conditions:
         values += condition.values

@@ -1,5 +1,7 @@
-"""INSERT, UPDATE and DELETE: run in the work area, or told from their parameters; their keys are
-looked up in the store."""
+"""INSERT, UPDATE and DELETE: run in the work area, or computed from their parameters.
+
+Their keys are looked up in the store.
+"""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ Reduction = tuple[int, int, int]
 
 
 @dataclass
-class FirstRows:
-    """Only the first rows in an order are wanted, if the store can test all `predicates`.
+class TopN:
+    """The first rows in an order (top-N), which the store picks if it tests all `predicates`.
 
     order: slots, and whether descending.  counts: LIMIT and OFFSET.  not_null: a column of
     which rows with NULL are not wanted.
@@ -43,16 +43,16 @@ class Occurrence:
     table: Table
     predicates: list[Predicate] = field(default_factory=list)
     reductions: list[Reduction] = field(default_factory=list)
-    first_rows: FirstRows | None = None
+    top_n: TopN | None = None
     ranged: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.limit_to(self.first_rows)
+        self.limit_to(self.top_n)
 
-    def limit_to(self, first_rows: FirstRows | None) -> None:
+    def limit_to(self, top_n: TopN | None) -> None:
         """Want no more than the first rows in an order."""
-        self.first_rows = first_rows
-        self.ranged = may_help(self.table, self.predicates, first_rows is not None)
+        self.top_n = top_n
+        self.ranged = may_help(self.table, self.predicates, top_n is not None)
 
 
 @dataclass
@@ -215,7 +215,7 @@ class _Step:
         Rows that the transaction has changed are not the store's any more: so many more of
         them come that enough others are among them.
         """
-        first, values = self._occurrence.first_rows, self._values
+        first, values = self._occurrence.top_n, self._values
         if first is None:
             return [], 0
         if not all(is_tested(p, values.parameters, values.layout) for p in first.predicates):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rome.planner.access import FirstRows, Values, steps_of
+from rome.planner.access import TopN, Values, steps_of
 from rome.planner.conditions import Constant, Layout, StatementPlan, plain_values
 from rome.planner.inserts import PlainInsert
 from rome.planner.join_order import join_order
@@ -49,7 +49,7 @@ class BoundPlan:
         self.reads_only = reads_only
         self.locks = plan.locks
         self.made_for: Workspace | None = None
-        self.insert: PlainInsert | None = None  # rows that can be told without SQLite
+        self.insert: PlainInsert | None = None  # rows that are computed without SQLite
         word = sql.split(None, 1)[0].upper() if sql.strip() else ""
         kind = plan.kind or word.lower()
         self.inserts = kind in ("insert", "replace")
@@ -179,7 +179,7 @@ class BoundPlan:
         if not any(index.ready and index.slots[0] == slot for index in table.ordered):
             return
         column = next(column for column in table.columns if column.slot == slot)
-        first = FirstRows(
+        first = TopN(
             ((slot, function == "max"),),
             occurrence.predicates,
             (Constant(1),),
@@ -189,7 +189,7 @@ class BoundPlan:
 
     def _projection(self, plan: StatementPlan) -> Projection | None:
         """Tell how the rows of a direct SELECT become its answer."""
-        direct = plan.direct
+        direct = plan.simple_select
         if direct is None or not self.reads_only or plan.locks or self._whole:
             return None
         if len(self._occurrences) != 1 or len(self._occurrences[0].predicates) != len(

@@ -42,9 +42,11 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Top:
-    """Only the first rows in an order are wanted of an occurrence, if all `conditions` can
-    be told by the store."""
+class TopNCandidate:
+    """A request for the first rows of an occurrence in an order (top-N).
+
+    It holds where the store can test all `conditions`.
+    """
 
     occurrence: int
     conditions: tuple[int, ...]
@@ -54,8 +56,7 @@ class Top:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A SELECT of one occurrence that the store can answer by itself, if all `conditions`
-    can be told by it.
+    """A SELECT of one occurrence that the store computes where it can test all `conditions`.
 
     columns: function (count, sum, min, max, or empty: a column of GROUP BY) and column
     (None: count of rows).  groups: the columns of GROUP BY.  limit: of the one row.
@@ -68,9 +69,10 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
-class Direct:
-    """A SELECT of columns of one occurrence, whose rows need nothing but to be put in order,
-    if all `conditions` can be told by the store.
+class SimpleSelect:
+    """A SELECT of one occurrence's columns whose rows are at most sorted and cut.
+
+    It needs no SQLite where the store can test all `conditions`.
 
     counts: of LIMIT, and of OFFSET.
     """
@@ -91,15 +93,15 @@ class StatementPlan:
     """
 
     text_only: ClassVar[bool] = False
-    kind: str = ""  # select, insert, update, delete; empty: to be told from the text
+    kind: str = ""  # select, insert, update, delete; empty: parsed from the text
     occurrences: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
-    tops: tuple[Top, ...] = ()
+    top_n_candidates: tuple[TopNCandidate, ...] = ()
     target: str | None = None
     relied: frozenset[str] | None = None
     locks: bool = False
     aggregate: Aggregate | None = None
-    direct: Direct | None = None
+    simple_select: SimpleSelect | None = None
     # Tables that the statement names at places without an occurrence as well; and whether
     # it has text that may name any.
     partly_known: frozenset[str] = frozenset()

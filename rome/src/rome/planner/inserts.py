@@ -1,6 +1,6 @@
 """Plain INSERTs: `INSERT INTO t (a, b) VALUES (?, ?), (?, ?) [RETURNING c]`.
 
-Their rows can be told without SQLite, as long as every value is kept as it is given (or
+Their rows are computed without SQLite, as long as every value is kept as it is given (or
 changed in a way that is plain to see).  Anything else is left to the work area.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from rome.planner.access import FirstRows, Occurrence, Reduction
+from rome.planner.access import Occurrence, Reduction, TopN
 from rome.planner.conditions import Condition, StatementPlan
 from rome.planner.predicates import COMPARISONS, Predicate, bind_condition, same_bytes
 from rome.schema.tables import Table
@@ -58,7 +58,7 @@ def _in_range(
     plan: StatementPlan, place: int, table: Table, bound: Iterable[tuple[int, Predicate]]
 ) -> bool:
     """Tell whether an ordered index may find an occurrence's rows: a range, or the first."""
-    if any(top.occurrence == place for top in plan.tops):
+    if any(top.occurrence == place for top in plan.top_n_candidates):
         return True
     firsts = {index.slots[0] for index in table.ordered if index.ready}
     return any(c.op in COMPARISONS and c.slot in firsts for _, c in bound)
@@ -83,8 +83,8 @@ def _semi_joins_by(
 
 def _first_rows(
     plan: StatementPlan, place: int, table: Table, bound: Mapping[int, Predicate]
-) -> FirstRows | None:
-    for top in plan.tops:
+) -> TopN | None:
+    for top in plan.top_n_candidates:
         if top.occurrence != place:
             continue
         columns = [table.column(name) for name, _ in top.order]
@@ -97,7 +97,7 @@ def _first_rows(
             for column, (_, descending) in zip(columns, top.order, strict=True)
             if column
         )
-        return FirstRows(order, [bound[n] for n in top.conditions], top.counts)
+        return TopN(order, [bound[n] for n in top.conditions], top.counts)
     return None
 
 

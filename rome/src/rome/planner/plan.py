@@ -17,10 +17,10 @@ from rome.planner.conditions import (
     Bind,
     Condition,
     Constant,
-    Direct,
     Layout,
+    SimpleSelect,
     StatementPlan,
-    Top,
+    TopNCandidate,
 )
 from rome.planner.footprint import footprint
 from rome.planner.inserts import plain_insert
@@ -35,11 +35,11 @@ __all__ = [
     "BoundPlan",
     "Condition",
     "Constant",
-    "Direct",
     "Layout",
     "Plan",
+    "SimpleSelect",
     "TextPlan",
-    "Top",
+    "TopNCandidate",
 ]
 
 

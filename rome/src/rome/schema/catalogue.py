@@ -179,7 +179,7 @@ class Catalogue:
         with self.lock:
             return self.install(before, version, {**self.schema.tables, **changed})
 
-    def take_numbers(self, store: Store, count: int) -> list[int]:
+    def allocate_numbers(self, store: Store, count: int) -> list[int]:
         """Return numbers for tables, which no other had or gets."""
         with self.lock:
             if len(self._numbers) < count:
@@ -189,7 +189,7 @@ class Catalogue:
             numbers, self._numbers = self._numbers[:count], self._numbers[count:]
             return numbers
 
-    def wanted(self, table: Table) -> list[tuple[tuple[int, ...], bool]]:
+    def index_keys(self, table: Table) -> list[tuple[tuple[int, ...], bool]]:
         """Return the indexes that a table of this schema should have (tables.py)."""
         with self.lock:
             return wanted_indexes(self._database, table)

@@ -74,7 +74,7 @@ class SchemaChange:
 
         Raises IntegrityError if rows are against it, OperationalError if it can't be made any
         more (others made the same table), ConflictError if others write all the time,
-        OutcomeUnknown if it can't be told whether it was made.
+        OutcomeUnknown if the store doesn't answer whether it was made.
         """
         looks = tries = 0
         until = time.monotonic() + _LOOKING_S
@@ -162,7 +162,7 @@ class SchemaChange:
         """Give new tables their numbers; they have no rows, so their indexes are ready."""
         fresh = [table for table in new.values() if table.number < 0]
         if fresh:
-            numbers = self._catalogue.take_numbers(self._store, len(fresh))
+            numbers = self._catalogue.allocate_numbers(self._store, len(fresh))
             for table, number in zip(fresh, numbers, strict=True):
                 new[table.name] = replace(table, number=number).with_ready()
 
@@ -205,7 +205,7 @@ class SchemaChange:
 
     def _copy_of(self, old: Table, table: Table) -> Table:
         """Return an empty copy of a table, under a new number, for rows and their indexes."""
-        (number,) = self._catalogue.take_numbers(self._store, 1)
+        (number,) = self._catalogue.allocate_numbers(self._store, 1)
         # Numbers that were handed out aren't handed out again.
         self._highest = self._store.reserve(str(old.number), 0) - 1
         copy = replace(table, number=number, defaults={}).with_ready()
@@ -364,7 +364,7 @@ def _build_orders(store: Store, table: Table) -> set[int]:
 
 
 def _finish(store: Store, catalogue: Catalogue, table: Table) -> None:
-    index_keys = catalogue.wanted(table)
+    index_keys = catalogue.index_keys(table)
     built = _build_orders(store, table)
     for index in table.indexes:
         if index.ready:

@@ -112,7 +112,7 @@ def write_of(change: Change, relied: set[int] | None, assigned: set[int]) -> dic
     checked = relied | (assigned - changed)
     for index in table.indexes:
         if change.replaced:
-            # Its entries are told from the former row's, as those of a row that goes.
+            # Its entries follow from the former row, as those of a deleted row do.
             checked.update(index.slots)
         if changed.isdisjoint(index.slots):
             continue

@@ -36,7 +36,7 @@ local function not_the_master_for_sure()
     local flags, text, slots = string.match(line, '^%x+ %S+ (%S+) %S+ %d+ (%d+) %d+ %S+(.*)')
     local pong = tonumber(text)
     local myself = string.find(flags, 'myself', 1, true)
-    -- Whole seconds are what another node has told: no sign that this one ran then.
+    -- Another node sends whole seconds: they are no sign that this one ran then.
     if not myself and pong % 1000 ~= 0 and now - pong >= GUARD and pong > ran then ran = pong end
     if string.find(flags, 'master', 1, true) and string.find(slots, '%d') then
       masters = masters + 1

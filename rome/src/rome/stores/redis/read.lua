@@ -310,7 +310,7 @@ local function parts_of(rows, columns)
   return parts
 end
 
--- Counts, sums and extremes; nil where they can't be told.
+-- Counts, sums and extremes; nil where they can't be computed here.
 local EXACT = 9007199254740992
 local function summed_up(rows, slots, functions)
   -- Sums, by group, of integers; nil where a sum would lose digits.
