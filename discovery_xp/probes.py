@@ -62,7 +62,7 @@ def install(hosts: Hosts, probes: Collection[str], progress: Progress) -> None:
     variables = _variables(hosts.plan, probes)
     variables["xp_probes"]["contents"] = _code()
     run = run_playbook(hosts, "probes", variables, progress)
-    if any("neutron-api started" in outcome.changes for outcome in run.outcomes):
+    if any("neutron-api" in outcome.restarted for outcome in run.outcomes):
         _ask_neutron_for_networks(hosts)
 
 

@@ -54,10 +54,18 @@ class Outcome:
 
     @property
     def changes(self) -> list[str]:
-        """What a module of ours says that it changed."""
-        changes = self.result.get("changes")
+        """What a module of ours says that it changed, in words for people."""
+        return self._texts("changes")
+
+    @property
+    def restarted(self) -> list[str]:
+        """The units that a module of ours says it restarted."""
+        return self._texts("restarted")
+
+    def _texts(self, key: str) -> list[str]:
+        values = self.result.get(key)
         return (
-            [each for each in changes if isinstance(each, str)] if isinstance(changes, list) else []
+            [each for each in values if isinstance(each, str)] if isinstance(values, list) else []
         )
 
 

@@ -1392,7 +1392,7 @@ def test_neutron_is_asked_for_something_after_it_was_restarted(
     monkeypatch.setattr(probes, "run_each", lambda _, commands: asked.append(commands))
     probes.install(hosts, ["requests"], quiet)
     assert asked == []
-    playbooks.result = {"changes": ["neutron-api started"]}
+    playbooks.result = {"restarted": ["neutron-api"]}
     probes.install(hosts, ["requests"], quiet)
     (commands,) = asked
     assert list(commands) == ["site1-master-1"]

@@ -71,12 +71,14 @@ def digest_of(environment: Mapping[str, str]) -> str:
 class Installation:
     """The probes that are asked for on this host, and nothing else of ours.
 
-    `args` are the options of Ansible's module `probes`; `changes` says what was done.
+    `args` are the options of Ansible's module `probes`; `changes` says what was done, for people,
+    and `restarted` names the units that run anew.
     """
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         self.args = args
         self.changes: list[str] = []
+        self.restarted: list[str] = []
         # Services overwrite the memory that /proc shows as their environment, so it is noted
         # what each was started with.  No note: without probes.
         self.started = systemd.StartNotes(places.RECORDS, ".started")
@@ -186,6 +188,7 @@ class Installation:
             if port:
                 systemd.wait_for_port(name, port, True, deadline, timeout_s)
             self.started.write(name, digests[name])
+        self.restarted = stale
         self.changes += [f"{name} started" for name in stale]
 
     def count_traffic(self) -> None:
@@ -217,10 +220,10 @@ class Installation:
 
 
 def deploy(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Have exactly the probes that are asked for."""
+    """Have exactly the probes that are asked for; return the units that were restarted, too."""
     installation = Installation(args)
     installation.run()
-    return changed(installation.changes)
+    return {**changed(installation.changes), "restarted": installation.restarted}
 
 
 def remove(args: Mapping[str, Any]) -> dict[str, Any]:
