@@ -93,16 +93,49 @@ def _write(folder: Path, suffix: str, texts: dict[str, str]) -> list[Path]:
 
 
 @contextlib.contextmanager
+def new_folders(*folders: Path | None) -> Iterator[None]:
+    """Make folders before anything is written; remove the empty ones if what follows fails.
+
+    Raises Refused for one that can't be made.
+    """
+    made: list[Path] = []
+    try:
+        for folder in folders:
+            if folder is not None:
+                _make(folder, made)
+        yield
+    except BaseException:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    """Make a folder and those above it; add those that weren't there to `made`."""
+    for path in (*reversed(folder.parents), folder):
+        try:
+            if not path.is_dir():
+                path.mkdir()
+                made.append(path)
+        except OSError as error:
+            raise _refused(folder, error) from None
+
+
+@contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """Make a folder for what is written meanwhile; raises Refused where that can't be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise Refused(
-            f"{printable(str(folder))}: can't be written to ({error.strerror})",
-            "name another folder",
-        ) from None
+        raise _refused(folder, error) from None
+
+
+def _refused(folder: Path, error: OSError) -> Refused:
+    return Refused(
+        f"{printable(str(folder))}: can't be written to ({error.strerror})", "name another folder"
+    )
 
 
 _LATEX = {

@@ -51,17 +51,19 @@ def report(
     written = []
     if page is csv is latex is figures is None:
         page = reports.default_page(runs)
-    if page is not None:
-        written.append(reports.write_html(page, runs, whole))
-    if csv is not None:
-        export.write_csv(csv, runs, whole)
-        written.append(csv)
-    if latex is not None:
-        export.write_latex(latex, runs, whole)
-        written.append(latex)
-    if figures is not None:
-        export.write_figures(figures, runs)
-        written.append(figures)
+    # All folders first: a later one that can't be made would leave a half behind.
+    with export.new_folders(csv, latex, figures):
+        if page is not None:
+            written.append(reports.write_html(page, runs, whole))
+        if csv is not None:
+            export.write_csv(csv, runs, whole)
+            written.append(csv)
+        if latex is not None:
+            export.write_latex(latex, runs, whole)
+            written.append(latex)
+        if figures is not None:
+            export.write_figures(figures, runs)
+            written.append(figures)
     click.echo("written: " + ", ".join(printable(str(path)) for path in written), err=True)
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from discovery_xp.analysis import export, paper, paper_tables, report
 from discovery_xp.analysis.measurements import Measurements, read_runs
 from discovery_xp.cli.main import cli
+from discovery_xp.errors import Refused
 from discovery_xp.store import Run
 from tests.unit.synthetic_run import make_run
 
@@ -359,6 +360,18 @@ def test_only_what_was_asked_for_is_written(
     done = discovery_xp(runs / "one", runs / "no-probes", "--html", "page.html")
     assert done.exit_code == 0
     assert "2 runs" in (tmp_path / "page.html").read_text()
+
+
+def test_nothing_is_written_if_a_folder_can_not_be_made(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for bad in ("x" * 300, "/dev/null/tables"):
+        options = ("--html", "page.html", "--csv", "new/tables", "--figures", bad)
+        done = discovery_xp(runs / "one", *options)
+        assert isinstance(done.exception, Refused)
+        assert "can't be written to" in done.exception.message
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
