@@ -25,6 +25,7 @@ from pathlib import Path
 from discovery_xp.providers.local import cgroups, image
 from discovery_xp.testbeds.testbed import Testbed
 from tests.netem_vm import Step, StepResult, output, program, read_results, run_qemu
+from tests.real.machine import LOCK
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -41,10 +42,12 @@ _FROM_CHECKOUT = (
 _DISK_SIZE = "8G"  # sparse: what the machine doesn't write takes no room
 _STEP_LIMIT_S = 300
 
+# With icount, one instruction takes 2**shift ns of the machine's time: how busy the real one is
+# doesn't show in delays.  Idle times pass as they do outside, since disks answer in real time.
 _QEMU_OPTIONS = (
-    *("-machine", "pc"),
-    *("-accel", "tcg,thread=multi"),
-    *("-smp", "2"),
+    *("-machine", "pc,accel=tcg"),
+    *("-icount", "shift=1,sleep=on"),
+    *("-smp", "1"),
     *("-m", "3072"),
     *("-nic", "none"),
     *("-display", "none"),
@@ -59,7 +62,9 @@ _KERNEL_OPTIONS = " ".join(
         # Reboot at once after a panic, which -no-reboot turns into the end of QEMU.
         "panic=-1",
         # The translated code of a program is reused only where its addresses are the same.
-        "norandmaps mitigations=off",
+        "nokaslr norandmaps mitigations=off",
+        # The virtual counter needs no second clock to watch it.
+        "tsc=reliable",
         # Log-in prompts would hang up the lines that we write to.
         "systemd.mask=serial-getty@ttyS0.service systemd.mask=getty@tty1.service",
         "systemd.show_status=0",
@@ -202,6 +207,13 @@ def _bootstrap(tree: Path) -> None:
 
 def _hosts_image() -> Path:
     """The folder with the root tree of the emulated hosts, built unless it is cached."""
+    # Others wait with destroying all testbeds of the machine, which would end the building.
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        return _ensured_image()
+
+
+def _ensured_image() -> Path:
     if not image.is_cached(openstack=False):
         builder = Testbed("debian-vm")
         try:

@@ -1,8 +1,9 @@
 """Run all tests, in three processes at once: two with emulated hosts, one without.
 
 The first has the terminal: the cloud that most tests use, then the tests that need the
-machine for themselves.  The others run in the background.  They have less of the processors
-while the first wants them, since it measures round trips and times.
+machine for themselves.  The second has the other clouds, then a virtual machine; the third
+the tests without hosts, then ROME's.  These two run in the background.  They have less of the
+processors while the first wants them, since it measures round trips and times.
 """
 
 from __future__ import annotations
@@ -56,9 +57,13 @@ FOREGROUND = Command(
     (*PYTEST, "tests/real", *(f"--ignore={path}" for path in SECOND_SIDE)), HOMES[0]
 )
 BACKGROUND = (
-    (Command((*PYTEST, *SECOND_SIDE), HOMES[1]),),
     (
-        Command((*PYTEST, "tests", "--ignore=tests/real")),
+        Command((*PYTEST, *SECOND_SIDE), HOMES[1]),
+        # A machine of its own, whose clock doesn't show how busy this one is.
+        Command((*PYTEST, "tests/vm")),
+    ),
+    (
+        Command((*PYTEST, "tests", "--ignore=tests/real", "--ignore=tests/vm")),
         # An environment and servers of their own.
         Command((str(CHECKOUT / "xp"), "test", "rome", "--numprocesses", "1")),
     ),

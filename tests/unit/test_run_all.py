@@ -142,6 +142,16 @@ def test_each_module_is_run_once() -> None:
         assert "pytest.mark.alone" not in files[path].read_text()
 
 
+def test_folders_that_one_command_leaves_out_are_run_by_another() -> None:
+    commands = [command for queue in run_all.BACKGROUND for command in queue]
+    (whole,) = (command for command in commands if "tests" in command.words)
+    others = [run_all.FOREGROUND, *(command for command in commands if command is not whole)]
+    left_out = [word.removeprefix("--ignore=") for word in whole.words if "--ignore=" in word]
+    assert left_out == ["tests/real", "tests/vm"]
+    for folder in left_out:
+        assert sum(folder in command.words for command in others) == 1
+
+
 def test_what_destroys_all_testbeds_is_alone() -> None:
     for path in (run_all.CHECKOUT / "tests/real").rglob("test_*.py"):
         text = path.read_text()

@@ -1,0 +1,1 @@
+"""Tests of a whole ordinary machine, a virtual one: they take a processor for ten minutes."""
