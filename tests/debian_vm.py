@@ -45,7 +45,7 @@ _STEP_LIMIT_S = 300
 # With icount, one instruction takes 2**shift ns of the machine's time: how busy the real one is
 # doesn't show in delays.  Idle times pass as they do outside, since disks answer in real time.
 _QEMU_OPTIONS = (
-    *("-machine", "pc,accel=tcg"),
+    *("-machine", "pc,accel=tcg,mem-merge=off"),
     *("-icount", "shift=1,sleep=on"),
     *("-smp", "1"),
     *("-m", "3072"),

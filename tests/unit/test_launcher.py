@@ -49,14 +49,19 @@ def made_checkout(tmp_path: Path) -> Path:
     for lock in ("runtime", "test"):
         locked = [folder / f"locks/{lock}.txt", *(folder / f"{each}pyproject.toml"
                                                   for each in ("", "rome/"))]  # fmt: skip
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in locked)).hexdigest()
+        contents = [f"{folder}\n".encode(), *(path.read_bytes() for path in locked)]
+        digest = hashlib.sha256(b"".join(contents)).hexdigest()
         (folder / f".venv/.locks-{lock}").write_text(f"{digest}\n")
+    (folder / ".venv/.made-in").write_text(f"{folder}/.venv\n")
     return folder
 
 
-def xp(folder: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the launcher of a checkout."""
+def xp(
+    folder: Path, *words: str, cwd: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the launcher of a checkout, with more variables in its environment."""
     environment = {name: value for name, value in os.environ.items() if name != "DISCOVERY_XP_VENV"}
+    environment |= variables
     environment["PATH"] = f"{folder}/programs:{environment['PATH']}"
     return subprocess.run(
         [str(folder / "xp"), *words], cwd=cwd, env=environment, capture_output=True, text=True,
@@ -95,6 +100,38 @@ def test_an_environment_of_another_lock_file_is_made_anew(tmp_path: Path) -> Non
     assert "making the Python environment" in done.stderr
     assert "ERROR: no such package" in done.stderr
     assert "the Python environment can't be made; correct the above" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_an_environment_at_another_place_is_made_anew(tmp_path: Path, how: str) -> None:
+    folder = made_checkout(tmp_path)
+    (folder / ".venv/of-the-old-place").touch()
+    other = tmp_path / "other"
+    if how == "moved":
+        folder.rename(other)
+    else:
+        shutil.copytree(folder, other)
+    # Just far enough: the new environment is there, and has nothing of the old one.
+    (other / "locks/build.txt").write_text("no requirement\n")
+    done = xp(other, "plan", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"making the Python environment in {other}/.venv" in done.stderr
+    assert (other / ".venv/bin/pip").exists()
+    assert not (other / ".venv/of-the-old-place").exists()
+    assert how == "moved" or (folder / ".venv/of-the-old-place").exists()
+
+
+def test_an_environment_of_another_checkout_is_given_this_one(tmp_path: Path) -> None:
+    folder = made_checkout(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    shutil.rmtree(other / ".venv")
+    (folder / ".venv/bin/pip").write_text('#!/bin/sh\nprintf "%s|" "$@" >>"$0.log"; echo >>"$0.log"\n')
+    (folder / ".venv/bin/pip").chmod(0o755)
+    done = xp(other, "plan", cwd=tmp_path, DISCOVERY_XP_VENV=f"{folder}/.venv")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"plan|{tmp_path}"
+    assert f"|-e|{other}|" in (folder / ".venv/bin/pip.log").read_text()
 
 
 def test_what_prepares_meanwhile_needs_no_other_packages_than_it_gets() -> None:
