@@ -62,7 +62,7 @@ _QEMU = "qemu-system-x86_64"
 # With icount, one instruction takes 2**shift ns of virtual time, and with sleep=off the time to
 # the next timer passes at once when the machine is idle. Both keep the real load out of the delays.
 _QEMU_OPTIONS = (
-    *("-machine", "pc,accel=tcg"),
+    *("-machine", "pc,accel=tcg,mem-merge=off"),
     *("-icount", "shift=1,sleep=off"),
     *("-m", "512"),
     *("-smp", "1"),
