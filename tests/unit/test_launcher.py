@@ -56,9 +56,7 @@ def made_checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def xp(
-    folder: Path, *words: str, cwd: Path, **variables: str
-) -> subprocess.CompletedProcess[str]:
+def xp(folder: Path, *words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the launcher of a checkout, with more variables in its environment."""
     environment = {name: value for name, value in os.environ.items() if name != "DISCOVERY_XP_VENV"}
     environment |= variables
@@ -126,7 +124,7 @@ def test_an_environment_of_another_checkout_is_given_this_one(tmp_path: Path) ->
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     shutil.rmtree(other / ".venv")
-    (folder / ".venv/bin/pip").write_text('#!/bin/sh\nprintf "%s|" "$@" >>"$0.log"; echo >>"$0.log"\n')
+    (folder / ".venv/bin/pip").write_text('#!/bin/sh\nprintf "%s|" "$@" >>"$0.log"\n')
     (folder / ".venv/bin/pip").chmod(0o755)
     done = xp(other, "plan", cwd=tmp_path, DISCOVERY_XP_VENV=f"{folder}/.venv")
     assert done.returncode == 0, done.stderr
