@@ -22,7 +22,7 @@ def _spin(_: Any) -> None:
 def _grow(_: Any) -> None:
     grown = []
     while True:
-        grown.append(bytes(2**30))  # that no page of is touched: a busy machine may have few
+        grown.append(bytes(2**30))  # no page of it is touched: a busy machine may have few
 
 
 def _open_outside(told: Any) -> None:
