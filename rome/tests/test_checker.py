@@ -237,6 +237,49 @@ def test_what_is_not_known_may_be_undone_after_it_was_read() -> None:
 
 
 @pytest.mark.parametrize("level", BOTH)
+def test_what_is_not_known_explains_what_nobody_saw_of_it(level: str) -> None:
+    """A master that is cut off shows a commit that its client never hears of, and then is undone.
+
+    Others see only that a version was replaced, or a row deleted or inserted, for a while.
+    """
+
+    def seen(outcome: str) -> set[str]:
+        return found(
+            did("A", Insert("k", 1, 2), at=(0, 10), level=level),
+            did("B", Swap("k", 1, 3), at=(20, 30), outcome=outcome, level=level),
+            did("C", Missed("k", 1), at=(40, 50), level=level),
+            did("D", Swap("k", 1, 4), at=(60, 70), level=level),
+            rows={"k": (4, 2)},
+        )
+
+    assert not seen(UNKNOWN)
+    assert seen(ABORTED)
+    assert "lost" in seen(COMMITTED)
+
+    def gone(outcome: str) -> set[str]:
+        return found(
+            did("A", Insert("k", 1, 2), at=(0, 10), level=level),
+            did("B", Delete("k", 1), at=(20, 30), outcome=outcome, level=level),
+            did("C", saw(k=None), at=(40, 50), level=level),
+            did("D", Delete("k", 1), at=(60, 70), level=level),
+            rows={"k": None},
+        )
+
+    assert not gone(UNKNOWN)
+    assert gone(ABORTED)
+
+    def there(outcome: str) -> set[str]:
+        return found(
+            did("A", Insert("k", 1, 2), at=(0, 10), outcome=outcome, level=level),
+            did("B", Taken("k"), at=(20, 30), level=level),
+            rows={"k": None},
+        )
+
+    assert not there(UNKNOWN)
+    assert there(ABORTED) == {"phantom"}
+
+
+@pytest.mark.parametrize("level", BOTH)
 def test_lost_update(level: str) -> None:
     """Two compare-and-sets of one generation were both acknowledged."""
     assert found(

@@ -303,14 +303,18 @@ class _Checker:
                 gaps.append(place)
         if not gaps:
             # What is lost was there for a while, and so was what is there again.
-            if not self.versions.lost:
+            if not self._may_have_changed(key):
                 self.versions.report("vanished", f"{name} saw no {key}, which was there")
         elif (
             len(gaps) == 1
-            and not self.versions.lost
+            and not self._may_have_changed(key)
             and not {gaps[0], gaps[0] + 1} & order.uncertain
         ):
             self._saw(node, name, key, order, gaps[0])
+
+    def _may_have_changed(self, key: str) -> bool:
+        """Say whether a row may have been there, or gone, for a while of which nothing is left."""
+        return bool(self.versions.lost) or key in self.versions.undone_rows
 
     def _missed(self, node: int, transaction: Transaction, missed: Missed) -> None:
         order = self.versions.orders.get(("row", missed.key))
@@ -333,7 +337,7 @@ class _Checker:
 
     def _taken(self, transaction: Transaction, taken: Taken, when: tuple[int, float]) -> None:
         order = self.versions.orders.get(("row", taken.key))
-        if order is None or self.versions.lost:
+        if order is None or self._may_have_changed(taken.key):
             return
         for place, (value, writer) in enumerate(order.states):
             if value is None or self.versions.earliest(writer) > when[1]:

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from tests.histories.evidence import SETUP, Evidence, before_of
 from tests.histories.model import (
     COMMITTED,
+    UNKNOWN,
     Append,
     Delete,
     Detail,
@@ -84,7 +85,8 @@ class Versions(Evidence):
     `orders`: by name of a list, by ("row", key) and ("detail", version that was inserted).
     `lost`: transactions that were acknowledged and are not there.  `roots`: by version and
     detail, the version with which its life began.  `undone`: versions that were replaced by what
-    is lost.
+    is lost or may have been: by a commit of unknown outcome of which nothing is there.
+    `undone_rows`: the keys that such a one inserted or deleted.
     """
 
     def __init__(self, history: History) -> None:
@@ -92,6 +94,7 @@ class Versions(Evidence):
         self.orders: dict[object, Order] = {}
         self.lost: set[int] = set()
         self.undone: set[int] = set()
+        self.undone_rows: set[str] = set()
         self.roots: dict[int, int] = {}
         self._links: dict[int, list[Link]] = defaultdict(list)
         self._dead: dict[int, list[str]] = defaultdict(list)
@@ -341,7 +344,7 @@ class Versions(Evidence):
             if number == SETUP:
                 continue
             name, text = self.name(number), "; ".join(texts[:3])
-            self.undone |= {b for b in map(before_of, self.transactions[number].writes) if b}
+            self._undo(number)
             if number in certain:
                 self.report("partial", f"{name}: some of it is there, but not {text}")
             if self.transactions[number].outcome == COMMITTED:
@@ -349,3 +352,12 @@ class Versions(Evidence):
                 self.report("lost", f"{name} was acknowledged: {text}")
             elif self.seen(number):
                 self.report("lost after being read", f"{name}: {text}")
+        for number, transaction in enumerate(self.transactions):
+            if transaction.outcome == UNKNOWN and number not in self.happened:
+                self._undo(number)
+
+    def _undo(self, number: int) -> None:
+        """Note what others may have seen replaced, inserted or deleted for a while."""
+        writes = self.transactions[number].writes
+        self.undone |= {before for before in map(before_of, writes) if before}
+        self.undone_rows |= {w.key for w in writes if isinstance(w, Insert | Delete)}
