@@ -29,6 +29,10 @@ for _name, _value in {
     # Most of our plays are one task long: nothing to share a connection with, and the
     # processes that keep shared connections would outlive a killed run.
     "ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none",
+    # Through a gateway that many use, or on a busy machine, a login may take longer than the
+    # 10 s of Ansible's default, or be turned away at first.
+    "ANSIBLE_TIMEOUT": "30",
+    "ANSIBLE_SSH_RETRIES": "2",
     # Playbooks report to discovery_xp/deployment/play.py.
     "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "deployment/ansible_plugins/callback"),
     "ANSIBLE_STDOUT_CALLBACK": "follow_plays",

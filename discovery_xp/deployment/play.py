@@ -25,7 +25,7 @@ from discovery_xp.boundary.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.places import checkout
 from discovery_xp.testbeds.hosts import Hosts, Progress
-from discovery_xp.testbeds.remote import ansible_failed, last_words, quietly, some
+from discovery_xp.testbeds.remote import ansible_failed, last_words, quietly, some, unreachable
 from discovery_xp.testbeds.testbed import Testbed
 
 # More tasks at once than this only wait for the CPU of the machine that runs Ansible.
@@ -195,9 +195,8 @@ def run_playbook(
             else:
                 hosts.transport.play(hosts.plan, name, variables, following)
         except EnosUnreachableHostsError as error:
-            names = some(sorted({host.host for host in error.hosts}))
             failure = Failed(
-                f"{names} can't be reached over ssh",
+                unreachable(error),
                 f"see 'discovery-xp status' and {log}; the same command goes on from here",
             )
         except EnosFailedHostsError as error:

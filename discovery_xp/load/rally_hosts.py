@@ -74,7 +74,7 @@ class LoadHost:
         self.transport = transport
         self.said = said
         self.ssh = [
-            "ssh", "-F", str(testbed.ssh_config), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
+            "ssh", "-F", str(testbed.ssh_config), "-o", "BatchMode=yes", "-o", "ConnectTimeout=30",
             "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4", name,
         ]  # fmt: skip
         self.offset = 0

@@ -58,7 +58,7 @@ def plainly() -> Iterator[None]:
         yield
     except EnosUnreachableHostsError as error:
         raise Failed(
-            f"{some(sorted({host.host for host in error.hosts}))} can't be reached over ssh",
+            unreachable(error),
             "see 'discovery-xp status'; 'discovery-xp up' repairs emulated hosts",
         ) from None
     except EnosFailedHostsError as error:
@@ -70,6 +70,15 @@ def plainly() -> Iterator[None]:
         ) from None
     except AnsibleError as error:
         raise ansible_failed(error) from None
+
+
+def unreachable(error: EnosUnreachableHostsError) -> str:
+    """Say which hosts can't be reached, and the last of what ssh said of the first of them."""
+    hosts = sorted(error.hosts, key=lambda host: str(host.host))
+    said = str(getattr(hosts[0], "payload", {}).get("msg", "")).split("\n")
+    words = [line.strip() for line in said if line.strip()]
+    reason = f" ({printable(words[-1])[:200]})" if words else ""
+    return f"{some(sorted({host.host for host in hosts}))} can't be reached over ssh{reason}"
 
 
 def ansible_failed(error: AnsibleError) -> Failed:

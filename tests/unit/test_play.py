@@ -321,9 +321,14 @@ def test_a_failed_task_is_told_with_host_journal_and_log(
 def test_hosts_that_cannot_be_reached_are_named(run: Callable[[Ansible], PlayRun]) -> None:
     def ansible(*_: Any, **__: Any) -> None:
         raise EnosUnreachableHostsError(
-            [SimpleNamespace(host=name) for name in ("b-compute-1", "a-compute-1", "a-compute-1")]
+            [
+                SimpleNamespace(host=name, payload={"msg": f"no route\nto {name}\x1b[2J\n"})
+                for name in ("b-compute-1", "a-compute-1", "a-compute-1")
+            ]
         )
 
     with pytest.raises(Failed) as caught:
         run(ansible)
-    assert caught.value.message == "a-compute-1, b-compute-1 can't be reached over ssh"
+    message = caught.value.message
+    assert message.startswith("a-compute-1, b-compute-1 can't be reached over ssh (to a-compute-1")
+    assert "\x1b" not in message
