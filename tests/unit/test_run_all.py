@@ -157,3 +157,54 @@ def test_what_destroys_all_testbeds_is_alone() -> None:
         text = path.read_text()
         if '"--all"' in text or re.search(r"(?<!\.)traces\(\)", text):
             assert "pytest.mark.alone" in text, path
+
+
+CHANCE = """
+from pathlib import Path
+import pytest
+def test_passes(): Path("passed").open("a").write("x")
+@pytest.mark.parametrize("number", range(int(Path("count").read_text())))
+def test_fails_first(number):
+    place = Path(f"seen{number}")
+    was_there = place.exists()
+    place.touch()
+    assert was_there and not Path("always").exists()
+"""
+
+
+def pytest_of(folder: Path) -> Command:
+    (folder / "test_chance.py").write_text(CHANCE)
+    words = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", f"--rootdir={folder}",
+             str(folder / "test_chance.py"))  # fmt: skip
+    return Command(words, cache=folder / "cache")
+
+
+@pytest.mark.parametrize(
+    ("count", "always", "expected"),
+    [(2, False, 0), (2, True, 1), (run_all.MOST_AGAIN + 1, False, 1)],
+    ids=["by chance", "always", "too many"],
+)
+@pytest.mark.parametrize("place", ["foreground", "background"])
+def test_a_few_tests_that_failed_are_run_again_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    count: int,
+    always: bool,
+    expected: int,
+    place: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "count").write_text(str(count))
+    if always:
+        (tmp_path / "always").touch()
+    command = pytest_of(tmp_path)
+    (tmp_path / "cache/v/cache").mkdir(parents=True)
+    (tmp_path / "cache/v/cache/lastfailed").write_text('{"of an earlier run": true}')
+    pair = (command, say("x")) if place == "foreground" else (say("x"), command)
+    assert run_all.run(pair[0], [[pair[1]]], io.BytesIO()) == expected
+    assert (tmp_path / "passed").read_text() == "x", "what passed isn't run again"
+    said = capfd.readouterr().out
+    assert ("run again alone: " in said) == (count <= run_all.MOST_AGAIN)
+    assert ("passed only alone: " in said) == (expected == 0)
+    assert "of an earlier run" not in said
