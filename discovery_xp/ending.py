@@ -59,9 +59,15 @@ def _is_root() -> bool:
 
 
 def sweep() -> None:
-    """After the last testbed of this machine: remove what belongs to none."""
+    """After the last testbed of this machine: remove what belongs to none.
+
+    A destroy that was killed at its very end leaves the empty folders of this home.
+    """
     for provider in providers.local_ones() if _is_root() else ():
         provider.sweep()
+    for folder in (home() / "testbeds", home()):
+        with contextlib.suppress(OSError):  # there is something in it, or it isn't there
+            folder.rmdir()
 
 
 def tear_down(testbed: Testbed, forget: bool = False) -> None:

@@ -309,6 +309,16 @@ def test_all_homes_are_ended_where_that_is_asked_for(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli.cli, ["destroy", "--all"]).output == "there is no testbed\n"
 
 
+def test_empty_folders_of_a_destroy_that_was_killed_go_with_the_next() -> None:
+    (home() / "testbeds").mkdir(parents=True)
+    assert CliRunner().invoke(cli.cli, ["destroy", "--all"]).output == "there is no testbed\n"
+    assert not home().exists()
+    home().mkdir()
+    (home() / "of-another-program").touch()
+    CliRunner().invoke(cli.cli, ["destroy", "--all"])
+    assert (home() / "of-another-program").exists()
+
+
 def test_a_testbed_that_is_not_named_has_to_be_of_this_home(tmp_path: Path) -> None:
     """Traces alone may be of a testbed that an earlier version made, without noting its home."""
     (tmp_path / "cgroup/systemd/discovery-xp/unnoted").mkdir(parents=True)
