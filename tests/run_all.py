@@ -191,8 +191,11 @@ def run(foreground: Command, background: Sequence[Sequence[Command]], output: IO
     if interrupted:
         return INTERRUPTED
     may_try = time.monotonic() - began < AGAIN_BEFORE_S
-    codes = [_run_again(each) if may_try else each.exit_code for each in failed]
-    return next((code for code in codes if code), 0)
+    for each in failed:
+        # Once one fails for good, or is interrupted, the others can't change that.
+        if code := _run_again(each) if may_try else each.exit_code:
+            return code
+    return 0
 
 
 def _run_again(ended: Ended) -> int:
