@@ -220,14 +220,17 @@ def _measured_before(bench: _Bench) -> list[dict[str, Any]]:
 
 
 def _put_probes_in(bench: _Bench) -> None:
+    plan, testbed = bench.hosts.plan, bench.testbed
+    experiment.lift_shares(plan, testbed)
     probes.install(bench.hosts, bench.request.probes, bench.progress)
+    experiment.hold_shares(plan, testbed, bench.progress)
 
 
 def _let_the_cloud_settle(bench: _Bench) -> None:
     """Wait a while, then until all services are up; note those that aren't in time."""
     bench.progress("letting the cloud settle", 0, 0)
     if not providers.kind(bench.hosts.plan.provider).is_canned:
-        time.sleep(bench.request.settle_s)
+        time.sleep(bench.request.settle_s * bench.hosts.plan.time_scale)
     bench.notes += _wait_for_services(bench.hosts)
     bench.run.update(notes=tuple(bench.notes))
 
@@ -237,7 +240,7 @@ def _wait_for_services(hosts: Hosts) -> list[str]:
 
     A service that was restarted is called up when it next reports.
     """
-    latest = time.monotonic() + SERVICES_UP_WITHIN_S
+    latest = time.monotonic() + SERVICES_UP_WITHIN_S * hosts.plan.time_scale
     while True:
         state = status.inspect(hosts, answering_of(hosts))
         down = [each for each in state if not each.is_up]
