@@ -69,6 +69,9 @@ class Provider(ABC):
     ) -> None:
         """Hold the plan's shares of the processor, of processes that were started since, too."""
 
+    def keep_shares(self, plan: Plan, testbed: Testbed) -> None:  # noqa: B027
+        """Hold what was started since shares were imposed; it may be called from a thread."""
+
     def held_shares(self, plan: Plan, testbed: Testbed) -> list[HeldShare] | None:
         """Read back what is held of the plan's shares; None where nothing ever is."""
         return None

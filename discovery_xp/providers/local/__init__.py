@@ -318,6 +318,11 @@ class EmulatedHosts(Provider):
             lambda commands: _run_each(plan, testbed, commands),
         )  # fmt: skip
 
+    def keep_shares(self, plan: Plan, testbed: Testbed) -> None:
+        """Hold what was started since; with control groups version 2 each host's systemd does."""
+        if not shares.is_version_2():
+            self.impose_shares(plan, testbed)
+
     def held_shares(self, plan: Plan, testbed: Testbed) -> list[HeldShare]:
         """Read back what is held of the plan's shares."""
         return shares.held(testbed.name, _groups(plan), shares_of(plan), plan.time_scale)

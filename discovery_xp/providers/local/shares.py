@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from discovery_xp.errors import Refused
@@ -85,9 +85,10 @@ def impose(
         _bound(folder, share.cores, time_scale)
         # Beside what else runs on the host it weighs as much as its units.
         (folder / "cpu.shares").write_text(str(1024 * max(1, len(share.units))))
+        running = _processes_of(testbed, groups[share.host], share.units)
         for unit, cores in share.units.items():
             _bound(folder / unit, cores, time_scale)
-            for pid in _strays(testbed, groups[share.host], unit, folder / unit):
+            for pid in running[unit] - _processes(folder / unit):
                 with contextlib.suppress(OSError):  # it has ended
                     (folder / unit / "cgroup.procs").write_text(str(pid))
 
@@ -123,62 +124,63 @@ def held(
 ) -> list[HeldShare]:
     """Read back what is held of these shares, and how often it was used up."""
     read = _held_2 if is_version_2() else _held_1
-    return [
-        each
-        for share in shares
-        for unit in ("", *share.units)
-        if (each := read(testbed, groups[share.host], share.host, unit, time_scale)) is not None
-    ]
+    return [each for share in shares
+            for each in read(testbed, groups[share.host], share, time_scale)]  # fmt: skip
 
 
-def _held_1(testbed: str, group: str, host: str, unit: str, time_scale: float) -> HeldShare | None:
+def _held_1(testbed: str, group: str, share: HostShare, time_scale: float) -> Iterator[HeldShare]:
     tree = _cpu_tree()
     if tree is None:
-        return None
-    folder = tree / TOP / testbed / group / GROUP / unit
-    numbers = _numbers(folder, QUOTA, PERIOD)
-    if not numbers or numbers[0] <= 0:
-        return None
-    counts = _counts(folder)
-    return HeldShare(
-        host, unit, numbers[0] / numbers[1] * time_scale,
-        strays=len(_strays(testbed, group, unit, folder)) if unit else 0,
-        periods=counts.get("nr_periods", 0),
-        throttled=counts.get("nr_throttled", 0),
-        throttled_s=counts.get("throttled_time", 0) / 1e9,
-    )  # fmt: skip
+        return
+    running = _processes_of(testbed, group, share.units)
+    for unit in ("", *share.units):
+        folder = tree / TOP / testbed / group / GROUP / unit
+        numbers = _numbers(folder, QUOTA, PERIOD)
+        if not numbers or numbers[0] <= 0:
+            continue
+        counts = _counts(folder)
+        yield HeldShare(
+            share.host, unit, numbers[0] / numbers[1] * time_scale,
+            strays=len(running[unit] - _processes(folder)) if unit else 0,
+            periods=counts.get("nr_periods", 0),
+            throttled=counts.get("nr_throttled", 0),
+            throttled_s=counts.get("throttled_time", 0) / 1e9,
+        )  # fmt: skip
 
 
-def _held_2(testbed: str, group: str, host: str, unit: str, time_scale: float) -> HeldShare | None:
-    top = ROOT / TOP / testbed / group
-    folder = next(_groups_called(top, f"{unit}.service" if unit else SLICE), None)
-    if folder is None:
-        return None
-    try:
-        quota, period = (folder / "cpu.max").read_text().split()
-        cores = int(quota) / int(period) * time_scale
-    except (OSError, ValueError):  # without a bound it is called 'max'
-        return None
-    counts = _counts(folder)
-    return HeldShare(
-        host, unit, cores,
-        periods=counts.get("nr_periods", 0),
-        throttled=counts.get("nr_throttled", 0),
-        throttled_s=counts.get("throttled_usec", 0) / 1e6,
-    )  # fmt: skip
+def _held_2(testbed: str, group: str, share: HostShare, time_scale: float) -> Iterator[HeldShare]:
+    found = dict(_groups_below(ROOT / TOP / testbed / group))
+    for unit in ("", *share.units):
+        folder = found.get(f"{unit}.service" if unit else SLICE)
+        if folder is None:
+            continue
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+            cores = int(quota) / int(period) * time_scale
+        except (OSError, ValueError):  # without a bound it is called 'max'
+            continue
+        counts = _counts(folder)
+        yield HeldShare(
+            share.host, unit, cores,
+            periods=counts.get("nr_periods", 0),
+            throttled=counts.get("nr_throttled", 0),
+            throttled_s=counts.get("throttled_usec", 0) / 1e6,
+        )  # fmt: skip
 
 
-def _strays(testbed: str, group: str, unit: str, folder: Path) -> set[int]:
-    """Return a unit's processes that aren't in its group of the tree of the processor."""
-    pids: set[int] = set()
-    for own in _groups_called(ROOT / "systemd" / TOP / testbed / group, f"{unit}.service"):
-        for place in (own, *(each for each in own.rglob("*") if each.is_dir())):
-            pids |= _processes(place)
-    return pids - _processes(folder)
+def _processes_of(testbed: str, group: str, units: Iterable[str]) -> dict[str, set[int]]:
+    """Return the processes of each unit of a host, by systemd's own tree."""
+    found = dict(_groups_below(ROOT / "systemd" / TOP / testbed / group))
+    pids: dict[str, set[int]] = {}
+    for unit in units:
+        own = found.get(f"{unit}.service")
+        inside = [] if own is None else [own, *(each for each in own.rglob("*") if each.is_dir())]
+        pids[unit] = {pid for folder in inside for pid in _processes(folder)}
+    return pids
 
 
-def _groups_called(top: Path, name: str) -> Iterator[Path]:
-    """Yield the groups of a name: systemd's own may be below one that nspawn made."""
+def _groups_below(top: Path) -> Iterator[tuple[str, Path]]:
+    """Yield systemd's slices and services, by name: they may be below a group of nspawn's."""
     pending = [top]
     while pending:
         folder = pending.pop()
@@ -186,9 +188,9 @@ def _groups_called(top: Path, name: str) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # it may vanish as we look
             inside = [each for each in folder.iterdir() if each.is_dir()]
         for each in inside:
-            if each.name == name:
-                yield each
-            elif not each.name.endswith((".service", ".scope", ".mount", ".socket")):
+            if each.name.endswith((".service", ".slice")):
+                yield each.name, each
+            if not each.name.endswith((".service", ".scope", ".mount", ".socket")):
                 pending.append(each)
 
 
