@@ -53,6 +53,7 @@ def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -
         rtt_ms=rtts[len(rtts) // 2] if rtts else None,
         imposed_by=_imposed_by(deployed.state.wan),
         probes=tuple(request.probes),
+        time_scale=plan.time_scale,
         notes=(CANNED_NOTE,) if providers.kind(plan.provider).is_canned else (),
     )
 

@@ -14,7 +14,9 @@ from discovery_xp.cli.options import (
     backend_option,
     chosen_topology,
     expose_option,
+    time_scale_option,
     topology_options,
+    with_time_scale,
 )
 from discovery_xp.cli.progress import Follower
 from discovery_xp.cli.report import report, write_page
@@ -26,6 +28,7 @@ from discovery_xp.planning.plan import make_plan
 @click.command()
 @topology_options
 @backend_option
+@time_scale_option
 @click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
               help="One pool of computes, or a zone for each site.")  # fmt: skip
 @click.option("--scenario", type=InputFile("scenarios"), help="What is asked of the cloud: a file, "
@@ -44,6 +47,7 @@ def bench(
     latency: str | None,
     name: TestbedName | None,
     backend: str | None,
+    time_scale: float | None,
     placement: str | None,
     scenario: Path | None,
     vms: int | None,
@@ -70,10 +74,11 @@ def bench(
         cloud = dataclasses.replace(cloud, backend=backend)
     if placement is not None:
         cloud = dataclasses.replace(cloud, placement=placement)
+    chosen = with_time_scale(chosen, time_scale)
     made = make_plan(dataclasses.replace(chosen, openstack=cloud), name, cloud=True)
     request = requests.BenchRequest(
         scenario=requests.choose_scenario(scenario, vms, small),
-        topology_text=_as_file(text, sites, latency, backend, placement),
+        topology_text=_as_file(text, sites, latency, time_scale, backend, placement),
         results=results,
         probes=requests.choose_probes(probes),
         keep=keep,
@@ -109,7 +114,13 @@ def bench(
         )
 
 
-def _as_file(text: str | None, sites: int | None, latency: str | None, *others: str | None) -> str:
+def _as_file(
+    text: str | None,
+    sites: int | None,
+    latency: str | None,
+    time_scale: float | None,
+    *others: str | None,
+) -> str:
     """The topology as it was written, or a file that says what the command line did.
 
     `text` is the file's, None without a file; `others` are the values of --backend and
@@ -121,12 +132,15 @@ def _as_file(text: str | None, sites: int | None, latency: str | None, *others: 
         if value is not None
     }
     options = ", ".join(f"{key}: {value}" for key, value in openstack.items())
+    scale = "" if time_scale is None else f"time_scale: {time_scale!r}"
     if text is not None:
-        more = f"# On the command line: {options}\n" if options else ""
+        said = ", ".join(part for part in (options, scale) if part)
+        more = f"# On the command line: {said}\n" if said else ""
         return text + ("" if text.endswith("\n") else "\n") + more
     delay = f"network: {{delay: {latency}}}\n" if latency else ""
     return (
         f"name: sites-{sites}\n"
         f"sites: [{{name: site, count: {sites}, controllers: 1, computes: 6, data: 1}}]\n{delay}"
+        + (f"{scale}\n" if scale else "")
         + (f"openstack: {{{options}}}\n" if options else "")
     )

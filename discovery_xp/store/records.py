@@ -23,7 +23,8 @@ from discovery_xp.errors import Refused
 from discovery_xp.store.tables import PROBES
 from discovery_xp.text import shortened
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, FORMAT)
 # In the place of a machine's provider, where there were no hosts.
 CANNED_PROVIDER = "dummy"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -220,6 +221,7 @@ class RunRecord(_Strict):
     load: Load | None = None
     harness: Harness | None = None
     merging: Merging | None = None
+    time_scale: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -262,10 +264,10 @@ _ORDER = (
     "format", "experiment", "plan", "started", "ended", "status", "reason", "notes", "commit",
     "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
     "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
-    "window", "load", "harness", "merging",
+    "window", "load", "harness", "merging", "time_scale",
 )  # fmt: skip
 # Runs of earlier versions lack them.
-_LATER = ("merging",)
+_LATER = ("merging", "time_scale")
 
 
 @functools.cache
@@ -306,9 +308,10 @@ def record_from_json(data: bytes | str | Mapping[str, Any]) -> RunRecord:
     values = pydantic_core.from_json(text)  # that a number is none, its key says below
     if not isinstance(values, dict):
         raise ValueError("it holds no keys")
-    if (version := values.get("format")) != FORMAT:
+    if (version := values.get("format")) not in READABLE_FORMATS:
+        readable = " and ".join(str(number) for number in READABLE_FORMATS)
         raise Refused(
-            f"a run of format {_described(version)}, but this version reads {FORMAT}",
+            f"a run of format {_described(version)}, but this version reads {readable}",
             "use the version that wrote it",
         )
     for key in _ORDER:
