@@ -69,6 +69,7 @@ class Boot:
     vm: str
     server_id: str
     root: Node
+    host_site: str
     seconds: float
     stretches: list[Stretch] = field(default_factory=list)
     all_crossings: int = 0
@@ -282,7 +283,7 @@ def boots(
     """Return the boots whose records are whole, the shortest first.
 
     `rows` are those of the table `spans`; `vms` names VMs by id, and others are left out; `rtt_s`
-    is the round trip between two sites, as measured.  What is returned is divided by `scale`.
+    is the round trip between two sites, as measured and divided by `scale`; so is what is returned.
     """
     found = []
     for server_id, root in trees(rows).items():
@@ -295,7 +296,10 @@ def boots(
 def _boot(
     vm: str, server_id: str, root: Node, last: Node, rtt_s: Mapping[Pair, float], scale: float
 ) -> Boot:
-    boot = Boot(vm, server_id, root, max(0.0, last.end - root.start) / scale)
+    build = next((node for node in root.walk() if node.name == _BUILD and
+                  node.kind == wire.HANDLER), last)  # fmt: skip
+    seconds = max(0.0, last.end - root.start) / scale
+    boot = Boot(vm, server_id, root, build.site, seconds)
     for leg in _path(root, last):
         parts = tuple(
             Part(part.activity, part.seconds / scale, part.pair, part.crossings)
@@ -309,7 +313,7 @@ def _boot(
         )
     boot.all_crossings = _all_crossings(root)
     boot.wan_wait_s = sum(
-        part.crossings * rtt_s.get(part.pair, 0.0) / 2 / scale
+        part.crossings * rtt_s.get(part.pair, 0.0) / 2
         for part in boot.parts()
         if part.pair is not None
     )

@@ -32,6 +32,13 @@ HEADINGS = {
     "duration_s": "to create, s",
     "s_per_vm": "s per VM",
     "vms_per_s": "VMs per second",
+    "crossings_per_vm": "crossings per VM",
+    "wan_wait_s_per_vm": "WAN wait per VM, s",
+    "all_crossings_per_vm": "all crossings per VM",
+    "time_share": "share",
+    "path_s": "path, s",
+    "all_crossings": "all crossings",
+    "wan_wait_s": "WAN wait, s",
     "boot_median_s": "boot, median, s",
     "boot_p90_s": "boot, P90, s",
     "fullest_host_vms": "VMs on the fullest host",
@@ -91,7 +98,10 @@ HEADINGS = {
     "worst_error_ms": "worst error, ms",
 }
 # Left out where nothing of them is known, instead of standing there empty.
-_OPTIONAL = {"interval", "numbers", "latency_ms", "rtt_ms", "status"}
+_OPTIONAL = {
+    "interval", "numbers", "latency_ms", "rtt_ms", "status", "crossings_per_vm",
+    "wan_wait_s_per_vm",
+}  # fmt: skip
 _RIGHT = {"vms", "interval", "requested_ms"}  # text of numbers
 _SHARES = ("share", "machine_busy")
 _CELL = 1000  # characters that are shown of a text; CSV has all of it
