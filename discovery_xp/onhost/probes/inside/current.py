@@ -77,10 +77,10 @@ class Span:
         """Begin it: this thread is in it from now on, until `end`."""
         self.recorder = recorder
         self.kind, self.name, self.peer, self.link = kind, name, peer, link
-        self.parent = parent.id if parent else ""
-        self.trace = trace or (parent.trace if parent else "")
+        self.id: str = _names.next()
+        self.parent: str = parent.id if parent else ""
+        self.trace: str = trace or (parent.trace if parent else "")
         self.queued_s = queued_s
-        self.id = _names.next()
         self.server = self.error = ""
         self.sums: dict[tuple[str, str, str], Sums] = {}
         self.children_cpu_s = 0.0

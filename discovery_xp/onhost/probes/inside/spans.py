@@ -127,7 +127,7 @@ def _patch_client(recorder: Recorder, module: ModuleType) -> None:
         parent = current()
         if parent is None:
             return None
-        _, _, rest = url.partition("://")
+        rest = url.partition("://")[2]
         server, slash, path = rest.partition("/")
         name = f"{method} {template(slash + path)}"
         return Span(recorder, wire.CLIENT, name, peer=_host_of(server), parent=parent)
