@@ -192,7 +192,7 @@ def _parts(leg: _Leg, scale: float) -> list[Part]:
             seconds -= queued
     if busy > 0:
         parts.append(Part("processor", busy))
-        seconds -= busy
+        seconds = max(0.0, seconds - busy)
     if not crossed:
         return [*parts, Part(activity, seconds)]
     pairs = sorted(set(crossed))

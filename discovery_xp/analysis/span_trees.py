@@ -76,7 +76,7 @@ def _node(row: Row, up: Node | None = None) -> Node:
     return Node(
         row["kind"], row["name"], row["service"], row["host"], row["site"], row["peer"],
         row["peer_site"], start, start + seconds, max(0.0, float(row["cpu_ms"]) / 1000),
-        max(0.0, float(row["queued_ms"]) / 1000), int(row["round_trips"]), row["error"], up,
+        max(0.0, float(row["queued_ms"]) / 1000), max(0, int(row["round_trips"])), row["error"], up,
     )  # fmt: skip
 
 

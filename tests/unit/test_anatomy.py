@@ -118,7 +118,7 @@ def shaken(rng: random.Random) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.parametrize("seed", range(200))
 def test_whatever_spans_say_a_paths_parts_add_up(seed: int) -> None:
     rng = random.Random(seed)
     for boot in anatomy.boots(shaken(rng), VMS, RTT_S, rng.choice([1.0, 3.0])):
@@ -195,6 +195,6 @@ def test_a_waterfall_shows_the_path_and_sums_up_what_is_too_short() -> None:
     shown, rest = waterfall.steps_of(boot)
     together = sum(step.seconds for step in (*shown, *rest))
     assert together == pytest.approx(boot.seconds)
-    assert [step.node.name for step in shown][0] == "POST /v2.1/servers"
+    assert shown[0].node.name == "POST /v2.1/servers"
     figure = waterfall.figure(boot)
     assert len(figure.axes[0].get_yticklabels()) == len(shown)

@@ -222,6 +222,7 @@ def _patch_threads(recorder: Recorder, module: ModuleType) -> None:
         parent = current()
         if parent is None:
             return spawn_on(executor, function, *args, **kwargs)
+        parent.write_sums()  # what it asks from now on comes after this, as below any other span
         spawned_at = time.perf_counter()
         name = getattr(function, "__name__", "thread")
 
