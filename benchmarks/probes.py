@@ -6,7 +6,10 @@ a cloud that is up, VMs are booted with the probes inside the services off and o
 and the services' CPU is compared (read from outside: that costs them nothing).  Nothing is
 asserted.
 
-    ./.venv/bin/python benchmarks/probes.py [--testbed NAME [--boots 40] [--rounds 3]] [--json FILE]
+    ./.venv/bin/python benchmarks/probes.py [--testbed NAME [--boots 40] [--rounds 3]]
+        [--run FOLDER] [--json FILE]
+
+`--run` is a run with spans, in which those of a boot are counted.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ import provenance
 
 from discovery_xp import experiment, probes
 from discovery_xp.deployment.variables import FLAVOR, IMAGE
-from discovery_xp.onhost.probes.inside import calls, requests, statements
+from discovery_xp.analysis.measurements import read_runs
+from discovery_xp.onhost.probes.inside import calls, current, requests, statements
 from discovery_xp.onhost.probes.inside.recorder import Recorder
+from discovery_xp.onhost.wire import spans
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.testbed import Testbed
 
@@ -37,7 +42,7 @@ SETTLE_S = 20
 WARM_UP = 6
 AT_ONCE = 4
 OUTSIDE = ("usage",)
-INSIDE = ("calls", "statements", "requests", "usage")
+INSIDE = ("calls", "statements", "requests", "spans", "usage")
 
 
 # ---------------------------------------------------------------- the probes' own code
@@ -123,7 +128,23 @@ def code() -> dict[str, float]:
         log = Logger()
         sql = b"SELECT instances.id FROM instances WHERE instances.uuid = 'x'"
         per_call = cpu_us(lambda: timed(1), lambda: function(1), recorder)
+        outer = current.Span(recorder, spans.SERVER, "POST /v2.1/servers", trace="req-1")
+
+        def in_span() -> None:
+            current.Span(recorder, spans.CALL, "Instance.save", "10.0.0.1", parent=outer).end()
+
+        def summed_up() -> None:
+            outer.asked(spans.DATABASE, "SELECT", "10.0.0.1", 1, 0.001)
+
+        def nothing() -> None:
+            """Do no work."""
+
+        per_span = cpu_us(in_span, nothing, recorder)
+        per_trip = cpu_us(summed_up, nothing, recorder)
+        outer.end()
         return {
+            "a span": per_span,
+            "a statement in a span": per_trip,
             "a call of the database API": per_call,
             "a call inside a call": round(
                 (cpu_us(lambda: nested(1), lambda: plain_nested(1), recorder) - per_call) / 9, 2
@@ -222,6 +243,7 @@ def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
                     counts = {
                         "calls": len(tables["calls"]) / boots,
                         "requests": len(tables["requests"]) / boots,
+                        "spans": len(tables["spans"]) / boots,
                         "statements": sum(r["count"] for r in tables["statements"]) / boots,
                     }
         probes.install(hosts, (), quiet)
@@ -234,15 +256,29 @@ def on_testbed(name: str, boots: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def spans_of(folder: Path) -> dict[str, float]:
+    """Return how many spans, and statements summed up in them, a boot of a stored run has."""
+    (run,) = read_runs([folder])
+    rows = run.run.table("spans").to_pandas()
+    summed = rows["kind"].isin([spans.DATABASE, spans.CACHE])
+    return {
+        "a span": round(len(rows) / run.done, 1),
+        "a statement in a span": round(float(rows.loc[summed, "count"].sum()) / run.done, 1),
+    }
+
+
 def main() -> None:
     """Measure and print tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--testbed")
     parser.add_argument("--boots", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--run", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"us": code()}
+    if arguments.run:
+        figures["per_vm"] = spans_of(arguments.run)
     print("| recorded | CPU, us |\n|---|---|")
     for what, us in figures["us"].items():
         print(f"| {what} | {us:.2f} |")

@@ -29,7 +29,7 @@ from discovery_xp.planning.plan import Plan
 from discovery_xp.testbeds.hosts import Hosts, Progress
 from discovery_xp.testbeds.remote import answering_of, run_each, some
 
-PROBES = ("calls", "requests", "statements", "traffic", "messages", "usage")
+PROBES = ("calls", "requests", "statements", "spans", "traffic", "messages", "usage")
 
 Row = dict[str, Any]
 
@@ -37,15 +37,16 @@ Row = dict[str, Any]
 GONE = "(gone)"
 
 # What can be seen from inside a service.  Nova forbids its computes the database and they
-# have no API: there is nothing to see in them, and restarting them takes minutes.
+# have no API: there is nothing to see in them but what they do for a boot.
 _INSIDE: Mapping[str, tuple[str, ...]] = {
-    "keystone-api": ("statements", "requests"),
-    "glance-api": ("statements", "requests"),
-    "placement-api": ("statements", "requests"),
-    "neutron-api": ("statements", "requests"),
-    "nova-api": ("calls", "statements", "requests"),
-    "nova-conductor": ("calls", "statements"),
-    "nova-scheduler": ("calls", "statements"),
+    "keystone-api": ("statements", "requests", "spans"),
+    "glance-api": ("statements", "requests", "spans"),
+    "placement-api": ("statements", "requests", "spans"),
+    "neutron-api": ("statements", "requests", "spans"),
+    "nova-api": ("calls", "statements", "requests", "spans"),
+    "nova-conductor": ("calls", "statements", "spans"),
+    "nova-scheduler": ("calls", "statements", "spans"),
+    "nova-compute": ("spans",),
 }
 
 
@@ -147,7 +148,9 @@ def _variables(
 
 def _code() -> dict[str, str]:
     """Return what services with a probe import, by path below a folder of PYTHONPATH."""
-    package = sources("checks", "wire/probes", "probes/inside", "probes/sitecustomize")
+    package = sources(
+        "checks", "wire/probes", "wire/spans", "probes/inside", "probes/sitecustomize"
+    )
     # Python looks for it at the top of each folder.
     own = package.pop("discovery_xp/onhost/probes/sitecustomize.py")
     return {"sitecustomize.py": own, **package}
@@ -175,7 +178,7 @@ def to_rows(
         for table, rows in host_rows.items():
             if table in tables:
                 tables[table].extend(rows)
-    for table in ("calls", "requests"):
+    for table in ("calls", "requests", "spans"):
         tables.get(table, []).sort(key=lambda row: row["at"])
     return tables
 
@@ -195,7 +198,7 @@ def _rows_of(
         packed = archives.decode(result["records"])
         text = archives.inflate(packed).decode(errors="replace")
         for table, row in records.parse(text, place, complain):
-            rows[table].append(row)
+            rows[table].append(_placed(row, hosts, names) if table == "spans" else row)
     for address, port, sent, packets in counters.parse_traffic(result.get("traffic", {})):
         peer = names.get(address, address)
         rows["traffic"].append(
@@ -214,6 +217,14 @@ def _rows_of(
     for service, used in counters.parse_usage(result.get("usage", {})):
         rows["usage"].append({"service": service, **place, **used})
     return rows
+
+
+def _placed(row: Row, hosts: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> Row:
+    """Return a span with its peer's name and site in the place of its address."""
+    if row["peer"] is None:
+        return row
+    peer = names.get(row["peer"], row["peer"])
+    return {**row, "peer": peer, "peer_site": hosts[peer]["site"] if peer in hosts else None}
 
 
 def _messages(counts: Mapping[str, Sequence[int]]) -> list[Row]:

@@ -49,7 +49,7 @@ def _glyphs() -> frozenset[int]:
     return frozenset(font.get_charmap())
 
 
-def plain(text: str) -> str:
+def plain(text: str, most: int = _NAME) -> str:
     """Return a name from a run as matplotlib draws it: as text, in one line.
 
     A pair of dollars would be a formula, an underscore at the start keeps a name out of a
@@ -57,7 +57,7 @@ def plain(text: str) -> str:
     """
     shown = "".join(
         each if ord(each) in _glyphs() else each.encode("unicode_escape").decode()
-        for each in shortened(text, _NAME)
+        for each in shortened(text, most)
     )
     return ("\N{ZERO WIDTH SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
 

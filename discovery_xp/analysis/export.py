@@ -16,7 +16,7 @@ import pandas as pd
 
 from discovery_xp.analysis import plots, run_tables
 from discovery_xp.analysis.measurements import Measurements, summary
-from discovery_xp.analysis.report import pictures_of, tables_of
+from discovery_xp.analysis.report import Picture, pictures_of, tables_of
 from discovery_xp.analysis.tables import Table
 from discovery_xp.errors import Refused
 from discovery_xp.store import is_run_name, replace_file
@@ -35,6 +35,16 @@ def write_csv(folder: Path, runs: Sequence[Measurements], whole: bool = False) -
         for table in run_tables.run_tables(run):
             named[f"{name}.{table.name}"] = table.frame
     return _write(folder, ".csv", {name: _csv(each) for name, each in named.items()})
+
+
+def write_tables_csv(folder: Path, tables: Sequence[Table]) -> list[Path]:
+    """Write tables as CSV, each by its name."""
+    return _write(folder, ".csv", {table.name: _csv(table.frame) for table in tables})
+
+
+def write_tables_latex(folder: Path, tables: Sequence[Table]) -> list[Path]:
+    """Write tables as LaTeX floats, each by its name."""
+    return _write(folder, ".tex", {table.name: latex(table) for table in tables})
 
 
 def file_names(runs: Sequence[Measurements]) -> list[str]:
@@ -72,9 +82,14 @@ def write_latex(folder: Path, runs: Sequence[Measurements], whole: bool = False)
 
 def write_figures(folder: Path, runs: Sequence[Measurements]) -> list[Path]:
     """Write every figure, as PDF for a paper and as PNG."""
+    return write_pictures(folder, pictures_of(runs))
+
+
+def write_pictures(folder: Path, pictures: Sequence[Picture]) -> list[Path]:
+    """Write figures, each as PDF and as PNG."""
     paths: list[Path] = []
     with _made(folder):
-        for picture in pictures_of(runs):
+        for picture in pictures:
             figure = picture.draw(plots.LIGHT)
             for kind in ("pdf", "png"):
                 paths.append(folder / f"{picture.name}.{kind}")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from discovery_xp.analysis import summaries
+from discovery_xp.analysis import anatomy, anatomy_tables, summaries
 from discovery_xp.store import TABLES, Run, RunRecord, Window, find_runs
 
 # What figures are for each of, by kind of load; VMs for all others.
@@ -71,6 +71,31 @@ class Measurements:
     def statements(self) -> pd.DataFrame:
         """Return SQL statements by process and kind."""
         return self._frame("statements")
+
+    @functools.cached_property
+    def boots(self) -> list[anatomy.Boot]:
+        """Return the anatomy of each boot whose records are whole, the shortest first."""
+        if not self.measured("spans"):
+            return []
+        vms = self.vms.loc[self.vms["status"] == "ACTIVE", ["server_id", "name"]].dropna()
+        return anatomy.boots(
+            self.run.table("spans").to_pylist(),
+            dict(vms.itertuples(index=False, name=None)),
+            self.rtt_s,
+            self.record.time_scale,
+        )
+
+    @functools.cached_property
+    def rtt_s(self) -> dict[tuple[str, str], float]:
+        """Return the round trip of each pair of sites, the lesser name first: as observed, or
+        as requested where it wasn't."""
+        by_pair: dict[tuple[str, str], list[float]] = {}
+        for row in self.round_trips.to_dict("records"):
+            one, other = sorted((str(row["source"]), str(row["target"])))
+            observed = row["observed_ms"]
+            ms = row["requested_ms"] if pd.isna(observed) else observed
+            by_pair.setdefault((one, other), []).append(float(ms) / 1000)
+        return {pair: sum(values) / len(values) for pair, values in by_pair.items()}
 
     @functools.cached_property
     def traffic(self) -> pd.DataFrame:
@@ -369,6 +394,7 @@ def _summary(run: Measurements) -> dict[str, Any]:
     row["messages_per_vm"] = _total(messages, ("published",), active)
     usage = run.usage if run.measured("usage") else None
     row["cpu_ms_per_vm"] = _total(usage, ("cpu_s",), active, 0.001)
+    row |= anatomy_tables.figures(run.boots)
     return row | summaries.cpu_shares(record)
 
 

@@ -214,6 +214,8 @@ def _creation(
             **({"rtt_ms": _mean(part, "rtt_ms")} if number != 2 else {}),
             **_measured(part, "duration_s", "measured_s"),
             "s_per_vm": _mean(part, "s_per_vm"),
+            "crossings_per_vm": _mean(part, "crossings_per_vm"),
+            "wan_wait_s_per_vm": _mean(part, "wan_wait_s_per_vm"),
             "published_s": _value(value),
             "published_s_per_vm": _value(value) / paper.VMS,
             "source": _source(value),

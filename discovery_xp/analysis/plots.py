@@ -129,6 +129,18 @@ def _nothing(theme: Theme, words: str) -> Figure:
     return figure
 
 
+def blank(theme: Theme, width: float, height: float) -> tuple[Figure, Axes]:
+    """Make a figure of one pair of axes, for what other modules draw; sizes are in inches."""
+    figure, (axes,) = _figure(theme, height)
+    figure.set_size_inches(width, height)
+    return figure, axes
+
+
+def words_alone(theme: Theme, words: str) -> Figure:
+    """Make a figure that says why there is nothing to be seen."""
+    return _nothing(theme, words)
+
+
 _MOST_BARS = 64  # that have room beside each other
 _MOST_PANELS = 12  # a figure of hundreds is no picture, nor can it be drawn
 _ONE_PANEL = 6  # configurations in one set of axes; more are told apart by latency

@@ -20,6 +20,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from discovery_xp.analysis import (
+    anatomy,
+    anatomy_tables,
     paper,
     paper_tables,
     plots,
@@ -27,6 +29,7 @@ from discovery_xp.analysis import (
     summaries,
     tables,
     validity,
+    waterfall,
 )
 from discovery_xp.analysis.measurements import (
     BUSY_WORDS,
@@ -182,6 +185,8 @@ def headline(run: Measurements) -> list[tuple[str, str]]:
         ("call_mean_ms", " ms", "mean call of the database API"),
         ("cpu_ms_per_vm", " ms", f"of CPU per {run.unit}"),
         ("round_trips_per_vm", "", f"database round trips per {run.unit}"),
+        ("crossings_per_vm", "", "crossings between sites on a boot's path"),
+        ("wan_wait_s_per_vm", " s", "of waiting for the WAN per VM"),
         ("network_mb", " MB", "over the network"),
         ("machine_busy", "", "of the machine busy"),
     ):
@@ -219,19 +224,20 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
         parts += [grid, Text()]
         for value, words in headline(run):
             parts.append(Text.assemble((f"{value:>12}", "bold"), f" {words}"))
-        parts += [_rich(table) for table in run_tables.run_tables(run)]
+        parts += [rich_table(table) for table in run_tables.run_tables(run)]
         if missing(run):
             parts.append(Text(missing(run)))
-        parts += [_rich(table) for table in paper_tables.paper_tables(runs, whole)]
+        parts += [rich_table(table) for table in paper_tables.paper_tables(runs, whole)]
     else:
-        parts += [_rich(table) for table in tables_of(runs, whole)]
+        parts += [rich_table(table) for table in tables_of(runs, whole)]
     if whole or paper_tables.paper_tables(runs):
         parts.append(Text())
         parts += [Text(f"[{source.key}] {source.citation}") for source in paper.SOURCES]
     return Group(*parts)
 
 
-def _rich(table: Table) -> RenderableType:
+def rich_table(table: Table) -> RenderableType:
+    """Return a table for the terminal."""
     grid = RichTable(title=Text(printable(table.title)), title_justify="left", show_edge=False)
     for heading, right in zip(table.headings(), table.numeric(), strict=True):
         grid.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
@@ -388,6 +394,8 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
                 lambda theme: plots.response_times([run], theme),
             )
         )
+    if run.boots:
+        pictures.append(waterfall_picture(run.boots[(len(run.boots) - 1) // 2]))
     if row["vms_active"] and len(run.vms):
         spread = summaries.vms_by_site(run.vms)
         pictures.append(
@@ -468,6 +476,23 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
     if any(run.record.harness and run.window_s for run in runs):
         pictures.append(_shares(runs))
     return pictures
+
+
+def waterfall_picture(boot: anatomy.Boot) -> Picture:
+    """Return the figure of a boot's critical path."""
+    sums: dict[str, float] = {}
+    for part in boot.parts():
+        sums[part.activity] = sums.get(part.activity, 0.0) + part.seconds
+    most = sorted(sums.items(), key=lambda item: -item[1])[:3]
+    return Picture(
+        "A boot's critical path",
+        f"{shortened(boot.vm, 60)}, from its request at {boot.root.site} to ACTIVE at "
+        f"{boot.host_site}: each step in its own time, hatched where that passed between sites.",
+        f"{digits(boot.seconds)} s, most of it "
+        + ", ".join(f"{digits(s)} s {anatomy_tables.WORDS[activity]}" for activity, s in most)
+        + f"; {boot.crossings} crossings between sites.",
+        lambda theme: waterfall.figure(boot, theme),
+    )
 
 
 def _shares(runs: Sequence[Measurements]) -> Picture:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from discovery_xp.analysis import summaries
+from discovery_xp.analysis import anatomy_tables, summaries
 from discovery_xp.analysis.measurements import (
     BUSY,
     BUSY_WORDS,
@@ -27,7 +27,7 @@ from discovery_xp.analysis.tables import Table, or_nan
 _OVERVIEW = (
     "number", "run", "status", "backend", "sites", "computes", "latency_ms", "rtt_ms",
     "time_scale", "vms_asked", "vms_active", "natural_s", "duration_s", "s_per_vm",
-    "boot_median_s", "boot_p90_s", "fullest_host_vms",
+    "crossings_per_vm", "wan_wait_s_per_vm", "boot_median_s", "boot_p90_s", "fullest_host_vms",
 )  # fmt: skip
 _COSTS = (
     "number", "status", "call_mean_ms", "call_median_ms", "call_p75_ms", "call_p90_ms",
@@ -88,6 +88,8 @@ _REPEATED = {
     "duration_s": "time to create, s",
     "s_per_vm": "time to create, s per VM",
     "boot_median_s": "boot, median, s",
+    "crossings_per_vm": "crossings per VM",
+    "wan_wait_s_per_vm": "WAN wait, s per VM",
     "call_mean_ms": "DB API call, mean, ms",
     "call_median_ms": "DB API call, median, ms",
     "call_p90_ms": "DB API call, P90, ms",
@@ -148,6 +150,7 @@ def run_tables(run: Measurements) -> list[Table]:
             summaries.vms_by_site(run.vms),
             ("'asked' at the site's API; 'active' on the site's hosts.",),
         ),
+        *anatomy_tables.tables(run.boots, run.done),
         Table("actions", "Actions of the load", summaries.actions_by_name(run.actions)),
         Table("calls", "Calls of Nova's database API", _call_table(run)),
         Table(

@@ -34,6 +34,13 @@ HEADINGS = {
     "duration_s": "to create, s",
     "s_per_vm": "s per VM",
     "vms_per_s": "VMs per second",
+    "crossings_per_vm": "crossings per VM",
+    "wan_wait_s_per_vm": "WAN wait per VM, s",
+    "all_crossings_per_vm": "all crossings per VM",
+    "time_share": "share",
+    "path_s": "path, s",
+    "all_crossings": "all crossings",
+    "wan_wait_s": "WAN wait, s",
     "boot_median_s": "boot, median, s",
     "boot_p90_s": "boot, P90, s",
     "fullest_host_vms": "VMs on the fullest host",
@@ -93,7 +100,10 @@ HEADINGS = {
     "worst_error_ms": "worst error, ms",
 }
 # Left out where nothing of them is known, instead of standing there empty.
-_OPTIONAL = {"interval", "numbers", "latency_ms", "rtt_ms", "status", "time_scale", "natural_s"}
+_OPTIONAL = {
+    "interval", "numbers", "latency_ms", "rtt_ms", "status", "time_scale", "natural_s",
+    "crossings_per_vm", "wan_wait_s_per_vm",
+}  # fmt: skip
 # What stands in the column `status` of runs that need a warning.
 MARKS = ("PARTIAL", "busy", "PARTIAL, busy")
 _RIGHT = {"vms", "interval", "requested_ms"}  # text of numbers

@@ -23,6 +23,7 @@ from discovery_xp.cli.report import report
 from discovery_xp.cli.shells import completion
 from discovery_xp.cli.status import status
 from discovery_xp.cli.topologies import plan, schema, slots, validate
+from discovery_xp.cli.trace import trace
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -34,7 +35,7 @@ def cli() -> None:
 for command in (
     validate, schema, plan, slots, prepare,
     up, deploy, status, ssh, bench, openstack, backup, inventory, destroy,
-    completion, init, network, notebook, report,
+    completion, init, network, notebook, report, trace,
 ):  # fmt: skip
     cli.add_command(command)
 

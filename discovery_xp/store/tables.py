@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from discovery_xp.onhost import catalogue
-from discovery_xp.onhost.wire import load, probes
+from discovery_xp.onhost.wire import load, probes, spans
 from discovery_xp.store import pages
 from discovery_xp.store.files import damaged, read_bytes
 from discovery_xp.text import shortened
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # The greatest run so far, 500 VMs on 65 hosts, has 30,000 calls, 10,000 requests, and less than
 # 1000 rows in its other tables.
 MOST_ROWS = 200_000
-MOST_ROWS_OF = {"calls": 2_000_000, "requests": 2_000_000}
+MOST_ROWS_OF = {"calls": 2_000_000, "requests": 2_000_000, "spans": 2_000_000}
 MOST_BYTES = 128 * 2**20  # of a file; packed
 MOST_TEXT = 512 * 2**20  # bytes of text of a column
 MOST_CHARACTERS = 10_000  # of a cell; a longer one is cut when it is written
@@ -120,6 +120,15 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("kind", "string", values=probes.KINDS),
         *_columns("int64", "count round_trips bytes_sent bytes_received"),
         *_columns("float64", "duration_ms"),
+    ),
+    "spans": (
+        *_columns("float64", "at"),
+        *_PLACE,
+        Column("kind", "string", values=spans.KINDS),
+        *_columns("string", "name peer? peer_site? trace? span parent? link? server_id?"),
+        *_columns("float64", "duration_ms cpu_ms queued_ms"),
+        *_columns("int64", "count round_trips"),
+        *_columns("string", "error?"),
     ),
     "traffic": (
         *_columns("string", "host site peer peer_site"),

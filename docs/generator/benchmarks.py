@@ -153,12 +153,16 @@ def hundred_sites() -> str:
 
 def probes() -> str:
     """Return what the probes' own code costs, and what that is per VM."""
-    us = read("probes")["us"]
+    found = read("probes")
+    us, spans = found["us"], found["per_vm"]
     (run,) = (run for run in reference.runs("sites-8") if run.record.latency_ms == 10)
     per_vm = {
         "a call of the database API": ("calls", len(run.calls) / run.done),
         "a statement": ("statements", float(run.figures["statements_per_vm"])),
         "a request": ("requests", len(run.requests) / run.done),
+        # The reference run is older than this probe.
+        "a span": ("spans", spans["a span"]),
+        "a statement in a span": ("statements", spans["a statement in a span"]),
     }
     lines = [
         [what, f"{us[what]:.2f}", f"{count:.0f} {noun}", f"{us[what] * count / 1000:.2f}"]

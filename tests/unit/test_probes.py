@@ -1255,7 +1255,10 @@ def test_what_hosts_say_becomes_rows_of_the_format() -> None:
     early = lines.encode([(lines.CALL, 4.0, 0.1, "main", "g", False, "")], 0, 1)
     others = lines.encode(
         [(lines.REQUEST, 5.0, 0.1, "GET", "/", "200 OK"),
-         (lines.STATEMENT, "SELECT", 1, 1, 1, 1, 0.1)], 0, 1,
+         (lines.STATEMENT, "SELECT", 1, 1, 1, 1, 0.1),
+         ("p", 6.0, 0.1, 0.0, 0.0, "client", "GET /", "10.0.1.2", "", "b", "", "", 1, 0, "", ""),
+         ("p", 5.0, 0.1, 0.0, 0.0, "call", "save", "10.9.9.9", "", "a", "", "", 1, 0, "", "")],
+        0, 1,
     )  # fmt: skip
     usage = {"cpu_s": 1.5, "memory_bytes": 10, "memory_start_bytes": 9}
     said: dict[str, dict[str, Any]] = {
@@ -1278,6 +1281,10 @@ def test_what_hosts_say_becomes_rows_of_the_format() -> None:
         ("site1-master-1", "site1", "mysql"),
         ("site2-compute-1", "site2", "other"),
         ("8.8.8.8", "", "other"),
+    ]
+    assert [(row["span"], row["peer"], row["peer_site"]) for row in tables["spans"]] == [
+        ("a", "10.9.9.9", None),
+        ("b", "site2-compute-1", "site2"),
     ]
     assert [list(row.values()) for row in tables["messages"]] == [
         ["conductor", 5, 5, 4],

@@ -3,6 +3,7 @@
     c  at  ms  api  function  lazy  error     a call of Nova's database API
     r  at  ms  method  path  status           a REST request that was answered
     s  from  to  kind  count  trips  sent  received  ms      statements of about a second
+    p  ...                                    a span of a request, see `wire.spans`
     #  discovery-probes  1  pid  program      the first line of each file
     !  at  dropped  errors  last error        in a file of its own: what was missed so far
     @  unit  pid                              put before the lines of a process when sent
@@ -17,12 +18,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import checks
+from . import spans
 
 CALL, REQUEST, STATEMENT, NOTE, HEADER, PROCESS = "c", "r", "s", "!", "#", "@"
 FORMAT = 1
 
 # By tag: how many fields follow it, of the lines that are parsed.
-_FIELDS = {PROCESS: 2, CALL: 6, REQUEST: 5, STATEMENT: 8, NOTE: 4}
+_FIELDS = {PROCESS: 2, CALL: 6, REQUEST: 5, STATEMENT: 8, NOTE: 4, spans.SPAN: spans.FIELDS}
 
 # Which of Nova's database APIs a call belongs to, and what kind a statement is of.
 APIS = ("main", "api")
@@ -75,6 +77,8 @@ def encode(records: Iterable[tuple[Any, ...]], since: float, now: float) -> str:
             written.append(
                 f"{CALL}\t{at:.6f}\t{seconds * 1000:.3f}\t{api}\t{function}\t{lazy:d}\t{error}\n"
             )
+        elif tag == spans.SPAN:
+            written.append(spans.encode(record))
         elif tag == REQUEST:
             _, ended, seconds, method, path, status = record
             path = template(str(path)).translate(_UNWANTED)
@@ -107,12 +111,12 @@ def template(path: str) -> str:
 def is_within(line: str, since: float, until: float) -> bool:
     """Tell whether a line belongs to a window.
 
-    A call or a request belongs to it by its start; statements, which are summed up, where any
-    of them may.
+    A call, a request or a span belongs to it by its start; statements, which are summed up, where
+    any of them may.
     """
     fields = line.split("\t", 3)
     try:
-        if fields[0] in (CALL, REQUEST):
+        if fields[0] in (CALL, REQUEST, spans.SPAN):
             return since <= float(fields[1]) < until
         if fields[0] == STATEMENT:
             return float(fields[1]) < until and since < float(fields[2])
@@ -147,6 +151,8 @@ def parse(
             yield "calls", _call(unit, place, fields)
         elif tag == REQUEST:
             yield "requests", _request(unit, place, fields)
+        elif tag == spans.SPAN:
+            yield "spans", spans.row(unit, place, fields)
         elif tag == STATEMENT:
             _, _, kind, *numbers = fields
             key = unit, pid, checks.one_of(kind, KINDS)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import load
+from discovery_xp.analysis.measurements import measured
 from discovery_xp.errors import Failed
 from discovery_xp.load import LoadRun
 from discovery_xp.load.rally_hosts import RAW
@@ -86,6 +87,30 @@ def test_the_window_is_the_loads_and_ends_before_vms_are_deleted(first: Run) -> 
     created = [row for row in first.table("messages").to_pylist()
                if row["queue"].startswith("compute.")]  # fmt: skip
     assert sum(row["published"] for row in created) == VMS, "one message builds a VM"
+
+
+def test_every_boot_is_followed_from_its_request_until_it_is_active(
+    bench: Bench, first: Run
+) -> None:
+    (run,) = measured([first])
+    assert sorted(boot.vm for boot in run.boots) == sorted(run.vms["name"])
+    rows = run.vms.set_index("name")
+    for boot in run.boots:
+        vm = rows.loc[boot.vm]
+        assert (boot.root.site, boot.host_site) == (vm["site"], vm["host_site"])
+        assert boot.root.start >= vm["requested_at"]
+        assert sum(part.seconds for part in boot.parts()) == pytest.approx(boot.seconds, abs=1e-4)
+        services = {stretch.node.service for stretch in boot.stretches}
+        assert services >= {"nova-api", "nova-conductor", "nova-compute"}
+        # Everything that all share is at site 1.
+        assert boot.crossings > 0 or boot.root.site == "site1"
+        assert boot.crossings <= boot.all_crossings
+        assert 0 <= boot.wan_wait_s <= boot.seconds
+    assert run.figures["crossings_per_vm"] > 0
+    said = bench.cli.run("trace", str(first.folder)).stdout
+    assert "Where the time of a boot went" in said and f"all {VMS} VMs" in said
+    vm = run.boots[-1].vm
+    assert f"{vm}: " in bench.cli.run("trace", str(first.folder), "--vm", vm).stdout
 
 
 def test_no_compute_has_the_schedulers_ask_the_database_for_its_vms(first: Run) -> None:

@@ -61,6 +61,18 @@ def call(cli: Cli, step: str, wanted: Sequence[str], *more: str) -> str:
     return done.stdout
 
 
+def wait_for_computes(cli: Cli) -> None:
+    """Wait until computes that were started anew take messages: systemd isn't told when."""
+    queues = {f"compute.{host}" for host, units in UNITS.items() if "nova-compute" in units}
+    latest = time.monotonic() + 300
+    while True:
+        said = on(cli, MASTER, "rabbitmqctl --quiet --formatter json list_queues name consumers")
+        if queues <= {each["name"] for each in json.loads(said) if each["consumers"]}:
+            return
+        assert time.monotonic() < latest, said
+        time.sleep(2)
+
+
 def main_processes(cli: Cli) -> dict[str, list[str]]:
     return {
         host: on(
@@ -92,6 +104,7 @@ def measured(cli: Cli, cloud: str) -> dict[str, Table]:
     """All probes over two boots, one at each site's API on its own compute."""
     assert json.loads(call(cli, "collect", [], "0", "1"))["tables"] == {}
     call(cli, "install", PROBES)
+    wait_for_computes(cli)
     call(cli, "start", PROBES)
     since = time.time()
     for number in range(1, VMS + 1):
@@ -180,6 +193,26 @@ def test_rest_requests_are_those_that_were_asked(measured: Mapping[str, Table]) 
     assert len(asked) < 60, "identifiers are gone from the paths"
 
 
+def test_spans_are_those_of_every_service_that_a_boot_comes_to(
+    measured: Mapping[str, Table],
+) -> None:
+    spans = measured["spans"]
+    of_boots = [row for row in spans if row["server_id"]]
+    assert [(row["service"], row["name"]) for row in of_boots] == [
+        ("nova-api", "POST /v2.1/servers")
+    ] * VMS
+    steps = {(row["service"], row["kind"], row["name"]) for row in spans}
+    assert ("nova-conductor", "handler", "schedule_and_build_instances") in steps
+    assert ("nova-scheduler", "client", "GET /allocation_candidates") in steps
+    assert ("placement-api", "server", "GET /allocation_candidates") in steps
+    assert ("nova-compute", "handler", "build_and_run_instance") in steps
+    assert ("nova-compute", "call", "Instance.save") in steps
+    # The broker and the database are the master's, whoever asks.
+    peers = {(row["kind"], row["peer"], row["peer_site"]) for row in spans if row["kind"] in (
+        "call", "cast", "database", "cache")}  # fmt: skip
+    assert peers == {(kind, MASTER, "site1") for kind in ("call", "cast", "database", "cache")}
+
+
 def test_traffic_is_counted_by_hosts_and_service(measured: Mapping[str, Table]) -> None:
     traffic = measured["traffic"]
     found = sums(traffic, "host", "peer", "service", of="bytes")
@@ -187,7 +220,7 @@ def test_traffic_is_counted_by_hosts_and_service(measured: Mapping[str, Table]) 
     assert found[MASTER, "site2-controller-1", "mysql"] > 0
     assert found["site2-compute-1", MASTER, "amqp"] > 0
     assert found["site1-compute-1", MASTER, "placement"] > 0
-    # What Nova's probes can't show, since none is in a compute, the wire does.
+    # What the probes of statements can't show, since none is in a compute, the wire does.
     assert not [key for key in found if "compute" in key[0] and key[2] == "mysql"]
     assert all(row["host"] != row["peer"] and row["packets"] > 0 for row in traffic)
     between = [row for row in traffic if row["peer_site"] and row["site"] != row["peer_site"]]
@@ -249,7 +282,7 @@ def test_nothing_is_restarted_that_has_its_probes(cli: Cli, measured: Mapping[st
     call(cli, "install", [name for name in PROBES if name not in ("traffic", "messages", "usage")])
     assert main_processes(cli) == before
     # Without those of requests, only the HTTP services change.
-    call(cli, "install", ["calls", "statements"])
+    call(cli, "install", ["calls", "statements", "spans"])
     after = main_processes(cli)
     changed = {
         unit
@@ -288,10 +321,12 @@ def test_probes_that_are_off_leave_no_trace(cli: Cli, measured: Mapping[str, Tab
                 assert "PYTHONPATH" not in environment
         changed = [unit for unit, old, new in zip(units, before[host], after[host], strict=True)
                    if old != new]  # fmt: skip
-        watched = [unit for unit in units if unit.endswith(("-api", "-conductor", "-scheduler"))]
+        others = ("mariadb", "rabbitmq-server", "memcached")
+        watched = [unit for unit in units if unit not in others]
         assert changed == watched, "what had probes was started anew, nothing else"
     call(cli, "install", [])
     assert main_processes(cli) == after
+    wait_for_computes(cli)
     boot(cli, "site2", "without", "site2-compute-1")
     names = [f"vm{number}" for number in range(1, VMS + 1)]
     cli.run("openstack", "server", "delete", "--wait", *names, "without")

@@ -1,13 +1,14 @@
 """SQL statements and database round trips of a process, counted by its drivers.
 
 PyMySQL is counted at the wire: each command that is sent and answered is a round trip.  ROME
-counts itself.
+counts itself.  Several counters may watch one driver, which is patched once.
 Another driver joins by a line in DRIVERS: a module, and what makes it call `count`.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -30,6 +31,15 @@ def patches(recorder: Recorder) -> Mapping[str, Callable[[ModuleType], None]]:
         module: functools.partial(watch, recorder=recorder, count=count)
         for module, watch in DRIVERS.items()
     }
+
+
+class Asked(threading.local):
+    """Whom this thread's driver asked for what is counted right now: an address."""
+
+    peer = ""
+
+
+asked = Asked()
 
 
 # ---------------------------------------------------------------- drivers that count themselves
@@ -75,8 +85,21 @@ def kind_of(command: int, sql: Any) -> str:
 
 def watch_pymysql(module: ModuleType, recorder: Recorder, count: Count) -> None:
     """Count at the methods that every command goes through, and at the socket."""
+    counters: list[Count] | None = module.__dict__.get("_discovery_counters")
+    if counters is not None:
+        counters.append(count)
+        return
+    counters = module._discovery_counters = [count]  # type: ignore[attr-defined]
     connection = module.Connection
     clock = time.perf_counter
+
+    def counted(self: Any, trips: int, wire: Wire) -> None:
+        seconds = clock() - wire.started
+        asked.peer = getattr(self, "host", None) or ""
+        for counter in counters:
+            counter(wire.kind, 1, trips, wire.sent, wire.received, seconds)
+        wire.started = 0.0
+        wire.sent = wire.received = 0
 
     def wire_of(self: Any) -> Wire:
         wire: Wire | None = self.__dict__.get("_discovery_wire")
@@ -91,9 +114,7 @@ def watch_pymysql(module: ModuleType, recorder: Recorder, count: Count) -> None:
         wire: Wire | None = self.__dict__.get("_discovery_wire")
         if wire is None or not wire.started:
             return
-        count(wire.kind, 1, 1, wire.sent, wire.received, clock() - wire.started)
-        wire.started = 0.0
-        wire.sent = wire.received = 0
+        counted(self, 1, wire)
 
     def before(name: str, look: Callable[..., None]) -> None:
         original = getattr(connection, name)
@@ -143,9 +164,7 @@ def watch_pymysql(module: ModuleType, recorder: Recorder, count: Count) -> None:
     def logged_in(self: Any) -> None:
         # The connection itself, the server's greeting, and an answer to all that we wrote.
         wire = wire_of(self)
-        count("OTHER", 1, 2 + wire.writes, wire.sent, wire.received, clock() - wire.started)
-        wire.started = 0.0
-        wire.sent = wire.received = 0
+        counted(self, 2 + wire.writes, wire)
 
     before("_execute_command", command_begins)
     before("_write_bytes", bytes_go)
