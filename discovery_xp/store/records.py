@@ -23,7 +23,8 @@ from discovery_xp.errors import Refused
 from discovery_xp.store.tables import PROBES
 from discovery_xp.text import shortened
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, FORMAT)
 # In the place of a machine's provider, where there were no hosts.
 CANNED_PROVIDER = "dummy"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -182,6 +183,44 @@ class Merging(_Strict):
 
 
 @dataclass(frozen=True)
+class Drawn(_Strict):
+    """A placement of VMs on computes: the seed that drew it, and the digest of what it drew."""
+
+    seed: Count
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class Arm(_Strict):
+    """A run's place in a comparison of back ends.
+
+    `comparison` is equal for all runs of one.  Each of `blocks` blocks, from 1, has a run of
+    each of `arms` in an order of its own, drawn from `order_seed`; `position` is this run's in
+    its block, from 1.
+    """
+
+    comparison: Word
+    order_seed: Count
+    arms: Annotated[tuple[Word, ...], Field(max_length=_MOST_ENTRIES)]
+    block: Count
+    blocks: Count
+    position: Count
+
+
+@dataclass(frozen=True)
+class Recipe(_Strict):
+    """What a bench was told besides the files topology.yaml and scenario.yaml, and the probes.
+
+    `backend` and `placement` replace the topology's where they aren't None.
+    """
+
+    backend: Word | None = None
+    placement: Word | None = None
+    settle_s: Number = 0.0
+    expose: bool = False
+
+
+@dataclass(frozen=True)
 class RunRecord(_Strict):
     """run.json: what was run and how it ended.  `docs/results.md` says what each key means.
 
@@ -220,6 +259,9 @@ class RunRecord(_Strict):
     load: Load | None = None
     harness: Harness | None = None
     merging: Merging | None = None
+    drawn: Drawn | None = None
+    arm: Arm | None = None
+    recipe: Recipe | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -262,10 +304,10 @@ _ORDER = (
     "format", "experiment", "plan", "started", "ended", "status", "reason", "notes", "commit",
     "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
     "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
-    "window", "load", "harness", "merging",
+    "window", "load", "harness", "merging", "drawn", "arm", "recipe",
 )  # fmt: skip
 # Runs of earlier versions lack them.
-_LATER = ("merging",)
+_LATER = ("merging", "drawn", "arm", "recipe")
 
 
 @functools.cache
@@ -306,9 +348,10 @@ def record_from_json(data: bytes | str | Mapping[str, Any]) -> RunRecord:
     values = pydantic_core.from_json(text)  # that a number is none, its key says below
     if not isinstance(values, dict):
         raise ValueError("it holds no keys")
-    if (version := values.get("format")) != FORMAT:
+    if (version := values.get("format")) not in READABLE_FORMATS:
+        readable = " and ".join(str(number) for number in READABLE_FORMATS)
         raise Refused(
-            f"a run of format {_described(version)}, but this version reads {FORMAT}",
+            f"a run of format {_described(version)}, but this version reads {readable}",
             "use the version that wrote it",
         )
     for key in _ORDER:
