@@ -26,8 +26,8 @@ CANNED_S = 5.0
 class BenchRequest:
     """What a bench is asked for, besides the plan.
 
-    `backend` and `placement` are what replaces the topology's, None where nothing does; the plan
-    has them already.  `arm` is the run's place in a comparison.
+    `backend`, `placement` and `time_scale` are what replaces the topology's, None where nothing
+    does; the plan has them already.  `arm` is the run's place in a comparison.
     """
 
     scenario: Scenario
@@ -39,6 +39,7 @@ class BenchRequest:
     expose: bool = False
     backend: str | None = None
     placement: str | None = None
+    time_scale: float | None = None
     arm: store.Arm | None = None
 
 

@@ -55,11 +55,12 @@ def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -
         rtt_ms=rtts[len(rtts) // 2] if rtts else None,
         imposed_by=_imposed_by(deployed.state.wan),
         probes=tuple(request.probes),
+        time_scale=plan.time_scale,
         notes=(CANNED_NOTE,) if providers.kind(plan.provider).is_canned else (),
         drawn=None if drawn is None else store.Drawn(drawn.seed, drawn.digest),
         arm=request.arm,
         recipe=store.Recipe(
-            request.backend, request.placement, settle_s=request.settle_s, expose=request.expose
+            request.backend, request.placement, request.time_scale, request.settle_s, request.expose
         ),
     )
 

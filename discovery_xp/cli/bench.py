@@ -17,7 +17,9 @@ from discovery_xp.cli.options import (
     BACKENDS,
     chosen_topology,
     expose_option,
+    time_scale_option,
     topology_options,
+    with_time_scale,
 )
 from discovery_xp.cli.progress import Follower
 from discovery_xp.cli.report import report, write_page
@@ -60,6 +62,7 @@ class BackendList(click.ParamType[tuple[str, ...]]):
 @click.option("--backend", "backends", type=BackendList(), help="What holds the databases, in "
               "place of what the topology says: 'mysql', 'rome', or both with a comma, which makes "
               "a run of each and compares them.")  # fmt: skip
+@time_scale_option
 @click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
               help="One pool of computes, or a zone for each site.")  # fmt: skip
 @click.option("--placement-seed", type=click.IntRange(0, MAX_SEED), metavar="N",
@@ -85,6 +88,7 @@ def bench(
     latency: str | None,
     name: TestbedName | None,
     backends: tuple[str, ...] | None,
+    time_scale: float | None,
     placement: str | None,
     placement_seed: int | None,
     blocks: int,
@@ -111,16 +115,18 @@ def bench(
     chosen_scenario = requests.choose_scenario(scenario, vms, small, placement_seed)
 
     def make(backend: str | None) -> tuple[Plan, BenchRequest]:
-        plan = make_plan(replaced(chosen, backend, placement), name, cloud=True)
+        told = with_time_scale(replaced(chosen, backend, placement), time_scale)
+        plan = make_plan(told, name, cloud=True)
         request = requests.BenchRequest(
             scenario=chosen_scenario,
-            topology_text=_as_file(text, sites, latency, backend, placement),
+            topology_text=_as_file(text, sites, latency, time_scale, backend, placement),
             results=results,
             probes=requests.choose_probes(probes),
             keep=keep,
             expose=expose,
             backend=backend,
             placement=placement,
+            time_scale=time_scale,
         )
         requests.check(plan, request)
         return plan, request
@@ -230,7 +236,13 @@ def _require_all_well(outcomes: Sequence[Outcome]) -> None:
         )
 
 
-def _as_file(text: str | None, sites: int | None, latency: str | None, *others: str | None) -> str:
+def _as_file(
+    text: str | None,
+    sites: int | None,
+    latency: str | None,
+    time_scale: float | None,
+    *others: str | None,
+) -> str:
     """The topology as it was written, or a file that says what the command line did.
 
     `text` is the file's, None without a file; `others` are the values of --backend and
@@ -242,12 +254,15 @@ def _as_file(text: str | None, sites: int | None, latency: str | None, *others: 
         if value is not None
     }
     options = ", ".join(f"{key}: {value}" for key, value in openstack.items())
+    scale = "" if time_scale is None else f"time_scale: {time_scale!r}"
     if text is not None:
-        more = f"# On the command line: {options}\n" if options else ""
+        said = ", ".join(part for part in (options, scale) if part)
+        more = f"# On the command line: {said}\n" if said else ""
         return text + ("" if text.endswith("\n") else "\n") + more
     delay = f"network: {{delay: {latency}}}\n" if latency else ""
     return (
         f"name: sites-{sites}\n"
         f"sites: [{{name: site, count: {sites}, controllers: 1, computes: 6, data: 1}}]\n{delay}"
+        + (f"{scale}\n" if scale else "")
         + (f"openstack: {{{options}}}\n" if options else "")
     )

@@ -122,7 +122,10 @@ def testbed_option(command: F) -> F:
 def worst_pair(pairs: Sequence[PairRtt], wan: str) -> str:
     """Describe how well the links keep to what was asked, by the pair that is furthest off."""
     worst = max(pairs, key=lambda pair: abs(pair.error_ms or 0.0))
+    scale = "" if worst.time_scale == 1 else (
+        f", {worst.measured_ms:.2f} ms by a clock at the time scale of {worst.time_scale:g}"
+    )  # fmt: skip
     return (
         f"links:     {len(pairs)} pairs imposed by {wan}, all within tolerance; the worst is "
-        f"{worst.source} - {worst.target}: {worst.observed_ms:.2f} ms for {worst.requested_ms:g} ms"
+        f"{worst.source} - {worst.target}: {worst.observed_ms:.2f} ms for {worst.requested_ms:g} ms{scale}"
     )

@@ -10,7 +10,13 @@ import click
 from discovery_xp import files
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.cli.common import echo, testbed_option, worst_pair
-from discovery_xp.cli.options import chosen_plan, expose_option, keep_option, topology_options
+from discovery_xp.cli.options import (
+    chosen_plan,
+    expose_option,
+    keep_option,
+    time_scale_option,
+    topology_options,
+)
 from discovery_xp.cli.progress import Follower
 from discovery_xp.errors import Refused, UserError
 from discovery_xp.testbeds import testbed as testbeds
@@ -22,6 +28,7 @@ from discovery_xp.text import printable_lines
 
 @click.command()
 @topology_options
+@time_scale_option
 @keep_option
 @expose_option
 def up(
@@ -29,11 +36,12 @@ def up(
     sites: int | None,
     latency: str | None,
     name: TestbedName | None,
+    time_scale: float | None,
     keep: bool,
     expose: bool,
 ) -> None:
     """Make the hosts of a topology, or repair them; impose and measure its links."""
-    made = chosen_plan(topology, sites, latency, name)
+    made = chosen_plan(topology, sites, latency, name, time_scale=time_scale)
     from discovery_xp import experiment
 
     follower = Follower()

@@ -18,7 +18,7 @@ from discovery_xp.cli.plan import links_table
 from discovery_xp.errors import InvalidInput, Problem, Refused
 from discovery_xp.inputs.topology import Link, read_topology
 from discovery_xp.planning.plan import Plan, PlannedLink
-from discovery_xp.planning.plan_checks import require_measurable
+from discovery_xp.planning.plan_checks import require_before_tcp_timeout, require_measurable
 from discovery_xp.testbeds import testbed as testbeds
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def network_show(name: TestbedName | None, as_json: bool) -> None:
                 {
                     "testbed": chosen.name,
                     "imposed_by": state.wan,
+                    "time_scale": state.plan.time_scale,
                     "links": [dataclasses.asdict(link) for link in state.links],
                     "read_back": [dataclasses.asdict(reading) for reading in readings],
                     "disagreements": wrong,
@@ -63,6 +64,11 @@ def network_show(name: TestbedName | None, as_json: bool) -> None:
         out.print(
             f"imposed by {state.wan}; {len(readings)} directions read back, {len(wrong)} differ"
         )
+        if state.plan.time_scale > 1:
+            out.print(
+                f"time scale {state.plan.time_scale:g}: what holds by a clock is so many times "
+                "slower than these"
+            )
         for words in wrong:
             out.print(f"  {words}")
     if wrong:
@@ -93,7 +99,9 @@ def network_set(name: TestbedName | None, topology: Path | None, **values: Any) 
         links = _links_of_file(topology, state.plan)
     else:
         links = change_links(state.plan, state.links, **values)
-    require_measurable({(each.source, each.target): each.link for each in links})
+    between = {(each.source, each.target): each.link for each in links}
+    require_measurable(between)
+    require_before_tcp_timeout(state.plan.time_scale, between)
     pairs = experiment.set_links(chosen, links)
     console().print(_pairs_table(pairs))
     require_within_tolerance(pairs)
@@ -179,8 +187,15 @@ def network_measure(name: TestbedName | None, as_json: bool) -> None:
 
 
 def _pairs_table(pairs: Sequence[PairRtt]) -> Table:
-    table = Table(title="Round trips between sites, ms", title_justify="left", show_edge=False)
-    for column in ("sites", "requested", "observed", "error", "least", "most", "lost", "verdict"):
+    scale = max((pair.time_scale for pair in pairs), default=1.0)
+    title = "Round trips between sites, ms" + (
+        f" (by a clock: {scale:g} times as long)" if scale > 1 else ""
+    )
+    table = Table(title=title, title_justify="left", show_edge=False)
+    columns = ["sites", "requested", "observed", "error", "least", "most", "lost", "verdict"]
+    if scale > 1:
+        columns.insert(3, "by a clock")
+    for column in columns:
         table.add_column(column, justify="left" if column in ("sites", "verdict") else "right")
     for pair in pairs:
 
@@ -192,6 +207,7 @@ def _pairs_table(pairs: Sequence[PairRtt]) -> Table:
             f"{pair.source} - {pair.target}",
             f"{pair.requested_ms:g}",
             number(pair.observed_ms),
+            *([number(pair.measured_ms)] if scale > 1 else []),
             number(pair.error_ms, "+"),
             number(pair.least_ms),
             number(pair.most_ms),

@@ -39,6 +39,21 @@ def backend_option(command: F) -> F:
     )(command)  # fmt: skip
 
 
+def time_scale_option(command: F) -> F:
+    """Add --time-scale."""
+    return click.option(
+        "--time-scale", type=float, metavar="K", help="K seconds stand for one: links, timeouts "
+        "and shares of the processor are held so, on emulated hosts; see docs/scaled-time.md."
+    )(command)  # fmt: skip
+
+
+def with_time_scale(topology: Topology, time_scale: float | None) -> Topology:
+    """Return the topology with the time scale that was asked for, its own where none was."""
+    if time_scale is None:
+        return topology
+    return dataclasses.replace(topology, time_scale=time_scale)
+
+
 def chosen_topology(
     path: Path | None, sites: int | None, latency: str | None
 ) -> tuple[Topology, str | None]:
@@ -66,10 +81,11 @@ def chosen_plan(
     name: TestbedName | None,
     cloud: bool = False,
     backend: str | None = None,
+    time_scale: float | None = None,
 ) -> Plan:
     """Return the plan of the topology that was asked for; with a cloud if `cloud`."""
     topology, _text = chosen_topology(path, sites, latency)
-    return make_plan(with_backend(topology, backend), name, cloud)
+    return make_plan(with_time_scale(with_backend(topology, backend), time_scale), name, cloud)
 
 
 def with_backend(topology: Topology, backend: str | None) -> Topology:

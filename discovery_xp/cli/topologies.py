@@ -20,8 +20,10 @@ from discovery_xp.cli.options import (
     backend_option,
     chosen_plan,
     chosen_topology,
+    time_scale_option,
     topology_options,
     with_backend,
+    with_time_scale,
 )
 from discovery_xp.cli.plan import print_plan
 from discovery_xp.errors import InvalidInput, Problem, Refused
@@ -62,6 +64,7 @@ def schema() -> None:
 @click.command()
 @topology_options
 @backend_option
+@time_scale_option
 @click.option("--hosts-only", is_flag=True, help="What 'up' would do instead of 'deploy'.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
 @click.option("--yaml", "as_yaml", is_flag=True,
@@ -72,6 +75,7 @@ def plan(
     latency: str | None,
     name: TestbedName | None,
     backend: str | None,
+    time_scale: float | None,
     hosts_only: bool,
     as_json: bool,
     as_yaml: bool,
@@ -79,9 +83,10 @@ def plan(
     """Print what 'deploy' would do: hosts, services, links, requests. Touches nothing."""
     if as_json and as_yaml:
         raise Refused("--json and --yaml are two ways to print", "give one of them")
-    made = chosen_plan(topology, sites, latency, name, not hosts_only, backend)
+    made = chosen_plan(topology, sites, latency, name, not hosts_only, backend, time_scale)
     if as_yaml:
         chosen = with_backend(chosen_topology(topology, sites, latency)[0], backend)
+        chosen = with_time_scale(chosen, time_scale)
         click.echo(dataclasses.replace(chosen, name=made.name).to_yaml(), nl=False)
         return
     if as_json:

@@ -202,6 +202,7 @@ def _resolve(shape: TopologyFile, default_name: TestbedName) -> Topology:
         provider=_resolve_provider(shape, sites),
         description=shape.description or "",
         openstack=_resolve_openstack(shape.openstack),
+        time_scale=float(shape.time_scale),
     )
 
 

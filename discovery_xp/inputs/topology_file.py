@@ -31,6 +31,8 @@ MAX_SITES = 250
 MAX_SERVERS_PER_SITE = 1000
 MAX_HOSTS = 10_000
 DOCS = "see docs/topologies.md"
+# A period of the kernel's control of CPU shares is of as many milliseconds, at most a second.
+MAX_TIME_SCALE = 1000
 
 
 class SiteEntry(Entry):
@@ -189,6 +191,10 @@ class TopologyFile(Entry):
         "'none' lets the first controller do it",
     )
     network: NetworkEntry = NetworkEntry()
+    time_scale: float = Field(
+        1.0, ge=1, le=MAX_TIME_SCALE, strict=False, allow_inf_nan=False,
+        description="how many seconds stand for one: on emulated hosts all goes so much slower",
+    )  # fmt: skip
     openstack: OpenStackEntry = OpenStackEntry()
     provider: Annotated[
         LocalEntry | StaticEntry | PlatformEntry,

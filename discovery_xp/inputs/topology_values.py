@@ -169,7 +169,8 @@ class OpenStack:
 class Topology:
     """What a researcher asked for, complete and free of contradictions.
 
-    `rules` holds the links that differ from `default`, by (source, target).
+    `rules` holds the links that differ from `default`, by (source, target).  So many seconds as
+    `time_scale` says stand for one; all values are those that they stand for.
     """
 
     name: TestbedName
@@ -181,6 +182,7 @@ class Topology:
     provider: Provider
     description: str = ""
     openstack: OpenStack = OpenStack()
+    time_scale: float = 1.0
 
     def link(self, source: str, target: str) -> Link:
         """The link from one site to another (no link is imposed inside a site)."""

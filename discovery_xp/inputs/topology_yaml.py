@@ -55,6 +55,7 @@ def write(topology: Values) -> str:
                 "relative": _quantity(topology["tolerance"]["relative_percent"], "%"),
             },
         },
+        "time_scale": topology["time_scale"],
         "openstack": dict(topology["openstack"]),
         "provider": _provider(topology["provider"]),
     }

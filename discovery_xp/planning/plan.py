@@ -80,6 +80,8 @@ class Plan:
     `network` and `backbone` are the addresses of a local testbed: `machine` is this
     machine's own end of the backbone, `router` the backbone's.  With `merge_memory` equal pages
     of its hosts' memory are kept once, where the kernel can.
+    `time_scale` seconds stand for one: links, timeouts and shares of the processor are held so,
+    while all values of the plan are those that they stand for.
     """
 
     name: TestbedName
@@ -101,6 +103,7 @@ class Plan:
     node_hours: float | None = None
     warnings: tuple[str, ...] = ()
     cloud: CloudLayout | None = None
+    time_scale: float = 1.0
     format: int = PLAN_FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -188,13 +191,16 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
         for target in topology.sites
         if source.name != target.name
     )
-    plan_checks.require_measurable({(each.source, each.target): each.link for each in links})
+    between = {(each.source, each.target): each.link for each in links}
+    plan_checks.require_measurable(between)
+    plan_checks.require_scalable(chosen, topology.provider.type, topology.time_scale, between)
     common: dict[str, Any] = {
         "name": chosen,
         "provider": topology.provider.type,
         "links": links,
         "tolerance": topology.tolerance,
         "cloud": layout,
+        "time_scale": topology.time_scale,
     }
     if isinstance(topology.provider, LocalProvider):
         return _local_plan(topology, topology.provider, hosts, common)

@@ -211,11 +211,12 @@ class Arm(_Strict):
 class Recipe(_Strict):
     """What a bench was told besides the files topology.yaml and scenario.yaml, and the probes.
 
-    `backend` and `placement` replace the topology's where they aren't None.
+    `backend`, `placement` and `time_scale` replace the topology's where they aren't None.
     """
 
     backend: Word | None = None
     placement: Word | None = None
+    time_scale: Number | None = None
     settle_s: Number = 0.0
     expose: bool = False
 
@@ -262,6 +263,7 @@ class RunRecord(_Strict):
     drawn: Drawn | None = None
     arm: Arm | None = None
     recipe: Recipe | None = None
+    time_scale: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -304,10 +306,10 @@ _ORDER = (
     "format", "experiment", "plan", "started", "ended", "status", "reason", "notes", "commit",
     "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
     "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
-    "window", "load", "harness", "merging", "drawn", "arm", "recipe",
+    "window", "load", "harness", "merging", "time_scale", "drawn", "arm", "recipe",
 )  # fmt: skip
 # Runs of earlier versions lack them.
-_LATER = ("merging", "drawn", "arm", "recipe")
+_LATER = ("merging", "time_scale", "drawn", "arm", "recipe")
 
 
 @functools.cache

@@ -6,6 +6,7 @@ of itself, and the round trips that the hosts see.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import json
 import re
@@ -256,9 +257,50 @@ def _link_towards(here: Mapping[str, Link], prefixes: Sequence[str]) -> Link:
 # ---------------------------------------------------------------- impose and read back
 
 
+class ScaledWan:
+    """Another way to impose links, told of links that are so many times slower than asked.
+
+    Whoever imposes and reads back has the links asked for; see `hosts.Wan` for the contract.
+    """
+
+    def __init__(self, wan: Wan, time_scale: float) -> None:
+        self.wan = wan
+        self.kind = wan.kind
+        self.time_scale = time_scale
+
+    def impose(self, links: Sequence[PlannedLink]) -> None:
+        """Make these links hold, slowed down."""
+        self.wan.impose(
+            [dataclasses.replace(each, link=slowed(each.link, self.time_scale)) for each in links]
+        )
+
+    def read_back(self) -> list[Reading]:
+        """Return what holds, sped up."""
+        return [
+            dataclasses.replace(each, link=slowed(each.link, 1 / self.time_scale))
+            for each in self.wan.read_back()
+        ]
+
+    def reset(self) -> None:
+        """Remove all that `impose` ever made."""
+        self.wan.reset()
+
+
+def slowed(link: Link, time_scale: float) -> Link:
+    """Return the link where everything takes `time_scale` times as long."""
+    rate_mbit = link.rate_mbit
+    return dataclasses.replace(
+        link,
+        delay_ms=round(link.delay_ms * time_scale, 6),
+        jitter_ms=round(link.jitter_ms * time_scale, 6),
+        rate_mbit=None if rate_mbit is None else round(rate_mbit / time_scale, 6),
+    )
+
+
 def wan_of(hosts: Hosts) -> Wan:
-    """How links are imposed on these hosts."""
-    return hosts.wan or NetemWan(hosts)
+    """How links are imposed on these hosts: the one place where they get longer by the scale."""
+    wan = hosts.wan or NetemWan(hosts)
+    return wan if hosts.plan.time_scale == 1 else ScaledWan(wan, hosts.plan.time_scale)
 
 
 def impose(hosts: Hosts, links: Sequence[PlannedLink]) -> None:
@@ -332,12 +374,12 @@ def measure(hosts: Hosts, links: Sequence[PlannedLink], pings: int = PINGS) -> l
     results: dict[tuple[str, str], PairRtt] = {}
     pending = list(pairs)
     for round_number in range(1, ROUNDS + 1):
-        pace = pace_of([pairs[pair] for pair in pending], pings)
+        pace = pace_of([pairs[pair] for pair in pending], pings, plan.time_scale)
         samples = _ping(hosts, pending, pace)
         for source, target in pending:
             results[source, target] = summarise(
                 source, target, pairs[source, target], samples[source, target],
-                plan.tolerance, round_number,
+                plan.tolerance, round_number, plan.time_scale,
             )  # fmt: skip
         pending = [pair for pair in pending if results[pair].is_off]
         if not pending:

@@ -32,7 +32,8 @@ class PairRtt:
     `samples` and `lost` count pings in both directions; `observed_ms` is the median,
     None when nothing came back.  `rounds` is how often the pair was measured.  The median
     may be off by `allowed_ms`, the links' jitter included; up to `queueing_ms` more is what
-    pings take to get through links with a rate.
+    pings take to get through links with a rate.  All of these are what the pings took by
+    `time_scale`, so that they stand beside what was asked for.
     """
 
     source: str
@@ -46,6 +47,12 @@ class PairRtt:
     allowed_ms: float
     rounds: int = 1
     queueing_ms: float = 0.0
+    time_scale: float = 1.0
+
+    @property
+    def measured_ms(self) -> float | None:
+        """The median as the pings took it, by a clock on the wall."""
+        return None if self.observed_ms is None else round(self.observed_ms * self.time_scale, 3)
 
     @property
     def error_ms(self) -> float | None:
@@ -72,7 +79,7 @@ class PairRtt:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the verdict included."""
-        return {**dataclasses.asdict(self), "is_off": self.is_off}
+        return {**dataclasses.asdict(self), "measured_ms": self.measured_ms, "is_off": self.is_off}
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,12 @@ class Pace:
     wait_ms: int = 3000
 
 
-def pace_of(pairs: Sequence[tuple[Link, Link]], pings: int = PINGS) -> Pace:
+def pace_of(
+    pairs: Sequence[tuple[Link, Link]], pings: int = PINGS, time_scale: float = 1.0
+) -> Pace:
     """The pace that suits all of these pairs, each of its links there and back.
+
+    Links are those asked for: what is imposed, and so the pace, is `time_scale` times slower.
 
     More pings where most get lost, and further apart where they would fill a slow link: what
     waits for each other measures the queue.
@@ -96,7 +107,11 @@ def pace_of(pairs: Sequence[tuple[Link, Link]], pings: int = PINGS) -> Pace:
         lost = 1 - answered_share(there, back)
         if 0 < lost < 1:  # both ends ping
             pings = max(pings, math.ceil(math.log(UNSEEN) / math.log(lost) / 2))
-    return Pace(pings, max(PERIOD_MS, math.ceil(4 * slowest_ms)), round(longest_ms) + 3000)
+    return Pace(
+        pings,
+        max(PERIOD_MS, math.ceil(4 * slowest_ms * time_scale)),
+        round(longest_ms * time_scale) + 3000,
+    )
 
 
 def requested_ms(there: Link, back: Link) -> float:
@@ -159,9 +174,13 @@ def summarise(
     samples: Sequence[float | None],
     tolerance: Tolerance,
     rounds: int = 1,
+    time_scale: float = 1.0,
 ) -> PairRtt:
-    """Judge one pair's pings; `links` are those there and back."""
-    replies = [sample for sample in samples if sample is not None]
+    """Judge one pair's pings, which took `time_scale` times as long as what they stand for.
+
+    `links` are those asked for, there and back.
+    """
+    replies = [round(sample / time_scale, 3) for sample in samples if sample is not None]
     return PairRtt(
         source=source,
         target=target,
@@ -178,6 +197,7 @@ def summarise(
         ),
         rounds=rounds,
         queueing_ms=round(queueing_ms(*links), 3),
+        time_scale=time_scale,
     )
 
 

@@ -208,7 +208,13 @@ def test_a_record_is_read_strictly(changes: dict[str, Any], message: str, tmp_pa
 def test_every_key_has_to_be_there(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     whole = record_json(run.folder)
-    for key in whole.keys() - {"merging"}:  # which runs of earlier versions lack
+    for key in whole.keys() - {
+        "merging",
+        "time_scale",
+        "drawn",
+        "arm",
+        "recipe",
+    }:  # of later formats
         (run.folder / "run.json").write_text(
             json.dumps({name: value for name, value in whole.items() if name != key})
         )
@@ -218,11 +224,11 @@ def test_every_key_has_to_be_there(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_with_a_remedy(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    rewrite(run.folder, format=2)
+    rewrite(run.folder, format=3)
     with pytest.raises(Refused) as caught:
         runs_under(tmp_path)
     assert str(caught.value) == (
-        f"{run.folder}/run.json: a run of format 2, but this version reads 1; "
+        f"{run.folder}/run.json: a run of format 3, but this version reads 1 and 2; "
         "use the version that wrote it"
     )
 
