@@ -198,19 +198,20 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
         parts += [grid, Text()]
         for value, words in headline(run):
             parts.append(Text.assemble((f"{value:>12}", "bold"), f" {words}"))
-        parts += [_rich(table) for table in run_tables.run_tables(run)]
+        parts += [rich_table(table) for table in run_tables.run_tables(run)]
         if missing(run):
             parts.append(Text(missing(run)))
-        parts += [_rich(table) for table in paper_tables.paper_tables(runs, whole)]
+        parts += [rich_table(table) for table in paper_tables.paper_tables(runs, whole)]
     else:
-        parts += [_rich(table) for table in tables_of(runs, whole)]
+        parts += [rich_table(table) for table in tables_of(runs, whole)]
     if whole or paper_tables.paper_tables(runs):
         parts.append(Text())
         parts += [Text(f"[{source.key}] {source.citation}") for source in paper.SOURCES]
     return Group(*parts)
 
 
-def _rich(table: Table) -> RenderableType:
+def rich_table(table: Table) -> RenderableType:
+    """Return a table for a terminal, with its notes."""
     grid = RichTable(title=Text(printable(table.title)), title_justify="left", show_edge=False)
     for heading, right in zip(table.headings(), table.numeric(), strict=True):
         grid.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
@@ -417,7 +418,7 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
             Picture(
                 "Time to create the VMs",
                 "By number of clusters and latency; hatched bars are published values, of Kilo on "
-                "Grid'5000. Whiskers, where there are repeats: 95 % interval of the mean.",
+                "Grid'5000. Whiskers, where there are repeats: bootstrap interval of the mean.",
                 f"Measured: {alt}.",
                 lambda theme: plots.creation_times(runs, theme),
             )

@@ -13,6 +13,7 @@ import click
 from discovery_xp import files
 from discovery_xp.cli.bench import bench
 from discovery_xp.cli.cloud import backup, deploy, openstack
+from discovery_xp.cli.compare import compare
 from discovery_xp.cli.examples import init
 from discovery_xp.cli.guard import run
 from discovery_xp.cli.hosts import destroy, inventory, ssh, up
@@ -34,7 +35,7 @@ def cli() -> None:
 for command in (
     validate, schema, plan, slots, prepare,
     up, deploy, status, ssh, bench, openstack, backup, inventory, destroy,
-    completion, init, network, notebook, report,
+    completion, init, network, notebook, report, compare,
 ):  # fmt: skip
     cli.add_command(command)
 
