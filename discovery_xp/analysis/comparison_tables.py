@@ -50,7 +50,7 @@ def _figures(comparison: Comparison) -> Table:
     rows = [_row(each) for each in comparison.figures]
     columns = ["figure", "a", "b", "ratio", "low", "high", "over", "delta", "more_runs"]
     notes = (
-        f"'interval' of B / A: {METHOD}, 95 %, {statistics.RESAMPLES} resamples, seed "
+        f"'ratio' is B / A; 'interval': {METHOD}, 95 %, {statistics.RESAMPLES} resamples, seed "
         f"{comparison.seed}. 'more runs': of each side, for ± {100 * comparison.precision:g} %.",
         *comparison.notes,
     )

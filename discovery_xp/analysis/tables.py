@@ -86,7 +86,7 @@ HEADINGS = {
     "even_share": "even share",
     "a": "A",
     "b": "B",
-    "ratio": "B / A",
+    "ratio": "ratio",
     "over": "resampled",
     "delta": "Cliff's delta",
     "more_runs": "more runs",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +18,14 @@ from discovery_xp.cli.options import (
     expose_option,
     time_scale_option,
     topology_options,
-    with_time_scale,
 )
 from discovery_xp.cli.progress import Follower
 from discovery_xp.cli.report import report, write_page
 from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.inputs.scenario import MAX_SEED, MAX_VMS
-from discovery_xp.inputs.topology import Topology
 from discovery_xp.planning.plan import Plan, make_plan
-from discovery_xp.text import short
+from discovery_xp.store import Recipe
+from discovery_xp.text import short, shortened
 
 if TYPE_CHECKING:
     from discovery_xp.arms import Outcome
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from discovery_xp.store import Run
 
 MAX_BLOCKS = 100
+_SUMMARY = 120  # characters of why a run failed, which was told in full before
 
 
 class BackendList(click.ParamType[tuple[str, ...]]):
@@ -106,6 +105,7 @@ def bench(
     --latency: as many sites as in the paper, and 500 VMs.
     """
     from discovery_xp import bench_request as requests
+    from discovery_xp import recipes
 
     small = topology is None and sites is None and latency is None
     if topology is None:
@@ -115,8 +115,8 @@ def bench(
     chosen_scenario = requests.choose_scenario(scenario, vms, small, placement_seed)
 
     def make(backend: str | None) -> tuple[Plan, BenchRequest]:
-        told = with_time_scale(replaced(chosen, backend, placement), time_scale)
-        plan = make_plan(told, name, cloud=True)
+        recipe = Recipe(backend, placement, time_scale)
+        plan = make_plan(recipes.replaced(chosen, recipe), name, cloud=True)
         request = requests.BenchRequest(
             scenario=chosen_scenario,
             topology_text=_as_file(text, sites, latency, time_scale, backend, placement),
@@ -147,16 +147,6 @@ def bench(
             f"the run is partial: {run.load().why_partial}",
             "what was measured is kept; the same command makes another run",
         )
-
-
-def replaced(topology: Topology, backend: str | None, placement: str | None) -> Topology:
-    """Return a topology with what the command line says in its place."""
-    cloud = topology.openstack
-    if backend is not None:
-        cloud = dataclasses.replace(cloud, backend=backend)
-    if placement is not None:
-        cloud = dataclasses.replace(cloud, placement=placement)
-    return dataclasses.replace(topology, openstack=cloud)
 
 
 # ---------------------------------------------------------------- one run
@@ -212,7 +202,8 @@ def _run_arms(
             echo(f"{_subject(outcome)} failed: {outcome.failure}", err=True)
     for outcome in outcomes:
         where = "no run" if outcome.run is None else str(outcome.run.folder)
-        echo(f"{_subject(outcome)}: {where}: {outcome.failure or 'complete'}")
+        ended = "complete" if outcome.failure is None else shortened(outcome.failure, _SUMMARY)
+        echo(f"{_subject(outcome)}: {where}: {ended}")
     print_arms(tuple(made), [(each.planned.backend, each.run) for each in outcomes if each.run])
     _require_all_well(outcomes)
 

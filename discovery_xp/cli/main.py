@@ -21,6 +21,7 @@ from discovery_xp.cli.network import network
 from discovery_xp.cli.notebook import notebook
 from discovery_xp.cli.prepare import prepare
 from discovery_xp.cli.report import report
+from discovery_xp.cli.reproduce import reproduce
 from discovery_xp.cli.shells import completion
 from discovery_xp.cli.status import status
 from discovery_xp.cli.topologies import plan, schema, slots, validate
@@ -35,7 +36,7 @@ def cli() -> None:
 for command in (
     validate, schema, plan, slots, prepare,
     up, deploy, status, ssh, bench, openstack, backup, inventory, destroy,
-    completion, init, network, notebook, report, compare,
+    completion, init, network, notebook, report, compare, reproduce,
 ):  # fmt: skip
     cli.add_command(command)
 
