@@ -215,7 +215,8 @@ def _open_run(
 def _store_inputs(bench: _Bench) -> None:
     """Store what the run begins with: plan, topology, scenario, deployment, links."""
     deployed, run = bench.deployed, bench.run
-    run.write_json("plan.json", deployed.state.plan.to_json())
+    # The very plan whose digest run.json has.
+    run.write_json("plan.json", bench.hosts.plan.to_json())
     run.write_text("topology.yaml", bench.request.topology_text)
     run.write_text("scenario.yaml", bench.request.scenario.to_yaml())
     run.write_json("deployment.json", deployed.deployment.to_json())

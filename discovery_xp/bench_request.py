@@ -24,7 +24,11 @@ CANNED_S = 5.0
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What a bench is asked for, besides the plan."""
+    """What a bench is asked for, besides the plan.
+
+    `backend`, `placement` and `time_scale` are what replaces the topology's, None where nothing
+    does; the plan has them already.  `arm` is the run's place in a comparison.
+    """
 
     scenario: Scenario
     topology_text: str
@@ -33,21 +37,38 @@ class BenchRequest:
     keep: bool
     settle_s: float = SETTLE_S
     expose: bool = False
+    backend: str | None = None
+    placement: str | None = None
+    time_scale: float | None = None
+    arm: store.Arm | None = None
 
 
-def choose_scenario(path: Path | None, vms: int | None, small: bool) -> Scenario:
-    """The scenario of a file, or the paper's: all VMs at once, fairly over the controllers."""
+def choose_scenario(
+    path: Path | None, vms: int | None, small: bool, placement_seed: int | None = None
+) -> Scenario:
+    """The scenario of a file, or the paper's: all VMs at once, fairly over the controllers.
+
+    `vms` and `placement_seed` replace the file's.
+    """
     chosen = read_scenario(path) if path else Scenario(name="boot", kind="boot", vms=500)
     if path is None and small:
         chosen = dataclasses.replace(chosen, vms=20)
-    if vms is None:
-        return chosen
-    if not chosen.boots:
-        raise Refused(
-            f"--vms {vms}: scenario '{chosen.name}' boots no VMs, its kind is '{chosen.kind}'",
-            "leave --vms out; 'iterations' in the scenario says how much is asked",
-        )
-    return dataclasses.replace(chosen, vms=vms)
+    if vms is not None:
+        if not chosen.boots:
+            raise Refused(
+                f"--vms {vms}: scenario '{chosen.name}' boots no VMs, its kind is '{chosen.kind}'",
+                "leave --vms out; 'iterations' in the scenario says how much is asked",
+            )
+        chosen = dataclasses.replace(chosen, vms=vms)
+    if placement_seed is not None:
+        if not chosen.boots:
+            raise Refused(
+                f"--placement-seed {placement_seed}: scenario '{chosen.name}' boots no VMs to "
+                f"place, its kind is '{chosen.kind}'",
+                "leave --placement-seed out",
+            )
+        chosen = dataclasses.replace(chosen, placement_seed=placement_seed)
+    return chosen
 
 
 def choose_probes(text: str) -> tuple[str, ...]:

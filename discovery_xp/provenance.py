@@ -15,6 +15,7 @@ from discovery_xp.bench_request import BenchRequest
 from discovery_xp.boundary import answers
 from discovery_xp.errors import Failed
 from discovery_xp.experiment import DeployedCloud
+from discovery_xp.load.shares import placement
 from discovery_xp.onhost.catalogue import DEBIAN_PACKAGES
 from discovery_xp.places import is_checkout
 from discovery_xp.store import RunRecord
@@ -34,6 +35,7 @@ def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -
     delays = {link.link.delay_ms for link in deployed.state.links}
     rtts = sorted(pair.observed_ms for pair in deployed.pairs if pair.observed_ms is not None)
     roles = [role for host in plan.hosts for role in host.roles]
+    drawn = placement(plan, request.scenario)
     return RunRecord(
         experiment=plan.name,
         plan=plan.digest,
@@ -55,6 +57,11 @@ def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -
         probes=tuple(request.probes),
         time_scale=plan.time_scale,
         notes=(CANNED_NOTE,) if providers.kind(plan.provider).is_canned else (),
+        drawn=None if drawn is None else store.Drawn(drawn.seed, drawn.digest),
+        arm=request.arm,
+        recipe=store.Recipe(
+            request.backend, request.placement, request.time_scale, request.settle_s, request.expose
+        ),
     )
 
 

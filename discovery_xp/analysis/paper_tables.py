@@ -149,7 +149,7 @@ def _notes(frame: pd.DataFrame, *more: str) -> tuple[str, ...]:
         notes.append("PARTIAL: runs that didn't come to their end; they are in no mean of others.")
     if frame["runs"].max() > 1:
         notes.append(
-            "Several runs in a row: their mean, and Student's t interval with 95 % confidence."
+            "Several runs in a row: their mean, and its bootstrap interval (docs/analysis.md)."
         )
     return tuple(notes)
 

@@ -43,7 +43,7 @@ _POINTS = 200  # of a curve; more can't be seen
 
 def _figure(theme: Theme, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """Make a figure of so many axes above each other that share their x axis."""
-    with mpl.rc_context(_settings(theme)):
+    with mpl.rc_context(settings(theme)):
         figure = PlainFigure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots(rows, 1, squeeze=False, sharex=True)[:, 0]
     for each in axes:
@@ -52,7 +52,8 @@ def _figure(theme: Theme, height: float, rows: int = 1) -> tuple[Figure, list[Ax
     return figure, list(axes)
 
 
-def _settings(theme: Theme) -> Any:
+def settings(theme: Theme) -> Any:
+    """Return matplotlib's settings of a theme."""
     return {
         "font.family": "DejaVu Sans",
         "font.size": 10,
@@ -200,7 +201,7 @@ def creation_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure
     """Draw the time to create the VMs by clusters, latency and back end (tables 2 to 4).
 
     Published values are hatched bars beside.  Seconds where every run asked for as many
-    VMs as the paper, seconds per VM otherwise.  Whiskers: 95 % interval of repeats.
+    VMs as the paper, seconds per VM otherwise.  Whiskers: bootstrap interval of repeats.
     """
     frames = [
         paper_tables.table_3(runs, whole=True).frame,

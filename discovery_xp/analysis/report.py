@@ -237,7 +237,7 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
 
 
 def rich_table(table: Table) -> RenderableType:
-    """Return a table for the terminal."""
+    """Return a table for a terminal, with its notes."""
     grid = RichTable(title=Text(printable(table.title)), title_justify="left", show_edge=False)
     for heading, right in zip(table.headings(), table.numeric(), strict=True):
         grid.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
@@ -449,7 +449,7 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
             Picture(
                 "Time to create the VMs",
                 "By number of clusters and latency; hatched bars are published values, of Kilo on "
-                "Grid'5000. Whiskers, where there are repeats: 95 % interval of the mean.",
+                "Grid'5000. Whiskers, where there are repeats: bootstrap interval of the mean.",
                 f"Measured: {alt}.",
                 lambda theme: plots.creation_times(runs, theme),
             )

@@ -128,7 +128,10 @@ def repeats(runs: Sequence[Measurements]) -> Table:
         "repeats",
         "Spread over repeats",
         pd.DataFrame(rows, columns=columns),
-        ("Student's t interval of the mean, 95 % confidence; standard deviation of the sample.",),
+        (
+            "Bootstrap interval of the mean: 95 % confidence, but at most 50 % of two runs, "
+            "75 % of three, 94 % of five; standard deviation of the sample.",
+        ),
     )
 
 

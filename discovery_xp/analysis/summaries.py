@@ -11,12 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from discovery_xp.analysis import statistics as resampling
 from discovery_xp.store import RunRecord
 
 MB = 1e6
-CONFIDENCE = 0.95
+_SEED = 1  # of intervals: the same runs have the same
 
 
 # ---------------------------------------------------------------- repeats
@@ -24,7 +26,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean of `count` repeats, and where it lies with 95 % confidence.
+    """The mean of `count` repeats, and where it lies with at most 95 % confidence.
 
     `low` and `high` are None with less than two repeats, and so is `deviation`, the
     sample's standard deviation.
@@ -37,10 +39,11 @@ class Interval:
     count: int
 
 
-def mean_interval(values: Iterable[float | None], confidence: float = CONFIDENCE) -> Interval:
-    """Return Student's t interval of the mean; it takes repeats as independent and normal.
+def mean_interval(values: Iterable[float | None]) -> Interval:
+    """Return a bootstrap interval of the mean, which takes repeats as independent.
 
-    Nulls are left out; the mean of nothing is NaN.
+    It is no wider than what was observed: of N repeats it holds the middle of all with a
+    confidence of at most 1 - 2^(1-N).  Nulls are left out; the mean of nothing is NaN.
     """
     numbers = [value for value in values if value is not None and not math.isnan(value)]
     count = len(numbers)
@@ -50,35 +53,9 @@ def mean_interval(values: Iterable[float | None], confidence: float = CONFIDENCE
     if count == 1:
         return Interval(mean, None, None, None, 1)
     deviation = statistics.stdev(numbers)
-    half = student_t(confidence, count - 1) * deviation / math.sqrt(count)
-    return Interval(mean, mean - half, mean + half, deviation, count)
-
-
-def student_t(confidence: float, degrees: int) -> float:
-    """Return the t that |T| stays below with probability `confidence`, T of so many degrees.
-
-    From the closed form of T's distribution for whole degrees of freedom (Abramowitz and
-    Stegun, 26.7.3 and 26.7.4), by bisection on its angle.
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        if _within(middle, degrees) < confidence:
-            low = middle
-        else:
-            high = middle
-    return math.tan(low) * math.sqrt(degrees)
-
-
-def _within(angle: float, degrees: int) -> float:
-    """Return P(|T| <= tan(angle) sqrt(degrees))."""
-    cosine, sine = math.cos(angle), math.sin(angle)
-    term = cosine if degrees % 2 else 1.0
-    total = term if degrees > 1 else 0.0
-    for k in range(2 + degrees % 2, degrees - 1, 2):
-        term *= cosine**2 * (k - 1) / k
-        total += term
-    return (angle + sine * total) * 2 / math.pi if degrees % 2 else sine * total
+    draws = resampling.resampled(numbers, resampling.mean, np.random.default_rng(_SEED))
+    interval = resampling.interval_of(draws, count)
+    return Interval(mean, interval.low, interval.high, deviation, count)
 
 
 # ---------------------------------------------------------------- calls of the database API

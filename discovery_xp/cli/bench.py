@@ -1,36 +1,76 @@
-"""`discovery-xp bench`: one experiment from end to end."""
+"""`discovery-xp bench`: one experiment from end to end, or one for each of several back ends."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.cli.common import InputFile, console, echo
+from discovery_xp.cli.compare import print_arms
 from discovery_xp.cli.options import (
-    backend_option,
+    BACKENDS,
     chosen_topology,
     expose_option,
     time_scale_option,
     topology_options,
-    with_time_scale,
 )
 from discovery_xp.cli.progress import Follower
 from discovery_xp.cli.report import report, write_page
-from discovery_xp.errors import Failed, UserError
-from discovery_xp.inputs.scenario import MAX_VMS
-from discovery_xp.planning.plan import make_plan
+from discovery_xp.errors import Failed, Refused, UserError
+from discovery_xp.inputs.scenario import MAX_SEED, MAX_VMS
+from discovery_xp.planning.plan import Plan, make_plan
+from discovery_xp.store import Recipe
+from discovery_xp.text import short, shortened
+
+if TYPE_CHECKING:
+    from discovery_xp.arms import Outcome
+    from discovery_xp.bench_request import BenchRequest
+    from discovery_xp.store import Run
+
+MAX_BLOCKS = 100
+_SUMMARY = 120  # characters of why a run failed, which was told in full before
+
+
+class BackendList(click.ParamType[tuple[str, ...]]):
+    """One back end, or several with commas: each is an arm of a comparison."""
+
+    name = "list"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Take the list apart; one that isn't there, or is there twice, is refused."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(word.strip() for word in str(value).split(","))
+        for name in names:
+            if name not in BACKENDS:
+                self.fail(f"'{short(name)}' is not one of {', '.join(BACKENDS)}", param, ctx)
+            if names.count(name) > 1:
+                self.fail(f"'{name}' is there twice; write each back end once", param, ctx)
+        return names
 
 
 @click.command()
 @topology_options
-@backend_option
+@click.option("--backend", "backends", type=BackendList(), help="What holds the databases, in "
+              "place of what the topology says: 'mysql', 'rome', or both with a comma, which makes "
+              "a run of each and compares them.")  # fmt: skip
 @time_scale_option
 @click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
               help="One pool of computes, or a zone for each site.")  # fmt: skip
+@click.option("--placement-seed", type=click.IntRange(0, MAX_SEED), metavar="N",
+              help="Draw each VM's compute from this seed, and ask for it there.")  # fmt: skip
+@click.option("--repeat", "blocks", type=click.IntRange(1, MAX_BLOCKS), default=1, metavar="N",
+              help="So many runs of each back end, in blocks.")  # fmt: skip
+@click.option("--order-seed", type=click.IntRange(0, MAX_SEED), metavar="N",
+              help="What the order of each block's runs is drawn from (default: "
+              "drawn).")  # fmt: skip
 @click.option("--scenario", type=InputFile("scenarios"), help="What is asked of the cloud: a file, "
               "or the name of one that comes with the toolkit.")  # fmt: skip
 @click.option("--vms", type=click.IntRange(1, MAX_VMS), help="How many, instead of the scenario's.")
@@ -46,9 +86,12 @@ def bench(
     sites: int | None,
     latency: str | None,
     name: TestbedName | None,
-    backend: str | None,
+    backends: tuple[str, ...] | None,
     time_scale: float | None,
     placement: str | None,
+    placement_seed: int | None,
+    blocks: int,
+    order_seed: int | None,
     scenario: Path | None,
     vms: int | None,
     probes: str,
@@ -61,38 +104,67 @@ def bench(
     Without a topology: 2 sites 10 ms apart and 20 VMs, in some minutes. With --sites and
     --latency: as many sites as in the paper, and 500 VMs.
     """
-    from discovery_xp import bench as benches
     from discovery_xp import bench_request as requests
+    from discovery_xp import recipes
 
     small = topology is None and sites is None and latency is None
     if topology is None:
         sites = 2 if sites is None else sites
         latency = "10ms" if small else latency
     chosen, text = chosen_topology(topology, sites, latency)
-    cloud = chosen.openstack
-    if backend is not None:
-        cloud = dataclasses.replace(cloud, backend=backend)
-    if placement is not None:
-        cloud = dataclasses.replace(cloud, placement=placement)
-    chosen = with_time_scale(chosen, time_scale)
-    made = make_plan(dataclasses.replace(chosen, openstack=cloud), name, cloud=True)
-    request = requests.BenchRequest(
-        scenario=requests.choose_scenario(scenario, vms, small),
-        topology_text=_as_file(text, sites, latency, time_scale, backend, placement),
-        results=results,
-        probes=requests.choose_probes(probes),
-        keep=keep,
-        expose=expose,
-    )
-    requests.check(made, request)
+    chosen_scenario = requests.choose_scenario(scenario, vms, small, placement_seed)
+
+    def make(backend: str | None) -> tuple[Plan, BenchRequest]:
+        recipe = Recipe(backend, placement, time_scale)
+        plan = make_plan(recipes.replaced(chosen, recipe), name, cloud=True)
+        request = requests.BenchRequest(
+            scenario=chosen_scenario,
+            topology_text=_as_file(text, sites, latency, time_scale, backend, placement),
+            results=results,
+            probes=requests.choose_probes(probes),
+            keep=keep,
+            expose=expose,
+            backend=backend,
+            placement=placement,
+            time_scale=time_scale,
+        )
+        requests.check(plan, request)
+        return plan, request
+
+    if order_seed is not None and blocks == 1 and len(backends or ()) < 2:
+        raise Refused(
+            f"--order-seed {order_seed}: there is one run, and so no order",
+            "name several back ends, or leave --order-seed out",
+        )
+    if len(backends or ()) > 1 or blocks > 1:
+        names = backends or (chosen.openstack.backend,)
+        made = {backend: make(backend if backends else None) for backend in names}
+        _run_arms(made, order_seed, blocks)
+        return
+    run = run_one(*make(backends[0] if backends else None))
+    if run.load().is_partial:
+        raise Failed(
+            f"the run is partial: {run.load().why_partial}",
+            "what was measured is kept; the same command makes another run",
+        )
+
+
+# ---------------------------------------------------------------- one run
+
+
+def run_one(plan: Plan, request: BenchRequest) -> Run:
+    """Make a run and print its report; says where its files are, however it ends."""
+    from discovery_xp import bench as benches
+    from discovery_xp import bench_request as requests
+
     out = console()
-    for line in requests.foretell(made, request):
+    for line in requests.foretell(plan, request):
         out.print(line, soft_wrap=True)
-    follower = Follower(requests.expected_s(made, request))
+    follower = Follower(requests.expected_s(plan, request))
     opened: list[Path] = []
     try:
         run = benches.run(
-            made, request, follower, lambda run: opened.append(run.folder), follower.pace
+            plan, request, follower, lambda run: opened.append(run.folder), follower.pace
         )
     except BaseException:
         follower.end("it ended early")
@@ -102,7 +174,7 @@ def bench(
                 remarks.append(f"its report is {write_page(opened[0])}")
             echo("; ".join(remarks), err=True)
         raise
-    stays = f"; '{made.name}' stays up until 'discovery-xp destroy'" if keep else ""
+    stays = f"; '{plan.name}' stays up until 'discovery-xp destroy'" if request.keep else ""
     follower.end(f"the run is in {run.folder}{stays}")
     click.get_current_context().invoke(
         report, run=(run.folder,), page=None, csv=None, latex=None, figures=None, whole=False
@@ -114,10 +186,51 @@ def bench(
             f"time and full {verdict.saturated:.0%} of it"
             + ("; choose a larger --time-scale" if verdict.verdict == "busy" else "")
         )
-    if run.load().is_partial:
+    return run
+
+
+# ---------------------------------------------------------------- several runs
+
+
+def _run_arms(
+    made: dict[str, tuple[Plan, BenchRequest]], order_seed: int | None, blocks: int
+) -> None:
+    """Make the runs of a comparison, say what became of each, and compare them."""
+    from discovery_xp import arms
+
+    seed = arms.draw_seed() if order_seed is None else order_seed
+    planned = arms.plan_runs(tuple(made), seed, blocks, made.__getitem__)
+    names = ", ".join(f"{each.backend} ({each.arm.block})" for each in planned)
+    echo(f"{len(planned)} runs, by back end (block): {names}; order seed {seed}")
+    outcomes = []
+    for outcome in arms.run_all(planned, lambda each: run_one(each.plan, each.request)):
+        outcomes.append(outcome)
+        if outcome.error is not None:
+            echo(f"{_subject(outcome)} failed: {outcome.failure}", err=True)
+    for outcome in outcomes:
+        where = "no run" if outcome.run is None else str(outcome.run.folder)
+        ended = "complete" if outcome.failure is None else shortened(outcome.failure, _SUMMARY)
+        echo(f"{_subject(outcome)}: {where}: {ended}")
+    print_arms(tuple(made), [(each.planned.backend, each.run) for each in outcomes if each.run])
+    _require_all_well(outcomes)
+
+
+def _subject(outcome: Outcome) -> str:
+    arm = outcome.planned.arm
+    return f"{outcome.planned.backend}, block {arm.block} of {arm.blocks}"
+
+
+def _require_all_well(outcomes: Sequence[Outcome]) -> None:
+    """Raise what nobody thought of, then Failed where a run isn't complete."""
+    for outcome in outcomes:
+        if outcome.error is not None and not isinstance(outcome.error, UserError | OSError):
+            raise outcome.error
+    wrong = [outcome for outcome in outcomes if outcome.failure is not None]
+    if wrong:
         raise Failed(
-            f"the run is partial: {run.load().why_partial}",
-            "what was measured is kept; the same command makes another run",
+            f"{len(wrong)} of {len(outcomes)} runs aren't complete: {_subject(wrong[0])}: "
+            f"{wrong[0].failure}",
+            "what was measured is kept; the same command makes further runs",
         )
 
 

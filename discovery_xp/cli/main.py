@@ -13,6 +13,7 @@ import click
 from discovery_xp import files
 from discovery_xp.cli.bench import bench
 from discovery_xp.cli.cloud import backup, deploy, openstack
+from discovery_xp.cli.compare import compare
 from discovery_xp.cli.examples import init
 from discovery_xp.cli.guard import run
 from discovery_xp.cli.hosts import destroy, inventory, ssh, up
@@ -20,6 +21,7 @@ from discovery_xp.cli.network import network
 from discovery_xp.cli.notebook import notebook
 from discovery_xp.cli.prepare import prepare
 from discovery_xp.cli.report import report
+from discovery_xp.cli.reproduce import reproduce
 from discovery_xp.cli.shells import completion
 from discovery_xp.cli.status import status
 from discovery_xp.cli.topologies import plan, schema, slots, validate
@@ -35,7 +37,7 @@ def cli() -> None:
 for command in (
     validate, schema, plan, slots, prepare,
     up, deploy, status, ssh, bench, openstack, backup, inventory, destroy,
-    completion, init, network, notebook, report, trace,
+    completion, init, network, notebook, report, trace, compare, reproduce,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -40,6 +40,7 @@ READS = ("list", "show", "flavors", "images", "hypervisors", "services")
 MAX_VMS = 100_000
 MAX_ITERATIONS = 1_000_000
 MAX_TIME_S = 24 * 3600.0
+MAX_SEED = 2**31 - 1
 
 _DOCS = "see scenarios/README.md"
 MAX_REGIONS = 250
@@ -133,6 +134,9 @@ class ScenarioFile(Entry):
         0,
         description="VMs booted and deleted before (default: one for each region and compute)",
     )
+    placement_seed: Annotated[int, *whole(MAX_SEED, 0, 1)] = Field(
+        0, description="draw each VM's host from this seed (default: the scheduler chooses)"
+    )
     delete_after: Flag = Field(True, description="delete the VMs at the end, timed")
     reads: Annotated[list[str], BeforeValidator(_reads), WithJsonSchema(_READS_SCHEMA)] = Field(
         list(READS), description="what a round of reads asks, in this order"
@@ -151,6 +155,7 @@ _ONLY_FOR: Mapping[str, tuple[str, ...]] = {
     "poll_interval": (*BOOTING, "reads"),
     "vm_timeout": (*BOOTING, "reads"),
     "warm_up": (*BOOTING, "reads"),
+    "placement_seed": BOOTING,
     "delete_after": ("boot", "boot-and-list"),
     "reads": ("reads",),
     "repeats": ("reads",),
@@ -165,7 +170,8 @@ class Scenario:
     """What load a cloud is to take; `scenarios/README.md` says what each field does.
 
     `concurrency` None asks for all at once; `regions` None are all there are; `warm_up`
-    None is one VM for each region and one on each compute.
+    None is one VM for each region and one on each compute; `placement_seed` None leaves VMs'
+    hosts to the scheduler.
     """
 
     name: str
@@ -185,6 +191,7 @@ class Scenario:
     reads: tuple[str, ...] = READS
     repeats: int = 1
     description: str = ""
+    placement_seed: int | None = None
 
     @property
     def boots(self) -> bool:
@@ -217,6 +224,7 @@ class Scenario:
             "vm_timeout": f"{self.vm_timeout_s:g}s",
             "run_timeout": f"{self.run_timeout_s:g}s",
             "warm_up": self.warm_up,
+            "placement_seed": self.placement_seed,
             "delete_after": self.delete_after,
             "reads": list(self.reads),
             "repeats": self.repeats,
@@ -245,7 +253,11 @@ def parse_scenario(text: str, name: str = "scenario.yaml") -> Scenario:
 def scenario_schema() -> dict[str, Any]:
     """The JSON Schema of a scenario file, for editors."""
     schema = ScenarioFile.model_json_schema(by_alias=True)
-    for key in ("name", "warm_up"):  # their defaults depend on what is outside of the file
+    for key in (
+        "name",
+        "warm_up",
+        "placement_seed",
+    ):  # their defaults depend on what is outside of the file
         del schema["properties"][key]["default"]
     for key, kinds in _ONLY_FOR.items():
         schema.setdefault("allOf", []).append(
@@ -344,6 +356,9 @@ def _resolve(shape: ScenarioFile, default_name: ScenarioName) -> Scenario:
         vm_timeout_s=shape.vm_timeout,
         run_timeout_s=shape.run_timeout,
         warm_up=shape.warm_up if "warm_up" in shape.model_fields_set else None,
+        placement_seed=(
+            shape.placement_seed if "placement_seed" in shape.model_fields_set else None
+        ),
         delete_after=shape.delete_after,
         reads=tuple(shape.reads),
         repeats=shape.repeats,

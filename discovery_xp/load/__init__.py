@@ -21,7 +21,7 @@ from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.load.following import Following, OnRows
 from discovery_xp.load.ledger import Ledger, Pace, Row
 from discovery_xp.load.rally_hosts import WAITING, LoadHost, Said, files
-from discovery_xp.load.shares import shares
+from discovery_xp.load.shares import placement, shares
 from discovery_xp.testbeds.hosts import Hosts, Progress
 from discovery_xp.testbeds.testbed import Testbed
 
@@ -128,7 +128,7 @@ def run(
     Refused when the cloud has no such region or the load hosts no Rally.  An exception,
     Ctrl-C among them, ends Rally.
     """
-    planned = shares(hosts.plan, scenario)
+    planned, drawn = shares(hosts.plan, scenario), placement(hosts.plan, scenario)
     sites = {host.name: host.site for host in hosts.plan.hosts}
     ledger = Ledger(scenario, [share.host for share in planned], sites)
     raw = raw_folder(testbed)
@@ -170,6 +170,8 @@ def run(
             problem = host.fetch(raw / host.name)
             if problem is not None:
                 ledger.note(problem)
+    for difference in drawn.differences(ledger.vms) if drawn else ():
+        ledger.note(difference)
     return LoadRun(
         scenario=scenario,
         status="partial" if reason else "complete",

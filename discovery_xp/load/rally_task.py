@@ -17,9 +17,14 @@ def task(scenario: Scenario, share: Share, network: str, time_scale: float = 1.0
     request = LoadRequest(
         kind=scenario.kind,
         regions=tuple(
-            RegionRequest(region.name, region.site, count, warm_up, tuple(computes))
-            for region, count, warm_up, computes in zip(
-                share.regions, share.counts, share.warm_ups, share.computes, strict=True
+            RegionRequest(region.name, region.site, count, warm_up, tuple(computes), placed)
+            for region, count, warm_up, computes, placed in zip(
+                share.regions,
+                share.counts,
+                share.warm_ups,
+                share.computes,
+                share.placed or ((),) * len(share.regions),
+                strict=True,
             )
         ),
         concurrency=share.concurrency,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.scenario import Scenario
+from discovery_xp.load.placement import Placement, draw
 from discovery_xp.planning.layout import CloudLayout, Region
 from discovery_xp.planning.plan import Plan
 from discovery_xp.testbeds.remote import some
@@ -18,7 +19,8 @@ class Share:
 
     `computes` are those that boot a VM each in the warm-up, by the region that is asked.
     `clears` are the regions whose VMs of earlier loads it deletes.  `iterations_before` are
-    those of the load hosts before it: numbers go through all hosts.
+    those of the load hosts before it: numbers go through all hosts.  `placed` are the computes of
+    each region's VMs, none where the scheduler chooses.
     """
 
     host: str
@@ -29,6 +31,7 @@ class Share:
     concurrency: int | None
     clears: tuple[str, ...]
     iterations_before: int = 0
+    placed: tuple[tuple[str, ...], ...] = ()
 
 
 def split(count: int, parts: int) -> list[int]:
@@ -36,9 +39,17 @@ def split(count: int, parts: int) -> list[int]:
     return [count // parts + (index < count % parts) for index in range(parts)]
 
 
-def shares(plan: Plan, scenario: Scenario) -> list[Share]:
-    """Return what each load host asks of which region; raises Refused for an unknown one."""
+def placement(plan: Plan, scenario: Scenario) -> Placement | None:
+    """Return where the scenario's seed places each VM; None where the scheduler chooses."""
+    if scenario.placement_seed is None:
+        return None
     cloud = plan.require_cloud()
+    regions = asked_regions(cloud, scenario)
+    return draw(scenario.placement_seed, cloud, regions, split(scenario.count, len(regions)))
+
+
+def asked_regions(cloud: CloudLayout, scenario: Scenario) -> list[Region]:
+    """Return the regions that a scenario asks; raises Refused for an unknown one."""
     by_name = {region.name: region for region in cloud.regions}
     unknown = [name for name in scenario.regions or () if name not in by_name]
     if unknown:
@@ -46,25 +57,40 @@ def shares(plan: Plan, scenario: Scenario) -> list[Share]:
             f"scenario '{scenario.name}': the cloud has no region '{unknown[0]}'",
             f"its regions are {some(list(by_name))}",
         )
-    regions = [by_name[name] for name in scenario.regions or by_name]
+    return [by_name[name] for name in scenario.regions or by_name]
+
+
+def shares(plan: Plan, scenario: Scenario) -> list[Share]:
+    """Return what each load host asks of which region.
+
+    Raises Refused for an unknown region, and for one whose VMs can't be placed.
+    """
+    cloud = plan.require_cloud()
+    regions = asked_regions(cloud, scenario)
+    names = [region.name for region in cloud.regions]
+    drawn = placement(plan, scenario)
     counts = split(scenario.count, len(regions))
     warm_ups = split(len(regions) if scenario.warm_up is None else scenario.warm_up, len(regions))
     computes = [()] * len(regions) if scenario.warm_up is not None else warmed(cloud, regions)
+    placed: list[tuple[str, ...]] = [
+        () if drawn is None else drawn.of(region.name, count)
+        for region, count in zip(regions, counts, strict=True)
+    ]
     if scenario.starts_on == "master":
         return [
             Share(cloud.master, tuple(regions), tuple(counts), tuple(warm_ups),
-                  tuple(computes), scenario.concurrency, tuple(by_name))
+                  tuple(computes), scenario.concurrency, tuple(names), placed=tuple(placed))
         ]  # fmt: skip
     nonempty = [index for index, count in enumerate(counts) if count]
     at_once = [None] * len(nonempty) if scenario.concurrency is None else [
         max(1, places) for places in split(scenario.concurrency, len(nonempty))
     ]  # fmt: skip
-    homeless = [name for name in by_name if name not in [regions[index].name for index in nonempty]]
+    homeless = [name for name in names if name not in [regions[index].name for index in nonempty]]
     return [
         Share(regions[index].controller, (regions[index],), (counts[index],), (warm_ups[index],),
               (computes[index],), places,
               (regions[index].name, *(homeless if index == nonempty[0] else ())),
-              sum(counts[:index]))
+              sum(counts[:index]), (placed[index],))
         for index, places in zip(nonempty, at_once, strict=True)
     ]  # fmt: skip
 

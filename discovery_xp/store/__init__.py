@@ -13,12 +13,15 @@ unpacks to.  One that doesn't pass is refused in a line; nothing of it is ever e
 from discovery_xp.store.files import damaged, replace_file
 from discovery_xp.store.records import (
     FORMAT,
+    Arm,
+    Drawn,
     Harness,
     Links,
     Load,
     Machine,
     Merging,
     Pair,
+    Recipe,
     RunRecord,
     ThrottledShare,
     Validity,
@@ -42,8 +45,9 @@ from discovery_xp.store.runs import (
 from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, schema
 
 __all__ = [
-    "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "Column", "Harness",
-    "Links", "Load", "Machine", "Merging", "Pair", "Rows", "Run", "RunRecord", "ThrottledShare",
-    "Unfit", "Validity", "Vms", "Window", "damaged", "find_runs", "is_run_name", "new_run",
-    "open_run", "record_from_json", "replace_file", "require_writable", "runs_under", "schema",
+    "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "Arm", "Column", "Drawn",
+    "Harness", "Links", "Load", "Machine", "Merging", "Pair", "Recipe", "Rows", "Run", "RunRecord",
+    "ThrottledShare", "Unfit", "Validity", "Vms", "Window", "damaged", "find_runs", "is_run_name",
+    "new_run", "open_run", "record_from_json", "replace_file", "require_writable", "runs_under",
+    "schema",
 ]  # fmt: skip

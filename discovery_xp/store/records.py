@@ -224,6 +224,45 @@ class Validity(_Strict):
 
 
 @dataclass(frozen=True)
+class Drawn(_Strict):
+    """A placement of VMs on computes: the seed that drew it, and the digest of what it drew."""
+
+    seed: Count
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class Arm(_Strict):
+    """A run's place in a comparison of back ends.
+
+    `comparison` is equal for all runs of one.  Each of `blocks` blocks, from 1, has a run of
+    each of `arms` in an order of its own, drawn from `order_seed`; `position` is this run's in
+    its block, from 1.
+    """
+
+    comparison: Word
+    order_seed: Count
+    arms: Annotated[tuple[Word, ...], Field(max_length=_MOST_ENTRIES)]
+    block: Count
+    blocks: Count
+    position: Count
+
+
+@dataclass(frozen=True)
+class Recipe(_Strict):
+    """What a bench was told besides the files topology.yaml and scenario.yaml, and the probes.
+
+    `backend`, `placement` and `time_scale` replace the topology's where they aren't None.
+    """
+
+    backend: Word | None = None
+    placement: Word | None = None
+    time_scale: Number | None = None
+    settle_s: Number = 0.0
+    expose: bool = False
+
+
+@dataclass(frozen=True)
 class RunRecord(_Strict):
     """run.json: what was run and how it ended.  `docs/results.md` says what each key means.
 
@@ -262,6 +301,9 @@ class RunRecord(_Strict):
     load: Load | None = None
     harness: Harness | None = None
     merging: Merging | None = None
+    drawn: Drawn | None = None
+    arm: Arm | None = None
+    recipe: Recipe | None = None
     time_scale: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     validity: Validity | None = None
     format: int = FORMAT
@@ -311,10 +353,10 @@ _ORDER = (
     "format", "experiment", "plan", "started", "ended", "status", "reason", "notes", "commit",
     "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
     "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
-    "window", "load", "harness", "merging", "time_scale", "validity",
+    "window", "load", "harness", "merging", "time_scale", "validity", "drawn", "arm", "recipe",
 )  # fmt: skip
 # Runs of earlier versions lack them.
-_LATER = ("merging", "time_scale", "validity")
+_LATER = ("merging", "time_scale", "validity", "drawn", "arm", "recipe")
 
 
 @functools.cache

@@ -564,7 +564,7 @@ def test_cells_say_what_they_hold() -> None:
         "calls": "4",
         "lazy": "yes",
         "measured, s": "-",
-        "95 % interval": "1.00 to 2.00",
+        "interval": "1.00 to 2.00",
         "VMs": "18.5 of 20",
     }
     assert "<td>18.5 of 20</td>" in table._repr_html_()

@@ -137,6 +137,7 @@ def test_rallys_task_is_plain_json_and_says_all() -> None:
             "count": 3,
             "warm_up": 1,
             "computes": ["site1-compute-1"],
+            "placed": [],
         },
         {
             "name": "site2",
@@ -144,6 +145,7 @@ def test_rallys_task_is_plain_json_and_says_all() -> None:
             "count": 3,
             "warm_up": 1,
             "computes": ["site2-compute-1"],
+            "placed": [],
         },
     ]
     assert (wanted["kind"], wanted["concurrency"], wanted["vm_timeout_s"]) == ("boot", None, 5)

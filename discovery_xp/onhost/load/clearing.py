@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ..wire.request import LoadRequest
+from ..wire.request import PREFIX, LoadRequest
 from . import clock
 from .api import Api, Refusal
 from .records import Records
-from .regions import PREFIX, Region, Regions
+from .regions import Region, Regions
 from .watch import ALL
 
 AT_ONCE = 32

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..wire.request import LoadRequest
+from ..wire.request import LoadRequest, vm_name
 from .api import Api, Login
 from .clearing import Clearing
 from .clock import RunTime
 from .reads import Reads
 from .records import Iterations, Records, Steps, cpu_s
-from .regions import PREFIX, Region, Regions, interleaved
+from .regions import Region, Regions, interleaved
 from .vms import Vm, Vms
 from .warming import WarmUp
 from .watch import Watcher
@@ -160,7 +160,9 @@ class LoadGenerator:
         for region in interleaved(self.regions, lambda request: request.count):
             own = numbers[region.name] = numbers.get(region.name, 0) + 1
             number = self.request.iterations_before + len(vms) + 1
-            vms.append(Vm(f"{PREFIX}{region.name}-{own:05d}", region, number))
+            placed = region.request.placed
+            compute = placed[own - 1] if placed else None
+            vms.append(Vm(vm_name(region.name, own), region, number, compute))
         await self.together([self.iteration_of(vm) for vm in vms])
         return [vm for vm in vms if vm.requested_at]
 
@@ -178,7 +180,8 @@ class LoadGenerator:
                     steps.add("delete", started, vm.deleted_at or time.time(), error)
                 elif vm.status == "ACTIVE" and self.request.kind == "boot-and-list":
                     url = f"{vm.region.url}/servers/detail"
-                    await steps.take("list", self.api.ask("GET", url))
+                    # Of its owner's project: admin's, where a host is named.
+                    await steps.take("list", self.api.ask("GET", url, admin=vm.is_admins))
 
         return iteration
 

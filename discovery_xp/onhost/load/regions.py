@@ -7,13 +7,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..wire.request import RegionRequest
+from ..wire.request import PREFIX, RegionRequest
 from .api import Refusal
 
 T = TypeVar("T")
 
-# What the names of all VMs of loads begin with.
-PREFIX = "load-"
 # A region whose API can't be reached for so long is given up.
 GIVE_UP_S = 60.0
 

@@ -21,7 +21,10 @@ from .watch import ALL, MARGIN_S, Lost, View
 
 @dataclass
 class Vm:
-    """A VM of the load; times are seconds since 1970."""
+    """A VM of the load; times are seconds since 1970.
+
+    `compute` is the host that its request names, None where the scheduler chooses.
+    """
 
     name: str
     region: Region
@@ -34,6 +37,11 @@ class Vm:
     status: str = ""
     error: str | None = None
     deleted_at: float | None = None
+
+    @property
+    def is_admins(self) -> bool:
+        """Tell whether admin asks for it, who alone may name a host."""
+        return self.compute is not None
 
 
 class Vms:
@@ -98,7 +106,7 @@ class Vms:
             if region.lost:
                 raise Refusal(region.lost)
             answer = await self.api.ask(
-                "POST", f"{region.url}/servers", {"server": order}, admin=bool(vm.compute),
+                "POST", f"{region.url}/servers", {"server": order}, admin=vm.is_admins,
                 limit_s=left_s(latest),
             )  # fmt: skip
             vm.accepted_at, vm.server_id = time.time(), answer["server"]["id"]
@@ -146,7 +154,7 @@ class Vms:
         latest = started + self.request.vm_timeout_s
         try:
             url = f"{self.regions.compute_url(vm.region)}/servers/{vm.server_id}"
-            await self.api.ask("DELETE", url, limit_s=left_s(latest))
+            await self.api.ask("DELETE", url, admin=vm.is_admins, limit_s=left_s(latest))
             vm.deleted_at = await self._until_gone(waiting, latest)
             self.records.write("vm", name=vm.name, deleted_at=vm.deleted_at)
         except Refusal as refusal:

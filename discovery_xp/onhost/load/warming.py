@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from ..wire.request import LoadRequest
+from ..wire.request import PREFIX, LoadRequest
 from .records import Records
-from .regions import PREFIX, Region, Regions, interleaved
+from .regions import Region, Regions, interleaved
 from .vms import Vm, Vms
 
 AT_ONCE = 16

@@ -9,12 +9,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# What the names of all VMs of loads begin with.
+PREFIX = "load-"
+
+
+def vm_name(region: str, number: int) -> str:
+    """Return the name of a region's VM of this number, from 1."""
+    return f"{PREFIX}{region}-{number:05d}"
+
 
 @dataclass(frozen=True)
 class RegionRequest:
     """What is asked of one region's API: iterations, and VMs of the warm-up.
 
-    `computes` boot a VM each in the warm-up, besides the `warm_up` that go anywhere.
+    `computes` boot a VM each in the warm-up, besides the `warm_up` that go anywhere.  `placed`
+    are the hosts of its VMs in the order of their numbers, none where the scheduler chooses.
     """
 
     name: str
@@ -22,6 +31,7 @@ class RegionRequest:
     count: int
     warm_up: int
     computes: tuple[str, ...]
+    placed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,13 @@ class LoadRequest:
     def from_json(cls, values: Mapping[str, Any]) -> LoadRequest:
         """Return what `to_json` gave; raises TypeError for anything else."""
         regions = tuple(
-            RegionRequest(**{**region, "computes": tuple(region["computes"])})
+            RegionRequest(
+                **{
+                    **region,
+                    "computes": tuple(region["computes"]),
+                    "placed": tuple(region.get("placed", ())),
+                }
+            )
             for region in values["regions"]
         )
         return cls(

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
+from discovery_xp.onhost.wire.request import vm_name
+
 # How long a VM takes to get ACTIVE, and how much later each next one gets there.
 BOOT_S = 2.0
 APART_S = 0.05
@@ -92,14 +94,16 @@ class CannedLoad:
 
     def _ending(self) -> Iterator[dict[str, Any]]:
         for each in self._all if self.boots else ():
-            computes = each.region["computes"]
+            placed, computes = each.region["placed"], each.region["computes"]
             where = {"host": computes[each.number % len(computes)]} if computes else {}
+            if placed:
+                where = {"host": placed[each.number]}
             yield {"line": "vm", "name": self._name(each), "deleted_at": time.time(), **where}
         yield {"line": "done", "lost": {}}
         yield {"line": "unit", "words": "ended (success, exited 0)"}
 
     def _name(self, each: _Iteration) -> str:
-        return f"canned-{each.region['name']}-{each.number}"
+        return vm_name(each.region["name"], each.number + 1)
 
 
 class _Words(io.BytesIO):
