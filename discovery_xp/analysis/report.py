@@ -28,7 +28,7 @@ from discovery_xp.analysis import (
     run_tables,
     summaries,
     tables,
-    validity,
+    verdicts,
     waterfall,
 )
 from discovery_xp.analysis.measurements import (
@@ -72,8 +72,8 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
     pairs = [
         ("CANNED", run_tables.CANNED_WORDS if record.is_canned else ""),
         ("status", f"PARTIAL: {record.why_partial}" if record.is_partial else record.status),
-        ("validity", validity.verdict(record)),
-        ("time scale", validity.time_scale(run)),
+        ("validity", verdicts.verdict(record)),
+        ("time scale", verdicts.time_scale(run)),
         ("time", f"{record.started} to {record.ended or '...'}"),
         ("run", f"{run.run.name}, commit {record.commit or 'unknown'}"),
         ("cloud", f"OpenStack on {record.backend}, placement {zones}"),
