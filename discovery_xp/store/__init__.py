@@ -20,6 +20,8 @@ from discovery_xp.store.records import (
     Merging,
     Pair,
     RunRecord,
+    ThrottledShare,
+    Validity,
     Vms,
     Window,
     record_from_json,
@@ -41,7 +43,7 @@ from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, sche
 
 __all__ = [
     "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "Column", "Harness",
-    "Links", "Load", "Machine", "Merging", "Pair", "Rows", "Run", "RunRecord", "Unfit", "Vms",
-    "Window", "damaged", "find_runs", "is_run_name", "new_run", "open_run", "record_from_json",
-    "replace_file", "require_writable", "runs_under", "schema",
+    "Links", "Load", "Machine", "Merging", "Pair", "Rows", "Run", "RunRecord", "ThrottledShare",
+    "Unfit", "Validity", "Vms", "Window", "damaged", "find_runs", "is_run_name", "new_run",
+    "open_run", "record_from_json", "replace_file", "require_writable", "runs_under", "schema",
 ]  # fmt: skip
