@@ -29,8 +29,8 @@ from typing import Any
 import provenance
 
 from discovery_xp import experiment, probes
-from discovery_xp.deployment.variables import FLAVOR, IMAGE
 from discovery_xp.analysis.measurements import read_runs
+from discovery_xp.deployment.variables import FLAVOR, IMAGE
 from discovery_xp.onhost.probes.inside import calls, current, requests, statements
 from discovery_xp.onhost.probes.inside.recorder import Recorder
 from discovery_xp.onhost.wire import spans

@@ -184,7 +184,7 @@ def _parts(leg: _Leg, scale: float) -> list[Part]:
     crossed = _crossed(node, leg.way, leg.receiver)
     activity = "http" if node.kind == wire.CLIENT else "bus"
     parts: list[Part] = []
-    busy = _processor(node, seconds, node.own_s(), scale)
+    busy = _processor(node, seconds, node.own_s, scale)
     if leg.way == _REQUEST and leg.receiver is not None:
         queued = min(seconds - busy, leg.receiver.queued_s)
         if queued > 0:
@@ -207,7 +207,7 @@ def _parts(leg: _Leg, scale: float) -> list[Part]:
 
 def _own_parts(leg: _Leg, seconds: float, scale: float) -> list[Part]:
     node = leg.node
-    asked = [each for each in node.sums if leg.start <= each.start < leg.end]
+    asked = node.asked(leg.start, leg.end)
     waited = sum(each.seconds for each in asked)
     # Sums are what was waited on one thread, one after the other: only a stranger's are longer.
     fits = min(1.0, seconds / waited) if waited > 0 else 1.0
@@ -219,7 +219,7 @@ def _own_parts(leg: _Leg, seconds: float, scale: float) -> list[Part]:
             Part(activity, each.seconds * fits, pair, 2 * each.trips if pair is not None else 0)
         )
     rest = max(0.0, seconds - waited * fits)
-    busy = _processor(node, rest, node.own_s(), scale)
+    busy = _processor(node, rest, node.own_s, scale)
     return [*parts, Part("processor", busy), Part("waiting", rest - busy)]
 
 

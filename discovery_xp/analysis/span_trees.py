@@ -2,11 +2,13 @@
 
 A request or message and what answers it know each other by an id that OpenStack gives (`link`);
 spans of one process by their names.  Spans may be a stranger's: each is in a tree once at most,
-and trees are no deeper than MOST_DEPTH.
+and trees have at most MOST_SPANS, and are no deeper than MOST_DEPTH.
 """
 
 from __future__ import annotations
 
+import bisect
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from discovery_xp.onhost.wire import spans as wire
 
 MOST_DEPTH = 200
+MOST_SPANS = 10_000  # of one boot; usual are some hundred
 
 Row = Mapping[str, Any]
 
@@ -47,7 +50,7 @@ class Node:
         """Return how long it took; of sums, how long was waited."""
         return self.end - self.start
 
-    @property
+    @functools.cached_property
     def receiver(self) -> Node | None:
         """Return what answered a request or handled a message, where that is known."""
         if self.kind not in wire.SENDING:
@@ -62,6 +65,7 @@ class Node:
             yield node
             waiting.extend(reversed(node.below))
 
+    @functools.cached_property
     def own_s(self) -> float:
         """Return its time in which it neither waited for a node below nor for round trips."""
         covered, until = 0.0, self.start
@@ -69,6 +73,19 @@ class Node:
             covered += max(0.0, node.end - max(until, node.start))
             until = max(until, node.end)
         return max(0.0, self.seconds - covered - sum(each.seconds for each in self.sums))
+
+    def asked(self, since: float, until: float) -> list[Node]:
+        """Return its round trips that began in a part of its time."""
+        first, last = (bisect.bisect_left(self._starts, moment) for moment in (since, until))
+        return self._sums[first:last]
+
+    @functools.cached_property
+    def _sums(self) -> list[Node]:
+        return sorted(self.sums, key=lambda each: each.start)
+
+    @functools.cached_property
+    def _starts(self) -> list[float]:
+        return [each.start for each in self._sums]
 
 
 def _node(row: Row, up: Node | None = None) -> Node:
@@ -104,7 +121,7 @@ def _grown(
     root_row: Row, below: Mapping[str, list[Row]], receivers: Mapping[str, Row], taken: set[int]
 ) -> Node:
     """Return a root with all that is below; rows go into `taken` and into no other tree."""
-    root = _node(root_row)
+    root, count = _node(root_row), 1
     waiting = [(root, root_row, 1)]
     while waiting:
         node, row, depth = waiting.pop()
@@ -112,9 +129,10 @@ def _grown(
         if node.kind in wire.SENDING and row["link"] in receivers:
             found.append(receivers[row["link"]])
         for each in found:
-            if id(each) in taken or depth >= MOST_DEPTH:
+            if id(each) in taken or depth >= MOST_DEPTH or count >= MOST_SPANS:
                 continue
             taken.add(id(each))
+            count += 1
             own = _node(each, node)
             if own.kind in (wire.DATABASE, wire.CACHE):
                 node.sums.append(own)

@@ -75,8 +75,8 @@ class BackendList(click.ParamType[tuple[str, ...]]):
               "or the name of one that comes with the toolkit.")  # fmt: skip
 @click.option("--vms", type=click.IntRange(1, MAX_VMS), help="How many, instead of the scenario's.")
 @click.option("--probes", default="all", show_default=True,
-              help="'all', 'none', or some of calls, requests, statements, traffic, messages, "
-              "usage, with commas.")  # fmt: skip
+              help="'all', 'none', or some of calls, requests, statements, spans, traffic, "
+              "messages, usage, with commas.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"),
               show_default=True, help="Where the run's folder goes.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Leave the testbed up.")

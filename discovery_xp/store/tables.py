@@ -60,7 +60,7 @@ _TIMES: Mapping[str, Literal["moment", "duration"]] = {
         ("at", "requested_at", "accepted_at", "active_at", "seen_at", "deleted_at", "started_at"),
         "moment",
     ),
-    **dict.fromkeys(("boot_duration_s", "duration_s", "duration_ms"), "duration"),
+    **dict.fromkeys(("boot_duration_s", "duration_s", "duration_ms", "queued_ms"), "duration"),
 }  # type: ignore[dict-item]
 # Columns that tables and figures have a row or a bar for each value of.
 _MOST = {

@@ -18,6 +18,8 @@ STEPS = (
     (4, ("report", "run", "--csv", "csv", "--latex", "latex")),
     (2, ("report", "run", "--figures", "figures")),
     (3, ("report", "run", "other")),
+    (2, ("trace", "run")),
+    (1, ("trace", "run", "--vm", "vm-0", "--csv", "csv", "--figures", "figures")),
     (2, ("report", "run", "other", "--html", "page.html")),
     (1, ("report", ".", "--paper", "--html", "page.html")),
 )

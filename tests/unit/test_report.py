@@ -229,7 +229,8 @@ def test_partial_is_said_wherever_a_run_is_shown(tmp_path: Path) -> None:
 
 def test_what_wasnt_measured_is_said(runs: Path) -> None:
     read_ = read_runs([runs / "no-probes"])
-    words = "Not measured in this run: calls, requests, statements, traffic, messages, usage."
+    probes = "calls, requests, statements, spans, traffic, messages, usage"
+    words = f"Not measured in this run: {probes}."
     assert words in Page(report.html(read_)).words
     assert words in printed(read_)
     told = printed(read_runs([runs / "empty"]))

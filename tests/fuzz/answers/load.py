@@ -133,6 +133,8 @@ _RECORDS = (
     "c\t100.5\t12.25\tmain\tinstance_get_by_uuid\t0\t\n"
     "r\t100.6\t30.5\tPOST\t/v2.1/servers\t202\n"
     "s\t100\t101\tSELECT\t5\t5\t100\t200\t3.5\n"
+    "p\t100.5\t12.5\t1.5\t0.0\tcall\tInstance.save\t10.0.0.1\treq-1\ta.1\ta.2\tm-1\t1\t0\t\t\n"
+    "p\t100.4\t99.5\t1.5\t0.0\tserver\tPOST /servers\t\treq-1\ta.2\t\treq-1\t1\t0\tid-0\t\n"
     "!\t100\t2\t1\tKeyError\n"
 )
 _PROBES: dict[str, Any] = {
