@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import tarfile
 import tempfile
@@ -36,12 +37,15 @@ from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.experiment import DeployedCloud
 from discovery_xp.load.ledger import Pace, Row
 from discovery_xp.planning.plan import Plan
+from discovery_xp.planning.shares import shares_of
 from discovery_xp.provenance import BusyClock, first_record
 from discovery_xp.store import Run
 from discovery_xp.testbeds import links
 from discovery_xp.testbeds.hosts import Hosts, PageMerging, Progress, Stopwatch
 from discovery_xp.testbeds.remote import answering_of
+from discovery_xp.testbeds.shares import HeldShare, disagreements
 from discovery_xp.testbeds.testbed import Testbed, now
+from discovery_xp.validity import MachineWatch, occupation, validity
 
 # Computes report each half minute, and wait two for an answer that got lost.
 SERVICES_UP_WITHIN_S = 200.0
@@ -52,8 +56,9 @@ class _Bench:
     """One bench under way: what it works on, and what it has measured so far.
 
     `variables` are what the playbooks are told of the cloud; `load` is None before the load has
-    ended, `notes` are what else went wrong, `merging` is how the hosts' memory was merged when the
-    window opened.
+    ended, `notes` are what else went wrong; `merging` is how the hosts' memory was merged, and
+    `shares` what of the processor was held when the window opened; `watch` looks at the machine
+    from then on.
     """
 
     hosts: Hosts
@@ -65,6 +70,8 @@ class _Bench:
     on_pace: Callable[[Pace], None]
     variables: PlayVariables
     busy: BusyClock = field(default_factory=BusyClock)
+    watch: MachineWatch | None = None
+    shares: list[HeldShare] | None = None
     notes: list[str] = field(default_factory=list)
     load: load.LoadRun | None = None
     merging: PageMerging | None = None
@@ -221,14 +228,17 @@ def _measured_before(bench: _Bench) -> list[dict[str, Any]]:
 
 
 def _put_probes_in(bench: _Bench) -> None:
+    plan, testbed = bench.hosts.plan, bench.testbed
+    experiment.lift_shares(plan, testbed)
     probes.install(bench.hosts, bench.request.probes, bench.progress)
+    experiment.hold_shares(plan, testbed, bench.progress)
 
 
 def _let_the_cloud_settle(bench: _Bench) -> None:
     """Wait a while, then until all services are up; note those that aren't in time."""
     bench.progress("letting the cloud settle", 0, 0)
     if not providers.kind(bench.hosts.plan.provider).is_canned:
-        time.sleep(bench.request.settle_s)
+        time.sleep(bench.request.settle_s * bench.hosts.plan.time_scale)
     bench.notes += _wait_for_services(bench.hosts)
     bench.run.update(notes=tuple(bench.notes))
 
@@ -238,7 +248,7 @@ def _wait_for_services(hosts: Hosts) -> list[str]:
 
     A service that was restarted is called up when it next reports.
     """
-    latest = time.monotonic() + SERVICES_UP_WITHIN_S
+    latest = time.monotonic() + SERVICES_UP_WITHIN_S * hosts.plan.time_scale
     while True:
         state = status.inspect(hosts, answering_of(hosts))
         down = [each for each in state if not each.is_up]
@@ -254,10 +264,12 @@ def _load_in_window(bench: _Bench) -> None:
     def open_window() -> None:
         probes.start(hosts, request.probes, bench.progress)
         bench.merging = _page_merging(bench)
+        _watch_machine(bench)
         bench.busy.begin()
 
     def close_window() -> None:
         bench.busy.end()
+        _store_validity(bench)
         _store_merging(bench)
         probes.stop(hosts, request.probes, bench.progress)
 
@@ -274,6 +286,32 @@ def _load_in_window(bench: _Bench) -> None:
     # Where VMs landed and when they were deleted is known by now.
     bench.run.write_table("vms", bench.load.vms)
     bench.run.write_table("actions", bench.load.actions)
+
+
+def _watch_machine(bench: _Bench) -> None:
+    """Have every process held that is to be, and look at the machine from now on."""
+    plan, testbed = bench.hosts.plan, bench.testbed
+    if not providers.kind(plan.provider).is_local:
+        return
+    experiment.hold_shares(plan, testbed, bench.progress)
+    provider = providers.of(plan.provider)
+    bench.shares = provider.held_shares(plan, testbed)
+    bench.watch = MachineWatch(keep=lambda: provider.keep_shares(plan, testbed))
+    bench.watch.begin()
+
+
+def _store_validity(bench: _Bench) -> None:
+    """Store how full the machine was since the window opened, once."""
+    if bench.watch is None:
+        return
+    watch, bench.watch = bench.watch, None
+    watch.end()
+    plan = bench.hosts.plan
+    after = providers.of(plan.provider).held_shares(plan, bench.testbed)
+    found = validity(plan, os.cpu_count() or 1, occupation(watch.times), bench.shares, after)
+    bench.notes += [f"shares of the processor: {each}" for each in watch.failures[:3]]
+    bench.notes += disagreements(shares_of(plan), after or ())[:5]
+    bench.run.update(validity=found, notes=tuple(bench.notes))
 
 
 def _page_merging(bench: _Bench) -> PageMerging | None:
@@ -294,6 +332,7 @@ def _collected(bench: _Bench) -> Iterator[None]:
     try:
         yield
     finally:
+        _store_validity(bench)
         _collect_raw_reports(bench)
         if bench.busy.began_at is not None:
             _collect_records(bench, bench.busy.began_at)

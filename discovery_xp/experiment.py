@@ -11,8 +11,9 @@ a killed run can be resumed or destroyed:
 6. `deploy_cloud`: install the services while the links are still quick, or repair them;
 7. impose the links between sites, and read them back;
 8. measure every pair of sites, and refuse to go on outside the tolerance;
-9. `deploy_cloud`: boot a VM at each site, through the API that serves it;
-10. save the state as 'up'.
+9. `deploy_cloud`, where time is scaled: hold the shares of the processor, and read them back;
+10. `deploy_cloud`: boot a VM at each site, through the API that serves it;
+11. save the state as 'up'.
 
 What was borrowed is given back when a step fails, unless it is to be kept.  How a testbed
 ends is in `ending`.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,7 @@ from discovery_xp.deployment.status import ServiceStatus
 from discovery_xp.errors import Failed, InvalidInput, Refused, UserError
 from discovery_xp.inputs.topology import Link
 from discovery_xp.planning.plan import Plan, PlannedLink
+from discovery_xp.planning.shares import shares_of
 from discovery_xp.testbeds import links
 from discovery_xp.testbeds.hosts import (
     Hosts,
@@ -52,7 +55,12 @@ from discovery_xp.testbeds.hosts import (
     inventory,
 )
 from discovery_xp.testbeds.pings import PairRtt, require_within_tolerance
+from discovery_xp.testbeds.shares import HeldShare, disagreements
 from discovery_xp.testbeds.testbed import State, Testbed, now
+
+# What is read back right after it was set may be of before: a service's systemd takes a moment.
+SHARE_READINGS = 10
+SHARE_READ_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,7 @@ def bring_up(
         hosts = _make_hosts(plan, testbed, progress, expose)
         _impose_links(hosts, progress)
         pairs = _measure_within_tolerance(hosts, testbed, progress)
+        hold_shares(hosts.plan, testbed, progress)
         return RunningTestbed(testbed, testbed.update(phase="up"), pairs)
 
 
@@ -106,9 +115,11 @@ def deploy_cloud(
     progress = stopwatch = Stopwatch(progress)
     with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
         hosts = _make_hosts(plan, testbed, progress, expose)
+        lift_shares(hosts.plan, testbed)
         deployment = _install_over_quick_links(hosts, testbed, progress)
         _impose_links_that_differ(hosts, progress)
         pairs = _measure_within_tolerance(hosts, testbed, progress)
+        hold_shares(hosts.plan, testbed, progress)
         boots = deploy.verify(hosts, testbed, progress)
         deployment = _save_with_stages(deployment, testbed, stopwatch)
         deploy.require_active(boots)
@@ -146,6 +157,12 @@ def _require_same_hosts(plan: Plan, testbed: Testbed) -> None:
     if state.phase == "releasing":
         raise Refused(
             f"'{plan.name}' is half destroyed", f"finish with 'destroy --testbed {plan.name}'"
+        )
+    if state.plan.time_scale != plan.time_scale:
+        raise Refused(
+            f"the testbed '{plan.name}' runs at a time scale of {state.plan.time_scale:g}, not "
+            f"{plan.time_scale:g}",
+            f"'discovery-xp destroy --testbed {plan.name}' first, or give a --name",
         )
     if not state.plan.has_hosts_of(plan):
         raise Refused(
@@ -224,6 +241,37 @@ def _measure_within_tolerance(hosts: Hosts, testbed: Testbed, progress: Progress
     return pairs
 
 
+def hold_shares(plan: Plan, testbed: Testbed, progress: Progress) -> None:
+    """Hold the plan's shares of the processor, where it has some, and read them back.
+
+    Processes that were started since the last time are found again.  Raises Failed where a share
+    that is read back isn't the one that was planned.
+    """
+    planned = shares_of(plan)
+    if not planned:
+        return
+    progress("holding shares of the processor", 0, 0)
+    provider = providers.of(plan.provider)
+    wrong: list[str] = []
+    for _ in range(SHARE_READINGS):
+        provider.impose_shares(plan, testbed)
+        held = provider.held_shares(plan, testbed)
+        wrong = [] if held is None else disagreements(planned, held)
+        if not wrong:
+            return
+        time.sleep(SHARE_READ_EVERY_S)
+    raise Failed(
+        f"{len(wrong)} shares of the processor aren't held as planned: {'; '.join(wrong[:3])}",
+        "see 'discovery-xp status'; leave time_scale out where this kernel can't hold them",
+    )
+
+
+def lift_shares(plan: Plan, testbed: Testbed) -> None:
+    """Hold nothing: what is installed or restarted takes what time it takes."""
+    if shares_of(plan):
+        providers.of(plan.provider).lift_shares(plan, testbed)
+
+
 def _save_with_stages(deployment: Deployment, testbed: Testbed, stopwatch: Stopwatch) -> Deployment:
     """Save with the deployment how long each stage took; returns it."""
     stopwatch.stop()
@@ -293,7 +341,8 @@ class Inspection:
     """How a testbed is: its hosts by name, the links that died, its cloud's services.
 
     `services` is None where no cloud is wanted; `remarks` are lines on what was borrowed.
-    `merging` is None where hosts have machines of their own.
+    `merging` is None where hosts have machines of their own; `shares` of the processor are None
+    where none are to be held.
     """
 
     name: str
@@ -303,6 +352,7 @@ class Inspection:
     services: list[ServiceStatus] | None = None
     remarks: list[str] = dataclasses.field(default_factory=list)
     merging: PageMerging | None = None
+    shares: list[HeldShare] | None = None
 
     @property
     def is_healthy(self) -> bool:
@@ -330,7 +380,8 @@ def inspect(testbed: Testbed) -> Inspection:
         services = status.inspect(hosts_of(testbed), answering)
     remarks = provider.remarks(testbed)
     merging = provider.page_merging(state.plan, testbed)
-    return Inspection(testbed.name, state.phase, states, broken, services, remarks, merging)
+    shares = provider.held_shares(state.plan, testbed) if shares_of(state.plan) else None
+    return Inspection(testbed.name, state.phase, states, broken, services, remarks, merging, shares)
 
 
 # ---------------------------------------------------------------- links of a running testbed

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from discovery_xp.analysis import summaries
-from discovery_xp.store import Run, RunRecord, find_runs
+from discovery_xp.store import TABLES, Run, RunRecord, Window, find_runs
 
 # What figures are for each of, by kind of load; VMs for all others.
 _UNITS = {"reads": "round", "authenticate": "token"}
@@ -29,6 +29,10 @@ class Measurements:
 
     `number` is the run's among those that were read together, from 1.  A table whose probe
     was off has no rows; `record.probes` says which were on.
+
+    Where time was scaled, files hold what a clock showed, and everything here is divided by the
+    scale but `record` itself: `_frame` does it to durations and moments, `window`, `duration_s`
+    and `natural_s` to what run.json says.  Seconds of a processor and bytes stay as they are.
     """
 
     def __init__(self, run: Run, number: int = 1) -> None:
@@ -120,17 +124,51 @@ class Measurements:
         return int(self.record.scenario.get("iterations", 0))
 
     @property
+    def time_scale(self) -> float:
+        """Return how many seconds of a clock stood for one."""
+        return self.record.time_scale
+
+    @property
+    def window(self) -> Window | None:
+        """Return the load's own time; it begins when it began by a clock."""
+        window = self.record.window
+        if window is None:
+            return None
+        return Window(window.start, float(self._moment(window.end)))
+
+    @property
     def window_s(self) -> float | None:
         """Return how long the load ran."""
-        window = self.record.window
-        return None if window is None else window.end - window.start
+        return None if self.window is None else self.window.end - self.window.start
+
+    @property
+    def natural_s(self) -> float | None:
+        """Return how long the load took by a clock: all VMs, or the window of other loads."""
+        if self.unit == "VM":
+            return self.record.duration_s
+        return None if self.window_s is None else self.window_s * self.time_scale
+
+    @property
+    def duration_s(self) -> float | None:
+        """Return how long the load took."""
+        return None if self.natural_s is None else self.natural_s / self.time_scale
+
+    def _moment(self, at: Any) -> Any:
+        """Return moments of a clock as they are counted from the window's start on."""
+        start = self.record.window.start if self.record.window else 0.0
+        return start + (at - start) / self.time_scale
 
     def _frame(self, table: str) -> pd.DataFrame:
         frame: pd.DataFrame = self.run.table(table).to_pandas()
+        for column in TABLES[table] if self.time_scale != 1 else ():
+            if column.time == "moment":
+                frame[column.name] = self._moment(frame[column.name])
+            elif column.time == "duration":
+                frame[column.name] /= self.time_scale
         return frame
 
     def _in_window(self, frame: pd.DataFrame) -> pd.DataFrame:
-        window = self.record.window
+        window = self.window
         if window is None:
             return frame
         return frame[frame["at"].between(window.start, window.end)].reset_index(drop=True)
@@ -172,6 +210,17 @@ def configuration(nodes_: int, replicas_: int) -> str:
     return words
 
 
+# Beside the seconds of a run whose machine was full.
+BUSY = "busy"
+BUSY_WORDS = "its machine was full, so that its seconds are the machine's more than the cloud's"
+
+
+def status_word(is_partial: bool, is_busy: bool) -> str:
+    """Return what is said beside the figures of a run that aren't what they seem."""
+    words = [word for word, holds in (("PARTIAL", is_partial), (BUSY, is_busy)) if holds]
+    return ", ".join(words)
+
+
 def latency(record: RunRecord) -> str:
     """Return the one-way delay in words; empty with one site."""
     if record.sites == 1:
@@ -190,6 +239,10 @@ def label(record: RunRecord, with_latency: bool = True) -> str:
         parts.append(latency(record))
     if record.options.get("placement", "shared") != "shared":
         parts.append("zones")
+    if record.time_scale != 1:
+        parts.append(f"time scale {record.time_scale:g}")
+    if record.is_busy:
+        parts.append(BUSY)
     if record.is_canned:
         parts.append("CANNED")
     if record.is_partial:
@@ -200,7 +253,8 @@ def label(record: RunRecord, with_latency: bool = True) -> str:
 def group(record: RunRecord) -> str:
     """Return a key that is equal for repeats: same cloud, links, load, probes and machine.
 
-    A partial run repeats no complete one, and the commit of this project doesn't count.
+    A partial run repeats no complete one, one of a full machine none of another, and the commit
+    of this project doesn't count.
     """
     machine = record.machine
     description = {
@@ -210,12 +264,17 @@ def group(record: RunRecord) -> str:
         "hosts": [record.sites, record.controllers, record.computes, record.data],
         "latency_ms": record.latency_ms,
         "imposed_by": record.imposed_by,
-        "scenario": record.scenario,
+        # Earlier versions lack keys that later ones leave without a value.
+        "scenario": {k: v for k, v in record.scenario.items() if v is not None},
         "vms": record.vms.asked,
         "probes": sorted(record.probes),
         "machine": [machine.cpus, machine.cpu_model, machine.memory_bytes, machine.provider],
         "versions": {k: v for k, v in record.versions.items() if k != "discovery-xp"},
     }
+    if record.time_scale != 1:
+        description["time_scale"] = record.time_scale
+    if record.is_busy:
+        description["busy"] = True
     # Links that differ from each other are in the plan alone.
     if record.latency_ms is None and record.sites > 1:
         description["plan"] = record.plan
@@ -262,7 +321,8 @@ def summary(runs: Sequence[Measurements]) -> pd.DataFrame:
 def _summary(run: Measurements) -> dict[str, Any]:
     record = run.record
     active = run.done
-    duration_s = record.duration_s if run.unit == "VM" else run.window_s
+    duration_s = run.duration_s
+    scaled = run.time_scale != 1
     are_active = run.vms["status"] == "ACTIVE"
     boots = run.vms.loc[are_active, "boot_duration_s"]
     on_hosts = run.vms.loc[are_active, "host"].value_counts()
@@ -273,6 +333,7 @@ def _summary(run: Measurements) -> dict[str, Any]:
         "status": record.status,
         "partial": record.is_partial,
         "reason": record.why_partial,
+        "busy": record.is_busy,
         "started": record.started,
         "backend": record.backend,
         "nodes": nodes(record),
@@ -288,6 +349,8 @@ def _summary(run: Measurements) -> dict[str, Any]:
         "vms_asked": run.asked,
         "vms_active": active,
         "vms_failed": record.vms.failed if run.unit == "VM" else run.asked - active,
+        "time_scale": run.time_scale if scaled else None,
+        "natural_s": run.natural_s if scaled else None,
         "duration_s": duration_s,
         "s_per_vm": _per(duration_s, active),
         "vms_per_s": _per(active, duration_s),

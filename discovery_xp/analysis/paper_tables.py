@@ -16,8 +16,11 @@ import pandas as pd
 
 from discovery_xp.analysis import paper, summaries
 from discovery_xp.analysis.measurements import (
+    BUSY,
+    BUSY_WORDS,
     Measurements,
     configuration,
+    status_word,
     summary,
 )
 from discovery_xp.analysis.paper import Published
@@ -99,7 +102,7 @@ def _common(part: pd.DataFrame | None) -> dict[str, Any]:
     return {
         "runs": len(part),
         "numbers": " ".join(f"#{number}" for number in part["number"]),
-        "status": "PARTIAL" if part["partial"].any() else "",
+        "status": status_word(bool(part["partial"].any()), bool(part["busy"].any())),
         "computes": float(part["computes"].iloc[0]),
         "vms_asked": float(part["vms_asked"].iloc[0]),
         "vms_active": float(part["vms_active"].mean()),
@@ -140,7 +143,9 @@ def _notes(frame: pd.DataFrame, *more: str) -> tuple[str, ...]:
     if other:
         counts = ", ".join(str(count) for count in other)
         notes.append(f"Not {paper.VMS} VMs as published, but {counts}: compare what one VM took.")
-    if (frame["status"] == "PARTIAL").any():
+    if frame["status"].str.contains(BUSY).any():
+        notes.append(f"{BUSY}: {BUSY_WORDS}.")
+    if frame["status"].str.startswith("PARTIAL").any():
         notes.append("PARTIAL: runs that didn't come to their end; they are in no mean of others.")
     if frame["runs"].max() > 1:
         notes.append(

@@ -26,7 +26,14 @@ from discovery_xp.analysis.drawing import DARK as DARK
 from discovery_xp.analysis.drawing import LIGHT as LIGHT
 from discovery_xp.analysis.drawing import PlainFigure, axis_label, drawing, plain
 from discovery_xp.analysis.drawing import Theme as Theme
-from discovery_xp.analysis.measurements import Measurements, group, groups, labels, latency
+from discovery_xp.analysis.measurements import (
+    Measurements,
+    group,
+    groups,
+    labels,
+    latency,
+    status_word,
+)
 
 _BACKENDS = ("mysql", "redis", "galera")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
@@ -236,7 +243,7 @@ def _creation_bars(
             row: dict[Any, Any] = frame.loc[index].to_dict()
             colour = _backend_colour(theme, backend)
             height = row[published] if is_published else row[measured]
-            partial = " PARTIAL" if row["status"] == "PARTIAL" and not is_published else ""
+            partial = f" {row['status']}" if row["status"] and not is_published else ""
             x = place + (offset - (len(here_bars) - 1) / 2) * width
             axes.bar(
                 x,
@@ -335,7 +342,8 @@ def timeline(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
             name = names[group(run.record)]
             colour, line = styles[name]
             if len(started) == 1:
-                name = "ACTIVE" + (" (PARTIAL run)" if run.record.is_partial else "")
+                words = status_word(run.record.is_partial, run.record.is_busy)
+                name = "ACTIVE" + (f" ({words} run)" if words else "")
             active = np.sort(run.vms["active_at"].dropna() - run.vms["requested_at"].min())
             count = np.arange(len(active) + 1)
             points = np.unique(np.linspace(0, len(active), min(_POINTS, len(count))).astype(int))

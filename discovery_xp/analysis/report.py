@@ -19,8 +19,17 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from discovery_xp.analysis import paper, paper_tables, plots, run_tables, summaries, tables
+from discovery_xp.analysis import (
+    paper,
+    paper_tables,
+    plots,
+    run_tables,
+    summaries,
+    tables,
+    verdicts,
+)
 from discovery_xp.analysis.measurements import (
+    BUSY_WORDS,
     Measurements,
     configuration,
     label,
@@ -60,6 +69,8 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
     pairs = [
         ("CANNED", run_tables.CANNED_WORDS if record.is_canned else ""),
         ("status", f"PARTIAL: {record.why_partial}" if record.is_partial else record.status),
+        ("validity", verdicts.verdict(record)),
+        ("time scale", verdicts.time_scale(run)),
         ("time", f"{record.started} to {record.ended or '...'}"),
         ("run", f"{run.run.name}, commit {record.commit or 'unknown'}"),
         ("cloud", f"OpenStack on {record.backend}, placement {zones}"),
@@ -85,7 +96,10 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
         ),
         ("load", _load(run)),
         ("probes", ", ".join(record.probes) or "none"),
-        ("stages", ", ".join(f"{k} {v:.0f} s" for k, v in record.stages_s.items() if v >= 1)),
+        (
+            "stages" if run.time_scale == 1 else "stages, by a clock",
+            ", ".join(f"{k} {v:.0f} s" for k, v in record.stages_s.items() if v >= 1),
+        ),
         ("notes", "; ".join(record.notes)),
     ]
     return [(subject, shortened(words, _FACT)) for subject, words in pairs if words]
@@ -171,6 +185,9 @@ def headline(run: Measurements) -> list[tuple[str, str]]:
         ("network_mb", " MB", "over the network"),
         ("machine_busy", "", "of the machine busy"),
     ):
+        if key == "s_per_vm" and not tables.is_empty(row["natural_s"]):
+            words_ = f"by a clock, at a time scale of {run.time_scale:g}"
+            pairs.append((f"{tables.cell('natural_s', row['natural_s'])} s", words_))
         if not tables.is_empty(row[key]):
             pairs.append((f"{tables.cell(key, row[key])}{unit}", words))
     return pairs
@@ -193,7 +210,11 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
         parts.append(Text(run_tables.title(run), style="bold"))
         grid = RichTable.grid(padding=(0, 2))
         for subject, words in facts(run):
-            warns = subject == "CANNED" or (subject == "status" and run.record.is_partial)
+            warns = (
+                subject == "CANNED"
+                or (subject == "status" and run.record.is_partial)
+                or (subject == "validity" and run.record.is_busy)
+            )
             grid.add_row(Text(subject, style="dim"), Text(words, style="bold" if warns else ""))
         parts += [grid, Text()]
         for value, words in headline(run):
@@ -278,6 +299,9 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
         all_partial=len(partial) == len(runs),
         canned=[f"#{run.number}" for run in runs if run.record.is_canned],
         canned_words=run_tables.CANNED_WORDS,
+        busy=[f"#{run.number} {run.run.name}" for run in runs if run.record.is_busy],
+        busy_words=BUSY_WORDS,
+        marks=tables.MARKS,
         facts=facts(one) if one else [],
         headline=headline(one) if one else [],
         missing=missing(one) if one else "",

@@ -10,11 +10,14 @@ import pandas as pd
 
 from discovery_xp.analysis import summaries
 from discovery_xp.analysis.measurements import (
+    BUSY,
+    BUSY_WORDS,
     Measurements,
     group,
     groups,
     label,
     labels,
+    status_word,
     summary,
 )
 from discovery_xp.analysis.tables import Table, or_nan
@@ -22,9 +25,9 @@ from discovery_xp.analysis.tables import Table, or_nan
 # ---------------------------------------------------------------- runs beside each other
 
 _OVERVIEW = (
-    "number", "run", "status", "backend", "sites", "computes", "latency_ms", "rtt_ms", "vms_asked",
-    "vms_active", "duration_s", "s_per_vm", "boot_median_s", "boot_p90_s",
-    "fullest_host_vms",
+    "number", "run", "status", "backend", "sites", "computes", "latency_ms", "rtt_ms",
+    "time_scale", "vms_asked", "vms_active", "natural_s", "duration_s", "s_per_vm",
+    "boot_median_s", "boot_p90_s", "fullest_host_vms",
 )  # fmt: skip
 _COSTS = (
     "number", "status", "call_mean_ms", "call_median_ms", "call_p75_ms", "call_p90_ms",
@@ -47,7 +50,8 @@ def overview(runs: Sequence[Measurements]) -> Table:
     canned = tuple(
         f"#{run.number} is CANNED: {CANNED_WORDS}." for run in runs if run.record.is_canned
     )
-    return Table("runs", "Runs", frame, (*canned, *reasons), unit_of(runs))
+    busy = tuple(f"#{run.number} is {BUSY}: {BUSY_WORDS}." for run in runs if run.record.is_busy)
+    return Table("runs", "Runs", frame, (*canned, *reasons, *busy), unit_of(runs))
 
 
 def costs(runs: Sequence[Measurements]) -> Table:
@@ -74,7 +78,7 @@ def unit_of(runs: Sequence[Measurements]) -> str:
 def _with_status(runs: Sequence[Measurements]) -> pd.DataFrame:
     """Summarise runs, with a word on those that aren't what they seem."""
     words = [
-        "CANNED" if run.record.is_canned else "PARTIAL" if run.record.is_partial else ""
+        "CANNED" if run.record.is_canned else status_word(run.record.is_partial, run.record.is_busy)
         for run in runs
     ]
     return summary(runs).assign(status=words)

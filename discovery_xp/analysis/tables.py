@@ -29,6 +29,8 @@ HEADINGS = {
     "aggregates": "host aggregates",
     "placement": "placement",
     "vms": "VMs",
+    "time_scale": "time scale",
+    "natural_s": "by a clock, s",
     "duration_s": "to create, s",
     "s_per_vm": "s per VM",
     "vms_per_s": "VMs per second",
@@ -100,7 +102,9 @@ HEADINGS = {
     "worst_error_ms": "worst error, ms",
 }
 # Left out where nothing of them is known, instead of standing there empty.
-_OPTIONAL = {"interval", "numbers", "latency_ms", "rtt_ms", "status"}
+_OPTIONAL = {"interval", "numbers", "latency_ms", "rtt_ms", "status", "time_scale", "natural_s"}
+# What stands in the column `status` of runs that need a warning.
+MARKS = ("PARTIAL", "busy", "PARTIAL, busy")
 _RIGHT = {"vms", "interval", "requested_ms"}  # text of numbers
 _SHARES = ("share", "machine_busy")
 _CELL = 1000  # characters that are shown of a text; CSV has all of it

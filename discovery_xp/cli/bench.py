@@ -179,6 +179,13 @@ def run_one(plan: Plan, request: BenchRequest) -> Run:
     click.get_current_context().invoke(
         report, run=(run.folder,), page=None, csv=None, latex=None, figures=None, whole=False
     )
+    verdict = run.load().validity
+    if verdict is not None:
+        echo(
+            f"validity: {verdict.verdict}, the machine was busy {verdict.busy:.0%} of the load's "
+            f"time and full {verdict.saturated:.0%} of it"
+            + ("; choose a larger --time-scale" if verdict.verdict == "busy" else "")
+        )
     return run
 
 

@@ -127,5 +127,6 @@ def worst_pair(pairs: Sequence[PairRtt], wan: str) -> str:
     )  # fmt: skip
     return (
         f"links:     {len(pairs)} pairs imposed by {wan}, all within tolerance; the worst is "
-        f"{worst.source} - {worst.target}: {worst.observed_ms:.2f} ms for {worst.requested_ms:g} ms{scale}"
+        f"{worst.source} - {worst.target}: {worst.observed_ms:.2f} ms for {worst.requested_ms:g} ms"
+        f"{scale}"
     )

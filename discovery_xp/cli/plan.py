@@ -15,6 +15,7 @@ from discovery_xp.inputs.topology import Link
 from discovery_xp.inputs.units import format_bytes
 from discovery_xp.planning.layout import CloudLayout, Service
 from discovery_xp.planning.plan import Plan, PlannedLink
+from discovery_xp.planning.shares import needed_cores, quota_and_period_us, shares_of
 
 
 def print_plan(made: Plan) -> None:
@@ -30,6 +31,8 @@ def print_plan(made: Plan) -> None:
         out.print(_services_table(made.cloud))
         out.print(_databases_table(made.cloud))
         out.print(_regions_table(made.cloud))
+    if made.time_scale != 1:
+        out.print(_shares_table(made))
     out.print(links_table(made.links))
     for request in made.requests:
         echo(f"POST /sites/{request.site}/jobs {json.dumps(request.body)}")
@@ -63,6 +66,7 @@ def _facts(made: Plan) -> list[str]:
             f"workers {', '.join(f'{name} {n}' for name, n in more.items()) or '1 each'}"
         )
         lines += _databases_in_words(made)
+    lines += _scale_in_words(made)
     lines.append(f"links are imposed by {_wan_in_words(made)}")
     allowed = made.tolerance
     lines.append(
@@ -70,6 +74,40 @@ def _facts(made: Plan) -> list[str]:
         f"{allowed.relative_percent:g} %, whichever is larger"
     )
     return lines
+
+
+def _scale_in_words(made: Plan) -> list[str]:
+    """What the time scale makes of links and shares, where there is one."""
+    if made.time_scale == 1:
+        return []
+    needed = needed_cores(made)
+    return [
+        f"time scale {made.time_scale:g}: so many seconds stand for one. Delays, timeouts and "
+        "periods take so much longer, rates are so much lower; a core does so much less",
+        f"if all hosts used all of their cores at once, {needed:g} of this machine's would do",
+    ]
+
+
+def _shares_table(made: Plan) -> Table:
+    """Tabulate the shares of the processor that are held of hosts and units."""
+    table = Table(title="Shares of the processor", title_justify="left", show_edge=False)
+    for column in ("unit", "hosts", "cores", "held", "quota", "period"):
+        table.add_column(column, justify="left" if column in ("unit", "hosts") else "right")
+    groups: dict[tuple[str, float], list[str]] = {}
+    for share in shares_of(made):
+        for unit, cores in (("all of a host's", share.cores), *share.units.items()):
+            groups.setdefault((unit, cores), []).append(share.host)
+    for (unit, cores), hosts in groups.items():
+        quota_us, period_us = quota_and_period_us(cores, made.time_scale)
+        table.add_row(
+            unit,
+            hosts[0] if len(hosts) == 1 else str(len(hosts)),
+            f"{cores:g}",
+            f"{quota_us / period_us:.3f}",
+            f"{quota_us / 1000:g} ms",
+            f"{period_us / 1000:g} ms",
+        )
+    return table
 
 
 def _databases_in_words(made: Plan) -> list[str]:

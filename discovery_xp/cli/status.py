@@ -16,7 +16,9 @@ from discovery_xp.cli.common import console, echo, testbed_option
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.units import format_bytes
 from discovery_xp.planning.plan import Plan
+from discovery_xp.planning.shares import shares_of
 from discovery_xp.testbeds import testbed as testbeds
+from discovery_xp.testbeds.shares import disagreements
 from discovery_xp.testbeds.testbed import Testbed
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def status(name: TestbedName | None, as_json: bool) -> None:
             out.print("exposed: others than the testbed's own hosts reach them; see docs/ports.md")
         for remark in report.remarks:
             out.print(remark, soft_wrap=True)
-        for line in (*_on_merging(report), *_at_quota(report)):
+        for line in (*_on_shares(report, state.plan), *_on_merging(report), *_at_quota(report)):
             out.print(line, soft_wrap=True)
         for pair in report.broken_links:
             out.print(f"the link {pair} is down")
@@ -84,6 +86,24 @@ def status(name: TestbedName | None, as_json: bool) -> None:
             _print_forgotten()
     if not report.is_healthy:
         sys.exit(1)
+
+
+def _on_shares(report: Inspection, plan: Plan) -> list[str]:
+    """Return lines on the shares of the processor that are held, none where none are to be."""
+    if report.shares is None:
+        return []
+    wrong = disagreements(shares_of(plan), report.shares)
+    throttled = [each for each in report.shares if each.periods and each.unit]
+    most = max(throttled, key=lambda each: each.throttled / each.periods, default=None)
+    words = "" if most is None else (
+        f"; {most.name} used its share up in {100 * most.throttled / most.periods:.0f} % of its "
+        "periods, the most of all"
+    )  # fmt: skip
+    return [
+        f"time scale {plan.time_scale:g}: {len(report.shares)} shares of the processor are held"
+        f"{words}",
+        *(f"  {line}" for line in wrong[:10]),
+    ]
 
 
 def _on_merging(report: Inspection) -> list[str]:

@@ -58,8 +58,14 @@ _NOVA_LIST = (
 _QUEUES_LIST = "rabbitmqctl --quiet --formatter json list_queues name consumers"
 
 
-def _look_command(services: Sequence[Service], asks_nova: bool, asks_rabbitmq: bool) -> str:
-    """A line of bash that says how a host's services are, a line for each thing it says."""
+def _look_command(
+    services: Sequence[Service], asks_nova: bool, asks_rabbitmq: bool, time_scale: float
+) -> str:
+    """A line of bash that says how a host's services are, a line for each thing it says.
+
+    Each has 10 s to answer, the clients of Nova and RabbitMQ a minute, times the scale.
+    """
+    answer_s, client_s = round(10 * time_scale), round(60 * time_scale)
     units = " ".join(service.unit for service in services)
     parts = [
         f"for unit in {units}; do echo unit $unit $(systemctl show "
@@ -69,13 +75,12 @@ def _look_command(services: Sequence[Service], asks_nova: bool, asks_rabbitmq: b
         if service.is_http:
             request = f"exec 3<>/dev/tcp/127.0.0.1/{service.port}; "
             request += "printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3"
-            parts.append(
-                f"echo port {service.unit} $(timeout 10 bash -c {shlex.quote(request)} 2>&1)"
-            )
+            asking = f"timeout {answer_s} bash -c {shlex.quote(request)}"
+            parts.append(f"echo port {service.unit} $({asking} 2>&1)")
     if asks_nova:
-        parts.append(f"echo nova $(timeout 60 {_NOVA_LIST} 2>/dev/null)")
+        parts.append(f"echo nova $(timeout {client_s} {_NOVA_LIST} 2>/dev/null)")
     if asks_rabbitmq:
-        parts.append(f"echo queues $(timeout 60 {_QUEUES_LIST} 2>/dev/null)")
+        parts.append(f"echo queues $(timeout {client_s} {_QUEUES_LIST} 2>/dev/null)")
     return f"bash -c {shlex.quote('; '.join(parts))}"
 
 
@@ -92,6 +97,7 @@ def inspect(hosts: Hosts, answering: Set[str]) -> list[ServiceStatus]:
                 services,
                 asks_nova=host == cloud.master,
                 asks_rabbitmq=any(service.component == "rabbitmq" for service in services),
+                time_scale=hosts.plan.time_scale,
             )
             for host, services in by_host.items()
             if host in answering

@@ -16,6 +16,7 @@ from typing import Any
 from discovery_xp import software
 from discovery_xp.deployment import clients, identities
 from discovery_xp.deployment.schemas import KeptSchemas
+from discovery_xp.deployment.timings import Timings, timings
 from discovery_xp.onhost import catalogue
 from discovery_xp.planning import databases, ports
 from discovery_xp.planning.layout import CloudLayout
@@ -129,7 +130,7 @@ class CloudVariables:
     `rome` and `firewall` are None where there is none; `mariadb_databases` is by owner.
     `nova_services` has the hosts of each of Nova's units, `nova_queues` who reads each queue of
     the message bus.  `is_prepared` is true of hosts that come with all software.  Everything
-    is told by the names that `hosts` has.
+    is told by the names that `hosts` has.  `timings` are all timeouts and periods.
     """
 
     testbed: str
@@ -151,6 +152,7 @@ class CloudVariables:
     computes: Mapping[str, tuple[str, ...]]
     compute_ids: Mapping[str, str]
     boots: tuple[BootVariables, ...]
+    timings: Timings
     user: str = clients.USER
     flavor: str = FLAVOR
     image: str = IMAGE
@@ -257,6 +259,7 @@ def _cloud(
             BootVariables(site, region, layout.computes[site])
             for site, region in layout.served_by.items()
         ),
+        timings=timings(layout, hosts.plan.time_scale),
     )  # fmt: skip
 
 

@@ -164,7 +164,7 @@ class ChameleonEntry(Entry):
 # What can go wrong with the dummy's hosts, in the order in which it does.
 Fault = Literal[
     "refused", "lost", "unreachable", "play", "links", "latency", "boot", "services", "load",
-    "probes", "backup", "release",
+    "probes", "backup", "release", "shares",
 ]  # fmt: skip
 
 

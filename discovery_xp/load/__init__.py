@@ -141,6 +141,7 @@ def run(
         for host, share in zip(load_hosts, planned, strict=True):
             host.lay_down(files(variables, scenario, share))
         longest_s = scenario.run_timeout_s + 3 * scenario.vm_timeout_s + LONGEST_AFTER_RUN_S
+        longest_s *= hosts.plan.time_scale
         for number, host in enumerate(load_hosts, start=1):
             host.start(longest_s)
             progress("starting Rally", number, len(load_hosts))

@@ -121,6 +121,7 @@ class LoadHost:
         """Start Rally; it goes on whether or not anybody listens."""
         command = [
             "systemd-run", f"--unit={UNIT}", "--quiet", "--collect",
+            f"--slice={UNIT}.slice",  # where time is scaled, that of the services is capped
             f"--property=RuntimeMaxSec={longest_s:.0f}", "--property=TimeoutStopSec=10",
             f"--property=StandardOutput=append:{FOLDER}/rally.log",
             f"--property=StandardError=append:{FOLDER}/rally.log",
@@ -243,7 +244,12 @@ def files(variables: PlayVariables, scenario: Scenario, share: Share) -> dict[st
         **{f"lib/{path}": (text, 0o644) for path, text in package.items()},
         "plugins/discovery.py": (plugin.read_text(), 0o644),
         # Rally takes it for a template of Jinja.
-        "task.json": (writers.json_without_templates(task(scenario, share, network)), 0o644),
+        "task.json": (
+            writers.json_without_templates(
+                task(scenario, share, network, cloud.timings.time_scale)
+            ),
+            0o644,
+        ),
         "env.json": (json.dumps(environment_spec(variables)), 0o600),
         "rally.conf": (database, 0o644),
         "run.sh": (_RUN.format(folder=FOLDER, place=place), 0o755),

@@ -12,8 +12,8 @@ from discovery_xp.onhost.wire.request import LoadRequest, RegionRequest
 FOLDER = "/var/lib/discovery-xp/load"
 
 
-def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
-    """Return Rally's task file for a load host."""
+def task(scenario: Scenario, share: Share, network: str, time_scale: float = 1.0) -> dict[str, Any]:
+    """Return Rally's task file for a load host; its times are so many times the scenario's."""
     request = LoadRequest(
         kind=scenario.kind,
         regions=tuple(
@@ -33,14 +33,15 @@ def task(scenario: Scenario, share: Share, network: str) -> dict[str, Any]:
         flavor=scenario.flavor,
         image=scenario.image,
         network=network,
-        poll_interval_s=scenario.poll_interval_s,
-        vm_timeout_s=scenario.vm_timeout_s,
-        run_timeout_s=scenario.run_timeout_s,
+        poll_interval_s=scenario.poll_interval_s * time_scale,
+        vm_timeout_s=scenario.vm_timeout_s * time_scale,
+        run_timeout_s=scenario.run_timeout_s * time_scale,
         delete_after=scenario.delete_after,
         reads=tuple(scenario.reads),
         repeats=scenario.repeats,
         records=f"{FOLDER}/records.jsonl",
         words=FOLDER,
+        time_scale=time_scale,
     )
     return {
         "version": 2,

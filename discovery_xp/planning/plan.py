@@ -224,11 +224,13 @@ def with_links(plan: Plan, links: Iterable[PlannedLink]) -> Plan:
 
 
 def _steps(topology: Topology, cloud: CloudLayout | None, *acquire: str) -> tuple[str, ...]:
-    links = (
+    links: tuple[str, ...] = (
         "impose the links between sites",
         "read back what was imposed",
         "measure every pair of sites, and refuse to go on outside the tolerance",
     )
+    if topology.time_scale != 1:
+        links = (*links, "hold the shares of the processor, and read them back")
     if cloud is None:
         return (*acquire, *links)
     sites = sum(1 for site in topology.sites if site.computes)

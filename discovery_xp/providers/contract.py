@@ -13,6 +13,7 @@ from pathlib import Path
 from discovery_xp.errors import Refused
 from discovery_xp.planning.plan import Plan
 from discovery_xp.testbeds.hosts import Hosts, HostStatus, PageMerging, Progress
+from discovery_xp.testbeds.shares import HeldShare
 from discovery_xp.testbeds.testbed import Testbed
 
 
@@ -60,6 +61,23 @@ class Provider(ABC):
     def page_merging(self, plan: Plan, testbed: Testbed) -> PageMerging | None:
         """Return how equal pages of the hosts' memory are merged; None where it isn't shared."""
         return None
+
+    # ------------------------------------------------ shares of the processor
+
+    def impose_shares(  # noqa: B027 (most have nothing to do)
+        self, plan: Plan, testbed: Testbed
+    ) -> None:
+        """Hold the plan's shares of the processor, of processes that were started since, too."""
+
+    def keep_shares(self, plan: Plan, testbed: Testbed) -> None:  # noqa: B027
+        """Hold what was started since shares were imposed; it may be called from a thread."""
+
+    def held_shares(self, plan: Plan, testbed: Testbed) -> list[HeldShare] | None:
+        """Read back what is held of the plan's shares; None where nothing ever is."""
+        return None
+
+    def lift_shares(self, plan: Plan, testbed: Testbed) -> None:  # noqa: B027
+        """Hold nothing, until shares are imposed again."""
 
     # ------------------------------------------------ how a testbed ends
 

@@ -23,6 +23,8 @@ from discovery_xp.store.records import (
     Pair,
     Recipe,
     RunRecord,
+    ThrottledShare,
+    Validity,
     Vms,
     Window,
     record_from_json,
@@ -45,6 +47,7 @@ from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, sche
 __all__ = [
     "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "Arm", "Column", "Drawn",
     "Harness", "Links", "Load", "Machine", "Merging", "Pair", "Recipe", "Rows", "Run", "RunRecord",
-    "Unfit", "Vms", "Window", "damaged", "find_runs", "is_run_name", "new_run", "open_run",
-    "record_from_json", "replace_file", "require_writable", "runs_under", "schema",
+    "ThrottledShare", "Unfit", "Validity", "Vms", "Window", "damaged", "find_runs", "is_run_name",
+    "new_run", "open_run", "record_from_json", "replace_file", "require_writable", "runs_under",
+    "schema",
 ]  # fmt: skip

@@ -43,6 +43,7 @@ _WRITTEN_LINE = 400
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Word = Annotated[str, Field(max_length=_WORD)]
 Line = Annotated[str, Field(max_length=_LINE)]
 Experiment = Annotated[str, ExperimentName]
@@ -183,6 +184,46 @@ class Merging(_Strict):
 
 
 @dataclass(frozen=True)
+class ThrottledShare(_Strict):
+    """Whose share of the processor was used up most often: in which part of its periods.
+
+    `stood_s` are the seconds, by a clock, that its processes stood still for it, added up over
+    the processors.
+    """
+
+    name: Word
+    share: Share
+    stood_s: Number
+
+
+@dataclass(frozen=True)
+class Validity(_Strict):
+    """Whether the run's seconds mean something: how full its machine was over the window.
+
+    `verdict` is 'busy' where the machine was full for more than a tenth of the time, or busy for
+    more than nine tenths of it.  Of its time `busy`, `saturated` (95 % or more of a slice),
+    `stolen` by its hypervisor, and the busy share of `busiest_second`; by `slices` of about
+    `slice_s`.  `needed_cores` of its `cores` would do if all hosts used all of theirs at once;
+    `unit_cores` and `host_cores` are those before the scale, by unit and by host, empty where
+    nothing is capped.
+    """
+
+    verdict: Literal["good", "busy"]
+    busy: Share
+    saturated: Share
+    stolen: Share
+    busiest_second: Share
+    slices: Count
+    slice_s: Number
+    cores: Count
+    needed_cores: Number
+    unit_cores: Annotated[Mapping[Word, Number], Field(max_length=_MOST_ENTRIES)]
+    host_cores: Annotated[Mapping[Word, Number], Field(max_length=10_000)]
+    throttled_unit: ThrottledShare | None
+    throttled_host: ThrottledShare | None
+
+
+@dataclass(frozen=True)
 class Drawn(_Strict):
     """A placement of VMs on computes: the seed that drew it, and the digest of what it drew."""
 
@@ -264,6 +305,7 @@ class RunRecord(_Strict):
     arm: Arm | None = None
     recipe: Recipe | None = None
     time_scale: Annotated[float, Field(ge=1, le=1e6)] = 1.0
+    validity: Validity | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -289,6 +331,11 @@ class RunRecord(_Strict):
         return self.status != "complete"
 
     @property
+    def is_busy(self) -> bool:
+        """True where the machine was so full that its seconds aren't the cloud's."""
+        return self.validity is not None and self.validity.verdict == "busy"
+
+    @property
     def why_partial(self) -> str | None:
         """In a line; None for a complete run."""
         if self.status == "running":
@@ -306,10 +353,10 @@ _ORDER = (
     "format", "experiment", "plan", "started", "ended", "status", "reason", "notes", "commit",
     "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
     "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
-    "window", "load", "harness", "merging", "time_scale", "drawn", "arm", "recipe",
+    "window", "load", "harness", "merging", "time_scale", "validity", "drawn", "arm", "recipe",
 )  # fmt: skip
 # Runs of earlier versions lack them.
-_LATER = ("merging", "time_scale", "drawn", "arm", "recipe")
+_LATER = ("merging", "time_scale", "validity", "drawn", "arm", "recipe")
 
 
 @functools.cache

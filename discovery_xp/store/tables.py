@@ -42,7 +42,8 @@ class Column:
     """A column: `type` as Arrow names it.
 
     `values`, where not empty, are all it may hold; `most` is how many different ones, 0
-    where that doesn't matter.
+    where that doesn't matter.  `time` says what a time scale does to it: a 'moment' comes later,
+    a 'duration' takes longer; seconds of a processor are as many with any.
     """
 
     name: str
@@ -50,8 +51,17 @@ class Column:
     null: bool = False
     values: tuple[str, ...] = ()
     most: int = 0
+    time: Literal["", "moment", "duration"] = ""
 
 
+# Columns that are times of a clock; all tables have the same names for them.
+_TIMES: Mapping[str, Literal["moment", "duration"]] = {
+    **dict.fromkeys(
+        ("at", "requested_at", "accepted_at", "active_at", "seen_at", "deleted_at", "started_at"),
+        "moment",
+    ),
+    **dict.fromkeys(("boot_duration_s", "duration_s", "duration_ms"), "duration"),
+}  # type: ignore[dict-item]
 # Columns that tables and figures have a row or a bar for each value of.
 _MOST = {
     **dict.fromkeys(("service", "site", "peer_site", "host_site", "region", "action"), 1000),
@@ -62,7 +72,7 @@ _MOST = {
 def _columns(type_: Literal["string", "float64", "int64", "bool"], names: str) -> list[Column]:
     """Return a column for each word of `names`; a '?' after it allows nulls."""
     return [
-        Column(name, type_, word.endswith("?"), most=_MOST.get(name, 0))
+        Column(name, type_, word.endswith("?"), most=_MOST.get(name, 0), time=_TIMES.get(name, ""))
         for word in names.split()
         for name in [word.rstrip("?")]
     ]

@@ -283,7 +283,7 @@ FAULTS = {
 
 
 def test_every_fault_is_shown() -> None:
-    assert FAULTS.keys() | {"services"} == set(platforms.Fault.__args__)  # type: ignore[attr-defined]
+    assert FAULTS.keys() | {"services", "shares"} == set(platforms.Fault.__args__)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

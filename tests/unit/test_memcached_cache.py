@@ -18,7 +18,8 @@ import pytest
 from tests.unit.test_playbooks import loaded
 
 ARGUMENTS = {
-    "url": ["10.0.0.1:11211"], "username": "openstack", "password": "p1", "signing_key": "k1"
+    "url": ["10.0.0.1:11211"], "username": "openstack", "password": "p1", "signing_key": "k1",
+    "timeout_s": "3", "rest_s": "10",
 }  # fmt: skip
 
 
@@ -221,7 +222,7 @@ def test_a_memcached_that_fails_is_an_empty_one_and_left_alone_for_a_while(
     assert backend.get_multi(["a"]) == ["nothing"]
     backend.set("a", VALUE)
     assert client.asked == 1
-    now += cache.REST_S
+    now += float(ARGUMENTS["rest_s"])
     assert backend.get("a") == VALUE
 
 
@@ -243,7 +244,11 @@ def test_a_service_finds_the_cache_in_each_request(
     monkeypatch.setitem(sys.modules, "service", service)
     assert importlib.import_module("service") is service
     settings = tmp_path / "memcached.json"
-    settings.write_text(json.dumps({"server": "h:1", "username": "u", "password": "p"}))
+    settings.write_text(
+        json.dumps(
+            {"server": "h:1", "username": "u", "password": "p", "timeout_s": 3, "rest_s": 10}
+        )
+    )
     answer = cache.with_token_cache("service", str(settings))
     found = answer({}, None)
     assert answer({}, None) is found

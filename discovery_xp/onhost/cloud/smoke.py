@@ -61,7 +61,8 @@ def boot(args: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 cloud.compute.delete_server(server.id)
                 wait_for(
-                    lambda: cloud.compute.find_server(server.id) is None or None, 60,
+                    lambda: cloud.compute.find_server(server.id) is None or None,
+                    args["timeout_s"] / 2,
                     lambda: f"the VM of {site} isn't deleted",
                 )  # fmt: skip
             except SDKException as error:

@@ -75,12 +75,14 @@ class Api:
     """Requests to the cloud, as its user or as admin, over connections that are kept.
 
     `polls` counts the pages of lists of VMs that were asked for, `last_sent_at` is the moment of
-    the last POST that was sent, in s since 1970.
+    the last POST that was sent, in s since 1970.  Whatever is waited for takes `time_scale` times
+    as long.
     """
 
-    def __init__(self, user: Login, admin: Login) -> None:
+    def __init__(self, user: Login, admin: Login, time_scale: float = 1.0) -> None:
         self.user = user
         self.admin = admin
+        self.time_scale = time_scale
         self.polls = 0
         self.last_sent_at = 0.0
         self.http: Any = None
@@ -106,13 +108,16 @@ class Api:
         url: str,
         body: Any = None,
         admin: bool = False,
-        limit_s: float = ANSWER_S,
+        limit_s: float | None = None,
         connect_s: float = CONNECT_S,
         version: str = catalogue.COMPUTE_MICROVERSION,
     ) -> Any:
-        """Return the answer's JSON; raises Refusal."""
+        """Return the answer's JSON; raises Refusal.
+
+        `limit_s` are seconds of the clock, `connect_s` are before the scale.
+        """
         login = self.admin if admin else self.user
-        limits = aiohttp.ClientTimeout(total=limit_s, sock_connect=connect_s)
+        limits = self._limits(limit_s, connect_s)
         is_renewed = False
         while True:
             token = login.token
@@ -139,6 +144,10 @@ class Api:
             raise NoAnswer(f"no answer within {limits.total:.0f} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Refusal(f"{type(error).__name__}: {error}") from None
+
+    def _limits(self, limit_s: float | None, connect_s: float) -> Any:
+        total_s = ANSWER_S * self.time_scale if limit_s is None else limit_s
+        return aiohttp.ClientTimeout(total=total_s, sock_connect=connect_s * self.time_scale)
 
     async def servers(self, compute_url: str, query: str, **limits: Any) -> list[Any]:
         """Return all servers of a list, however many pages it has; each page is a poll.
@@ -174,7 +183,7 @@ class Api:
             }
         }
         base = credential["auth_url"].rstrip("/").removesuffix("/v3")
-        limits = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
+        limits = self._limits(None, CONNECT_S)
         _require_success(*await self.send("POST", f"{base}/v3/auth/tokens", body, {}, limits))
 
 

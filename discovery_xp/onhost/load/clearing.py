@@ -47,12 +47,12 @@ class Clearing:
             *(self._delete([apis[index % len(apis)], region], server["id"], places)
               for index, server in enumerate(left))
         )  # fmt: skip
-        latest = time.monotonic() + clock.STOOD_STILL_S
+        latest = time.monotonic() + clock.STOOD_STILL_S * self.api.time_scale
         while left and time.monotonic() < latest:
             await asyncio.sleep(self.request.poll_interval_s)
             before, left = left, await self._left(region)
             if len(left) < len(before):
-                latest = time.monotonic() + clock.STOOD_STILL_S
+                latest = time.monotonic() + clock.STOOD_STILL_S * self.api.time_scale
             self.records.stage(stage, total - len(left), total)
         if left:
             self.records.write("note", text=f"{len(left)} VMs can't be deleted ({stage})")

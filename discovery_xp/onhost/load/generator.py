@@ -39,8 +39,8 @@ class LoadGenerator:
         report: Callable[[dict[str, Any]], None] = lambda _result: None,
     ) -> None:
         self.request = request
-        self.api = Api(user, admin)
-        self.regions = Regions(request.regions)
+        self.api = Api(user, admin, request.time_scale)
+        self.regions = Regions(request.regions, request.time_scale)
         self.records = Records(request.records)
         self.iterations = Iterations(self.records, report)
         self.run_time = RunTime(request.run_timeout_s)

@@ -30,6 +30,7 @@ class Region:
     lost: str = ""
     unreached: int = 0
     last_failure: str = ""
+    time_scale: float = 1.0
 
     @property
     def name(self) -> str:
@@ -51,7 +52,7 @@ class Region:
             self.failing_since = None
             return
         self.failing_since, self.last_failure = self.failing_since or started, str(failure)
-        if time.time() - self.failing_since >= GIVE_UP_S:
+        if time.time() - self.failing_since >= GIVE_UP_S * self.time_scale:
             self.lost = f"{self.name}'s API doesn't answer: {failure}"
 
     def forgive(self) -> None:
@@ -74,8 +75,8 @@ class Region:
 class Regions:
     """All regions of a load, in the order of the request."""
 
-    def __init__(self, requests: Sequence[RegionRequest]) -> None:
-        self.all = [Region(request) for request in requests]
+    def __init__(self, requests: Sequence[RegionRequest], time_scale: float = 1.0) -> None:
+        self.all = [Region(request, time_scale=time_scale) for request in requests]
         self.turn = 0
 
     def __iter__(self) -> Iterator[Region]:

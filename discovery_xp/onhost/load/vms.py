@@ -175,13 +175,13 @@ class Vms:
 
         It is late, too, when no VM has gone for a while.
         """
-        started = time.time()
+        started, still_s = time.time(), clock.STOOD_STILL_S * self.api.time_scale
         while True:
-            until = min(latest, max(started, self.view.last_gone_at) + clock.STOOD_STILL_S)
+            until = min(latest, max(started, self.view.last_gone_at) + still_s)
             try:
                 return await asyncio.wait_for(asyncio.shield(waiting), left_s(until))
             except TimeoutError:
-                if time.time() >= min(latest, self.view.last_gone_at + clock.STOOD_STILL_S):
+                if time.time() >= min(latest, self.view.last_gone_at + still_s):
                     raise
 
     # ------------------------------------------------------------ afterwards
@@ -195,7 +195,7 @@ class Vms:
         try:
             servers = await self.regions.ask_any(
                 lambda region: self.api.servers(
-                    region.url, query, limit_s=10 * ANSWER_S,
+                    region.url, query, limit_s=10 * ANSWER_S * self.api.time_scale,
                     version=catalogue.COMPUTE_DETAILS_MICROVERSION,
                 )
             )  # fmt: skip

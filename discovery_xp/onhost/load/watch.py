@@ -141,5 +141,8 @@ class Watcher:
         """Return the VMs of the load that a region lists."""
         query = f"?{ALL}{status}&name={self.regions.names_in_common}{since}"
         return await self.api.servers(
-            region.url, query, limit_s=POLL_ANSWER_S, connect_s=POLL_CONNECT_S
+            region.url,
+            query,
+            limit_s=POLL_ANSWER_S * self.api.time_scale,
+            connect_s=POLL_CONNECT_S,
         )

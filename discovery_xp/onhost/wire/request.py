@@ -42,7 +42,8 @@ class LoadRequest:
     of them.  `clears` are the regions whose VMs of earlier loads are deleted.  Numbers of
     iterations go on from `iterations_before`.  `network` is empty for VMs without a port.
     `records` is the file that all that happens is written to, `words` the folder where 'go'
-    and 'on' are said, each by a file that holds the moment it is meant for.
+    and 'on' are said, each by a file that holds the moment it is meant for.  The load generator's
+    own times are multiplied by `time_scale`; those of this request are already.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class LoadRequest:
     repeats: int
     records: str
     words: str
+    time_scale: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""

@@ -18,11 +18,13 @@ from discovery_xp.inputs.platforms import DummyProvider
 from discovery_xp.inputs.topology import SshHost
 from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.planning.plan import Plan
+from discovery_xp.planning.shares import shares_of
 from discovery_xp.providers.contract import Provider
 from discovery_xp.providers.dummy.transport import CannedTransport
 from discovery_xp.providers.dummy.wan import CannedWan
 from discovery_xp.providers.kinds import CANNED_RECORD
 from discovery_xp.testbeds.hosts import Hosts, HostStatus, Progress, hosts_at
+from discovery_xp.testbeds.shares import HeldShare
 from discovery_xp.testbeds.testbed import Testbed
 
 # For benchmarks of networks (RFC 2544): no host anywhere has such an address.
@@ -60,6 +62,17 @@ class CannedHosts(Provider):
         """Say that every host is well once it is lent."""
         is_lent = self.is_lent(testbed)
         return [HostStatus(host.name, is_lent, is_lent, None) for host in plan.hosts]
+
+    def held_shares(self, plan: Plan, testbed: Testbed) -> list[HeldShare]:
+        """Say that all shares are held; with the fault 'shares' the first one is larger."""
+        held = [
+            HeldShare(share.host, unit, cores)
+            for share in shares_of(plan)
+            for unit, cores in (("", share.cores), *share.units.items())
+        ]
+        if held and "shares" in faults_of(plan):
+            held[0] = dataclasses.replace(held[0], cores=2 * held[0].cores)
+        return held
 
     def remarks(self, testbed: Testbed) -> list[str]:
         """Say that there is nothing."""

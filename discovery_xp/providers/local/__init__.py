@@ -8,7 +8,8 @@ what talks to hosts.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from discovery_xp.errors import Failed, Refused, UserError
@@ -17,6 +18,7 @@ from discovery_xp.inputs.topology import SshHost
 from discovery_xp.onhost.catalogue import SSH_PORT
 from discovery_xp.places import home
 from discovery_xp.planning.plan import Plan, PlannedHost
+from discovery_xp.planning.shares import shares_of
 from discovery_xp.providers.contract import Provider
 from discovery_xp.providers.local import (
     cgroups,
@@ -27,6 +29,7 @@ from discovery_xp.providers.local import (
     image,
     machine,
     merging,
+    shares,
 )
 from discovery_xp.providers.local.vde import VdeWan
 from discovery_xp.testbeds.hosts import (
@@ -37,6 +40,7 @@ from discovery_xp.testbeds.hosts import (
     Usage,
     to_roles_and_networks,
 )
+from discovery_xp.testbeds.shares import HeldShare
 from discovery_xp.testbeds.testbed import Testbed, testbeds
 
 
@@ -132,6 +136,11 @@ def _boot_missing(plan: Plan, testbed: Testbed, progress: Progress) -> None:
     merge = containers.merges(plan)
     if merge:
         merging.prepare()
+    if plan.time_scale != 1:  # shares are held of services alone, see `shares`
+        missing = [
+            dataclasses.replace(host, limit=dataclasses.replace(host.limit, cpus=None))
+            for host in missing
+        ]
     containers.boot(
         testbed, missing, image_key, lambda done: progress(label, done, len(missing)), merge
     )
@@ -269,6 +278,16 @@ def homes() -> dict[str, Path]:
     return {name: home() if name in own else claims.holder(name) or home() for name in leftovers()}
 
 
+def _groups(plan: Plan) -> dict[str, str]:
+    return {host.name: containers.group(host.name) for host in plan.hosts}
+
+
+def _run_each(plan: Plan, testbed: Testbed, commands: Mapping[str, str]) -> None:
+    from discovery_xp.testbeds.remote import run_each  # it loads Ansible
+
+    run_each(hosts(plan, testbed), commands)
+
+
 class EmulatedHosts(Provider):
     """Emulated hosts on this machine, which only root makes and removes."""
 
@@ -291,6 +310,29 @@ class EmulatedHosts(Provider):
     def page_merging(self, plan: Plan, testbed: Testbed) -> PageMerging:
         """Return whether equal pages of the hosts' memory are merged, and what comes of it."""
         return page_merging(plan, testbed)
+
+    def impose_shares(self, plan: Plan, testbed: Testbed) -> None:
+        """Hold the plan's shares of the processor, of processes that were started since, too."""
+        shares.impose(
+            testbed.name, _groups(plan), shares_of(plan), plan.time_scale,
+            lambda commands: _run_each(plan, testbed, commands),
+        )  # fmt: skip
+
+    def keep_shares(self, plan: Plan, testbed: Testbed) -> None:
+        """Hold what was started since; with control groups version 2 each host's systemd does."""
+        if not shares.is_version_2():
+            self.impose_shares(plan, testbed)
+
+    def held_shares(self, plan: Plan, testbed: Testbed) -> list[HeldShare]:
+        """Read back what is held of the plan's shares."""
+        return shares.held(testbed.name, _groups(plan), shares_of(plan), plan.time_scale)
+
+    def lift_shares(self, plan: Plan, testbed: Testbed) -> None:
+        """Hold nothing, until shares are imposed again."""
+        shares.lift(
+            testbed.name, _groups(plan), shares_of(plan),
+            lambda commands: _run_each(plan, testbed, commands),
+        )  # fmt: skip
 
     def release(self, plan: Plan | None, testbed: Testbed) -> None:
         """Remove the testbed's processes, namespaces, interfaces, groups and files."""

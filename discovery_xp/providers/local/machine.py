@@ -15,7 +15,7 @@ from discovery_xp.files import write_atomically
 from discovery_xp.inputs.units import format_bytes
 from discovery_xp.places import home
 from discovery_xp.planning.plan import IMAGE_DISK_BYTES, Plan
-from discovery_xp.providers.local import cgroups, disks
+from discovery_xp.providers.local import cgroups, disks, shares
 from discovery_xp.providers.local.run import run
 
 # Program -> Debian package that has it.
@@ -54,6 +54,8 @@ def check(plan: Plan, hosts_to_start: int, image_is_cached: bool) -> None:
         raise Refused("this kernel has no TUN/TAP devices", "load the module: 'modprobe tun'")
     disks.check()
     cgroups.check_limits(host.limit for host in plan.hosts)
+    if plan.time_scale != 1:
+        shares.check()
     share = hosts_to_start / max(1, len(plan.hosts))
     _check_memory(plan.needs.memory_bytes * share, hosts_to_start)
     needed = plan.needs.disk_bytes

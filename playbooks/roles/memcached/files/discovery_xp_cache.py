@@ -42,9 +42,6 @@ ENVIRONMENT_KEY = "discovery_xp.cache"
 BACKEND = "dogpile.cache.pymemcache"
 
 SIGNATURE_BYTES = hashlib.sha256().digest_size
-TIMEOUT_S = 3.0
-# So long a memcached that failed is left alone: requests shouldn't each wait for it.
-REST_S = 10.0
 ANSWER_BYTES = 1024
 # More than a process with our number of threads ever holds.
 CONNECTIONS = 64
@@ -71,15 +68,22 @@ class Connection(Client):
 
 
 class Memcached:
-    """Bytes in a memcached, by key; safe for threads.  Where it fails, nothing is found."""
+    """Bytes in a memcached, by key; safe for threads.  Where it fails, nothing is found.
 
-    def __init__(self, server: str, username: str, password: str) -> None:
+    It has `timeout_s` to answer; one that failed is left alone for `rest_s`, as requests
+    shouldn't each wait for it.
+    """
+
+    def __init__(
+        self, server: str, username: str, password: str, timeout_s: float, rest_s: float
+    ) -> None:
         host, _, port = server.rpartition(":")
         login = f"{username} {password}".encode()
         self._client = PooledClient(
-            (host, int(port)), connect_timeout=TIMEOUT_S, timeout=TIMEOUT_S, no_delay=True
+            (host, int(port)), connect_timeout=timeout_s, timeout=timeout_s, no_delay=True
         )
         self._client.client_class = type("Login", (Connection,), {"login": login})
+        self._rest_s = rest_s
         self._rests_until = 0.0
 
     def get(self, key: str | bytes) -> bytes | None:
@@ -116,20 +120,27 @@ class Memcached:
                 failure = error
                 break
         LOG.warning("memcached can't be asked: %s", failure)
-        self._rests_until = time.monotonic() + REST_S
+        self._rests_until = time.monotonic() + self._rest_s
         return otherwise
 
 
 class SignedBackend(api.CacheBackend):
     """What dogpile.cache stores, as msgpack behind a signature; what has none isn't read.
 
-    Arguments: `url` (a list of one HOST:PORT), `username`, `password`, `signing_key`.
+    Arguments: `url` (a list of one HOST:PORT), `username`, `password`, `signing_key`, and
+    `timeout_s` and `rest_s` of `Memcached`.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         url = arguments["url"]
         server = url if isinstance(url, str) else url[0]
-        self._cache = Memcached(server, arguments["username"], str(arguments["password"]))
+        self._cache = Memcached(
+            server,
+            arguments["username"],
+            str(arguments["password"]),
+            float(arguments["timeout_s"]),
+            float(arguments["rest_s"]),
+        )
         self._signing_key = str(arguments["signing_key"]).encode()
 
     def get(self, key: str) -> Any:
@@ -181,12 +192,18 @@ def keystone() -> Any:
 def with_token_cache(module: str, settings: str) -> Callable[..., Any]:
     """Return the application of `module`, with a cache of tokens in each request's environment.
 
-    `settings` is a JSON file: server (HOST:PORT), username, password.
+    `settings` is a JSON file: server (HOST:PORT), username, password, timeout_s, rest_s.
     """
     # First of all: Nova must be the first to import some of the standard library.
     application = importlib.import_module(module).application
     options = json.loads(Path(settings).read_text(encoding="utf-8"))
-    cache = Memcached(options["server"], options["username"], options["password"])
+    cache = Memcached(
+        options["server"],
+        options["username"],
+        options["password"],
+        float(options["timeout_s"]),
+        float(options["rest_s"]),
+    )
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         environ[ENVIRONMENT_KEY] = cache
