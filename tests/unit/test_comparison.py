@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -13,7 +13,7 @@ from discovery_xp.analysis.figures import FIGURES, Figure
 from discovery_xp.analysis.measurements import Measurements
 from discovery_xp.cli.compare import Percentage
 from discovery_xp.errors import Refused
-from discovery_xp.store import Arm, Drawn
+from discovery_xp.store import Arm, Drawn, Validity
 from tests.unit.synthetic_run import make_run
 from tests.unit.test_cli import discovery_xp
 
@@ -224,6 +224,28 @@ def test_other_time_scales_compare_counts_only(tmp_path: Path) -> None:
     made = comparison.compare(a, b)
     assert {each.figure.kind for each in made.figures} == {"count"}
     assert any("Time scale 1 and 4: only counts are compared" in note for note in made.notes)
+
+
+def test_seconds_of_other_time_scales_are_compared_where_all_verdicts_are_good(
+    tmp_path: Path,
+) -> None:
+    def side(name: str, scale: float, verdict: Literal["good", "busy"]) -> Side:
+        validity = Validity(verdict, 0.5, 0.0, 0.0, 0.6, 10, 1.0, 2, 1.5, {}, {}, None, None)
+        record = {"time_scale": scale, "validity": validity}
+        run = make_run(tmp_path / name, s_per_vm=scale, more_record=record)
+        return comparison.side(name, [run])
+
+    good = comparison.compare(side("a", 1.0, "good"), side("b", 2.0, "good"))
+    boot = figure(good, "boot_median_s")
+    # A clock showed twice as much: 2 (i + 1) s and one second before, from requests 10 ms apart.
+    assert boot.ratio == pytest.approx(1.0, abs=0.06)
+    by_vm = boot.figure.by_vm(good.b.runs[0])
+    assert by_vm is not None and float(by_vm.median()) == pytest.approx(boot.value_b)
+    assert any("seconds are those of the cloud" in note for note in good.notes)
+    busy = comparison.compare(side("c", 1.0, "good"), side("d", 2.0, "busy"))
+    assert {each.figure.kind for each in busy.figures} == {"count"}
+    assert any("d is busy" in note or "is busy: its machine was full" in note
+               for note in busy.notes)  # fmt: skip
 
 
 def test_what_was_not_measured_is_not_compared(tmp_path: Path) -> None:
