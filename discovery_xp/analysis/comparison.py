@@ -21,7 +21,13 @@ from discovery_xp.analysis.differences import (
     verdict_of,
 )
 from discovery_xp.analysis.figures import FIGURES, Figure
-from discovery_xp.analysis.measurements import Measurements, label, measured
+from discovery_xp.analysis.measurements import (
+    BUSY,
+    BUSY_WORDS,
+    Measurements,
+    label,
+    measured,
+)
 from discovery_xp.analysis.statistics import Interval, Values
 from discovery_xp.errors import Refused
 from discovery_xp.store import Run, find_runs
@@ -213,13 +219,12 @@ def _marks(a: Side, b: Side) -> list[str]:
     notes = []
     for name, each in (("A", a), ("B", b)):
         for run in each.runs:
-            verdict = verdict_of(run.record)
             if run.record.is_canned:
                 notes.append(f"{name}: {run.run.name} is CANNED: nothing was measured.")
             if run.record.is_partial:
                 notes.append(f"{name}: {run.run.name} is PARTIAL: {run.record.why_partial}.")
-            if verdict and verdict != GOOD:
-                notes.append(f"{name}: {run.run.name} is {verdict}: its seconds are the machine's.")
+            if run.record.is_busy:
+                notes.append(f"{name}: {run.run.name} is {BUSY}: {BUSY_WORDS}.")
     return notes
 
 

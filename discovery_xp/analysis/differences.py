@@ -65,10 +65,7 @@ _NAMES = ("name", "description", "placement_seed")
 
 def verdict_of(record: RunRecord) -> str:
     """Return the word on whether the machine could keep up with the run; empty without any."""
-    validity = record.to_json().get("validity")
-    if isinstance(validity, Mapping):
-        return str(validity.get("verdict", ""))
-    return ""
+    return "" if record.validity is None else record.validity.verdict
 
 
 def _flat(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

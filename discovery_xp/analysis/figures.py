@@ -39,12 +39,15 @@ class Figure:
         return float(value)
 
     def by_vm(self, run: Measurements) -> pd.Series[float] | None:
-        """Return what it is made of, by the VM's name; None where VMs don't say it."""
+        """Return what it is made of, by the VM's name; None where VMs don't say it.
+
+        All are above 0: of a run in which one isn't, nobody knows what to make.
+        """
         if self.statistic is None or not len(run.vms):
             return None
         active = run.vms[run.vms["status"] == "ACTIVE"]
         boots: pd.Series[float] = active.set_index("name")["boot_duration_s"].astype(float)
-        return boots if len(boots) else None
+        return boots if len(boots) and (boots > 0).all() else None
 
 
 FIGURES = (

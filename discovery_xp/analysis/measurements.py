@@ -289,7 +289,8 @@ def group(record: RunRecord) -> str:
         "hosts": [record.sites, record.controllers, record.computes, record.data],
         "latency_ms": record.latency_ms,
         "imposed_by": record.imposed_by,
-        "scenario": record.scenario,
+        # Earlier versions lack keys that later ones leave without a value.
+        "scenario": {k: v for k, v in record.scenario.items() if v is not None},
         "vms": record.vms.asked,
         "probes": sorted(record.probes),
         "machine": [machine.cpus, machine.cpu_model, machine.memory_bytes, machine.provider],

@@ -114,7 +114,7 @@ def make(rng: random.Random, name: str) -> Case:
     base = rng.choice(
         ["topologies", "testbed", "testbed", "static-testbed", "grid5000-testbed", "half-made"]
     )
-    if command.words == ("report",):
+    if command.words in (("report",), ("compare",)):
         base = "runs"
     files = dict(PLACES)
     if "testbed" in base and rng.random() < 0.45:

@@ -45,8 +45,9 @@ def make_run(
     probes: Sequence[str] = PROBES,
     status: Literal["running", "complete", "partial"] = "complete",
     reason: str | None = None,
+    more_record: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Write a run of the given kind; returns it."""
+    """Write a run of the given kind; returns it.  `more_record` are further keys of run.json."""
     active = asked - failed
     options: dict[str, Any] = {"backend": backend, "placement": placement, "nics": 0}
     if replicas is not None:
@@ -81,6 +82,7 @@ def make_run(
             window=Window(START, START + 100),
             load=Load(cpu_s=5.0, cores=0.05, polls=40, host="machine"),
             harness=Harness(150.0, 120.0, 5.0, 25.0, 100.0),
+            **(more_record or {}),
         ),
     )
     run.write_text("scenario.yaml", "name: boot\n")

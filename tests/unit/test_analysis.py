@@ -43,22 +43,10 @@ def one(tmp_path: Path) -> Measurements:
 # ---------------------------------------------------------------- repeats
 
 
-@pytest.mark.parametrize(
-    ("degrees", "expected"),
-    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (10, 2.228), (30, 2.042),
-     (120, 1.980)],
-)  # fmt: skip
-def test_students_t_is_that_of_the_tables(degrees: int, expected: float) -> None:
-    assert summaries.student_t(0.95, degrees) == pytest.approx(expected, abs=6e-4)
-    assert summaries.student_t(0.5, degrees) < summaries.student_t(0.99, degrees)
-
-
 def test_the_interval_of_three_repeats() -> None:
     interval = summaries.mean_interval([10.0, 12.0, 14.0, None, math.nan])
     assert (interval.mean, interval.deviation, interval.count) == (12.0, 2.0, 3)
-    half = 4.303 * 2 / math.sqrt(3)
-    assert interval.low == pytest.approx(12 - half, abs=1e-3)
-    assert interval.high == pytest.approx(12 + half, abs=1e-3)
+    assert (interval.low, interval.high) == (10.0, 14.0), "as wide as what was observed"
 
 
 def test_one_run_has_no_interval() -> None:

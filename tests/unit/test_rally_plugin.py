@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -219,6 +219,7 @@ class Try:
         warm_up: int = 0,
         computes: tuple[str, ...] = (),
         words: tuple[str, ...] = ("go", "on"),
+        placed: Mapping[str, Sequence[str]] | None = None,
         **more: Any,
     ) -> Tried:
         for word in words:
@@ -231,6 +232,7 @@ class Try:
                 "count": count,
                 "warm_up": warm_up,
                 "computes": [each for each in computes if each.startswith(f"site{number}-")],
+                "placed": list((placed or {}).get(f"site{number}", ())),
             }
             for number, count in enumerate(counts, start=1)
         ]
@@ -335,6 +337,18 @@ def test_each_compute_that_is_named_boots_a_vm_before_the_load(attempt: Try) -> 
     assert sorted(done.statuses) == ["load-site1-00001", "load-site2-00001"], "only the load's"
     assert done.stages[:2] == ["warming up", "deleting the warm-up's VMs"]
     assert attempt.cloud.servers == {}
+
+
+@pytest.mark.parametrize("kind", ["boot", "boot-and-delete", "boot-and-list"])
+def test_each_vm_whose_compute_was_drawn_is_asked_for_there(attempt: Try, kind: str) -> None:
+    placed = {"site1": ["c2", "c1"], "site2": ["c1"]}
+    done = attempt(kind, counts=(2, 1), placed=placed)
+    hosts = {order["name"]: order.get("host") for order in attempt.cloud.orders}
+    assert hosts == {
+        "load-site1-00001": "c2", "load-site1-00002": "c1", "load-site2-00001": "c1",
+    }  # fmt: skip
+    assert set(done.statuses.values()) == {"ACTIVE"}
+    assert attempt.cloud.servers == {}, "admin's VMs are deleted as well"
 
 
 def test_vms_stay_until_whoever_started_the_load_says_so(

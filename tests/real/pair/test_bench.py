@@ -18,8 +18,10 @@ import pytest
 from discovery_xp import load
 from discovery_xp.analysis.measurements import measured
 from discovery_xp.errors import Failed
+from discovery_xp.inputs.scenario import parse_scenario
 from discovery_xp.load import LoadRun
 from discovery_xp.load.rally_hosts import RAW
+from discovery_xp.load.shares import placement
 from discovery_xp.store import PROBES, Run
 from tests.real.pair.bench import CONTROLLERS, MASTER, NAME, VMS, Bench
 
@@ -229,6 +231,17 @@ def test_boots_and_deletions_survive_a_lost_connection(bench: Bench) -> None:
     assert counts == sorted(counts) and len(set(counts)) >= 3 and counts[-1] == 6
     assert any(pace.remaining_s for pace in told.paces)
     assert (told.paces[-1].active, told.paces[-1].failed) == (6, 0)
+    assert bench.servers() == []
+
+
+def test_vms_land_where_they_were_drawn(bench: Bench) -> None:
+    text = "kind: boot-and-list\nvms: 5\nwarm_up: 0\nplacement_seed: 4"
+    drawn = placement(bench.testbed.load().plan, parse_scenario(text))
+    assert drawn is not None and set(drawn.computes.values()) == COMPUTES
+    run = bench.load(text)
+    assert (run.status, run.notes) == ("complete", ())
+    assert {row["name"]: row["host"] for row in run.vms} == drawn.computes
+    assert names(run) == {"boot": 5, "list": 5, "delete": 5}
     assert bench.servers() == []
 
 
