@@ -139,6 +139,11 @@ def foretell(plan: Plan, request: BenchRequest) -> list[str]:
         f"deployed on them, '{scenario.name}' asks for {load}; {end}",
         f"probes: {', '.join(request.probes) or 'none'}; results go to "
         f"{request.results / plan.name}/",
+        *(
+            [f"time scale {plan.time_scale:g}: so many seconds by a clock stand for one"]
+            if plan.time_scale != 1
+            else []
+        ),
         _duration_in_words(plan, request),
     ]
 
