@@ -113,7 +113,7 @@ def _panel(axes: Axes, compared: Compared, comparison: Comparison, theme: Theme)
             axes.plot([0, 1], pair, "-", color=theme.faint, linewidth=0.8, zorder=0)
     axes.set_xticks([0, 1], ["A", "B"])
     axes.set_xlim(-0.5, 1.5)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(map(float, axes.yaxis.get_data_interval())) or 1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(compared.figure.words, fontsize=8)
     if compared.ratio is not None:
