@@ -91,8 +91,9 @@ def figure_of(comparison: Comparison, theme: Theme = LIGHT) -> Figure:
             axes.set_visible(False)
         for axes, compared in zip(panels, shown, strict=False):
             _panel(axes, compared, comparison, theme)
-        names = (comparison.a.name, comparison.b.name)
-        figure.suptitle(plain(f"A: {names[0]}, B: {names[1]}"), fontsize=10)
+        sides = (("A", comparison.a), ("B", comparison.b))
+        names = [plain(f"{letter}: {label(side.runs[0].record)}") for letter, side in sides]
+        figure.suptitle("\n".join(names), fontsize=9)
     return figure
 
 
