@@ -125,8 +125,8 @@ def _prepared_s(plan: Plan, request: BenchRequest) -> float:
     deploy_s = 30 + 3.1 * hosts
     if plan.platform is not None:
         deploy_s = max(deploy_s, needed_s(plan.cloud is not None))
-    around_s = request.settle_s + 25 + (2.3 if request.probes else 1.2) * hosts
-    return deploy_s + around_s + load_s(request)
+    around_s = 25 + (2.3 if request.probes else 1.2) * hosts
+    return deploy_s + around_s + plan.time_scale * (request.settle_s + load_s(request))
 
 
 def foretell(plan: Plan, request: BenchRequest) -> list[str]:
@@ -139,6 +139,11 @@ def foretell(plan: Plan, request: BenchRequest) -> list[str]:
         f"deployed on them, '{scenario.name}' asks for {load}; {end}",
         f"probes: {', '.join(request.probes) or 'none'}; results go to "
         f"{request.results / plan.name}/",
+        *(
+            [f"time scale {plan.time_scale:g}: so many seconds by a clock stand for one"]
+            if plan.time_scale != 1
+            else []
+        ),
         _duration_in_words(plan, request),
     ]
 

@@ -1,4 +1,4 @@
-"""Scaled time on two hosts: links are slower by the scale, and what burns CPU is held to a share."""
+"""Scaled time on two hosts: links are slower, and what burns CPU is held to its share."""
 
 from __future__ import annotations
 

@@ -155,7 +155,11 @@ def variables() -> Any:
     """What the playbooks are told, as far as a load needs it."""
     region = RegionVariables("site1", {"identity": "http://10.0.0.1:5000"})
     cloud = SimpleNamespace(
-        user="discovery", options={"nics": 0}, network="discovery", regions=(region,)
+        timings=SimpleNamespace(time_scale=1.0),
+        user="discovery",
+        options={"nics": 0},
+        network="discovery",
+        regions=(region,),
     )
     secrets = SimpleNamespace(passwords={"admin": "secret1", "user": "secret2"})
     return SimpleNamespace(cloud=cloud, secrets=secrets)
