@@ -328,12 +328,12 @@ def _over_vms(
 ) -> Compared:
     """Add what VMs say where a side has one run; the other's runs are resampled if it has more."""
     figure = known.figure
-    vms = [figure.by_vm(runs[0]) for runs in (runs_a, runs_b)]
-    if figure.statistic is None or vms[0] is None or vms[1] is None:
+    of_a, of_b = figure.by_vm(runs_a[0]), figure.by_vm(runs_b[0])
+    if figure.statistic is None or of_a is None or of_b is None:
         return known
     if by_vm:
-        names = vms[0].index.intersection(vms[1].index)
-        a, b = vms[0][names].to_numpy(), vms[1][names].to_numpy()
+        names = of_a.index.intersection(of_b.index)
+        a, b = of_a[names].to_numpy(), of_b[names].to_numpy()
         if not len(names):
             return known
         draws = statistics.resampled_together([a, b], figure.statistic, random)
@@ -345,7 +345,7 @@ def _over_vms(
         )
     side_draws: list[Values] = []
     over, counts = [], []
-    for points, of_vms in zip((known.points_a, known.points_b), vms, strict=True):
+    for points, of_vms in ((known.points_a, of_a), (known.points_b, of_b)):
         single = len(points) == 1
         values = of_vms.to_numpy() if single else np.asarray(points)
         statistic = figure.statistic if single else statistics.geometric_mean
@@ -359,9 +359,7 @@ def _over_vms(
         known,
         interval=statistics.interval_of(side_draws[1] / side_draws[0], min(counts), at_best),
         over=" and ".join(over),
-        delta=statistics.cliffs_delta(vms[0].to_numpy(), vms[1].to_numpy())
-        if both_single
-        else None,
+        delta=statistics.cliffs_delta(of_a.to_numpy(), of_b.to_numpy()) if both_single else None,
     )
 
 

@@ -91,8 +91,9 @@ def figure_of(comparison: Comparison, theme: Theme = LIGHT) -> Figure:
             axes.set_visible(False)
         for axes, compared in zip(panels, shown, strict=False):
             _panel(axes, compared, comparison, theme)
-        names = (comparison.a.name, comparison.b.name)
-        figure.suptitle(plain(f"A: {names[0]}, B: {names[1]}"), fontsize=10)
+        sides = (("A", comparison.a), ("B", comparison.b))
+        names = [plain(f"{letter}: {label(side.runs[0].record)}") for letter, side in sides]
+        figure.suptitle("\n".join(names), fontsize=9)
     return figure
 
 
@@ -113,7 +114,7 @@ def _panel(axes: Axes, compared: Compared, comparison: Comparison, theme: Theme)
             axes.plot([0, 1], pair, "-", color=theme.faint, linewidth=0.8, zorder=0)
     axes.set_xticks([0, 1], ["A", "B"])
     axes.set_xlim(-0.5, 1.5)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(map(float, axes.yaxis.get_data_interval())) or 1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(compared.figure.words, fontsize=8)
     if compared.ratio is not None:

@@ -16,11 +16,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
+Sample = Sequence[float] | npt.NDArray[np.floating[Any]]
 # From values, or from rows of them, to a number, or one for each row.
 Statistic = Callable[[Values], Values]
 
@@ -73,7 +75,7 @@ def geometric_mean(values: Values) -> Values:
 
 
 def resampled(
-    values: Sequence[float],
+    values: Sample,
     statistic: Statistic,
     random: np.random.Generator,
     resamples: int = RESAMPLES,
@@ -84,7 +86,7 @@ def resampled(
 
 
 def resampled_together(
-    columns: Sequence[Sequence[float]],
+    columns: Sequence[Sample],
     statistic: Statistic,
     random: np.random.Generator,
     resamples: int = RESAMPLES,
@@ -162,7 +164,7 @@ def _within(angle: float, degrees: int) -> float:
 
 
 def prediction_interval(
-    values: Sequence[float],
+    values: Sample,
     statistic: Statistic,
     random: np.random.Generator,
     resamples: int = RESAMPLES,
@@ -181,7 +183,7 @@ def prediction_interval(
 # ---------------------------------------------------------------- effect and precision
 
 
-def cliffs_delta(values_a: Sequence[float], values_b: Sequence[float]) -> float:
+def cliffs_delta(values_a: Sample, values_b: Sample) -> float:
     """Return how much more often a value of B is above one of A than below: -1 to 1.
 
     Every value is compared with every one of the other side (Cliff 1993).
@@ -198,9 +200,7 @@ def magnitude(delta: float) -> str:
     return next(word for most, word in _MAGNITUDES if abs(delta) < most)
 
 
-def runs_needed(
-    values_a: Sequence[float], values_b: Sequence[float], precision: float, paired: bool
-) -> int:
+def runs_needed(values_a: Sample, values_b: Sample, precision: float, paired: bool) -> int:
     """Return how many runs each side needs for a ratio within `precision`, at 95 %.
 
     0.05 is 5 %: an interval from the ratio divided by 1.05 to the ratio times 1.05.  Estimated

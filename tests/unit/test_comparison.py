@@ -255,6 +255,10 @@ def test_what_was_not_measured_is_not_compared(tmp_path: Path) -> None:
     assert keys == {"boot_median_s", "boot_p90_s", "duration_s", "cpu_ms_per_vm"}
 
 
+def ys(line: Any) -> list[float]:
+    return [float(y) for y in line.get_ydata()]
+
+
 def test_every_point_is_plotted(tmp_path: Path) -> None:
     a = repeats(tmp_path, "mysql", [1.0, 2.0, 3.0], blocks=True)
     b = repeats(tmp_path, "rome", [2.0, 4.0, 6.0], blocks=True)
@@ -263,14 +267,13 @@ def test_every_point_is_plotted(tmp_path: Path) -> None:
     panels = [axes for axes in drawn.axes if axes.get_visible()]
     assert [axes.get_title() for axes in panels] == [each.figure.words for each in made.figures]
     (load,) = [axes for axes in panels if axes.get_title() == "load, s"]
-    points = {float(y) for line in load.lines if line.get_marker() == "o"
-              for y in line.get_ydata()}  # type: ignore[union-attr]  # fmt: skip
+    points = {y for line in load.lines if line.get_marker() == "o" for y in ys(line)}
     assert points == {19.0, 37.0, 55.0, 73.0, 109.0}
     of_one = comparison_tables.figure_of(comparison.compare(
         comparison.side("a", [make_run(tmp_path / "one")]), b))  # fmt: skip
     (boots,) = [axes for axes in of_one.axes if axes.get_title() == "boot, median, s"]
     vms = [line for line in boots.lines if line.get_marker() == "."]
-    assert sum(len(line.get_ydata()) for line in vms) == 18  # type: ignore[arg-type]
+    assert sum(len(ys(line)) for line in vms) == 18
 
 
 # ---------------------------------------------------------------- reproduction
