@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
-from . import calls, hooks, requests, statements
+from . import calls, hooks, requests, series, statements
 from .recorder import Recorder
 
 Patch = Callable[[ModuleType], None]
@@ -16,6 +16,7 @@ PROBES: Mapping[str, Probe] = {
     "calls": calls.patches,
     "statements": statements.patches,
     "requests": requests.patches,
+    "series": series.patches,
 }
 
 
