@@ -36,7 +36,9 @@ from discovery_xp.planning.plan import make_plan
 @click.option("--vms", type=click.IntRange(1, MAX_VMS), help="How many, instead of the scenario's.")
 @click.option("--probes", default="all", show_default=True,
               help="'all', 'none', or some of calls, requests, statements, traffic, messages, "
-              "usage, with commas.")  # fmt: skip
+              "usage, series, with commas.")  # fmt: skip
+@click.option("--sample-every", default="5s", show_default=True, metavar="TIME",
+              help="From a sample of the series to the next.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"),
               show_default=True, help="Where the run's folder goes.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Leave the testbed up.")
@@ -52,6 +54,7 @@ def bench(
     scenario: Path | None,
     vms: int | None,
     probes: str,
+    sample_every: str,
     results: Path,
     keep: bool,
     expose: bool,
@@ -83,6 +86,7 @@ def bench(
         probes=requests.choose_probes(probes),
         keep=keep,
         expose=expose,
+        sample_every_s=requests.choose_interval(sample_every),
     )
     requests.check(made, request)
     out = console()
@@ -105,7 +109,14 @@ def bench(
     stays = f"; '{made.name}' stays up until 'discovery-xp destroy'" if keep else ""
     follower.end(f"the run is in {run.folder}{stays}")
     click.get_current_context().invoke(
-        report, run=(run.folder,), page=None, csv=None, latex=None, figures=None, whole=False
+        report,
+        run=(run.folder,),
+        page=None,
+        csv=None,
+        latex=None,
+        figures=None,
+        prometheus=None,
+        whole=False,
     )
     if run.load().is_partial:
         raise Failed(

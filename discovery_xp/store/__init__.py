@@ -17,6 +17,7 @@ from discovery_xp.store.records import (
     Links,
     Load,
     Machine,
+    MachineState,
     Merging,
     Pair,
     RunRecord,
@@ -41,7 +42,7 @@ from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, sche
 
 __all__ = [
     "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "Column", "Harness",
-    "Links", "Load", "Machine", "Merging", "Pair", "Rows", "Run", "RunRecord", "Unfit", "Vms",
-    "Window", "damaged", "find_runs", "is_run_name", "new_run", "open_run", "record_from_json",
-    "replace_file", "require_writable", "runs_under", "schema",
+    "Links", "Load", "Machine", "MachineState", "Merging", "Pair", "Rows", "Run",
+    "RunRecord", "Unfit", "Vms", "Window", "damaged", "find_runs", "is_run_name", "new_run",
+    "open_run", "record_from_json", "replace_file", "require_writable", "runs_under", "schema",
 ]  # fmt: skip
