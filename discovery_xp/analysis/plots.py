@@ -122,6 +122,16 @@ def _nothing(theme: Theme, words: str) -> Figure:
     return figure
 
 
+def small_multiples(theme: Theme, rows: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Make a figure of so many axes of this height in inches, which share their x axis."""
+    return _figure(theme, 0.5 + height * rows, rows)
+
+
+def nothing(theme: Theme, words: str) -> Figure:
+    """Make a figure that says why it shows nothing."""
+    return _nothing(theme, words)
+
+
 _MOST_BARS = 64  # that have room beside each other
 _MOST_PANELS = 12  # a figure of hundreds is no picture, nor can it be drawn
 _ONE_PANEL = 6  # configurations in one set of axes; more are told apart by latency
