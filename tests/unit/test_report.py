@@ -121,7 +121,7 @@ def test_the_page_can_be_read_by_anybody(runs: Path) -> None:
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
     assert len(page.of("h1")) == 1
-    assert len(page.of("img")) == 6
+    assert len(page.of("img")) == 7
     assert all(len(str(image["alt"])) > 20 for image in page.of("img"))
     assert all(head["scope"] == "col" for head in page.of("th"))
     regions = [each for each in page.of("div") if each.get("role") == "region"]
@@ -229,7 +229,9 @@ def test_partial_is_said_wherever_a_run_is_shown(tmp_path: Path) -> None:
 
 def test_what_wasnt_measured_is_said(runs: Path) -> None:
     read_ = read_runs([runs / "no-probes"])
-    words = "Not measured in this run: calls, requests, statements, traffic, messages, usage."
+    words = (
+        "Not measured in this run: calls, requests, statements, traffic, messages, usage, series."
+    )
     assert words in Page(report.html(read_)).words
     assert words in printed(read_)
     told = printed(read_runs([runs / "empty"]))
@@ -353,7 +355,7 @@ def test_only_what_was_asked_for_is_written(
     done = discovery_xp(runs / "one", "--figures", "figures")
     assert done.stderr == "written: figures\n"
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert "response-time-of-nova-database-api.pdf" in figures and len(figures) == 12
+    assert "response-time-of-nova-database-api.pdf" in figures and len(figures) == 14
     for name in figures:
         start = b"%PDF-" if name.endswith(".pdf") else b"\x89PNG"
         assert (tmp_path / "figures" / name).read_bytes().startswith(start)
@@ -388,7 +390,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([tmp_path / "nowhere"], "nowhere: no such folder; "),
         ([tmp_path / "empty"], "there is no run under it; "),
         ([damaged.folder], "run.json: the run is damaged (EOF while parsing an object at line 1 "),
-        ([other.folder], "a run of format 7, but this version reads 1; use the version"),
+        ([other.folder], "a run of format 7, but this version reads 1 and 2; use the version"),
         ([broken.folder], "usage.parquet: the run is damaged ("),
         ([good.folder, "--html", tmp_path / "nowhere/page.html"], "can't be written"),
         ([good.folder, "--csv", good.folder / "run.json"], "can't be written to"),
