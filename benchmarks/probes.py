@@ -8,8 +8,10 @@ asserted.
 
     ./.venv/bin/python benchmarks/probes.py [--testbed NAME [--boots 40] [--rounds 3]]
         [--run FOLDER] [--json FILE]
+    ./.venv/bin/python benchmarks/probes.py --series RUN... [--json FILE]
 
-`--run` is a run with spans, in which those of a boot are counted.
+`--run` is a run with spans, in which those of a boot are counted.  The second form says what a
+sample of the probe `series` costs, as runs have it of themselves.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from discovery_xp.deployment.variables import FLAVOR, IMAGE
 from discovery_xp.onhost.probes.inside import calls, current, requests, statements
 from discovery_xp.onhost.probes.inside.recorder import Recorder
 from discovery_xp.onhost.wire import spans
+from discovery_xp.store import open_run
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.testbed import Testbed
 
@@ -158,6 +161,40 @@ def code() -> dict[str, float]:
         }
 
 
+# ---------------------------------------------------------------- samples of hosts
+
+# What a host is, by a unit that tells it: the first that it has.
+KINDS = {"rabbitmq-server": "master", "nova-api": "controller", "redis-server": "data node",
+         "nova-compute": "compute"}  # fmt: skip
+
+
+def samples(folder: Path) -> dict[str, Any]:
+    """Return CPU milliseconds of a sample by kind of host, from a run with the probe `series`.
+
+    What the sampler took until its third sample, its start and that of the clients, is apart.
+    """
+    run = open_run(folder)
+    rows = run.table("series").to_pylist()
+    units: dict[str, set[str]] = {}
+    for row in rows:
+        units.setdefault(row["host"], set()).add(row["service"])
+    ms: dict[str, list[float]] = {}
+    start_ms: dict[str, list[float]] = {}
+    for host, services in units.items():
+        spent = [row["value"] for row in rows if row["host"] == host
+                 and (row["service"], row["metric"]) == ("sampler", "cpu_s")]  # fmt: skip
+        kind = next((KINDS[unit] for unit in KINDS if unit in services), None)
+        if kind is not None and len(spent) > 3:
+            ms.setdefault(kind, []).append((spent[-1] - spent[2]) / (len(spent) - 3) * 1000)
+            start_ms.setdefault(kind, []).append(spent[2] * 1000)
+    return {
+        "backend": run.load().backend,
+        "every_s": run.load().sample_every_s,
+        "ms": {kind: round(statistics.mean(values), 2) for kind, values in ms.items()},
+        "start_ms": {kind: round(statistics.mean(values)) for kind, values in start_ms.items()},
+    }
+
+
 # ---------------------------------------------------------------- a cloud with and without
 
 BOOT = """
@@ -274,8 +311,16 @@ def main() -> None:
     parser.add_argument("--boots", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--run", type=Path)
+    parser.add_argument("--series", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.series:
+        sampled = [samples(folder) for folder in arguments.series]
+        for each in sampled:
+            print(each)
+        if arguments.json:
+            provenance.write(arguments.json, "benchmarks/probes.py --series", {"runs": sampled})
+        return
     figures: dict[str, Any] = {"us": code()}
     if arguments.run:
         figures["per_vm"] = spans_of(arguments.run)

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from discovery_xp import ending, experiment, load, probes, providers, store
-from discovery_xp.bench_request import BenchRequest, check, load_s
+from discovery_xp.bench_request import BenchRequest, check, load_s, sampling
 from discovery_xp.deployment import status
 from discovery_xp.deployment.backup import backup
 from discovery_xp.deployment.variables import PlayVariables, play_variables
@@ -40,7 +40,7 @@ from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.shares import shares_of
 from discovery_xp.provenance import BusyClock, first_record
 from discovery_xp.store import Run
-from discovery_xp.testbeds import links
+from discovery_xp.testbeds import conditions, links
 from discovery_xp.testbeds.hosts import Hosts, PageMerging, Progress, Stopwatch
 from discovery_xp.testbeds.remote import answering_of
 from discovery_xp.testbeds.shares import HeldShare, disagreements
@@ -93,6 +93,8 @@ def run(
     check(plan, request)
     testbed, stopwatch = Testbed(plan.name), Stopwatch(progress)
     _require_time_left(testbed, request)
+    # Before the cloud's making loads the machine itself.
+    machines = _look_at_this_machine(plan)
     with _destroyed_unless_kept(testbed, request, stopwatch):
         deployed = experiment.deploy_cloud(plan, stopwatch, request.keep, request.expose)
         with testbed.locked():
@@ -102,6 +104,7 @@ def run(
                 _store_inputs(bench)
                 _put_probes_in(bench)
                 _let_the_cloud_settle(bench)
+                _store_machines(bench, machines)
                 with _collected(bench):
                     _load_in_window(bench)
                 _store_load(bench)
@@ -257,12 +260,26 @@ def _wait_for_services(hosts: Hosts) -> list[str]:
         time.sleep(5)
 
 
+def _look_at_this_machine(plan: Plan) -> list[store.MachineState]:
+    """Return this machine's state where it has all hosts; others can be asked once they are up."""
+    return [conditions.of_this_machine()] if providers.kind(plan.provider).is_local else []
+
+
+def _store_machines(bench: _Bench, machines: list[store.MachineState]) -> None:
+    """Store the machines' state before the load, and note what makes the run's times doubtful."""
+    kind = providers.kind(bench.hosts.plan.provider)
+    if not (machines or kind.is_canned):
+        machines = conditions.of_hosts(bench.hosts)
+    bench.notes += conditions.warnings_of(machines)
+    bench.run.update(machines_before=tuple(machines), notes=tuple(bench.notes))
+
+
 def _load_in_window(bench: _Bench) -> None:
     """Load the cloud; the window is open from its first request to its last iteration's end."""
     hosts, variables, request = bench.hosts, bench.variables, bench.request
 
     def open_window() -> None:
-        probes.start(hosts, request.probes, bench.progress)
+        probes.start(hosts, request.probes, bench.progress, sampling(hosts.plan, request))
         bench.merging = _page_merging(bench)
         _watch_machine(bench)
         bench.busy.begin()
@@ -352,8 +369,9 @@ def _collect_records(bench: _Bench, began_at: float) -> None:
     bench.run.update(window=store.Window(*window))
     bench.notes += bench.load.notes if bench.load else ()
     tables = probes.collect(
-        bench.hosts, bench.request.probes, window, bench.progress, bench.notes.append
-    )
+        bench.hosts, bench.request.probes, window, bench.progress, bench.notes.append,
+        sampling(bench.hosts.plan, bench.request),
+    )  # fmt: skip
     for name, rows in tables.items():
         bench.run.write_table(name, rows)
     bench.run.update(notes=tuple(bench.notes))

@@ -10,14 +10,20 @@ from pathlib import Path
 from discovery_xp import providers, store
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.scenario import Scenario, read_scenario
+from discovery_xp.inputs.units import QuantityError, parse_time_s
+from discovery_xp.load import LONGEST_AFTER_RUN_S
 from discovery_xp.load.shares import shares
 from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.plan_checks import needed_s
+from discovery_xp.probes import Sampling
 from discovery_xp.providers import preparation
 from discovery_xp.text import short
 
 # After services were started they are busy for a while with each other.
 SETTLE_S = 15.0
+# From a sample of the series to the next, and between what.
+SAMPLE_EVERY_S = 5.0
+LEAST_SAMPLE_EVERY_S, MOST_SAMPLE_EVERY_S = 1.0, 600.0
 # Where there are no hosts, all of it takes a moment.
 CANNED_S = 5.0
 
@@ -27,7 +33,8 @@ class BenchRequest:
     """What a bench is asked for, besides the plan.
 
     `backend`, `placement` and `time_scale` are what replaces the topology's, None where nothing
-    does; the plan has them already.  `arm` is the run's place in a comparison.
+    does; the plan has them already.  `arm` is the run's place in a comparison.  `sample_every_s`
+    is before the time scale.
     """
 
     scenario: Scenario
@@ -41,6 +48,7 @@ class BenchRequest:
     placement: str | None = None
     time_scale: float | None = None
     arm: store.Arm | None = None
+    sample_every_s: float = SAMPLE_EVERY_S
 
 
 def choose_scenario(
@@ -83,6 +91,27 @@ def choose_probes(text: str) -> tuple[str, ...]:
             f"write 'all', 'none' or some of {', '.join(store.PROBES)}",
         )
     return tuple(probe for probe in store.PROBES if probe in named)
+
+
+def choose_interval(text: str) -> float:
+    """The seconds from a sample to the next that a text like '5s' says; raises Refused."""
+    try:
+        interval_s = parse_time_s(text)
+    except QuantityError as error:
+        raise Refused(f"--sample-every: {error.reason}", error.remedy) from None
+    if not LEAST_SAMPLE_EVERY_S <= interval_s <= MOST_SAMPLE_EVERY_S:
+        raise Refused(
+            f"--sample-every {short(text)}: out of range",
+            f"write {LEAST_SAMPLE_EVERY_S:g}s to {MOST_SAMPLE_EVERY_S / 60:g}min",
+        )
+    return interval_s
+
+
+def sampling(plan: Plan, request: BenchRequest) -> Sampling:
+    """How the hosts' series are sampled, in real time; the load's own end bounds it."""
+    scenario = request.scenario
+    longest_s = scenario.run_timeout_s + 3 * scenario.vm_timeout_s + LONGEST_AFTER_RUN_S
+    return Sampling(plan.time_scale * request.sample_every_s, plan.time_scale * longest_s)
 
 
 def check(plan: Plan, request: BenchRequest) -> None:

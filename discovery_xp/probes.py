@@ -11,7 +11,9 @@ each measures, what it costs and what it can't see is in docs/probes.md.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -23,15 +25,20 @@ from discovery_xp.deployment.play import run_playbook
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.onhost import catalogue
 from discovery_xp.onhost.sources import sources
-from discovery_xp.onhost.wire import counters
+from discovery_xp.onhost.wire import counters, series
 from discovery_xp.onhost.wire import probes as records
+from discovery_xp.planning.databases import ROME
 from discovery_xp.planning.plan import Plan
+from discovery_xp.store.tables import MOST_ROWS_OF
 from discovery_xp.testbeds.hosts import Hosts, Progress
 from discovery_xp.testbeds.remote import answering_of, run_each, some
 
-PROBES = ("calls", "requests", "statements", "spans", "traffic", "messages", "usage")
+PROBES = ("calls", "requests", "statements", "spans", "traffic", "messages", "usage", "series")
 
 Row = dict[str, Any]
+
+# A run of one that samples hundreds of hosts each second for an hour would have more.
+MOST_SAMPLES = MOST_ROWS_OF["series"]
 
 # In the place of a queue's name: queues that were deleted in the window.
 GONE = "(gone)"
@@ -73,9 +80,20 @@ def _ask_neutron_for_networks(hosts: Hosts) -> None:
     run_each(hosts, {hosts.plan.require_cloud().master: f"timeout 60 {client}"})
 
 
-def start(hosts: Hosts, probes: Collection[str], progress: Progress) -> None:
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the series are sampled: each `every_s` seconds of the hosts, for `longest_s` at most."""
+
+    every_s: float = 5.0
+    longest_s: float = 3600.0
+
+
+def start(
+    hosts: Hosts, probes: Collection[str], progress: Progress, sampling: Sampling | None = None
+) -> None:
     """Begin a window: note what counters are at, forget what services wrote before."""
     variables = _variables(hosts.plan, probes)
+    variables["xp_probes"] |= dataclasses.asdict(sampling or Sampling())
     if probes:
         run_playbook(hosts, "probes_start", variables, progress)
 
@@ -94,6 +112,7 @@ def collect(
     window: tuple[float, float],
     progress: Progress,
     complain: Callable[[str], None] = _warn,
+    sampling: Sampling | None = None,
 ) -> dict[str, list[Row]]:
     """Return rows by table, for the probes that are on.
 
@@ -117,7 +136,8 @@ def collect(
         host.alias: {"address": host.address, "site": hosts.plan.host(host.alias).site}
         for host in hosts.by_name().values()
     }
-    return to_rows(places, probes, run.results("probes"), complain)
+    every_s = (sampling or Sampling()).every_s
+    return to_rows(places, probes, run.results("probes"), complain, window, every_s)
 
 
 def only(hosts: Hosts, names: Collection[str]) -> Hosts:
@@ -135,9 +155,14 @@ def _variables(
     unknown = sorted(set(probes) - set(PROBES))
     if unknown:
         raise Refused(f"no probe '{unknown[0]}'", f"there are: {', '.join(PROBES)}")
+    cloud = plan.require_cloud()
+    # MariaDB counts for its clients; ROME's processes count for themselves.
+    counted = {each.owner for each in cloud.databases if each.backend == ROME}
     units: dict[str, dict[str, Any]] = {}
-    for service in plan.require_cloud().services:
+    for service in cloud.services:
         inside = [name for name in _INSIDE.get(service.unit, ()) if name in probes]
+        if "series" in probes and service.component in counted:
+            inside.append("series")
         units.setdefault(service.host, {})[service.unit] = {
             "probes": inside,
             "port": service.port if service.is_http else None,
@@ -149,8 +174,9 @@ def _variables(
 def _code() -> dict[str, str]:
     """Return what services with a probe import, by path below a folder of PYTHONPATH."""
     package = sources(
-        "checks", "wire/probes", "wire/spans", "probes/inside", "probes/sitecustomize"
-    )
+        "catalogue", "checks", "process", "redis_cluster", "wire/probes", "wire/series",
+        "wire/spans", "probes/inside", "probes/series", "probes/sitecustomize",
+    )  # fmt: skip
     # Python looks for it at the top of each folder.
     own = package.pop("discovery_xp/onhost/probes/sitecustomize.py")
     return {"sitecustomize.py": own, **package}
@@ -164,8 +190,13 @@ def to_rows(
     probes: Collection[str],
     results: Mapping[str, Mapping[str, Any]],
     complain: Callable[[str], None],
+    window: tuple[float, float] = (0.0, 0.0),
+    every_s: float = 5.0,
 ) -> dict[str, list[Row]]:
-    """Return what `probes_collect.yml` brought by host, as tables; `hosts` has address and site."""
+    """Return what `probes_collect.yml` brought by host, as tables; `hosts` has address and site.
+
+    What services count of themselves becomes series of a value each `every_s` of the window.
+    """
     names = {host["address"]: name for name, host in hosts.items()}
     tables: dict[str, list[Row]] = {name: [] for name in PROBES if name in probes}
     for host, result in sorted(results.items()):
@@ -175,10 +206,14 @@ def to_rows(
         except (answers.Unfit, archives.Hostile) as error:
             complain(f"{host}: what it measured can't be used: {error}")
             continue
+        counts = series.added(host_rows.pop("counts"), *window, every_s)
+        host_rows["series"] += counts
         for table, rows in host_rows.items():
             if table in tables:
                 tables[table].extend(rows)
-    for table in ("calls", "requests", "spans"):
+    if "series" in tables:
+        tables["series"] = _thinned(tables["series"], complain)
+    for table in ("calls", "requests", "spans", "series"):
         tables.get(table, []).sort(key=lambda row: row["at"])
     return tables
 
@@ -191,7 +226,7 @@ def _rows_of(
     complain: Callable[[str], None],
 ) -> dict[str, list[Row]]:
     """Return one host's answer, by table; raises Unfit or Hostile where it is something else."""
-    rows: dict[str, list[Row]] = {name: [] for name in PROBES}
+    rows: dict[str, list[Row]] = {name: [] for name in (*PROBES, "counts")}
     for problem in answers.listed(result.get("problems", []))[: records.MOST_PROBLEMS]:
         complain(f"{place['host']}: {answers.text(problem)}")
     if "records" in result:
@@ -213,6 +248,10 @@ def _rows_of(
                 "packets": packets,
             }
         )
+    if "series" in result:
+        packed = archives.decode(result["series"])
+        text = archives.inflate(packed).decode(errors="replace")
+        rows["series"] += series.parse(text, place)
     rows["messages"] = _messages(counters.parse_messages(result.get("messages", {})))
     for service, used in counters.parse_usage(result.get("usage", {})):
         rows["usage"].append({"service": service, **place, **used})
@@ -225,6 +264,22 @@ def _placed(row: Row, hosts: Mapping[str, Mapping[str, Any]], names: Mapping[str
         return row
     peer = names.get(row["peer"], row["peer"])
     return {**row, "peer": peer, "peer_site": hosts[peer]["site"] if peer in hosts else None}
+
+
+def _thinned(rows: list[Row], complain: Callable[[str], None]) -> list[Row]:
+    """Return as many samples as a table may have, of each series one in so many."""
+    step = math.ceil(len(rows) / MOST_SAMPLES)
+    if step <= 1:
+        return rows
+    complain(f"{len(rows)} samples of the series, more than {MOST_SAMPLES}: one in {step} is kept")
+    seen: Counter[tuple[str, str, str]] = Counter()
+    kept = []
+    for row in rows:
+        key = row["host"], row["service"], row["metric"]
+        if seen[key] % step == 0:
+            kept.append(row)
+        seen[key] += 1
+    return kept[:MOST_SAMPLES]
 
 
 def _messages(counts: Mapping[str, Sequence[int]]) -> list[Row]:

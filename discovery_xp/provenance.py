@@ -56,6 +56,7 @@ def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -
         imposed_by=_imposed_by(deployed.state.wan),
         probes=tuple(request.probes),
         time_scale=plan.time_scale,
+        sample_every_s=request.sample_every_s if "series" in request.probes else None,
         notes=(CANNED_NOTE,) if providers.kind(plan.provider).is_canned else (),
         drawn=None if drawn is None else store.Drawn(drawn.seed, drawn.digest),
         arm=request.arm,

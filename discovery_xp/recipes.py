@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from discovery_xp.bench_request import SETTLE_S, BenchRequest, check
+from discovery_xp.bench_request import SAMPLE_EVERY_S, SETTLE_S, BenchRequest, check
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.scenario import parse_scenario
@@ -45,6 +45,7 @@ def request_of(run: Run, results: Path, keep: bool = False) -> tuple[Plan, Bench
         backend=recipe.backend,
         placement=recipe.placement,
         time_scale=recipe.time_scale,
+        sample_every_s=record.sample_every_s or SAMPLE_EVERY_S,
     )
     check(plan, request)
     return plan, request

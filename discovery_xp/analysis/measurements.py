@@ -114,6 +114,11 @@ class Measurements:
         return self._frame("usage")
 
     @functools.cached_property
+    def series(self) -> pd.DataFrame:
+        """Return samples: a row for each value of a host's service or queue."""
+        return self._frame("series")
+
+    @functools.cached_property
     def round_trips(self) -> pd.DataFrame:
         """Return round trips between sites: `phase` (before, after), pair, requested, observed."""
         links = self.run.links()

@@ -137,6 +137,11 @@ def blank(theme: Theme, width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def small_multiples(theme: Theme, rows: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Make a figure of so many axes of this height in inches, which share their x axis."""
+    return _figure(theme, 0.5 + height * rows, rows)
+
+
 def words_alone(theme: Theme, words: str) -> Figure:
     """Make a figure that says why there is nothing to be seen."""
     return _nothing(theme, words)

@@ -26,6 +26,7 @@ from discovery_xp.analysis import (
     paper_tables,
     plots,
     run_tables,
+    series_plots,
     summaries,
     tables,
     verdicts,
@@ -90,6 +91,7 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
             f"{format_bytes(machine.memory_bytes)}, {machine.kernel}, provider {machine.provider}",
         ),
         ("memory", _memory(record)),
+        ("before", _before(record)),
         (
             f"{run.unit}s",
             f"{run.asked} asked for, {run.done} well"
@@ -123,6 +125,33 @@ def _memory(record: RunRecord) -> str:
     )  # fmt: skip
     saved = format_bytes(merging.saved_bytes)
     return f"{used}equal pages were merged, they would take {saved} more{cost}"
+
+
+def _before(record: RunRecord) -> str:
+    """Return the machines' state before the load, the busiest's where there are several."""
+    machines = record.machines_before
+    if not machines:
+        return ""
+    state = max(machines, key=lambda each: each.load_1min / max(1, each.cpus))
+    words = [f"load {state.load_1min:.2f} on {_count(state.cpus, 'processor')}"]
+    if state.steal_percent is not None:
+        words.append(f"{state.steal_percent:.1f} % stolen")
+    words.append(f"{format_bytes(state.memory_available_bytes)} of memory available")
+    if state.frequency_mhz is not None:
+        words.append(f"{state.frequency_mhz:.0f} MHz")
+    words.append(f"governor {state.governor or 'unknown'}")
+    words.append(f"clock {state.clock_source or 'unknown'}")
+    if len(machines) == 1 and not state.host:
+        words.append("shared by all hosts")
+    offsets = [each.clock_offset_ms for each in machines if each.clock_offset_ms is not None]
+    if len(offsets) > 1:
+        uncertainty_ms = max(each.clock_uncertainty_ms or 0.0 for each in machines)
+        words.append(
+            f"clocks within {max(offsets) - min(offsets):.2f} ms, each read to "
+            f"{uncertainty_ms:.2f} ms"
+        )
+    of = f" ({state.host}, the busiest)" if len(machines) > 1 else ""
+    return ", ".join(words) + of
 
 
 def _count(number: int, noun: str) -> str:
@@ -431,6 +460,15 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
         )
     if not tables.is_empty(row["machine_busy"]):
         pictures.append(_shares([run]))
+    if len(run.series):
+        pictures.append(
+            Picture(
+                "Series over the window",
+                "VMs ACTIVE, and below them what was sampled meanwhile, in the experiment's time.",
+                series_plots.caption(run),
+                lambda theme: series_plots.over_window(run, theme),
+            )
+        )
     return pictures
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from discovery_xp.analysis import anatomy_tables, summaries
+from discovery_xp.analysis import anatomy_tables, series, summaries
 from discovery_xp.analysis.measurements import (
     BUSY,
     BUSY_WORDS,
@@ -183,6 +183,9 @@ def run_tables(run: Measurements) -> list[Table]:
         ),
         Table("links", "Round trips between sites, all pairs", _round_trip_table(run)),
     ]
+    sampled = series.series_table(run)
+    if sampled is not None:
+        tables.append(sampled)
     return [dataclasses.replace(table, unit=run.unit) for table in tables if len(table.frame)]
 
 

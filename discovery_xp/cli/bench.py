@@ -76,7 +76,9 @@ class BackendList(click.ParamType[tuple[str, ...]]):
 @click.option("--vms", type=click.IntRange(1, MAX_VMS), help="How many, instead of the scenario's.")
 @click.option("--probes", default="all", show_default=True,
               help="'all', 'none', or some of calls, requests, statements, spans, traffic, "
-              "messages, usage, with commas.")  # fmt: skip
+              "messages, usage, series, with commas.")  # fmt: skip
+@click.option("--sample-every", default="5s", show_default=True, metavar="TIME",
+              help="From a sample of the series to the next.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"),
               show_default=True, help="Where the run's folder goes.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Leave the testbed up.")
@@ -95,6 +97,7 @@ def bench(
     scenario: Path | None,
     vms: int | None,
     probes: str,
+    sample_every: str,
     results: Path,
     keep: bool,
     expose: bool,
@@ -114,6 +117,8 @@ def bench(
     chosen, text = chosen_topology(topology, sites, latency)
     chosen_scenario = requests.choose_scenario(scenario, vms, small, placement_seed)
 
+    interval_s = requests.choose_interval(sample_every)
+
     def make(backend: str | None) -> tuple[Plan, BenchRequest]:
         recipe = Recipe(backend, placement, time_scale)
         plan = make_plan(recipes.replaced(chosen, recipe), name, cloud=True)
@@ -127,6 +132,7 @@ def bench(
             backend=backend,
             placement=placement,
             time_scale=time_scale,
+            sample_every_s=interval_s,
         )
         requests.check(plan, request)
         return plan, request
@@ -177,7 +183,14 @@ def run_one(plan: Plan, request: BenchRequest) -> Run:
     stays = f"; '{plan.name}' stays up until 'discovery-xp destroy'" if request.keep else ""
     follower.end(f"the run is in {run.folder}{stays}")
     click.get_current_context().invoke(
-        report, run=(run.folder,), page=None, csv=None, latex=None, figures=None, whole=False
+        report,
+        run=(run.folder,),
+        page=None,
+        csv=None,
+        latex=None,
+        figures=None,
+        prometheus=None,
+        whole=False,
     )
     verdict = run.load().validity
     if verdict is not None:

@@ -23,6 +23,8 @@ from discovery_xp.text import printable
               help="Write the tables for a paper there.")  # fmt: skip
 @click.option("--figures", "figures", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Write the figures as PDF and PNG there.")  # fmt: skip
+@click.option("--prometheus", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the series there, in OpenMetrics' text format.")  # fmt: skip
 @click.option("--paper", "whole", is_flag=True,
               help="All published values, also those that no run stands beside.")  # fmt: skip
 def report(
@@ -31,25 +33,29 @@ def report(
     csv: Path | None,
     latex: Path | None,
     figures: Path | None,
+    prometheus: Path | None,
     whole: bool,
 ) -> None:
     """Print what runs measured, beside the published values; write pages and tables.
 
-    RUN is a run's folder, or a folder of runs. Without --html, --csv, --latex and --figures the
-    page is written into the run's folder, or with several runs into this one.
+    RUN is a run's folder, or a folder of runs. Without --html, --csv, --latex, --figures and
+    --prometheus the page is written into the run's folder, or with several runs into this one.
     """
     chosen_runs = find_runs(run)  # first: loading what draws takes longer than refusing a run
     from rich.console import Console
 
     from discovery_xp.analysis import export
+    from discovery_xp.analysis import prometheus as openmetrics
     from discovery_xp.analysis import report as reports
     from discovery_xp.analysis.measurements import measured
 
     runs = measured(chosen_runs)
+    if prometheus is not None:
+        openmetrics.families(runs)  # before anything is printed: one may have no series
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     reports.print_report(console, runs, whole)
     written = []
-    if page is csv is latex is figures is None:
+    if page is csv is latex is figures is prometheus is None:
         page = reports.default_page(runs)
     # All folders first: a later one that can't be made would leave a half behind.
     with export.new_folders(csv, latex, figures):
@@ -64,6 +70,8 @@ def report(
         if figures is not None:
             export.write_figures(figures, runs)
             written.append(figures)
+        if prometheus is not None:
+            written.append(openmetrics.write(prometheus, runs))
     click.echo("written: " + ", ".join(printable(str(path)) for path in written), err=True)
 
 

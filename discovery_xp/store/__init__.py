@@ -19,6 +19,7 @@ from discovery_xp.store.records import (
     Links,
     Load,
     Machine,
+    MachineState,
     Merging,
     Pair,
     Recipe,
@@ -46,8 +47,8 @@ from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, sche
 
 __all__ = [
     "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "Arm", "Column", "Drawn",
-    "Harness", "Links", "Load", "Machine", "Merging", "Pair", "Recipe", "Rows", "Run", "RunRecord",
-    "ThrottledShare", "Unfit", "Validity", "Vms", "Window", "damaged", "find_runs", "is_run_name",
-    "new_run", "open_run", "record_from_json", "replace_file", "require_writable", "runs_under",
-    "schema",
+    "Harness", "Links", "Load", "Machine", "MachineState", "Merging", "Pair", "Recipe", "Rows",
+    "Run", "RunRecord", "ThrottledShare", "Unfit", "Validity", "Vms", "Window", "damaged",
+    "find_runs", "is_run_name", "new_run", "open_run", "record_from_json", "replace_file",
+    "require_writable", "runs_under", "schema",
 ]  # fmt: skip

@@ -40,6 +40,7 @@ _WORD, _LINE = 500, 4000  # characters
 # With these run.json fits into what is kept free for it, at six bytes a character.
 _WRITTEN_NOTES = 60
 _WRITTEN_LINE = 400
+_WRITTEN_MACHINES = 300
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
@@ -263,6 +264,25 @@ class Recipe(_Strict):
 
 
 @dataclass(frozen=True)
+class MachineState(_Strict):
+    """A machine before the load: how busy, how fast, and its clock beside the control machine's.
+
+    `host` is empty for the machine that all emulated hosts are on.  What it doesn't say is None.
+    """
+
+    host: Word
+    cpus: Count
+    load_1min: Number
+    steal_percent: Number | None
+    memory_available_bytes: Count
+    governor: Word | None
+    frequency_mhz: Number | None
+    clock_source: Word | None
+    clock_offset_ms: Number | None = None
+    clock_uncertainty_ms: Number | None = None
+
+
+@dataclass(frozen=True)
 class RunRecord(_Strict):
     """run.json: what was run and how it ended.  `docs/results.md` says what each key means.
 
@@ -306,6 +326,8 @@ class RunRecord(_Strict):
     recipe: Recipe | None = None
     time_scale: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     validity: Validity | None = None
+    sample_every_s: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    machines_before: Annotated[tuple[MachineState, ...], Field(max_length=_MOST_ENTRIES)] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -354,9 +376,13 @@ _ORDER = (
     "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
     "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
     "window", "load", "harness", "merging", "time_scale", "validity", "drawn", "arm", "recipe",
+    "sample_every_s", "machines_before",
 )  # fmt: skip
 # Runs of earlier versions lack them.
-_LATER = ("merging", "time_scale", "validity", "drawn", "arm", "recipe")
+_LATER = (
+    "merging", "time_scale", "validity", "drawn", "arm", "recipe", "sample_every_s",
+    "machines_before",
+)  # fmt: skip
 
 
 @functools.cache
@@ -427,6 +453,7 @@ def fitting(record: RunRecord) -> RunRecord:
     return dataclasses.replace(
         record,
         notes=tuple(notes),
+        machines_before=record.machines_before[:_WRITTEN_MACHINES],
         reason=None if record.reason is None else _cut(record.reason, _LINE),
         machine=dataclasses.replace(
             machine, cpu_model=_cut(machine.cpu_model), kernel=_cut(machine.kernel)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from discovery_xp.onhost import catalogue
-from discovery_xp.onhost.wire import load, probes, spans
+from discovery_xp.onhost.wire import load, probes, series, spans
 from discovery_xp.store import pages
 from discovery_xp.store.files import damaged, read_bytes
 from discovery_xp.text import shortened
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # The greatest run so far, 500 VMs on 65 hosts, has 30,000 calls, 10,000 requests, and less than
 # 1000 rows in its other tables.
 MOST_ROWS = 200_000
-MOST_ROWS_OF = {"calls": 2_000_000, "requests": 2_000_000, "spans": 2_000_000}
+MOST_ROWS_OF = dict.fromkeys(("calls", "requests", "spans", "series"), 2_000_000)
 MOST_BYTES = 128 * 2**20  # of a file; packed
 MOST_TEXT = 512 * 2**20  # bytes of text of a column
 MOST_CHARACTERS = 10_000  # of a cell; a longer one is cut when it is written
@@ -144,6 +144,14 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         *_PLACE,
         *_columns("float64", "cpu_s"),
         *_columns("int64", "memory_bytes memory_start_bytes"),
+    ),
+    "series": (
+        *_columns("float64", "at"),
+        *_columns("string", "host site"),
+        # A queue is a subject, too, and there may be three for each host.
+        Column("service", "string", most=5000),
+        Column("metric", "string", values=tuple(series.METRICS)),
+        *_columns("float64", "value"),
     ),
 }  # fmt: skip
 

@@ -176,6 +176,25 @@ def probes() -> str:
     )
 
 
+def probes_series() -> str:
+    """Return what a sample costs by kind of host, and what all hosts of eight sites take."""
+    runs = read("probes-series")["runs"]
+    kinds = dict.fromkeys(kind for run in runs for kind in run["ms"])
+    count = {"master": 1, "controller": 8, "data node": 8, "compute": 48}
+    lines = [
+        [kind, str(count[kind]), *(f"{run['ms'].get(kind, 0):.1f}" for run in runs)]
+        for kind in kinds
+    ]
+    in_all = [sum(run["ms"].get(kind, 0) * count[kind] for kind in kinds) for run in runs]
+    lines.append(
+        ["in all", str(sum(count[kind] for kind in kinds)), *(f"{ms:.0f}" for ms in in_all)]
+    )
+    shares = [ms / 1000 / 5 / 2 * 100 for ms in in_all]
+    lines.append(["of two cores, each 5 s", "", *(f"{share:.2f} %" for share in shares)])
+    head = [f"CPU-ms per sample, {run['backend']}" for run in runs]
+    return table(["host", "of them at 8 sites", *head], lines)
+
+
 def probes_bench() -> str:
     """Return whole runs with the probes inside the services off and on."""
     found = read("probes-bench")["runs"]

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import click
 
+from discovery_xp.analysis.prometheus import family_name
 from discovery_xp.cli.main import cli
 from discovery_xp.inputs.topology import read_topology
+from discovery_xp.onhost.wire.series import METRICS
 from discovery_xp.planning import ports
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.store.tables import TABLES
@@ -75,6 +77,16 @@ def columns(name: str) -> str:
     has_values = any(row[2] for row in rows)
     head = ["Column", "Type", "Values"]
     return table(head if has_values else head[:2], rows if has_values else [r[:2] for r in rows])
+
+
+def series_metrics() -> str:
+    """Return the metrics of the table `series`, with their names in Prometheus."""
+    rows = [
+        [f"`{name}`", "counter" if metric.is_counter else "gauge", metric.words,
+         f"`{family_name(name)}{'_total' * metric.is_counter}`"]
+        for name, metric in METRICS.items()
+    ]  # fmt: skip
+    return table(["Metric", "", "What it is", "Exported as"], rows)
 
 
 # ---------------------------------------------------------------- files that ship

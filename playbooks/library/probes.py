@@ -20,6 +20,8 @@ options:
   contents: {description: "path below the probes' folder -> text", type: dict, default: {}}
   since: {description: "Start of the window, s since 1970.", type: float, default: 0}
   until: {description: "Its end.", type: float, default: 0}
+  every_s: {description: Seconds from a sample of the series to the next., type: float, default: 5}
+  longest_s: {description: For so long at most they are sampled., type: float, default: 3600}
   timeout_s: {description: For services to answer again., type: int, default: 180}
 """
 
@@ -46,6 +48,8 @@ def main() -> None:
             "contents": {"type": "dict", "default": {}, "no_log": True},
             "since": {"type": "float", "default": 0},
             "until": {"type": "float", "default": 0},
+            "every_s": {"type": "float", "default": 5},
+            "longest_s": {"type": "float", "default": 3600},
             "timeout_s": {"type": "int", "default": 180},
         }
     )

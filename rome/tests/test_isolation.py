@@ -32,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
+from rome import driver as rome_driver
 from tests.cutting_proxy import CuttingProxy
 from tests.processes import at_once
 from tests.servers import RedisServer, redis_server
@@ -152,6 +153,53 @@ def replays(connection: Connection) -> int:
     driver: Any = connection.connection.dbapi_connection
     count: int = driver.transaction.retries
     return count
+
+
+# ---------------------------------------------------------------- what observers are told
+
+
+@pytest.fixture
+def outcomes() -> Iterator[list[tuple[int, int, int]]]:
+    """Commits, conflicts and retries, as an observer of commits is told of them."""
+    told: list[tuple[int, int, int]] = []
+
+    def observe(commits: int, conflicts_: int, retries: int) -> None:
+        told.append((commits, conflicts_, retries))
+
+    rome_driver.commit_observers.append(observe)
+    yield told
+    rome_driver.commit_observers.remove(observe)
+
+
+def test_observers_are_told_of_commits_retries_and_conflicts(
+    strong: Engine, opened: Opened, outcomes: list[tuple[int, int, int]]
+) -> None:
+    outcomes.clear()
+    one, two = opened(strong, 2)
+    set_value(one, 1, 11)
+    set_value(two, 1, 12)
+    assert outcomes == [], "nothing is committed"
+    one.commit()
+    assert outcomes == [(1, 0, 0)]
+    assert conflicts(lambda: set_value(two, 2, 22), two.commit)
+    assert sum(lost for _, lost, _ in outcomes) >= 1
+    assert sum(done for done, _, _ in outcomes) == 1
+    assert values(strong)[1] == 11
+    assert len(outcomes) < 4, "a transaction that only reads has nothing to commit"
+
+
+def test_observers_are_told_how_often_statements_ran_again(
+    weak: Engine, opened: Opened, outcomes: list[tuple[int, int, int]]
+) -> None:
+    outcomes.clear()
+    one, two = opened(weak, 2)
+    for connection in (one, two):
+        connection.execute(update(numbers).where(numbers.c.id == 1).values(
+            value=numbers.c.value + 1))  # fmt: skip
+    one.commit()
+    two.commit()
+    assert outcomes == [(1, 0, 0), (1, 0, replays(two))]
+    assert replays(two) == 1, "it added to what the other had written"
 
 
 # ---------------------------------------------------------------- Hermitage

@@ -7,6 +7,8 @@ With the defaults, 20 VMs of which 18 get ACTIVE, one each second from the secon
 * 90 SELECT and 36 INSERT statements, 3 round trips each, 1000 bytes each way for each of both;
 * 3 MB to MySQL (1 MB of it between sites where there are several), 1 MB to Keystone,
   5 MB that a host said to itself, and 7 MB to somebody who isn't of the testbed;
+* each 5 s a sample: 10 commits of MariaDB and 0.5 + 0.25 cores of conductors at two hosts, a
+  quarter of the first's periods throttled, a queue that grows by 1 a sample until the half;
 * 54 messages published; 3.6 s of CPU by conductors, 1.8 s by the database;
 * the first VM's boot as spans, see `span_rows`.
 """
@@ -98,6 +100,7 @@ def make_run(
         "messages": _messages(),
         "usage": _usage(),
         "spans": boot_rows() if failed < asked else [],
+        "series": _series(),
     }
     for probe in probes:
         run.write_table(probe, tables[probe])
@@ -212,6 +215,30 @@ def _usage() -> list[dict[str, Any]]:
         row("nova-conductor", "site1-controller-2", 1.6),
         row("mariadb", "site1-master-1", 1.8),
     ]
+
+
+def _series() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+
+    def add(at: float, host: str, service: str, **values: float) -> None:
+        rows.extend(
+            {"at": at, "host": host, "site": "site1", "service": service, "metric": metric,
+             "value": float(value)} for metric, value in values.items()
+        )  # fmt: skip
+
+    for number in range(-1, 22):
+        at = START + 5 * number
+        waiting = max(0, number if number <= 10 else 0)
+        add(at, "site1-master-1", "mariadb", db_commits=1000 + 50 * number, db_deadlocks=0)
+        add(at, "site1-master-1", "conductor", queue_ready=waiting, queue_unacknowledged=1)
+        add(at, "site1-master-1", "mysql", connections=12)
+        add(at, "site1-master-1", "host", load_1min=1.5)
+        add(at, "site1-controller-1", "nova-conductor", cpu_s=100 + 2.5 * number,
+            memory_bytes=2**28, cpu_periods=100 * (number + 1),
+            throttled_periods=25 * (number + 1), throttled_s=0.5 * (number + 1))  # fmt: skip
+        add(at, "site1-controller-2", "nova-conductor", cpu_s=1.25 * (number + 1))
+        add(at, "site1-controller-1", "sampler", cpu_s=0.01 * (number + 1))
+    return rows
 
 
 def _links(sites: int, delay_ms: float) -> dict[str, Any]:

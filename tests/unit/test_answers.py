@@ -182,7 +182,9 @@ HOSTS = {"h1": {"address": "10.0.0.1", "site": "a"}, "h2": {"address": "10.0.0.2
 @settings(deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from(["problems", "records", "traffic", "messages", "usage"]), ANY, min_size=1
+        st.sampled_from(["problems", "records", "traffic", "messages", "usage", "series"]),
+        ANY,
+        min_size=1,
     )
 )
 @example({"traffic": {"10.0.0.2 x": [1, 2]}})

@@ -1268,7 +1268,7 @@ def test_what_hosts_say_becomes_rows_of_the_format() -> None:
             "traffic": {"10.0.0.1 3306": [5000, 50], "10.0.1.2 0": [60, 1], "8.8.8.8 0": [1, 1]},
         },
         "site1-master-1": {"messages": {"conductor": [5, 5, 4], "": [6, 6, 3]}, "traffic": {},
-                           "problems": []},
+                           "series": packed("5.000\tmariadb\tcpu_s\t1.5\n"), "problems": []},
     }  # fmt: skip
     tables = probes.to_rows(HOSTS, probes.PROBES, said, pytest.fail)
     assert list(tables) == list(probes.PROBES)

@@ -229,7 +229,7 @@ def test_partial_is_said_wherever_a_run_is_shown(tmp_path: Path) -> None:
 
 def test_what_wasnt_measured_is_said(runs: Path) -> None:
     read_ = read_runs([runs / "no-probes"])
-    probes = "calls, requests, statements, spans, traffic, messages, usage"
+    probes = "calls, requests, statements, spans, traffic, messages, usage, series"
     words = f"Not measured in this run: {probes}."
     assert words in Page(report.html(read_)).words
     assert words in printed(read_)
@@ -389,7 +389,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([tmp_path / "nowhere"], "nowhere: no such folder; "),
         ([tmp_path / "empty"], "there is no run under it; "),
         ([damaged.folder], "run.json: the run is damaged (EOF while parsing an object at line 1 "),
-        ([other.folder], "a run of format 7, but this version reads 1; use the version"),
+        ([other.folder], "a run of format 7, but this version reads 1 and 2; use the version"),
         ([broken.folder], "usage.parquet: the run is damaged ("),
         ([good.folder, "--html", tmp_path / "nowhere/page.html"], "can't be written"),
         ([good.folder, "--csv", good.folder / "run.json"], "can't be written to"),

@@ -21,6 +21,7 @@ from typing import Any
 from .. import systemd
 from ..process import changed, read, replace
 from . import places, traffic
+from .series import control as series
 
 DROP_IN = "probes.conf"
 CHANGING = "changing"
@@ -87,7 +88,9 @@ class Installation:
         """Lay down what is asked for, take away the rest, restart units whose probes change."""
         requested = set(self.args["wanted"])
         inside = {name: list(unit["probes"]) for name, unit in self.args["units"].items()}
-        code = self.lay_down(self.args["contents"] if any(inside.values()) else {})
+        self.stop_sampling()
+        is_needed = any(inside.values()) or places.SERIES in requested
+        code = self.lay_down(self.args["contents"] if is_needed else {})
         states = systemd.show(inside)
         environments = {
             name: environment_of(name, probes, states[name], code)
@@ -101,7 +104,7 @@ class Installation:
             self.count_traffic()
         else:
             self.stop_counting_traffic()
-        if not any(environments.values()):
+        if not is_needed:
             self.remove_tree(places.CODE)
         if not requested:
             self.remove_tree(places.RECORDS)
@@ -205,8 +208,14 @@ class Installation:
             traffic.remove_table()
             self.changes.append(f"table {traffic.TABLE} gone")
 
+    def stop_sampling(self) -> None:
+        """End a sampler that runs: one of a bench that was killed."""
+        if os.path.isdir(series.FOLDER):
+            series.stop()
+
     def remove(self) -> None:
         """Take all of it away; services that still run keep what they were started with."""
+        self.stop_sampling()
         self.write_drop_ins({})
         self.stop_counting_traffic()
         self.remove_tree(places.CODE)

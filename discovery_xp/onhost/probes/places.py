@@ -11,6 +11,8 @@ from ..process import read, replace
 
 CODE = "/etc/discovery-xp-probes"
 RECORDS = "/var/lib/discovery-xp-probes"
+# The probe that samples between a window's ends.
+SERIES = "series"
 
 
 def save(name: str, counters: Mapping[str, Any]) -> None:

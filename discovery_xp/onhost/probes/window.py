@@ -14,6 +14,7 @@ from .. import catalogue
 from ..process import Failure
 from ..wire import counters as wire
 from . import messages, places, records, traffic, usage
+from .series import control as series
 
 Args = Mapping[str, Any]
 
@@ -33,12 +34,17 @@ def start(args: Args) -> dict[str, Any]:
         traffic.make_table()  # a host that was restarted has lost it
     records.forget()
     places.forget(STOP)
+    series.stop()
+    series.forget()
     places.save(START, read_counters(args, give_up))
+    if places.SERIES in args["wanted"]:
+        series.start(args["units"], args["every_s"], args["longest_s"])
     return {}
 
 
 def stop(args: Args) -> dict[str, Any]:
     """End the window; returns `problems`, what couldn't be read."""
+    series.stop()
     problems: list[str] = []
     now = read_counters(args, lambda failure: problems.append(str(failure)))
     if os.path.isdir(places.RECORDS):
@@ -60,6 +66,13 @@ def collect(args: Args) -> dict[str, Any]:
             collected[name] = difference(before[name], now[name])
     if any(unit["probes"] for unit in args["units"].values()):
         collected["records"] = records.packed(args["since"], args["until"])
+    if places.SERIES in args["wanted"]:
+        series.stop()  # where nobody ended the window
+        try:
+            collected[places.SERIES] = series.packed()
+        except Failure as failure:
+            problems.append(str(failure))
+        problems += series.problems()
     return collected
 
 

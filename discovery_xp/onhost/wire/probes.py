@@ -5,6 +5,7 @@
     s  from  to  kind  count  trips  sent  received  ms      statements of about a second
     p  ...                                    a span of a request, see `wire.spans`
     #  discovery-probes  1  pid  program      the first line of each file
+    v  from  to  metric  value               what a driver counts of itself, in about a second
     !  at  dropped  errors  last error        in a file of its own: what was missed so far
     @  unit  pid                              put before the lines of a process when sent
 
@@ -18,13 +19,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import checks
-from . import spans
+from . import series, spans
 
-CALL, REQUEST, STATEMENT, NOTE, HEADER, PROCESS = "c", "r", "s", "!", "#", "@"
+CALL, REQUEST, STATEMENT, COUNT = "c", "r", "s", "v"
+NOTE, HEADER, PROCESS = "!", "#", "@"
 FORMAT = 1
 
 # By tag: how many fields follow it, of the lines that are parsed.
-_FIELDS = {PROCESS: 2, CALL: 6, REQUEST: 5, STATEMENT: 8, NOTE: 4, spans.SPAN: spans.FIELDS}
+_FIELDS = {
+    PROCESS: 2, CALL: 6, REQUEST: 5, STATEMENT: 8, COUNT: 4, NOTE: 4, spans.SPAN: spans.FIELDS,
+}  # fmt: skip
 
 # Which of Nova's database APIs a call belongs to, and what kind a statement is of.
 APIS = ("main", "api")
@@ -59,8 +63,9 @@ def process(unit: str, pid: str) -> str:
 
 
 def encode(records: Iterable[tuple[Any, ...]], since: float, now: float) -> str:
-    """Return the lines of `records`; statements are summed up by kind."""
+    """Return the lines of `records`; statements are summed up by kind, counts by metric."""
     written: list[str] = []
+    counted: dict[str, int] = {}
     sums: dict[str, list[float]] = {}
     for record in records:
         tag = record[0]
@@ -79,6 +84,9 @@ def encode(records: Iterable[tuple[Any, ...]], since: float, now: float) -> str:
             )
         elif tag == spans.SPAN:
             written.append(spans.encode(record))
+        elif tag == COUNT:
+            _, metric, number = record
+            counted[metric] = counted.get(metric, 0) + number
         elif tag == REQUEST:
             _, ended, seconds, method, path, status = record
             path = template(str(path)).translate(_UNWANTED)
@@ -91,6 +99,8 @@ def encode(records: Iterable[tuple[Any, ...]], since: float, now: float) -> str:
             f"{STATEMENT}\t{since:.6f}\t{now:.6f}\t{kind}\t{count}\t{trips}\t{sent}\t{received}\t"
             f"{seconds * 1000:.3f}\n"
         )
+    for metric, number in counted.items():
+        written.append(f"{COUNT}\t{since:.6f}\t{now:.6f}\t{metric}\t{number}\n")
     return "".join(written)
 
 
@@ -118,7 +128,7 @@ def is_within(line: str, since: float, until: float) -> bool:
     try:
         if fields[0] in (CALL, REQUEST, spans.SPAN):
             return since <= float(fields[1]) < until
-        if fields[0] == STATEMENT:
+        if fields[0] in (STATEMENT, COUNT):
             return float(fields[1]) < until and since < float(fields[2])
     except (IndexError, ValueError):
         return False
@@ -132,6 +142,9 @@ def parse(
     text: str, place: Mapping[str, str], complain: Callable[[str], None]
 ) -> Iterator[tuple[str, Row]]:
     """Yield (table, row) of the lines that the probes of one host wrote.
+
+    What drivers count of themselves is no table, but `counts`: rows of the table `series` with
+    how far a counter came until then; `series.added` makes counters of them.
 
     `place` is the host and its site, part of every row.  `complain` is told what the probes
     missed.  Raises Unfit for any other lines.
@@ -160,6 +173,9 @@ def parse(
             sums[key] = [
                 old + checks.number_of(new) for old, new in zip(total, numbers, strict=True)
             ]
+        elif tag == COUNT:
+            _, until, metric, number = fields
+            yield "counts", _count(unit, place, until, metric, number)
         elif complaints < MOST_PROBLEMS:
             complaints += 1
             _, *words = fields
@@ -197,6 +213,16 @@ def _request(unit: str, place: Mapping[str, str], fields: Sequence[str]) -> Row:
         "status": checks.whole_of(status),
         "duration_ms": checks.number_of(ms),
     }
+
+
+def _count(unit: str, place: Mapping[str, str], until: str, metric: str, number: str) -> Row:
+    return series.row(
+        place,
+        checks.number_of(until),
+        unit,
+        checks.one_of(metric, series.COUNTED_INSIDE),
+        float(checks.whole_of(number)),
+    )
 
 
 def _statements(

@@ -8,6 +8,7 @@ import io
 import re
 import subprocess
 import tarfile
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import yaml
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
 from discovery_xp.onhost.catalogue import KEYSTONE_PORT
+from discovery_xp.onhost.wire import series as wire
 from discovery_xp.places import checkout
 from discovery_xp.planning.plan import Plan
 from discovery_xp.providers.dummy.load import CannedLoad, load_of
@@ -162,13 +164,14 @@ class CannedTransport:
         first = str(plan.hosts[0].address)
         records = {
             name: {
-                "records": base64.b64encode(gzip.compress(b"")).decode(),
+                "records": _packed(""),
                 "traffic": {f"{first} {KEYSTONE_PORT}": [1000, 10]}
                 if name != plan.hosts[0].name
                 else {},
                 "usage": {
                     CANNED: {"cpu_s": 0.01, "memory_bytes": 2**20, "memory_start_bytes": 2**20}
                 },
+                "series": _packed(wire.line(time.time(), CANNED, "cpu_s", 0.01)),
             }
             for name in names
         }
@@ -219,6 +222,10 @@ def _roles_of(play: Mapping[str, Any]) -> list[str]:
     """Name the components of a play of `backup` that every cloud has."""
     roles = [task["import_role"]["name"] for task in play["tasks"] if "import_role" in task]
     return [role for role in roles if role not in ("rome", "redis")]
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode())).decode()
 
 
 def _archive(*names: str) -> bytes:

@@ -64,6 +64,7 @@ __all__ = [
     "TimestampFromTicks",
     "Warning",
     "apilevel",
+    "commit_observers",
     "connect",
     "observers",
     "paramstyle",
@@ -96,6 +97,10 @@ STRING, BINARY, NUMBER, DATETIME, ROWID = str, bytes, float, str, int
 # Each is called after a statement, and after a commit that has something to write, with: its
 # kind, statements (1), round trips, bytes sent, bytes received, seconds.
 observers: list[Callable[[str, int, int, int, int, float], None]] = []
+# Each is called after a commit of something to write, and after a statement that ends its
+# transaction for those of others, with: commits (1 or 0), conflicts (1 or 0), and how often the
+# transaction's statements were run again meanwhile.
+commit_observers: list[Callable[[int, int, int], None]] = []
 
 
 _SAVEPOINT = re.compile(
@@ -171,7 +176,8 @@ class Connection:
         self._check()
         self.flush_ddl()
         if self.transaction.has_work:
-            self._observed("COMMIT", 1, self.transaction.commit)
+            commit = self.transaction.commit
+            self._observed("COMMIT", 1, lambda: self._judged(commit, commits=1))
         else:
             self.transaction.commit()  # nothing to say to the store
 
@@ -225,6 +231,27 @@ class Connection:
                     traffic.received - received,
                     seconds,
                 )
+
+    def _judged(self, action: Callable[[], Any], commits: int = 0) -> Any:
+        """Return what an action does, and tell `commit_observers` how it ended.
+
+        `commits` is the number of transactions that it commits where it ends well.
+        """
+        if not commit_observers:
+            return action()
+        retries, done, conflicts = self.transaction.retries, 0, 0
+        try:
+            result = action()
+            done = commits
+        except ConflictError:
+            conflicts = 1
+            raise
+        finally:
+            retries = self.transaction.retries - retries
+            if done or conflicts or retries:
+                for observer in commit_observers:
+                    observer(done, conflicts, retries)
+        return result
 
     # ------------------------------------------------------------ as sqlite3 has them
 
@@ -312,11 +339,13 @@ class Cursor:
         if self._closed:
             raise ProgrammingError("the cursor is closed")
         result: Result
-        if not observers:
+        if not (observers or commit_observers):
             result = self._answer(sql, sets, many, plan, layout)
         else:
             result = connection._observed(
-                _kind(sql, plan), 1, lambda: self._answer(sql, sets, many, plan, layout)
+                _kind(sql, plan),
+                1,
+                lambda: connection._judged(lambda: self._answer(sql, sets, many, plan, layout)),
             )
         if connection.autocommit:
             connection.commit()

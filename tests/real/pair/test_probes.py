@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from discovery_xp.onhost.wire.series import ALL_QUEUES, METRICS
 from discovery_xp.probes import PROBES
 from discovery_xp.store import TABLES
 from tests.real.cloud import on
@@ -265,6 +267,62 @@ def test_usage_is_of_every_service(measured: Mapping[str, Table]) -> None:
         assert sum(row["cpu_s"] for (_, name), row in usage.items() if name == unit) > 0.05
 
 
+def test_series_are_of_every_service_and_its_servers(measured: Mapping[str, Table]) -> None:
+    rows = measured["series"]
+    by_metric: dict[str, set[tuple[str, str]]] = {}
+    for row in rows:
+        by_metric.setdefault(row["metric"], set()).add((row["host"], row["service"]))
+    every = {(host, unit) for host, units in UNITS.items() for unit in units}
+    sampled = {(host, "sampler") for host in UNITS}
+    assert by_metric["cpu_s"] == every | sampled
+    assert by_metric["memory_bytes"] == every
+    assert by_metric["load_1min"] == {(host, "host") for host in UNITS}
+    queues = {queue for host, queue in by_metric["queue_ready"] if host == MASTER}
+    assert {ALL_QUEUES, "conductor", "scheduler", "compute.site1-compute-1"} <= queues
+    assert by_metric["queue_ready"] == by_metric["queue_unacknowledged"]
+    for metric in ("db_questions", "db_commits", "db_rollbacks", "db_deadlocks",
+                   "db_row_lock_waits", "db_connections"):  # fmt: skip
+        assert by_metric[metric] == {(MASTER, "mariadb")}, metric
+    assert "db_certification_failures" not in by_metric, "there is no Galera"
+    assert {(MASTER, "mysql"), (MASTER, "amqp"), ("site2-controller-1", "nova")} <= by_metric[
+        "connections"
+    ]
+    assert not [host for host, _ in by_metric["connections"] if "compute" in host]
+
+
+def test_counters_of_series_only_grow(measured: Mapping[str, Table]) -> None:
+    curves: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for row in measured["series"]:
+        key = row["host"], row["service"], row["metric"]
+        curves.setdefault(key, []).append((row["at"], row["value"]))
+    grown = {key: points[-1][1] - points[0][1] for key, points in curves.items()}
+    for (_, _, metric), points in curves.items():
+        assert points == sorted(points) or not METRICS[metric].is_counter
+        if METRICS[metric].is_counter:
+            assert all(now >= before for (_, before), (_, now) in itertools.pairwise(points))
+    assert grown[MASTER, "mariadb", "db_commits"] > VMS
+    assert grown[MASTER, "mariadb", "db_questions"] > grown[MASTER, "mariadb", "db_commits"]
+    for row in measured["usage"]:
+        # `usage` is read just before and after, as clock ticks.
+        sampled = grown[row["host"], row["service"], "cpu_s"]
+        assert sampled <= row["cpu_s"] + 0.5, row["service"]
+    assert curves[MASTER, "mysql", "connections"][-1][1] >= 4, "of both controllers"
+
+
+def test_nothing_samples_after_a_window(cli: Cli, measured: Mapping[str, Table]) -> None:
+    for host in UNITS:
+        left = on(
+            cli, host,
+            "pgrep -af 'series.sample[r]'; pgrep -af 'rabbitmqctl.*eva[l]'; "
+            "systemctl list-units --all --no-legend 'discovery-xp-series*'; true",
+        )  # fmt: skip
+        assert left == "", host
+    call(cli, "start", ["series"])
+    assert "series.sampler" in on(cli, MASTER, "pgrep -af 'series.sample[r]'")
+    call(cli, "start", ["usage"])
+    assert on(cli, MASTER, "pgrep -af 'series.sample[r]'; true") == ""
+
+
 def test_a_window_has_what_was_in_it_only(cli: Cli, measured: Mapping[str, Table]) -> None:
     call(cli, "start", ["calls", "requests"])
     time.sleep(2)
@@ -279,7 +337,11 @@ def test_a_window_has_what_was_in_it_only(cli: Cli, measured: Mapping[str, Table
 def test_nothing_is_restarted_that_has_its_probes(cli: Cli, measured: Mapping[str, Table]) -> None:
     before = main_processes(cli)
     call(cli, "install", PROBES)
-    call(cli, "install", [name for name in PROBES if name not in ("traffic", "messages", "usage")])
+    call(
+        cli,
+        "install",
+        [name for name in PROBES if name not in ("traffic", "messages", "usage", "series")],
+    )
     assert main_processes(cli) == before
     # Without those of requests, only the HTTP services change.
     call(cli, "install", ["calls", "statements", "spans"])

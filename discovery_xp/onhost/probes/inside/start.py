@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
-from . import calls, hooks, requests, spans, statements
+from . import calls, hooks, requests, series, spans, statements
 from .recorder import Recorder
 
 Patch = Callable[[ModuleType], None]
@@ -17,6 +17,7 @@ PROBES: Mapping[str, Probe] = {
     "statements": statements.patches,
     "requests": requests.patches,
     "spans": spans.patches,
+    "series": series.patches,
 }
 
 
