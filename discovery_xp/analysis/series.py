@@ -210,8 +210,8 @@ def series_table(run: Measurements) -> Table | None:
     if sampled is not None:
         add("CPU of the sampling itself", "cores", sampled)
     notes = [f"A sample each {run.record.sample_every_s or _DEFAULT_EVERY_S:g} s, hosts added up."]
-    if curves.scale != 1:
-        notes.append(f"Times are divided by the time scale, {curves.scale:g}.")
+    if run.time_scale != 1:
+        notes.append(f"Times are divided by the time scale, {run.time_scale:g}.")
     return Table("series", "Series over the window", pd.DataFrame(rows), tuple(notes))
 
 

@@ -51,7 +51,7 @@ def over_window(run: Measurements, theme: Theme = LIGHT) -> Figure:
     for axes, (title, unit, found) in zip(all_axes[1:], drawn, strict=True):
         _panel(axes, title, unit, found, curves.grid, theme)
     all_axes[-1].set_xlim(0, float(curves.grid[-1]))
-    scaled = "" if curves.scale == 1 else f", divided by the time scale {curves.scale:g}"
+    scaled = "" if run.time_scale == 1 else f", divided by the time scale {run.time_scale:g}"
     all_axes[-1].set_xlabel(f"time since the load began, s{scaled}")
     return figure
 

@@ -27,13 +27,13 @@ def plan_of(sites: int) -> Plan:
     return make_plan(parse_topology(text), cloud=True)
 
 
-def wanted(results: Path, scenario: Scenario | None = None, **more: bool) -> BenchRequest:
+def wanted(results: Path, scenario: Scenario | None = None, keep: bool = False) -> BenchRequest:
     return BenchRequest(
         scenario or Scenario("boot", "boot", vms=500),
         "",
         results,
         store.PROBES,
-        **{"keep": False, **more},
+        keep,
     )
 
 
