@@ -61,7 +61,7 @@ _TIMES: Mapping[str, Literal["moment", "duration"]] = {
         "moment",
     ),
     **dict.fromkeys(("boot_duration_s", "duration_s", "duration_ms"), "duration"),
-}  # type: ignore[dict-item]
+}
 # Columns that tables and figures have a row or a bar for each value of.
 _MOST = {
     **dict.fromkeys(("service", "site", "peer_site", "host_site", "region", "action"), 1000),
