@@ -181,7 +181,7 @@ def test_a_load_begins_when_all_services_are_up(monkeypatch: pytest.MonkeyPatch)
         )
 
     said = [[status("down")], [status("down")], [status("up")]]
-    hosts = SimpleNamespace(plan=SimpleNamespace(hosts=()))
+    hosts = SimpleNamespace(plan=SimpleNamespace(hosts=(), time_scale=1.0))
     monkeypatch.setattr(bench, "answering_of", lambda _hosts: set())
     monkeypatch.setattr("discovery_xp.deployment.status.inspect", lambda *_: said.pop(0))
     monkeypatch.setattr("time.sleep", lambda _seconds: None)

@@ -286,7 +286,8 @@ def test_a_hosts_systemd_is_told_in_percent() -> None:
         " && systemctl set-property --runtime nova-compute.service CPUQuota=33.33% "
         "CPUQuotaPeriodSec=3000us"
     )
-    assert unset_command(share).endswith("nova-compute.service CPUQuota=")
+    # Before a cloud is installed a host's systemd doesn't know the units: that is no failure.
+    assert unset_command(share).endswith("nova-compute.service CPUQuota= 2>/dev/null; true")
 
 
 def held_of(plan: Plan) -> list[HeldShare]:

@@ -15,7 +15,6 @@ Whatever way, all of it ends with the host's group.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,27 +44,30 @@ def check() -> None:
     if is_version_2():
         if "cpu" in (ROOT / "cgroup.controllers").read_text().split():
             return
-    elif _cpu_tree() is not None:
+    elif (tree := _cpu_tree()) is not None and _holds(tree):
         return
     raise Refused(
-        "this kernel can't hold shares of the processor (no controller 'cpu')",
+        "this kernel can't hold shares of the processor (no controller 'cpu', or one without CFS "
+        "bandwidth control)",
         "leave time_scale out",
     )
 
 
-@functools.cache
 def _cpu_tree() -> Path | None:
-    """Return version 1's tree of the processor, None where there is none that holds shares."""
-    for tree in cgroups.trees():
-        if "cpu" in tree.name.split(","):
-            folder = tree / f"{TOP}-{os.getpid()}"  # at the root the file may be missing
-            with contextlib.suppress(OSError):
-                folder.mkdir()
-                try:
-                    return tree if (folder / QUOTA).exists() else None
-                finally:
-                    folder.rmdir()
-    return None
+    """Return version 1's tree of the processor, None where there is none."""
+    return next((tree for tree in cgroups.trees() if "cpu" in tree.name.split(",")), None)
+
+
+def _holds(tree: Path) -> bool:
+    """Tell whether a group of the tree has a quota; the file may be missing at the root."""
+    folder = tree / f"{TOP}-{os.getpid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir()
+        try:
+            return (folder / QUOTA).exists()
+        finally:
+            folder.rmdir()
+    return False
 
 
 def impose(
@@ -231,11 +233,12 @@ def set_command(share: HostShare, time_scale: float) -> str:
 
 
 def unset_command(share: HostShare) -> str:
-    """Return a line of sh that has a host's systemd hold nothing."""
-    return " && ".join(
-        f"systemctl set-property --runtime {_unit(unit)} CPUQuota="
+    """Return a line of sh that has a host's systemd hold nothing; it may not know the units yet."""
+    lines = [
+        f"systemctl set-property --runtime {_unit(unit)} CPUQuota= 2>/dev/null"
         for unit in (SLICE, *share.units)
-    )
+    ]
+    return "; ".join([*lines, "true"])
 
 
 def _unit(name: str) -> str:
