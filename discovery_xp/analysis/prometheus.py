@@ -48,7 +48,7 @@ def family_name(metric: str) -> str:
 
 
 def families(runs: Sequence[Measurements]) -> list[Family]:
-    """Return what runs sampled, in the experiment's time; raises Refused for a run without samples."""
+    """Return what runs sampled, in the experiment's time; raises Refused where a run has none."""
     found = {
         name: Family(family_name(name), metric.is_counter, metric.words)
         for name, metric in METRICS.items()

@@ -131,7 +131,8 @@ DEPLOY_STAGES = [
     "a VM at each site",
 ]  # fmt: skip
 BENCH_STAGES = [
-    *DEPLOY_STAGES, "laying down probes", "letting the cloud settle", "starting Rally",
+    *DEPLOY_STAGES, "laying down probes", "laying down probes on computes",
+    "letting the cloud settle", "starting Rally",
     "reading the counters", "load: boot", "reading the counters again", "collecting records",
     "measuring round trips again", "records of the shared services",
     "records of the key/value store", "records of the controllers", "records of the computes",
