@@ -20,6 +20,7 @@ def verdict(record: RunRecord) -> str:
     for most in (found.throttled_unit, found.throttled_host):
         if most is not None:
             words += f"; {most.name} used its share up in {most.share:.0%} of its periods"
+            words += f" and stood still for {most.stood_s:.1f} s"
     return words
 
 
