@@ -485,7 +485,7 @@ def test_a_run_without_probes_has_what_the_load_saw(tmp_path: Path) -> None:
 def test_empty_tables_are_no_figures(tmp_path: Path) -> None:
     run = make_run(tmp_path, failed=20, status="partial", reason="no VM came up")
     for table in ("vms", "actions", "calls", "requests", "statements", "traffic", "messages",
-                  "usage"):  # fmt: skip
+                  "usage", "spans", "series"):  # fmt: skip
         run.write_table(table, [])
     (read_run,) = read(run)
     assert run_tables.run_tables(read_run) == []

@@ -201,6 +201,7 @@ def given(value: str) -> dict[str, Any]:
             },
             "rome": None,
             "ports": PORTS,
+            "timings": {"settings": {name: {} for name in services}},
             "options": {
                 "virt_driver": "fake", "drawn_from": 1, "nics": 0, "placement": "shared",
                 "periodic_tasks": "quiet",

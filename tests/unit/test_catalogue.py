@@ -18,6 +18,7 @@ HOME = ROOT / "discovery_xp/onhost/catalogue.py"
 OTHER_NUMBERS = {
     ("discovery_xp/store/tables.py", 5000): "characters of a cell",
     ("discovery_xp/store/runs.py", 5000): "parts of a table",
+    ("discovery_xp/deployment/timings.py", 5000): "milliseconds between RabbitMQ's statistics",
     # In the text that nft is given on a host.
     ("playbooks/library/probes.py", 22): "ssh, which no probe counts",
 }

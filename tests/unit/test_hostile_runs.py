@@ -948,7 +948,8 @@ def test_the_docs_tell_the_limits() -> None:
         f"{records.MOST_RECORD_BYTES >> 20} MiB, {records.MOST_LINKS_BYTES >> 20} MiB; UTF-8",
         f"{records._MOST_VALUES:,} values, {records._MOST_NESTED} in each other, texts of "
         f"{records._MOST_TEXT:,} characters",
-        f"{tables.MOST_ROWS:,} rows, `calls` and `requests` {tables.MOST_ROWS_OF['calls']:,}; "
+        f"{tables.MOST_ROWS:,} rows, `calls`, `requests`, `spans` and `series` "
+        f"{tables.MOST_ROWS_OF['calls']:,}; "
         f"{runs._MOST_PARTS} parts; a file "
         f"{tables.MOST_BYTES >> 20} MiB, unpacked {pages.MOST_BYTES >> 20} MiB",
         f"{tables.MOST_CHARACTERS:,} characters",

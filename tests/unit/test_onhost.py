@@ -75,7 +75,7 @@ def test_what_needs_more_says_so(name: str) -> None:
 
 
 def test_services_with_probes_import_little(tmp_path: Path) -> None:
-    laid_down(tmp_path, "checks", "wire/probes", "probes/inside")
+    laid_down(tmp_path, "checks", "wire/probes", "wire/series", "wire/spans", "probes/inside")
     said = bare(
         tmp_path,
         "import discovery_xp.onhost.probes.inside.start\n"
@@ -84,7 +84,8 @@ def test_services_with_probes_import_little(tmp_path: Path) -> None:
     inside = {f"probes.inside.{path.stem}" for path in (PACKAGE / "probes/inside").glob("*.py")}
     loaded = {name.removeprefix("discovery_xp.onhost.") for name in ast.literal_eval(said)}
     assert loaded == (inside - {"probes.inside.__init__"}) | {
-        "checks", "wire", "wire.probes", "probes", "probes.inside",
+        "checks", "wire", "wire.probes", "wire.series", "wire.spans", "probes",
+        "probes.inside",
     }  # fmt: skip
 
 

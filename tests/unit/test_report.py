@@ -121,7 +121,7 @@ def test_the_page_can_be_read_by_anybody(runs: Path) -> None:
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
     assert len(page.of("h1")) == 1
-    assert len(page.of("img")) == 7
+    assert len(page.of("img")) == 8
     assert all(len(str(image["alt"])) > 20 for image in page.of("img"))
     assert all(head["scope"] == "col" for head in page.of("th"))
     regions = [each for each in page.of("div") if each.get("role") == "region"]
@@ -354,7 +354,7 @@ def test_only_what_was_asked_for_is_written(
     done = discovery_xp(runs / "one", "--figures", "figures")
     assert done.stderr == "written: figures\n"
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert "response-time-of-nova-database-api.pdf" in figures and len(figures) == 14
+    assert "response-time-of-nova-database-api.pdf" in figures and len(figures) == 16
     for name in figures:
         start = b"%PDF-" if name.endswith(".pdf") else b"\x89PNG"
         assert (tmp_path / "figures" / name).read_bytes().startswith(start)

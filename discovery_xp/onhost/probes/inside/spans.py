@@ -9,7 +9,6 @@ What no request leads to, such as periodic tasks, begins no span but at those wh
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -17,7 +16,7 @@ from typing import Any
 
 from ...wire import spans as wire
 from ...wire.probes import template
-from . import statements
+from . import exchanges
 from .current import Span, current, spanned
 from .recorder import Recorder
 
@@ -38,10 +37,10 @@ def patches(recorder: Recorder) -> Mapping[str, Callable[[ModuleType], None]]:
         "oslo_messaging._drivers.amqp": _patch_message_ids,
         "oslo_messaging.rpc.dispatcher": _patch_handling,
         "nova.thread_pool_factory": _patch_threads,
-        "pymysql.connections": _watch_pymysql,
-        "rome.driver": _watch_rome,
-        "rome.stores.redis.connection": _watch_redis,
-        "discovery_xp_cache": _watch_memcached,
+        "pymysql.connections": exchanges.watch_pymysql,
+        "rome.driver": exchanges.watch_rome,
+        "rome.stores.redis.connection": exchanges.watch_redis,
+        "discovery_xp_cache": exchanges.watch_memcached,
     }
     return {module: functools.partial(patch, recorder) for module, patch in by_module.items()}
 
@@ -233,87 +232,3 @@ def _patch_threads(recorder: Recorder, module: ModuleType) -> None:
         return spawn_on(executor, spanned(recorder, begin, function), *args, **kwargs)
 
     module.spawn_on = spawn  # type: ignore[attr-defined]
-
-
-# ---------------------------------------------------------------- databases and memcached
-
-
-def _watch_pymysql(recorder: Recorder, module: ModuleType) -> None:
-    def count(kind: str, _number: int, trips: int, _sent: int, _got: int, seconds: float) -> None:
-        span = current()
-        if span is not None:
-            span.asked(wire.DATABASE, kind, statements.asked.peer, trips, seconds)
-
-    statements.watch_pymysql(module, recorder, count)
-
-
-class _Exchanges(threading.local):
-    """What this thread has asked of Redis since its last statement, and waited for it."""
-
-    trips = 0
-    seconds = 0.0
-    peer = ""
-
-
-_exchanges = _Exchanges()
-
-
-def _watch_redis(recorder: Recorder, module: ModuleType) -> None:
-    """Watch each round trip: of a statement's time, ROME itself takes a part."""
-    exchange = module.Wire._exchange
-    clock = time.perf_counter
-
-    @functools.wraps(exchange)
-    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if current() is None:
-            return exchange(self, *args, **kwargs)
-        started = clock()
-        try:
-            return exchange(self, *args, **kwargs)
-        finally:
-            _exchanges.trips += 1
-            _exchanges.seconds += clock() - started
-            node = self.node
-            if node is not None:
-                _exchanges.peer = node.address[0]
-
-    module.Wire._exchange = watched
-
-
-def _watch_rome(recorder: Recorder, module: ModuleType) -> None:
-    def count(kind: str, _number: int, _trips: int, _sent: int, _got: int, _s: float) -> None:
-        if not _exchanges.trips:
-            return
-        try:
-            span = current()
-            if span is not None:
-                span.asked(
-                    wire.DATABASE, kind, _exchanges.peer, _exchanges.trips, _exchanges.seconds
-                )
-        except Exception as error:
-            recorder.failed(error)
-        _exchanges.trips, _exchanges.seconds = 0, 0.0
-
-    module.observers.append(count)
-
-
-def _watch_memcached(recorder: Recorder, module: ModuleType) -> None:
-    ask = module.Memcached._ask
-    clock = time.perf_counter
-
-    @functools.wraps(ask)
-    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        span = current()
-        if span is None:
-            return ask(self, *args, **kwargs)
-        started = clock()
-        try:
-            return ask(self, *args, **kwargs)
-        finally:
-            try:
-                peer = str(self._client.server[0])
-                span.asked(wire.CACHE, "memcached", peer, 1, clock() - started)
-            except Exception as error:
-                recorder.failed(error)
-
-    module.Memcached._ask = watched
