@@ -7,8 +7,9 @@ import importlib.metadata
 import os
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from discovery_xp import providers, software, store
 from discovery_xp.bench_request import BenchRequest
@@ -28,7 +29,14 @@ CANNED_NOTE = "CANNED: there were no hosts, every figure of this run is made up"
 
 
 def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -> RunRecord:
-    """Return run.json as it is when the run begins: what is asked, and on what."""
+    """Return run.json as it is when a bench begins: what is asked, and on what."""
+    return record_of(hosts, deployed, dataclasses.asdict(request.scenario), request.probes)
+
+
+def record_of(
+    hosts: Hosts, deployed: DeployedCloud, scenario: Mapping[str, Any], probes: Sequence[str] = ()
+) -> RunRecord:
+    """Return run.json as it is when a run begins that does `scenario`, whatever that is."""
     plan, deployment = hosts.plan, deployed.deployment
     machine, versions = look_at_master(hosts)
     delays = {link.link.delay_ms for link in deployed.state.links}
@@ -45,14 +53,14 @@ def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -
         controllers=roles.count("controller"),
         computes=roles.count("compute"),
         data=roles.count("data"),
-        scenario=dataclasses.asdict(request.scenario),
+        scenario=scenario,
         vms=store.Vms(asked=0),
         commit=_commit(),
         versions={**deployment.versions, **versions},
         latency_ms=delays.pop() if len(delays) == 1 else (None if delays else 0.0),
         rtt_ms=rtts[len(rtts) // 2] if rtts else None,
         imposed_by=_imposed_by(deployed.state.wan),
-        probes=tuple(request.probes),
+        probes=tuple(probes),
         notes=(CANNED_NOTE,) if providers.kind(plan.provider).is_canned else (),
     )
 

@@ -73,7 +73,7 @@ def bench(
     made = make_plan(dataclasses.replace(chosen, openstack=cloud), name, cloud=True)
     request = requests.BenchRequest(
         scenario=requests.choose_scenario(scenario, vms, small),
-        topology_text=_as_file(text, sites, latency, backend, placement),
+        topology_text=as_file(text, sites, latency, backend, placement),
         results=results,
         probes=requests.choose_probes(probes),
         keep=keep,
@@ -109,7 +109,7 @@ def bench(
         )
 
 
-def _as_file(text: str | None, sites: int | None, latency: str | None, *others: str | None) -> str:
+def as_file(text: str | None, sites: int | None, latency: str | None, *others: str | None) -> str:
     """The topology as it was written, or a file that says what the command line did.
 
     `text` is the file's, None without a file; `others` are the values of --backend and

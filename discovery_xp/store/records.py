@@ -26,6 +26,8 @@ from discovery_xp.text import shortened
 FORMAT = 1
 # In the place of a machine's provider, where there were no hosts.
 CANNED_PROVIDER = "dummy"
+# The `kind` of what was run where that were OpenStack's own tests, in the place of a load.
+VERIFY = "verify"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 MOST_RECORD_BYTES = 2**20  # of run.json
@@ -238,6 +240,11 @@ class RunRecord(_Strict):
     def is_canned(self) -> bool:
         """True where there were no hosts: every figure of the run is made up."""
         return self.machine.provider == CANNED_PROVIDER
+
+    @property
+    def is_verification(self) -> bool:
+        """True where OpenStack's own tests were run, and no load."""
+        return bool(self.scenario.get("kind") == VERIFY)
 
     @property
     def is_partial(self) -> bool:

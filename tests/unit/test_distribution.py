@@ -34,6 +34,7 @@ print(json.dumps({
     "checkout": places.is_checkout(),
     "packages": software.debian_packages(),
     "locks": {each.name: each.lock_digest for each in software.ENVIRONMENTS},
+    "exclusions": len(read_exclusions()),
     "rome": software.ROME.digest,
     "wheel": str(software.ROME.ensure()),
 }))
@@ -106,6 +107,7 @@ def test_deploy_would_ship_what_the_checkout_has(installed: Run) -> None:
     assert not found["checkout"]
     assert found["packages"] == list(software.debian_packages())
     assert found["locks"] == {each.name: each.lock_digest for each in software.ENVIRONMENTS}
+    assert found["exclusions"] == len(read_exclusions())
     assert found["rome"] == software.ROME.digest
     assert Path(found["wheel"]).name == software.ROME.wheel.name
     for name in SHIPPED:
