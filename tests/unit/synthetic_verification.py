@@ -12,7 +12,9 @@ from tests.unit.synthetic_run import make_run
 PREFIX = "tempest.api"
 
 
-def row(test: str, status: str = "passed", reason: str | None = None, **more: Any) -> dict[str, Any]:
+def row(
+    test: str, status: str = "passed", reason: str | None = None, **more: Any
+) -> dict[str, Any]:
     """Return a verdict on `tempest.api.TEST`, whose first word is the service."""
     return {
         "test": f"{PREFIX}.{test}",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import software
+from discovery_xp.verification.exclusions import read_exclusions
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHIPPED = ("locks", "notebooks", "playbooks", "rome/src", "scenarios", "topologies")
@@ -28,6 +29,7 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info")
 ASK = """
 import json
 from discovery_xp import places, software
+from discovery_xp.verification.exclusions import read_exclusions
 
 print(json.dumps({
     "from": str(places.checkout()),

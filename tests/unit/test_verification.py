@@ -120,7 +120,8 @@ def test_each_test_that_ends_has_a_verdict() -> None:
     stops = found["test_stops"]
     assert (stops["status"], stops["duration_s"]) == ("failed", 3.0)
     assert stops["reason"] == (
-        "tempest.lib.exceptions.NotFound: Object not found Details: {'code': 404, 'message': 'gone'}"
+        "tempest.lib.exceptions.NotFound: Object not found "
+        "Details: {'code': 404, 'message': 'gone'}"
     )
     assert stops["traceback"].splitlines() == TRACEBACK.decode().splitlines()
     assert "abc" not in json.dumps(found), "logs of requests aren't kept"
@@ -414,7 +415,9 @@ def test_a_verdict_stands_unless_the_test_failed() -> None:
 
 def test_what_is_shown_of_a_traceback_moves_no_cursor() -> None:
     ledger = Ledger()
-    ledger.take(said("test_boots", "failed", reason="a\x1b[2J", traceback="one\x1b[2J\ntwo\r" * 999))
+    ledger.take(
+        said("test_boots", "failed", reason="a\x1b[2J", traceback="one\x1b[2J\ntwo\r" * 999)
+    )
     (row,) = ledger.new_rows()
     assert "\x1b" not in row["reason"] + row["traceback"]
     assert "\r" not in row["traceback"]
