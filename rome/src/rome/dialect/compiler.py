@@ -88,6 +88,12 @@ class RomeCompiler(SQLiteCompiler):
         text: str = super().visit_column(column, *args, **kwargs)
         return text
 
+    def visit_custom_op_binary(self, element: Any, operator: Any, **kwargs: Any) -> Any:
+        """Write `.op('LIKE')` as REGEXP where the URL says that this is what it means."""
+        if self.dialect.op_like_is_regexp and operator.opstring == "LIKE":  # type: ignore[attr-defined]
+            return self._generate_generic_binary(element, " REGEXP ", **kwargs)
+        return super().visit_custom_op_binary(element, operator, **kwargs)
+
     def _rome_seen(self, text: str) -> None:
         if re.search(r"\b(?:select|in)\b", text, re.IGNORECASE):
             self.rome_text = True
