@@ -72,7 +72,8 @@ def _numbers(row: Cells) -> list[float]:
 def differences(runs: Sequence[Measurements]) -> Table:
     """A row for each test that ended differently in two runs; '-' where a run lacks it.
 
-    A test that is in no more than one run differs from nothing.
+    A test that is in no more than one run differs from nothing, and one that is excluded isn't in
+    the run.
     """
     labels = _labels(runs)
     columns = {
@@ -80,6 +81,7 @@ def differences(runs: Sequence[Measurements]) -> Table:
         for label, run in zip(labels, runs, strict=True)
     }
     frame = pd.DataFrame(columns)
+    frame = frame.where(frame != EXCLUDED)
     frame = frame[frame.nunique(axis=1) > 1].sort_index().reset_index(names="test")
     why = [_why(runs, str(test)) for test in frame["test"]]
     notes = ("Each test that ended alike in all runs that have it is left out.",)

@@ -149,6 +149,11 @@ def test_a_test_that_one_run_lacks_is_no_difference(tmp_path: Path) -> None:
     assert verdict_tables.differences(runs).frame.empty
 
 
+def test_a_test_that_one_run_excludes_is_no_difference(tmp_path: Path) -> None:
+    runs = two(tmp_path, lambda verdict: {**verdict, "status": "excluded", "traceback": None})
+    assert verdict_tables.differences(runs).frame.empty
+
+
 def test_runs_of_one_back_end_are_told_apart(tmp_path: Path) -> None:
     make_verification(tmp_path)
     make_verification(tmp_path, started=LATER)

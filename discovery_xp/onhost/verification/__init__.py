@@ -2,5 +2,5 @@
 
 `cloud` makes what they need in the cloud and removes what they leave, `run` runs them, and
 `verdicts` makes of their stream what became of each.  Whatever happens is written as lines of
-JSON (`wire.verification`).
+JSON (`wire.verification`).  `cloud` needs OpenStack's SDK, `run` needs Tempest.
 """
