@@ -101,7 +101,8 @@ def _why(runs: Sequence[Measurements], test: str) -> str:
 def failures(run: Measurements) -> Table:
     """A row for each test that failed: what it failed with, and its traceback's last lines."""
     failed = run.verdicts[run.verdicts["status"] == FAILED].sort_values("test", ignore_index=True)
-    frame = failed[["test", "duration_s", "reason"]].assign(
+    # A load's `duration_s` is called otherwise where people read it.
+    frame = failed.rename(columns={"duration_s": "seconds"})[["test", "seconds", "reason"]].assign(
         traceback=[_end(text) for text in failed["traceback"]]
     )
     return Table("failures", "Tests that failed", frame)
