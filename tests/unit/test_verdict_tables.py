@@ -67,7 +67,7 @@ def test_verdicts_that_come_one_after_the_other_outlive_their_run(tmp_path: Path
 def test_a_verdict_that_no_test_has_is_not_stored(tmp_path: Path, hostile: dict[str, Any]) -> None:
     run = make_verification(tmp_path, (), status="running")
     with pytest.raises(Unfit):
-        run.append("verdicts", [row("image.test_it", **hostile)])
+        run.append("verdicts", [{**row("image.test_it"), **hostile}])
 
 
 def test_a_strangers_verdicts_are_checked(tmp_path: Path) -> None:
