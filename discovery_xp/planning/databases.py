@@ -233,7 +233,7 @@ def _place(database: str, store: Store, addresses: Mapping[str, str]) -> str:
     options = [f"tag={store.tags[database]}"] if database in store.tags else []
     if OWNERS[database] == "nova":
         # Nova knows no dialect of this name, and writes its regular expressions as LIKE.
-        options.append("op_like_is_regexp=on")
+        options.append("nova_regexp=on")
     return f"{hosts}:{store.masters[0].port}/{database}" + (
         f"?{'&'.join(options)}" if options else ""
     )

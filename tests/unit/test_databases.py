@@ -285,12 +285,11 @@ def test_a_server_is_named_without_tags() -> None:
     urls = urls_of(plan)
     assert urls["glance"] == f"rome+redis://rome:secret@{known['a-data-1']}:6379/glance"
     assert urls["nova_api"] == (
-        f"rome+redis://rome:secret@{known['a-data-1']}:6379/nova_api?op_like_is_regexp=on"
+        f"rome+redis://rome:secret@{known['a-data-1']}:6379/nova_api?nova_regexp=on"
     )
     assert urls["neutron"] == f"mysql+pymysql://neutron:secret@{known['a-master-1']}/neutron"
     assert databases.cell0_template(plan.require_cloud().redis, known) == (
-        f"{{scheme}}://{{username}}:{{password}}@{known['a-data-1']}:6379/nova_cell0"
-        "?op_like_is_regexp=on"
+        f"{{scheme}}://{{username}}:{{password}}@{known['a-data-1']}:6379/nova_cell0?nova_regexp=on"
     )
 
 
@@ -300,7 +299,7 @@ def test_a_cluster_is_named_by_its_masters_and_each_database_by_its_tag() -> Non
     seeds = ",".join(known[f"a-data-{n}"] for n in (1, 2, 3))
     urls = urls_of(plan)
     for name in CARRIED:
-        regexp = "&op_like_is_regexp=on" if name.startswith("nova") else ""
+        regexp = "&nova_regexp=on" if name.startswith("nova") else ""
         assert urls[name] == (
             f"rome+redis://rome:secret@{seeds}:6379/{name}?tag={store.tags[name]}{regexp}"
         )
