@@ -95,7 +95,7 @@ def run(
     _require_time_left(testbed, request)
     # Before the cloud's making loads the machine itself.
     machines = _look_at_this_machine(plan)
-    with _destroyed_unless_kept(testbed, request, stopwatch):
+    with destroyed_unless_kept(testbed, request.keep, stopwatch):
         deployed = experiment.deploy_cloud(plan, stopwatch, request.keep, request.expose)
         with testbed.locked():
             bench = _open_run(deployed, request, stopwatch, on_pace)
@@ -129,12 +129,10 @@ def _require_time_left(testbed: Testbed, request: BenchRequest) -> None:
 
 
 @contextlib.contextmanager
-def _destroyed_unless_kept(
-    testbed: Testbed, request: BenchRequest, progress: Progress
-) -> Iterator[None]:
+def destroyed_unless_kept(testbed: Testbed, keep: bool, progress: Progress) -> Iterator[None]:
     """Destroy the testbed at the end, however that comes, unless it is to be kept.
 
-    One that was there and was refused isn't this bench's to destroy.
+    One that was there and was refused isn't this run's to destroy.
     """
     was_there, refused = testbed.exists(), False
     try:
@@ -143,7 +141,7 @@ def _destroyed_unless_kept(
         refused = True
         raise
     finally:
-        if not request.keep and testbed.exists() and not (was_there and refused):
+        if not keep and testbed.exists() and not (was_there and refused):
             progress("destroying", 0, 0)
             ending.tear_down(testbed)
             ending.sweep()

@@ -7,8 +7,9 @@ import importlib.metadata
 import os
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from discovery_xp import providers, software, store
 from discovery_xp.bench_request import BenchRequest
@@ -29,13 +30,28 @@ CANNED_NOTE = "CANNED: there were no hosts, every figure of this run is made up"
 
 
 def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -> RunRecord:
-    """Return run.json as it is when the run begins: what is asked, and on what."""
+    """Return run.json as it is when a bench begins: what is asked, and on what."""
+    drawn = placement(hosts.plan, request.scenario)
+    return dataclasses.replace(
+        record_of(hosts, deployed, dataclasses.asdict(request.scenario), request.probes),
+        sample_every_s=request.sample_every_s if "series" in request.probes else None,
+        drawn=None if drawn is None else store.Drawn(drawn.seed, drawn.digest),
+        arm=request.arm,
+        recipe=store.Recipe(
+            request.backend, request.placement, request.time_scale, request.settle_s, request.expose
+        ),
+    )
+
+
+def record_of(
+    hosts: Hosts, deployed: DeployedCloud, scenario: Mapping[str, Any], probes: Sequence[str] = ()
+) -> RunRecord:
+    """Return run.json as it is when a run begins that does `scenario`, whatever that is."""
     plan, deployment = hosts.plan, deployed.deployment
     machine, versions = look_at_master(hosts)
     delays = {link.link.delay_ms for link in deployed.state.links}
     rtts = sorted(pair.observed_ms for pair in deployed.pairs if pair.observed_ms is not None)
     roles = [role for host in plan.hosts for role in host.roles]
-    drawn = placement(plan, request.scenario)
     return RunRecord(
         experiment=plan.name,
         plan=plan.digest,
@@ -47,22 +63,16 @@ def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -
         controllers=roles.count("controller"),
         computes=roles.count("compute"),
         data=roles.count("data"),
-        scenario=dataclasses.asdict(request.scenario),
+        scenario=scenario,
         vms=store.Vms(asked=0),
         commit=_commit(),
         versions={**deployment.versions, **versions},
         latency_ms=delays.pop() if len(delays) == 1 else (None if delays else 0.0),
         rtt_ms=rtts[len(rtts) // 2] if rtts else None,
         imposed_by=_imposed_by(deployed.state.wan),
-        probes=tuple(request.probes),
+        probes=tuple(probes),
         time_scale=plan.time_scale,
-        sample_every_s=request.sample_every_s if "series" in request.probes else None,
         notes=(CANNED_NOTE,) if providers.kind(plan.provider).is_canned else (),
-        drawn=None if drawn is None else store.Drawn(drawn.seed, drawn.digest),
-        arm=request.arm,
-        recipe=store.Recipe(
-            request.backend, request.placement, request.time_scale, request.settle_s, request.expose
-        ),
     )
 
 

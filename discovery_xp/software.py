@@ -1,9 +1,9 @@
 """What is installed on the hosts of a deployment: Debian packages and locked wheels.
 
 There are two Python environments: OpenStack's on every host, Rally's on those that make
-load.  Their wheels are fetched once, for the hosts' Python, checked against the lock file's
-hashes, and kept: emulated hosts have them in their root tree, others install them from their
-master.
+load.  A third one, Tempest's, is for those who ask for it.  Their wheels are fetched once, for
+the hosts' Python, checked against the lock file's hashes, and kept: emulated hosts have them in
+their root tree, others install them from their master.
 """
 
 from __future__ import annotations
@@ -199,7 +199,10 @@ class OwnWheel:
 ROME = OwnWheel("sqlalchemy-rome", "rome")
 OPENSTACK = Environment("openstack", "OpenStack", "/opt/openstack", "nova-compute")
 RALLY = Environment("rally", "Rally", "/opt/rally", "rally")
+# What every cloud has.
 ENVIRONMENTS = (OPENSTACK, RALLY)
+# Installed by `verify` alone, and only on the host that runs the tests.
+TEMPEST = Environment("tempest", "Tempest", "/opt/tempest", "tempest")
 ENVIRONMENT = OPENSTACK.place
 
 

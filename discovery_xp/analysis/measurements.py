@@ -18,10 +18,11 @@ from typing import Any
 import pandas as pd
 
 from discovery_xp.analysis import anatomy, anatomy_tables, summaries
-from discovery_xp.store import TABLES, Run, RunRecord, Window, find_runs
+from discovery_xp.onhost.wire.verification import EXCLUDED, FAILED, PASSED
+from discovery_xp.store import TABLES, VERIFY, Run, RunRecord, Window, find_runs
 
 # What figures are for each of, by kind of load; VMs for all others.
-_UNITS = {"reads": "round", "authenticate": "token"}
+_UNITS = {"reads": "round", "authenticate": "token", VERIFY: "test"}
 
 
 class Measurements:
@@ -119,6 +120,11 @@ class Measurements:
         return self._frame("series")
 
     @functools.cached_property
+    def verdicts(self) -> pd.DataFrame:
+        """Return a row for each of OpenStack's own tests."""
+        return self._frame("verdicts")
+
+    @functools.cached_property
     def round_trips(self) -> pd.DataFrame:
         """Return round trips between sites: `phase` (before, after), pair, requested, observed."""
         links = self.run.links()
@@ -143,6 +149,8 @@ class Measurements:
         """Return how many units went well, VMs ACTIVE among them: the divisor of figures per VM."""
         if self.unit == "VM":
             return self.record.vms.active
+        if self.record.is_verification:
+            return int((self.verdicts["status"] == PASSED).sum())
         failed = self.actions.loc[self.actions["error"].notna(), "iteration"]
         return len(set(self.actions["iteration"]) - set(failed))
 
@@ -151,6 +159,8 @@ class Measurements:
         """Return how many units were requested."""
         if self.unit == "VM":
             return self.record.vms.asked
+        if self.record.is_verification:
+            return int((self.verdicts["status"] != EXCLUDED).sum())
         return int(self.record.scenario.get("iterations", 0))
 
     @property
@@ -215,6 +225,16 @@ def read_runs(paths: Iterable[Path]) -> list[Measurements]:
 def measured(runs: Iterable[Run]) -> list[Measurements]:
     """Return what runs measured; they are numbered in their order."""
     return [Measurements(run, number) for number, run in enumerate(runs, start=1)]
+
+
+def loads(runs: Iterable[Measurements]) -> list[Measurements]:
+    """Return the runs that had a load."""
+    return [run for run in runs if not run.record.is_verification]
+
+
+def verifications(runs: Iterable[Measurements]) -> list[Measurements]:
+    """Return the runs of OpenStack's own tests."""
+    return [run for run in runs if run.record.is_verification]
 
 
 def nodes(record: RunRecord) -> int:
@@ -378,7 +398,7 @@ def _summary(run: Measurements) -> dict[str, Any]:
         "unit": run.unit,
         "vms_asked": run.asked,
         "vms_active": active,
-        "vms_failed": record.vms.failed if run.unit == "VM" else run.asked - active,
+        "vms_failed": _failed(run),
         "time_scale": run.time_scale if scaled else None,
         "natural_s": run.natural_s if scaled else None,
         "duration_s": duration_s,
@@ -402,6 +422,14 @@ def _summary(run: Measurements) -> dict[str, Any]:
     row["cpu_ms_per_vm"] = _total(usage, ("cpu_s",), active, 0.001)
     row |= anatomy_tables.figures(run.boots)
     return row | summaries.cpu_shares(record)
+
+
+def _failed(run: Measurements) -> int:
+    if run.unit == "VM":
+        return run.record.vms.failed
+    if run.record.is_verification:
+        return int((run.verdicts["status"] == FAILED).sum())
+    return run.asked - run.done
 
 
 def _per(value: float | None, count: float | None) -> float | None:

@@ -29,6 +29,7 @@ from discovery_xp.analysis import (
     series_plots,
     summaries,
     tables,
+    verdict_tables,
     verdicts,
     waterfall,
 )
@@ -38,13 +39,16 @@ from discovery_xp.analysis.measurements import (
     configuration,
     label,
     latency,
+    loads,
     nodes,
     replicas,
     summary,
+    verifications,
 )
 from discovery_xp.analysis.tables import Table, digits
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.units import format_bytes
+from discovery_xp.onhost.wire.verification import STATUSES
 from discovery_xp.store import PROBES, RunRecord, replace_file
 from discovery_xp.text import printable, shortened
 
@@ -56,13 +60,19 @@ _FACT = 4000  # characters of what is said of a run, such as its notes
 
 def comparisons(runs: Sequence[Measurements]) -> list[Table]:
     """Return the tables of runs beside each other, without the published values."""
-    candidates = [run_tables.overview(runs), run_tables.costs(runs), run_tables.repeats(runs)]
+    loaded = loads(runs)
+    candidates = verdict_tables.side_by_side(verifications(runs))
+    if loaded:
+        candidates = [
+            run_tables.overview(loaded), run_tables.costs(loaded), run_tables.repeats(loaded),
+            *candidates,
+        ]  # fmt: skip
     return [table for table in candidates if len(table.frame)]
 
 
 def tables_of(runs: Sequence[Measurements], whole: bool = False) -> list[Table]:
     """Return the tables of several runs; those of one run are `run_tables.run_tables`."""
-    return comparisons(runs) + paper_tables.paper_tables(runs, whole)
+    return comparisons(runs) + paper_tables.paper_tables(loads(runs), whole)
 
 
 def facts(run: Measurements) -> list[tuple[str, str]]:
@@ -94,13 +104,13 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
         ("before", _before(record)),
         (
             f"{run.unit}s",
-            f"{run.asked} asked for, {run.done} well"
+            f"{run.asked} asked for, {run.done} {'passed' * record.is_verification or 'well'}"
             if run.unit != "VM"
             else f"{record.vms.asked} asked for, {record.vms.active} ACTIVE, {record.vms.failed} "
             f"failed, {record.vms.deleted} deleted",
         ),
         ("load", _load(run)),
-        ("probes", ", ".join(record.probes) or "none"),
+        ("probes", "" if record.is_verification else ", ".join(record.probes) or "none"),
         (
             "stages" if run.time_scale == 1 else "stages, by a clock",
             ", ".join(f"{k} {v:.0f} s" for k, v in record.stages_s.items() if v >= 1),
@@ -201,6 +211,9 @@ def _load(run: Measurements) -> str:
 
 def headline(run: Measurements) -> list[tuple[str, str]]:
     """Return the few figures to read first: pairs of value and what it is."""
+    if run.record.is_verification:
+        counts = run.verdicts["status"].value_counts()
+        return [(str(counts.get(status, 0)), f"tests {status}") for status in STATUSES]
     row = summary([run]).iloc[0].to_dict()
     pairs: list[tuple[str, str]] = [
         (
@@ -228,7 +241,9 @@ def headline(run: Measurements) -> list[tuple[str, str]]:
 
 
 def missing(run: Measurements) -> str:
-    """Return which probes were off, in a line; empty when none was."""
+    """Return which probes were off, in a line; empty when none was, and where there are none."""
+    if run.record.is_verification:
+        return ""
     off = [probe for probe in PROBES if not run.measured(probe)]
     return f"Not measured in this run: {', '.join(off)}." if off else ""
 
@@ -256,10 +271,10 @@ def terminal(runs: Sequence[Measurements], whole: bool = False) -> RenderableTyp
         parts += [rich_table(table) for table in run_tables.run_tables(run)]
         if missing(run):
             parts.append(Text(missing(run)))
-        parts += [rich_table(table) for table in paper_tables.paper_tables(runs, whole)]
+        parts += [rich_table(table) for table in paper_tables.paper_tables(loads(runs), whole)]
     else:
         parts += [rich_table(table) for table in tables_of(runs, whole)]
-    if whole or paper_tables.paper_tables(runs):
+    if whole or paper_tables.paper_tables(loads(runs)):
         parts.append(Text())
         parts += [Text(f"[{source.key}] {source.citation}") for source in paper.SOURCES]
     return Group(*parts)
@@ -310,13 +325,15 @@ class Picture:
 
 def pictures_of(runs: Sequence[Measurements]) -> list[Picture]:
     """Return the figures of one run, or of several beside each other."""
-    return _pictures_of_one(runs[0]) if len(runs) == 1 else _pictures_of_several(runs)
+    loaded = loads(runs)
+    return _pictures_of_one(loaded[0]) if len(loaded) == 1 else _pictures_of_several(loaded)
 
 
 def html(runs: Sequence[Measurements], whole: bool = False) -> str:
     """Return one page that is one file: inline images, no script, nothing loaded from elsewhere."""
     one = runs[0] if len(runs) == 1 else None
-    shown = paper_tables.paper_tables(runs, whole)
+    shown = paper_tables.paper_tables(loads(runs), whole)
+    compared = [] if one else comparisons(runs)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -343,8 +360,8 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
         scenario=_yaml(one.record.scenario) if one else [],
         versions=sorted(one.record.versions.items()) if one else [],
         pictures=pictures_of(runs),
-        overview=None if one else run_tables.overview(runs),
-        comparisons=[] if one else comparisons(runs)[1:],
+        overview=compared[0] if compared else None,
+        comparisons=compared[1:],
         paper_tables=shown,
         run_tables=run_tables.run_tables(one) if one else [],
         caveats=paper.CAVEATS,

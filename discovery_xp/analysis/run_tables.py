@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from discovery_xp.analysis import anatomy_tables, series, summaries
+from discovery_xp.analysis import anatomy_tables, series, summaries, verdict_tables
 from discovery_xp.analysis.measurements import (
     BUSY,
     BUSY_WORDS,
@@ -142,6 +142,8 @@ _TOP = 15
 
 def run_tables(run: Measurements) -> list[Table]:
     """What one run measured, each table that has a row."""
+    if run.record.is_verification:
+        return [table for table in verdict_tables.of_one(run) if len(table.frame)]
     active = run.done
     functions = summaries.calls_by_function(run.calls)
     queues = run.messages.sort_values("published", ascending=False, ignore_index=True)

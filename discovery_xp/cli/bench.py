@@ -124,7 +124,7 @@ def bench(
         plan = make_plan(recipes.replaced(chosen, recipe), name, cloud=True)
         request = requests.BenchRequest(
             scenario=chosen_scenario,
-            topology_text=_as_file(text, sites, latency, time_scale, backend, placement),
+            topology_text=as_file(text, sites, latency, time_scale, backend, placement),
             results=results,
             probes=requests.choose_probes(probes),
             keep=keep,
@@ -247,7 +247,7 @@ def _require_all_well(outcomes: Sequence[Outcome]) -> None:
         )
 
 
-def _as_file(
+def as_file(
     text: str | None,
     sites: int | None,
     latency: str | None,

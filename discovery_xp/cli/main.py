@@ -26,6 +26,7 @@ from discovery_xp.cli.shells import completion
 from discovery_xp.cli.status import status
 from discovery_xp.cli.topologies import plan, schema, slots, validate
 from discovery_xp.cli.trace import trace
+from discovery_xp.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -36,7 +37,7 @@ def cli() -> None:
 
 for command in (
     validate, schema, plan, slots, prepare,
-    up, deploy, status, ssh, bench, openstack, backup, inventory, destroy,
+    up, deploy, status, ssh, bench, verify, openstack, backup, inventory, destroy,
     completion, init, network, notebook, report, trace, compare, reproduce,
 ):  # fmt: skip
     cli.add_command(command)

@@ -234,7 +234,7 @@ def _cloud(
                 each.place, each.program, each.lock_digest, str(each.wheels_folder),
                 str(testbed.folder / f"{each.name}.tar"),
             )
-            for each in software.ENVIRONMENTS
+            for each in (*software.ENVIRONMENTS, software.TEMPEST)
         },
         is_prepared=hosts.is_prepared,
         firewall=None if hosts.is_guarded else _firewall(testbed, addresses),

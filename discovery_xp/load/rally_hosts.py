@@ -12,6 +12,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,39 @@ printf {line} "ended ($SERVICE_RESULT, $EXIT_CODE $EXIT_STATUS)" >>{folder}/reco
 """
 
 
+@dataclass(frozen=True)
+class Job:
+    """What goes on on a host that is followed: its unit, its folder there, and what is kept of it.
+
+    `program` is what the host must have for it; it stops within `stops_within_s`.
+    """
+
+    title: str
+    unit: str
+    folder: str
+    program: str
+    kept: tuple[str, ...]
+    limits: archives.Limits
+    stops_within_s: int = 10
+
+
+LOAD = Job("Rally", UNIT, FOLDER, f"{software.RALLY.place}/bin/rally", RAW, RAW_LIMITS)
+
+
 class LoadHost:
     """A host that makes load, over ssh; what it says goes to a queue."""
 
     def __init__(
-        self, testbed: Testbed, name: str, said: Said, transport: Transport | None = None
+        self,
+        testbed: Testbed,
+        name: str,
+        said: Said,
+        transport: Transport | None = None,
+        job: Job = LOAD,
     ) -> None:
         """Reach the host `name` by `transport`, by ssh where that is None."""
         self.name = name
+        self.job = job
         self.transport = transport
         self.said = said
         self.ssh = [
@@ -105,30 +131,32 @@ class LoadHost:
 
     def lay_down(self, files: Mapping[str, tuple[str, int]]) -> None:
         """Replace the load's folder; ends a load that is still there."""
-        rally = f"{software.RALLY.place}/bin/rally"
+        folder, program = self.job.folder, self.job.program
         done = self.call(
-            f"test -x {rally} || exit 44; {_stop()}; rm -rf {FOLDER} && "
-            f"mkdir -p {FOLDER} && chmod 700 {FOLDER} && tar -x -C {FOLDER}",
+            f"test -x {program} || exit 44; {self._stop()}; rm -rf {folder} && "
+            f"mkdir -p {folder} && chmod 700 {folder} && tar -x -C {folder}",
             _archive(files),
+            60 + self.job.stops_within_s,
         )
         if done.returncode == 44:
             raise Refused(
-                f"{self.name} has no {rally}", "'discovery-xp deploy' installs it where it lacks"
+                f"{self.name} has no {program}", "'discovery-xp deploy' installs it where it lacks"
             )
         self.require(done, "the load can't be laid down")
 
     def start(self, longest_s: float) -> None:
-        """Start Rally; it goes on whether or not anybody listens."""
+        """Start the job; it goes on whether or not anybody listens."""
+        folder, log = self.job.folder, f"append:{self.job.folder}/{self.job.title.lower()}.log"
         command = [
-            "systemd-run", f"--unit={UNIT}", "--quiet", "--collect",
-            f"--slice={UNIT}.slice",  # where time is scaled, that of the services is capped
-            f"--property=RuntimeMaxSec={longest_s:.0f}", "--property=TimeoutStopSec=10",
-            f"--property=StandardOutput=append:{FOLDER}/rally.log",
-            f"--property=StandardError=append:{FOLDER}/rally.log",
-            f"--property=ExecStopPost=/bin/sh {FOLDER}/ended.sh",
-            "--property=LimitNOFILE=65536", "/bin/sh", f"{FOLDER}/run.sh",
+            "systemd-run", f"--unit={self.job.unit}", "--quiet", "--collect",
+            f"--slice={self.job.unit}.slice",  # where time is scaled, that of the services is capped
+            f"--property=RuntimeMaxSec={longest_s:.0f}",
+            f"--property=TimeoutStopSec={self.job.stops_within_s}",
+            f"--property=StandardOutput={log}", f"--property=StandardError={log}",
+            f"--property=ExecStopPost=/bin/sh {folder}/ended.sh",
+            "--property=LimitNOFILE=65536", "/bin/sh", f"{folder}/run.sh",
         ]  # fmt: skip
-        self.require(self.call(shlex.join(command)), "Rally can't be started")
+        self.require(self.call(shlex.join(command)), f"{self.job.title} can't be started")
         self.heard = time.monotonic()
         self.follow()
 
@@ -145,8 +173,8 @@ class LoadHost:
     def follow(self) -> None:
         """Begin to listen, from where it was left."""
         command = shlex.join(
-            ["env", f"PYTHONPATH={FOLDER}/lib", "python3", "-m", follow.__name__,
-             FOLDER, UNIT, str(self.offset), str(READ_EVERY_S)]
+            ["env", f"PYTHONPATH={self.job.folder}/lib", "python3", "-m", follow.__name__,
+             self.job.folder, self.job.unit, str(self.offset), str(READ_EVERY_S)]
         )  # fmt: skip
         self.follower = self._open(command)
         threading.Thread(target=self._listen, args=(self.follower,), daemon=True).start()
@@ -192,32 +220,33 @@ class LoadHost:
             self.follower = None
 
     def stop(self) -> None:
-        """End Rally, whether it runs or not; a host that can't be reached is left alone."""
+        """End the job, whether it runs or not; a host that can't be reached is left alone."""
         with contextlib.suppress(Failed):
-            self.call(_stop())
+            self.call(self._stop(), b"", 60 + self.job.stops_within_s)
 
     def fetch(self, folder: Path) -> str | None:
-        """Write what Rally left to `folder`; the host keeps nothing of it.
+        """Write what the job left to `folder`; the host keeps nothing of it.
 
         Returns why there is nothing, None where it was written.
         """
-        command = f"cd {FOLDER} && tar -cz --ignore-failed-read {' '.join(RAW)} 2>/dev/null"
+        names, title = " ".join(self.job.kept), self.job.title
+        command = f"cd {self.job.folder} && tar -cz --ignore-failed-read {names} 2>/dev/null"
         try:
             done = self.call(command, b"", 300)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            archives.unpack(done.stdout, folder, RAW_LIMITS, only=RAW)
+            archives.unpack(done.stdout, folder, self.job.limits, only=self.job.kept)
         except Failed as error:
-            return f"what Rally left on {self.name} can't be fetched: {error.message}"
+            return f"what {title} left on {self.name} can't be fetched: {error.message}"
         except (archives.Hostile, FileExistsError) as error:
-            return f"what Rally left on {self.name} can't be used: {error}"
+            return f"what {title} left on {self.name} can't be used: {error}"
         finally:
             with contextlib.suppress(Failed):
-                self.call(f"rm -rf {FOLDER}")
+                self.call(f"rm -rf {self.job.folder}")
         return None
 
-
-def _stop() -> str:
-    return f"systemctl stop {UNIT} 2>/dev/null; systemctl reset-failed {UNIT} 2>/dev/null"
+    def _stop(self) -> str:
+        unit = self.job.unit
+        return f"systemctl stop {unit} 2>/dev/null; systemctl reset-failed {unit} 2>/dev/null"
 
 
 def _archive(files: Mapping[str, tuple[str, int]]) -> bytes:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import BinaryIO, TextIO
 
-from .wire import load as wire
+from .wire import lines
 
 # A unit that was silent for so long may have ended without a line.
 ASK_AFTER_S = 5.0
@@ -38,7 +38,7 @@ class Follower:
                 self.heard = time.monotonic()
                 if not self.is_running():
                     if not self.hand_on():
-                        self.output.write(wire.encode("unit", words="is gone").encode())
+                        self.output.write(lines.end("is gone").encode())
                         self.output.flush()
                     return
             if select.select([words], [], [], every_s)[0]:
@@ -61,7 +61,7 @@ class Follower:
             self.heard = time.monotonic()
             self.output.write(data)
             self.output.flush()
-        return any(wire.is_end(line) for line in data.splitlines())
+        return any(lines.is_end(line) for line in data.splitlines())
 
     def is_running(self) -> bool:
         """Tell whether systemd has the unit, and it hasn't ended."""

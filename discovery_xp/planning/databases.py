@@ -230,5 +230,10 @@ def cell0_template(store: Store | None, addresses: Mapping[str, str]) -> str:
 def _place(database: str, store: Store, addresses: Mapping[str, str]) -> str:
     # All masters have the same port: SQLAlchemy's URLs have room for one.
     hosts = ",".join(addresses[node.host] for node in store.masters)
-    tag = store.tags.get(database)
-    return f"{hosts}:{store.masters[0].port}/{database}" + (f"?tag={tag}" if tag else "")
+    options = [f"tag={store.tags[database]}"] if database in store.tags else []
+    if OWNERS[database] == "nova":
+        # Nova knows no dialect of this name, and writes its regular expressions as LIKE.
+        options.append("nova_regexp=on")
+    return f"{hosts}:{store.masters[0].port}/{database}" + (
+        f"?{'&'.join(options)}" if options else ""
+    )

@@ -13,6 +13,7 @@ unpacks to.  One that doesn't pass is refused in a line; nothing of it is ever e
 from discovery_xp.store.files import damaged, replace_file
 from discovery_xp.store.records import (
     FORMAT,
+    VERIFY,
     Arm,
     Drawn,
     Harness,
@@ -46,9 +47,9 @@ from discovery_xp.store.runs import (
 from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, schema
 
 __all__ = [
-    "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "Arm", "Column", "Drawn",
-    "Harness", "Links", "Load", "Machine", "MachineState", "Merging", "Pair", "Recipe", "Rows",
-    "Run", "RunRecord", "ThrottledShare", "Unfit", "Validity", "Vms", "Window", "damaged",
+    "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "VERIFY", "Arm", "Column",
+    "Drawn", "Harness", "Links", "Load", "Machine", "MachineState", "Merging", "Pair", "Recipe",
+    "Rows", "Run", "RunRecord", "ThrottledShare", "Unfit", "Validity", "Vms", "Window", "damaged",
     "find_runs", "is_run_name", "new_run", "open_run", "record_from_json", "replace_file",
     "require_writable", "runs_under", "schema",
 ]  # fmt: skip

@@ -27,6 +27,8 @@ FORMAT = 2
 READABLE_FORMATS = (1, FORMAT)
 # In the place of a machine's provider, where there were no hosts.
 CANNED_PROVIDER = "dummy"
+# The `kind` of what was run where that were OpenStack's own tests, in the place of a load.
+VERIFY = "verify"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 MOST_RECORD_BYTES = 2**20  # of run.json
@@ -346,6 +348,11 @@ class RunRecord(_Strict):
     def is_canned(self) -> bool:
         """True where there were no hosts: every figure of the run is made up."""
         return self.machine.provider == CANNED_PROVIDER
+
+    @property
+    def is_verification(self) -> bool:
+        """True where OpenStack's own tests were run, and no load."""
+        return bool(self.scenario.get("kind") == VERIFY)
 
     @property
     def is_partial(self) -> bool:

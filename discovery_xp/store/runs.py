@@ -40,6 +40,7 @@ from discovery_xp.store.records import (
 from discovery_xp.store.tables import (
     ALWAYS,
     TABLES,
+    VERDICTS,
     Rows,
     checked,
     read_note,
@@ -247,7 +248,8 @@ class Run:
         """
         if not self.has(name):
             record = self.load()
-            if not record.is_partial and (name in ALWAYS or name in record.probes):
+            own = VERDICTS if record.is_verification else ALWAYS
+            if not record.is_partial and (name in own or name in record.probes):
                 raise damaged(self._table(name), "the run says it is complete, but it is missing")
         return self._read(name)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from discovery_xp.onhost import catalogue
-from discovery_xp.onhost.wire import load, probes, series, spans
+from discovery_xp.onhost.wire import load, probes, series, spans, verification
 from discovery_xp.store import pages
 from discovery_xp.store.files import damaged, read_bytes
 from discovery_xp.text import shortened
@@ -153,11 +153,20 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("metric", "string", values=tuple(series.METRICS)),
         *_columns("float64", "value"),
     ),
+    "verdicts": (
+        *_columns("string", "test"),
+        Column("service", "string", values=verification.SERVICES),
+        Column("status", "string", values=verification.STATUSES),
+        *_columns("string", "reason?"),
+        *_columns("float64", "duration_s?"),
+        *_columns("string", "traceback?"),
+    ),
 }  # fmt: skip
 
 
-ALWAYS = ("vms", "actions")  # tables of the load itself; the others are a probe's
-PROBES = tuple(name for name in TABLES if name not in ALWAYS)
+ALWAYS = ("vms", "actions")  # tables of the load itself
+VERDICTS = ("verdicts",)  # of a verification, which has no load
+PROBES = tuple(name for name in TABLES if name not in (*ALWAYS, *VERDICTS))
 
 
 @functools.cache

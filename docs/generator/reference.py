@@ -121,7 +121,11 @@ def _machines(shown: Sequence[Measurements]) -> str:
 
 def provenance(experiment: str) -> str:
     """Return when, on what and with which versions an experiment's runs were made."""
-    shown = runs(experiment)
+    return provenance_of(runs(experiment))
+
+
+def provenance_of(shown: Sequence[Measurements]) -> str:
+    """Return when, on what and with which versions some runs were made."""
     days = sorted({run.record.started[:10] for run in shown})
     commits = sorted({str(run.record.commit)[:12] for run in shown})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from discovery_xp.store.tables import TABLES
-from docs.generator import benchmarks, code, reference, rome
+from docs.generator import benchmarks, code, reference, rome, verification
 from docs.generator.blocks import Source
 
 SOURCES: Mapping[str, Source] = {
@@ -19,6 +19,12 @@ SOURCES: Mapping[str, Source] = {
     "reference-two-sites-provenance": partial(reference.provenance, "sites-2"),
     "reference-repeats": reference.repeats,
     "reference-load": reference.load_cost,
+    "verify-outcomes": verification.outcomes,
+    "verify-differences": verification.differences,
+    "verify-unstable": verification.unstable,
+    "verify-exclusions": verification.exclusions,
+    "verify-skips": verification.skips,
+    "verify-provenance": verification.provenance,
     "deploy": benchmarks.deploy,
     "deploy-progress": benchmarks.deploy_progress,
     "tests": benchmarks.tests,

@@ -109,17 +109,17 @@ def test_bad_input_is_one_line_and_code_2(arguments: list[str], words: str, tmp_
 
 @pytest.mark.parametrize("sites", [1, 2, 8])
 def test_what_the_command_line_says_is_stored_as_a_topology(sites: int) -> None:
-    text = cli._as_file(None, sites, "50ms", None, None, None)
+    text = cli.as_file(None, sites, "50ms", None, None, None)
     derived = make_plan(derive_topology(sites, "50ms"), cloud=True)
     read = make_plan(parse_topology(text), cloud=True)
     assert read.digest == derived.digest
-    zones = parse_topology(cli._as_file(None, sites, None, None, "mysql", "availability-zones"))
+    zones = parse_topology(cli.as_file(None, sites, None, None, "mysql", "availability-zones"))
     assert zones.openstack.placement == "availability-zones"
-    rome = parse_topology(cli._as_file(None, sites, None, None, "rome", None))
+    rome = parse_topology(cli.as_file(None, sites, None, None, "rome", None))
     assert rome.openstack.backend == "rome"
     text = "sites: [{name: a}]\n"
-    assert cli._as_file(text, None, None, None, None, None) == text
-    assert cli._as_file(text, None, None, None, "mysql", None).endswith(
+    assert cli.as_file(text, None, None, None, None, None) == text
+    assert cli.as_file(text, None, None, None, "mysql", None).endswith(
         "\n# On the command line: backend: mysql\n"
     )
 

@@ -283,10 +283,13 @@ def test_a_server_is_named_without_tags() -> None:
     plan = plan_with(1)
     known = addresses(plan)
     urls = urls_of(plan)
-    assert urls["nova_api"] == f"rome+redis://rome:secret@{known['a-data-1']}:6379/nova_api"
+    assert urls["glance"] == f"rome+redis://rome:secret@{known['a-data-1']}:6379/glance"
+    assert urls["nova_api"] == (
+        f"rome+redis://rome:secret@{known['a-data-1']}:6379/nova_api?nova_regexp=on"
+    )
     assert urls["neutron"] == f"mysql+pymysql://neutron:secret@{known['a-master-1']}/neutron"
     assert databases.cell0_template(plan.require_cloud().redis, known) == (
-        f"{{scheme}}://{{username}}:{{password}}@{known['a-data-1']}:6379/nova_cell0"
+        f"{{scheme}}://{{username}}:{{password}}@{known['a-data-1']}:6379/nova_cell0?nova_regexp=on"
     )
 
 
@@ -296,8 +299,9 @@ def test_a_cluster_is_named_by_its_masters_and_each_database_by_its_tag() -> Non
     seeds = ",".join(known[f"a-data-{n}"] for n in (1, 2, 3))
     urls = urls_of(plan)
     for name in CARRIED:
+        regexp = "&nova_regexp=on" if name.startswith("nova") else ""
         assert urls[name] == (
-            f"rome+redis://rome:secret@{seeds}:6379/{name}?tag={store.tags[name]}"
+            f"rome+redis://rome:secret@{seeds}:6379/{name}?tag={store.tags[name]}{regexp}"
         )
     # Braces would be fields of Nova's templates, percent signs ones of configuration files.
     assert not any(set("{}%$") & set(url) for url in urls.values())

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import software
+from discovery_xp.verification.exclusions import read_exclusions
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHIPPED = ("locks", "notebooks", "playbooks", "rome/src", "scenarios", "topologies")
@@ -28,12 +29,14 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info")
 ASK = """
 import json
 from discovery_xp import places, software
+from discovery_xp.verification.exclusions import read_exclusions
 
 print(json.dumps({
     "from": str(places.checkout()),
     "checkout": places.is_checkout(),
     "packages": software.debian_packages(),
     "locks": {each.name: each.lock_digest for each in software.ENVIRONMENTS},
+    "exclusions": len(read_exclusions()),
     "rome": software.ROME.digest,
     "wheel": str(software.ROME.ensure()),
 }))
@@ -106,6 +109,7 @@ def test_deploy_would_ship_what_the_checkout_has(installed: Run) -> None:
     assert not found["checkout"]
     assert found["packages"] == list(software.debian_packages())
     assert found["locks"] == {each.name: each.lock_digest for each in software.ENVIRONMENTS}
+    assert found["exclusions"] == len(read_exclusions())
     assert found["rome"] == software.ROME.digest
     assert Path(found["wheel"]).name == software.ROME.wheel.name
     for name in SHIPPED:

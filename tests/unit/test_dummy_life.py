@@ -460,3 +460,87 @@ def test_a_testbed_whose_state_is_damaged_is_destroyed(life: Life) -> None:
     assert life.xp("up", life.topology()).code == 0
     life.testbed.state_file.write_text("{")
     life.destroys_what_is_left()
+
+
+# ---------------------------------------------------------------- a verification
+
+VERIFY_STAGES = [*DEPLOY_STAGES, "Tempest, on the master", "starting Tempest", "Tempest's tests",
+                 "destroying"]  # fmt: skip
+
+
+def test_a_verification_takes_all_its_steps_in_order(life: Life) -> None:
+    said = life.xp("verify", life.topology(), "--results", str(life.results), "--regex", "boot")
+    assert said.code == 0, said.err
+    assert life.stages == VERIFY_STAGES
+    life.requires_nothing_left()
+    (run,) = life.runs()
+    record = run.load()
+    assert (record.status, record.scenario["kind"], record.scenario["regex"]) == (
+        "complete", "verify", "boot",
+    )  # fmt: skip
+    assert record.versions["tempest"].startswith("47.")
+    statuses = run.table("verdicts").column("status").to_pylist()
+    assert {each: statuses.count(each) for each in set(statuses)} == {
+        "passed": 4, "skipped": 4, "excluded": 4,
+    }  # fmt: skip
+    for name in ("plan.json", "topology.yaml", "deployment.json", "links.json", "report.html"):
+        assert (run.folder / name).is_file(), name
+
+
+def test_a_test_that_fails_is_the_commands_code(life: Life) -> None:
+    topology = life.topology("load")
+    said = life.xp("verify", topology, "--results", str(life.results), "--only", "image,network")
+    assert said.code == 1
+    assert "2 tests failed; the report has the end of each one's traceback" in said.last_line
+    (run,) = life.runs()
+    assert run.load().status == "complete"
+    assert set(run.table("verdicts").column("service").to_pylist()) == {"image", "network"}
+    life.requires_nothing_left()
+
+
+def test_a_cloud_that_is_up_is_verified_and_stays(life: Life) -> None:
+    assert life.xp("deploy", life.topology()).code == 0
+    said = life.xp("verify", "--results", str(life.results))
+    assert said.code == 0, said.err
+    assert life.stages == ["Tempest, on the master", "starting Tempest", "Tempest's tests"]
+    again = life.results / "again"  # a run's name has seconds
+    assert life.xp("verify", "--testbed", NAME, "--results", str(again)).code == 0
+    assert len(life.runs()) == 2
+    assert life.testbed.load().phase == "up"
+    life.destroys_what_is_left()
+
+
+def test_an_interrupted_verification_is_partial(life: Life) -> None:
+    life.interrupted_at = "Tempest's tests"
+    said = life.xp("verify", life.topology(), "--results", str(life.results))
+    assert said.code == 130
+    (run,) = life.runs()
+    assert (run.load().status, run.load().reason) == ("partial", "interrupted")
+    assert run.table("verdicts").num_rows == 12
+    life.requires_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--only", "volume"), "--only: no service 'volume'; write 'all', or some of identity"),
+        (("--only", ","), "--only: no service ','"),
+        (("--regex", "("), "--regex: '(' is no regular expression"),
+        (("--backend", "rome"), "--backend is for a cloud that is deployed for this"),
+        (("--keep",), "--keep is for a cloud that is deployed for this"),
+        (("--testbed", "a", "--sites", "2"), "--testbed a and a topology both say which cloud"),
+        (("--sites", "2", "--region", "site9"), "--region: the cloud has no region 'site9'"),
+        (("--testbed", "a"), "no testbed 'a'"),
+        ((), "there is no testbed"),
+        (("nowhere.yaml",), "nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_verified_is_refused_in_a_line(
+    life: Life, arguments: tuple[str, ...], words: str
+) -> None:
+    said = life.xp("verify", *arguments)
+    assert (said.code, said.out) == (2, ""), said
+    assert words in said.last_line
+    assert "Traceback" not in said.err
+    assert life.runs() == []
+    life.requires_nothing_left()

@@ -24,7 +24,7 @@ PACKAGE = Path(onhost.__file__).parent
 LINK = Path(__file__).parents[2] / "playbooks/module_utils/discovery_onhost"
 MODULES = sorted((Path(__file__).parents[2] / "playbooks/library").glob("*.py"))
 # Subpackages whose modules need more than the standard library.
-WITH_MORE = {"cloud", "load"}
+WITH_MORE = {"cloud", "load", "verification"}
 LONGEST_MODULE, LONGEST_CLASS = 300, 300
 
 

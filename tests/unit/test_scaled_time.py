@@ -12,7 +12,7 @@ import pytest
 from discovery_xp import experiment, store, validity
 from discovery_xp.analysis import plots, report, run_tables
 from discovery_xp.analysis.measurements import Measurements, group, label, measured
-from discovery_xp.cli.bench import _as_file
+from discovery_xp.cli.bench import as_file
 from discovery_xp.cli.guard import run as run_guarded
 from discovery_xp.cli.main import cli
 from discovery_xp.deployment.timings import DEFAULTS, SECONDS, scaled, timings
@@ -112,9 +112,9 @@ def test_jitter_counts_to_the_round_trip() -> None:
 
 
 def test_a_bench_stores_the_scale_of_the_command_line() -> None:
-    text = _as_file(None, 2, "50ms", 4.0, None, None)
+    text = as_file(None, 2, "50ms", 4.0, None, None)
     assert parse_topology(text).time_scale == 4
-    assert _as_file("name: x\n", None, None, 4.0, "rome", None) == (
+    assert as_file("name: x\n", None, None, 4.0, "rome", None) == (
         "name: x\n# On the command line: backend: rome, time_scale: 4.0\n"
     )
 

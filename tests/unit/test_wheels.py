@@ -38,7 +38,9 @@ def test_conditions_are_judged_by_the_hosts_python() -> None:
     ]
 
 
-@pytest.mark.parametrize("environment", software.ENVIRONMENTS, ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "environment", (*software.ENVIRONMENTS, software.TEMPEST), ids=lambda each: each.name
+)
 def test_every_locked_package_of_the_hosts_keeps_its_hashes(
     environment: software.Environment,
 ) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from .. import checks
 from ..checks import Check, Unfit, maybe
+from . import lines
+from .lines import LONGEST_LINE as LONGEST_LINE
+from .lines import is_end as is_end
 
-# A line holds at most an error's text; longer ones aren't read to their end.
-LONGEST_LINE = 2**16
 # All that one load host says.
 MOST_BYTES = 256 * 2**20
 _MOST_REGIONS = 1000
@@ -19,8 +19,6 @@ _MOST_REGIONS = 1000
 STATUSES = ("ACTIVE", "ERROR", "REFUSED", "TIMEOUT")
 # Marks of a line of kind 'usage': the load's start and its end.
 MARKS = ("", "start", "end")
-
-_KIND = "line"
 
 
 def _mark(value: Any) -> str:
@@ -58,7 +56,7 @@ REQUIRED: Mapping[str, Mapping[str, Check]] = {
     "note": {"text": checks.text},
     "crash": {"error": checks.text},
     "done": {"lost": _complaints},
-    "unit": {"words": checks.text},
+    "unit": lines.UNIT,
 }  # fmt: skip
 OPTIONAL: Mapping[str, Mapping[str, Check]] = {
     "vm": {
@@ -81,28 +79,9 @@ OPTIONAL: Mapping[str, Mapping[str, Check]] = {
 
 def encode(kind: str, **values: Any) -> str:
     """Return a line of a kind, with its end; raises ValueError unless such a line holds these."""
-    required, optional = REQUIRED[kind], OPTIONAL.get(kind, {})
-    if not required.keys() <= values.keys() <= required.keys() | optional.keys():
-        raise ValueError(f"a line of kind '{kind}' doesn't hold {', '.join(sorted(values))}")
-    return f"{json.dumps({_KIND: kind, **values})}\n"
-
-
-def is_end(line: bytes) -> bool:
-    """Tell whether a line is the last one: the unit's own end."""
-    return line.startswith(f'{{"{_KIND}": "unit"'.encode())
+    return lines.encode(REQUIRED, OPTIONAL, kind, values)
 
 
 def parse(line: object) -> tuple[str, dict[str, Any]]:
     """Return a line's kind and its values; raises Unfit unless they are what such a line holds."""
-    values = checks.mapping(line)
-    kind = values.get(_KIND)
-    if not isinstance(kind, str) or kind not in REQUIRED:
-        raise Unfit(f"{checks.shown(kind)} is no kind of line")
-    required, optional = REQUIRED[kind], OPTIONAL.get(kind, {})
-    missing = sorted(required.keys() - values.keys())
-    if missing:
-        raise Unfit(f"a line of kind '{kind}' lacks '{missing[0]}'")
-    return kind, {
-        key: check(values[key]) for key, check in (*required.items(), *optional.items())
-        if key in values
-    }  # fmt: skip
+    return lines.parse(REQUIRED, OPTIONAL, line)

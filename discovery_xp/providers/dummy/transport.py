@@ -23,6 +23,7 @@ from discovery_xp.onhost.wire import series as wire
 from discovery_xp.places import checkout
 from discovery_xp.planning.plan import Plan
 from discovery_xp.providers.dummy.load import CannedLoad, load_of
+from discovery_xp.providers.dummy.verification import CannedVerification, verification_of
 from discovery_xp.providers.dummy.wan import OFF_MS, CannedWan
 from discovery_xp.testbeds.transport import Output, PlayListener
 
@@ -48,7 +49,7 @@ class CannedTransport:
 
     wan: CannedWan
     faults: Collection[str]
-    loads: dict[str, CannedLoad] = field(default_factory=dict)
+    loads: dict[str, CannedLoad | CannedVerification] = field(default_factory=dict)
 
     # ------------------------------------------------ commands
 
@@ -184,16 +185,25 @@ class CannedTransport:
     def call(
         self, host: str, command: str, data: bytes, timeout_s: float
     ) -> subprocess.CompletedProcess[bytes]:
-        """Take what is laid down for a load, give what it leaves; all else is done."""
+        """Take what is laid down for a load or tests, give what it leaves; all else is done."""
         stdout = b""
         if data:
-            self.loads[host] = load_of(host, data, "load" in self.faults)
+            self.loads[host] = self._laid_down(host, data)
         elif "tar -cz" in command:
             stdout = _archive("results.json", "report.html", "rally.log", "records.jsonl")
         return subprocess.CompletedProcess([], 0, stdout, b"")
 
-    def open(self, host: str, command: str) -> CannedLoad:
-        """Follow the load that was laid down."""
+    def _laid_down(self, host: str, data: bytes) -> CannedLoad | CannedVerification:
+        fails = "load" in self.faults
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            if "request.json" in tar.getnames():
+                file = tar.extractfile("request.json")
+                assert file is not None
+                return verification_of(file, fails)
+        return load_of(host, data, fails)
+
+    def open(self, host: str, command: str) -> CannedLoad | CannedVerification:
+        """Follow the load or the tests that were laid down."""
         return self.loads[host]
 
 

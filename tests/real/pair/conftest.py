@@ -14,7 +14,7 @@ from tests.real.conftest import HOME, Cli, clean
 from tests.real.pair.bench import CLOUD, CONFIG, NAME, VMS, Bench
 
 # The first ones look at what a run from nothing left, the last one leaves nothing.
-ORDER = ("test_bench", "test_probes", "test_deploy", "test_stopped_bench")
+ORDER = ("test_bench", "test_probes", "test_verify", "test_deploy", "test_stopped_bench")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -74,6 +74,9 @@ class RomeDialect(SQLiteDialect):
     insertmanyvalues_implicit_sentinel = InsertmanyvaluesSentinelOpts.ANY_AUTOINCREMENT
     returns_native_bytes = True
     tls = False
+    # Whether `.op('LIKE')` is REGEXP, as Nova means it; `like()` never is.  The URL says it, before
+    # a statement is compiled.
+    nova_regexp = False
 
     _isolation_levels = ("READ COMMITTED", "SERIALIZABLE", "AUTOCOMMIT")
 
@@ -129,6 +132,7 @@ class RomeDialect(SQLiteDialect):
             "result_cache": options.flag("result_cache", True),
             "prefetch": options.flag("prefetch", True),
         }
+        self.nova_regexp = options.flag("nova_regexp", False)
         common |= self._store(url, database, options)
         options.done()
         return common

@@ -88,6 +88,16 @@ class RomeCompiler(SQLiteCompiler):
         text: str = super().visit_column(column, *args, **kwargs)
         return text
 
+    def visit_custom_op_binary(self, element: Any, operator: Any, **kwargs: Any) -> Any:
+        """Write `.op('LIKE')` as REGEXP where the URL says that this is what it means.
+
+        Nova puts percent signs around the expression, for a dialect that it doesn't know.
+        """
+        if self.dialect.nova_regexp and operator.opstring == "LIKE":  # type: ignore[attr-defined]
+            left = self.process(element.left, **kwargs)
+            return f"{left} REGEXP trim({self.process(element.right, **kwargs)}, '%')"
+        return super().visit_custom_op_binary(element, operator, **kwargs)
+
     def _rome_seen(self, text: str) -> None:
         if re.search(r"\b(?:select|in)\b", text, re.IGNORECASE):
             self.rome_text = True

@@ -65,8 +65,8 @@ class UrlOptions:
             raise ValueError(f"option {unknown} has the name {_RENAMED[unknown]} now")
         raise ValueError(
             f"unknown option {unknown}: the options are connect_timeout, foreign_keys, fresh,"
-            " node_timeout, page, patience, prefetch, result_cache, serializable, tag, timeout,"
-            " tls_ca, tls_cert, tls_check_hostname, tls_key, wait"
+            " node_timeout, nova_regexp, page, patience, prefetch, result_cache,"
+            " serializable, tag, timeout, tls_ca, tls_cert, tls_check_hostname, tls_key, wait"
         )
 
 
