@@ -43,8 +43,8 @@ REDIS_BUS_PORTS = tuple(port + REDIS_BUS_OFFSET for port in REDIS_PORTS)
 # ---------------------------------------------------------------- components and their units
 
 COMPONENTS = (
-    "mariadb", "galera", "arbitrator", "haproxy", "redis", "rome", "rabbitmq", "memcached", "keystone", "glance", "placement",
-    "neutron", "nova",
+    "mariadb", "galera", "arbitrator", "haproxy", "redis", "rome", "rabbitmq", "memcached",
+    "keystone", "glance", "placement", "neutron", "nova",
 )  # fmt: skip
 
 # The Debian package of each component that has one; the others are in Python environments.

@@ -256,7 +256,7 @@ class Node:
         Data that can't be read are dropped, as the cluster has them.  Returns whether it runs
         with files of before.
         """
-        state = systemd.show([UNIT])[UNIT]["ActiveState"]
+        state = self._settled_state()
         if state == "active" and is_primary(status()):
             self.wait_until_synced()
             return self.notes.of(UNIT) != self.digest
@@ -269,6 +269,16 @@ class Node:
             systemd.restart([UNIT], self.deadline - time.monotonic())
         self._noted(f"{self.host} joined")
         return False
+
+    def _settled_state(self) -> str:
+        """Return systemd's word on the node; one that starts by itself is waited for."""
+        start = time.monotonic()
+        while True:
+            state = systemd.show([UNIT])[UNIT]["ActiveState"]
+            half_s = self.args["timeout_s"] / 2
+            if state != "activating" or time.monotonic() - start > half_s:
+                return state
+            time.sleep(POLL_S)
 
     def restart(self) -> None:
         """Start the node again with the files that are there now."""

@@ -48,7 +48,8 @@ def takes_clients(values: Mapping[str, str], with_donors: bool = False) -> bool:
     return (
         values.get("wsrep_cluster_status") == "Primary"
         and values.get("wsrep_ready") == "ON"
-        and values.get("wsrep_local_state_comment") in ((SYNCED, DONOR) if with_donors else (SYNCED,))
+        and values.get("wsrep_local_state_comment")
+        in ((SYNCED, DONOR) if with_donors else (SYNCED,))
     )
 
 

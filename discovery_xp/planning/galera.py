@@ -28,8 +28,8 @@ LEAST_SUSPECTED_S = 10.0
 class Timeouts:
     """How long Galera's group communication and HAProxy wait, in seconds.
 
-    `keepalive_s`, `retransmit_s`, `suspect_s`, `inactive_s` and `install_s` are `evs.*_period` and
-    `evs.*_timeout`; `peer_s` is `gmcast.peer_timeout`.  `check_every_s` is HAProxy's time between
+    `keepalive_s`, `retransmit_s`, `suspect_s`, `inactive_s` and `install_s` are Galera's
+    `evs.keepalive_period`, `evs.join_retrans_period`, `evs.suspect_timeout` and so on; `peer_s` is `gmcast.peer_timeout`.  `check_every_s` is HAProxy's time between
     two checks of a node, `check_s` how long it waits for an answer, `connect_s` for a connection.
     """
 
@@ -103,9 +103,7 @@ def decide(
     )
     return GaleraLayout(
         arbitrator=arbitrator.name if arbitrator else None,
-        segments={
-            host.name: sites.index(host.site) if options.segments else 0 for host in members
-        },
+        segments={host.name: sites.index(host.site) if options.segments else 0 for host in members},
         proxies={
             host.name: _order(host.site, nodes, round_trips, options.writers)
             for host in hosts
@@ -127,9 +125,7 @@ def _arbitrator(
     if len(nodes) % 2:
         return None
     free = [host for host in hosts if host not in nodes]
-    return min(
-        free, key=lambda host: (host is not master, host.site != master.site), default=None
-    )
+    return min(free, key=lambda host: (host is not master, host.site != master.site), default=None)
 
 
 def _round_trips(links: Iterable[PlannedLink]) -> dict[tuple[str, str], float]:
@@ -175,7 +171,7 @@ def timeouts(longest_rtt_ms: float, time_scale: float = 1.0) -> Timeouts:
         "suspect_s": suspect_s,
         "inactive_s": 3 * suspect_s,
         "install_s": 1.5 * suspect_s,
-        "peer_s": max(3.0, 10 * rtt_s),
+        "peer_s": suspect_s / 2,
         "check_every_s": max(2.0, 4 * rtt_s),
         "check_s": max(5.0, 10 * rtt_s),
         "connect_s": max(5.0, 10 * rtt_s),

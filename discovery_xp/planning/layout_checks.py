@@ -15,7 +15,6 @@ from discovery_xp.planning.databases import Store
 from discovery_xp.planning.hosts import PlannedHost
 from discovery_xp.planning.layout import CloudLayout, service
 
-
 MAX_SEGMENT = 255  # gmcast.segment is a byte
 MOST_SECONDS = 1e6
 

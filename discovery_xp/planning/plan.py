@@ -230,7 +230,9 @@ def _steps(topology: Topology, cloud: CloudLayout | None, *acquire: str) -> tupl
     sites = sum(1 for site in topology.sites if site.computes)
     servers = ["the message bus and the cache"]
     if cloud.stores_of(databases.MARIADB):
-        database = f"Galera's {len(cloud.stores[0].nodes)} nodes" if cloud.galera else "the database"
+        database = (
+            f"Galera's {len(cloud.stores[0].nodes)} nodes" if cloud.galera else "the database"
+        )
         servers.insert(0, "MariaDB" if cloud.redis else database)
     if cloud.redis:
         servers.insert(0, "Redis" if cloud.redis.kind == "server" else "the Redis Cluster")
