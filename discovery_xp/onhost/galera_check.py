@@ -44,12 +44,12 @@ SYNCED, DONOR = "Synced", "Donor/Desynced"
 
 
 def takes_clients(values: Mapping[str, str], with_donors: bool = False) -> bool:
-    """Tell whether a node of these variables takes clients; a joiner or a part of less than half doesn't."""
+    """Tell whether a node takes clients: none does that joins, or that is of a minority."""
+    states = (SYNCED, DONOR) if with_donors else (SYNCED,)
     return (
         values.get("wsrep_cluster_status") == "Primary"
         and values.get("wsrep_ready") == "ON"
-        and values.get("wsrep_local_state_comment")
-        in ((SYNCED, DONOR) if with_donors else (SYNCED,))
+        and values.get("wsrep_local_state_comment") in states
     )
 
 
@@ -146,9 +146,7 @@ def handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_HEAD = do_OPTIONS = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             """Say nothing: there are several checks a second."""
 
     return Handler

@@ -60,8 +60,9 @@ class Store:
     """Processes that keep databases together.
 
     `engine` is 'mariadb' or 'redis', `kind` 'server', 'cluster' (of Redis) or 'galera' (each node
-    has everything); `name` tells the stores of a cloud apart.  `persistence` is Redis's.  `tags` holds for each database the hash tag that puts
-    it on a master of its own, as far as there are enough; a single server needs none.
+    has everything); `name` tells the stores of a cloud apart.  `persistence` is Redis's.  `tags`
+    holds for each database the hash tag that puts it on a master of its own, as far as there are
+    enough; a single server needs none.
     """
 
     name: str
@@ -109,8 +110,8 @@ def place(
     """Decide which stores there are, and which of them holds which database.
 
     `near` are the data hosts at the master's site, `far` those elsewhere; `galera_nodes` are the
-    hosts of Galera's nodes.  One MariaDB is on the master, where a database needs it.  Raises Refused where the hosts are too few for what the
-    options ask.
+    hosts of Galera's nodes.  One MariaDB is on the master, where a database needs it.  Raises
+    Refused where the hosts are too few for what the options ask.
     """
     backends = {
         name: ROME if options.backend == ROME and name in CARRIED_BY_ROME else MYSQL

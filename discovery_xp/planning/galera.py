@@ -29,8 +29,9 @@ class Timeouts:
     """How long Galera's group communication and HAProxy wait, in seconds.
 
     `keepalive_s`, `retransmit_s`, `suspect_s`, `inactive_s` and `install_s` are Galera's
-    `evs.keepalive_period`, `evs.join_retrans_period`, `evs.suspect_timeout` and so on; `peer_s` is `gmcast.peer_timeout`.  `check_every_s` is HAProxy's time between
-    two checks of a node, `check_s` how long it waits for an answer, `connect_s` for a connection.
+    `evs.keepalive_period`, `evs.join_retrans_period`, `evs.suspect_timeout` and so on; `peer_s` is
+    `gmcast.peer_timeout`.  `check_every_s` is HAProxy's time between two checks of a node,
+    `check_s` how long it waits for an answer, `connect_s` for a connection.
     """
 
     keepalive_s: float

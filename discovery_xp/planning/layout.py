@@ -192,7 +192,8 @@ def decide(
     """Decide where everything of a cloud runs on the hosts of a plan.
 
     Galera's nodes are asked in the order of their distance by `links`, and waited for so long as
-    they and the `time_scale` ask.  Raises Refused where the hosts are too few for what the options ask.
+    they and the `time_scale` ask.  Raises Refused where the hosts are too few for what the options
+    ask.
     """
     master = next(host for host in hosts if "master" in host.roles)
     regions = _regions(hosts)

@@ -36,8 +36,8 @@ class Address(enum.Enum):
 class Listener:
     """A program that listens at TCP ports; `program` is what the kernel calls its process.
 
-    `role` is the role of its hosts, `also_on` are those that it may be on instead; `is_brief` is true of what listens only while a command
-    runs, or only in some clouds.
+    `role` is the role of its hosts, `also_on` are those that it may be on instead; `is_brief` is
+    true of what listens only while a command runs, or only in some clouds.
     """
 
     service: str

@@ -15,7 +15,7 @@ options:
   units: {description: Units to stop and disable., type: list}
   paths: {description: Files and folders to remove., type: list}
   user: {description: System user to remove., type: str}
-  left_by: {description: "A file that the component has; without it the host hasn't got the component, and nothing is done.", type: str}
+  left_by: {description: A file of the component's; nothing is done without it., type: str}
 """
 
 
