@@ -108,6 +108,8 @@ def _settings(
         "wsrep_sst_auth": "mysql:",
         "wsrep_sst_receive_address": f"{addresses[host]}:{catalogue.GALERA_SST_PORT}",
         "wsrep_slave_threads": APPLIERS,
+        # A node that can't make a table, as its disk is full, must not go on without it.
+        "wsrep_ignore_apply_errors": 0,
         "wsrep_sync_wait": layout.options.galera.sync_wait,
         "wsrep_provider_options": provider_options(
             addresses[host], catalogue.GALERA_PORT, galera.segments[host], galera.timeouts, GCACHE

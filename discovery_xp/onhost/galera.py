@@ -191,14 +191,24 @@ def locate(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recovered() -> Position:
-    """Return how far the stopped node came; raises Failure where its data can't be read."""
-    if not os.path.isdir(f"{DATA}/mysql"):
+    """Return how far the stopped node came.
+
+    Raises Failure where its data can't be read, or aren't those of its cluster.
+    """
+    if not os.path.isdir(f"{DATA}/mysql") or not os.path.exists(f"{DATA}/grastate.dat"):
         return Position()
-    noted = Position()
-    with contextlib.suppress(FileNotFoundError):
-        noted = read_grastate(read(f"{DATA}/grastate.dat"))
-    if noted.uuid == NOBODY or noted.seqno >= 0:
+    noted = read_grastate(read(f"{DATA}/grastate.dat"))
+    if noted.uuid != NOBODY and noted.seqno >= 0:
         return noted
+    found = _recover()
+    if noted.uuid == NOBODY and found.uuid != NOBODY:
+        # Galera forgets the history of data that it doesn't trust any more.
+        raise Failure("it left the cluster as inconsistent, or the copy for it was broken off")
+    return found
+
+
+def _recover() -> Position:
+    """Return the position that MariaDB finds in its data; raises Failure where it can't."""
     words = ["/usr/sbin/mariadbd", "--user=mysql", "--wsrep-recover", "--disable-log-error"]
     try:
         done = subprocess.run(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -288,6 +289,42 @@ def test_positions_are_read_as_nodes_write_them() -> None:
     assert node.read_recovered(log) == node.Position(A, 34)
     assert node.read_recovered("[ERROR] InnoDB: no space") is None
     assert "safe_to_bootstrap: 1\n" in node.made_safe(GRASTATE)
+
+
+@pytest.mark.parametrize(
+    ("noted", "found", "position"),
+    [
+        (f"uuid: {A}\nseqno: 7\n", None, node.Position(A, 7)),  # it stopped
+        (f"uuid: {A}\nseqno: -1\n", node.Position(A, 9), node.Position(A, 9)),  # it was killed
+        # It was killed as it first started.
+        (f"uuid: {node.NOBODY}\nseqno: -1\n", node.Position(), node.Position()),
+    ],
+)
+def test_a_node_is_as_far_as_it_wrote_down_or_as_its_data_say(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    noted: str,
+    found: node.Position | None,
+    position: node.Position,
+) -> None:
+    monkeypatch.setattr(node, "DATA", str(tmp_path))
+    monkeypatch.setattr(node, "_recover", lambda: found)
+    assert node.recovered() == node.Position(), "an empty folder"
+    (tmp_path / "mysql").mkdir()
+    assert node.recovered() == node.Position(), "a server that never was a node"
+    (tmp_path / "grastate.dat").write_text(noted)
+    assert node.recovered() == position
+
+
+def test_data_that_galera_does_not_trust_start_no_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "DATA", str(tmp_path))
+    monkeypatch.setattr(node, "_recover", lambda: node.Position(A, 1747))
+    (tmp_path / "mysql").mkdir()
+    (tmp_path / "grastate.dat").write_text(f"uuid: {node.NOBODY}\nseqno: -1\n")
+    with pytest.raises(Failure, match="inconsistent"):
+        node.recovered()
 
 
 class Host:
