@@ -380,9 +380,11 @@ _STEPS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "restart": restart,
     "agree": agree,
 }
-STEPS = tuple(_STEPS)
 
 
 def take(args: Mapping[str, Any]) -> dict[str, Any]:
     """Take a step; `args` are the options of Ansible's module `galera_node`."""
-    return _STEPS[args["step"]](args)
+    step = _STEPS.get(args["step"])
+    if step is None:
+        raise Failure(f"no step '{args['step']}'; there are {', '.join(_STEPS)}")
+    return step(args)
