@@ -11,112 +11,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from . import systemd
+from . import galera_data, systemd
 from .component import STARTED
-from .process import Failure, changed, read, run, succeeds
+from .galera_positions import (
+    APART,
+    NOBODY,
+    PRIMARY,
+    STOPPED,
+    Position,
+    read_status,
+    starter,
+)
+from .process import Failure, changed, run, succeeds
 
 UNIT = "mariadb"
-DATA = "/var/lib/mysql"
 # The environment of the unit while a cluster is started; see Debian's galera_new_cluster.
 NEW_CLUSTER = "/run/mariadb-wsrep-new-cluster"
 SOCKET = "/run/mysqld/mysqld.sock"
-NOBODY = "00000000-0000-0000-0000-000000000000"
 POLL_S = 0.5
 QUERY_S = 10
-RECOVERY_S = 300
-
-# What a node is: part of a cluster that has a quorum, running without one, or not running.
-PRIMARY, APART, STOPPED = "primary", "apart", "stopped"
 SYNCED = "Synced"
-
-Seen = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Position:
-    """The last change that a node has: its number in the history `uuid`.
-
-    `uuid` is NOBODY where there is none; `seqno` is -1 where it isn't known.
-    """
-
-    uuid: str = NOBODY
-    seqno: int = -1
-
-
-# ---------------------------------------------------------------- what nodes write down
-
-
-def read_grastate(text: str) -> Position:
-    """Return the position in a file grastate.dat; the seqno is -1 of a node that didn't stop."""
-    fields = dict(re.findall(r"^(uuid|seqno):\s*(\S+)\s*$", text, re.MULTILINE))
-    try:
-        return Position(fields["uuid"].lower(), int(fields["seqno"]))
-    except (KeyError, ValueError):
-        return Position()
-
-
-def made_safe(text: str) -> str:
-    """Return a grastate.dat whose node may start a cluster though it wasn't the last to stop."""
-    return re.sub(r"^safe_to_bootstrap:.*$", "safe_to_bootstrap: 1", text, flags=re.MULTILINE)
-
-
-def read_recovered(log: str) -> Position | None:
-    """Return the position that `mariadbd --wsrep-recover` found; None where it says none."""
-    found = re.findall(r"WSREP: Recovered position:\s*([0-9a-fA-F-]{36}):(-?\d+)", log)
-    return Position(found[-1][0].lower(), int(found[-1][1])) if found else None
-
-
-def read_status(text: str) -> dict[str, str]:
-    """Return variables and their values, as the client prints them with tabs between."""
-    pairs = (line.partition("\t") for line in text.splitlines())
-    return {name.lower(): value for name, tab, value in pairs if tab}
-
-
-# ---------------------------------------------------------------- the choice
-
-
-def starter(seen: Sequence[Seen]) -> str | None:
-    """Return the host that starts the cluster; None where there is one already.
-
-    `seen` is what each node was found as, in the order of the nodes.  That is the node with the
-    highest seqno, the first of several; of nodes without data the first.  Raises Failure where
-    nodes have data of different clusters, or none can say how far it came.
-    """
-    running = [each for each in seen if each["state"] == PRIMARY]
-    if len({each["uuid"] for each in running}) > 1:
-        raise Failure(
-            f"{_listed(running)} are in different clusters: keep one of them, "
-            "stop MariaDB on the others and empty /var/lib/mysql there, then deploy again"
-        )
-    if running:
-        return None
-    with_data = [each for each in seen if each["uuid"] != NOBODY]
-    if len({each["uuid"] for each in with_data}) > 1:
-        raise Failure(
-            f"{_listed(with_data)} have data of different clusters: empty /var/lib/mysql where it "
-            "isn't wanted, then deploy again"
-        )
-    broken = [each for each in seen if each.get("problem")]
-    known = [each for each in with_data if not each.get("problem")]
-    if broken and not known:
-        raise Failure(
-            f"no node can say how far it came; {broken[0]['host']}: {broken[0]['problem']}"
-        )
-    if not known:
-        return str(seen[0]["host"])
-    return str(max(known, key=lambda each: int(each["seqno"]))["host"])
-
-
-def _listed(nodes: Sequence[Seen]) -> str:
-    return ", ".join(str(each["host"]) for each in nodes)
 
 
 # ---------------------------------------------------------------- this host's node
@@ -185,42 +103,9 @@ def locate(args: Mapping[str, Any]) -> dict[str, Any]:
         run(["systemctl", "stop", UNIT], timeout_s=args["timeout_s"])
         changes.append(f"{UNIT} without a quorum stopped")
     try:
-        return _seen(own["host"], STOPPED, recovered(), changes=changes)
+        return _seen(own["host"], STOPPED, galera_data.recovered(), changes=changes)
     except Failure as failure:
         return _seen(own["host"], STOPPED, Position(), str(failure), changes)
-
-
-def recovered() -> Position:
-    """Return how far the stopped node came.
-
-    Raises Failure where its data can't be read, or aren't those of its cluster.
-    """
-    if not os.path.isdir(f"{DATA}/mysql") or not os.path.exists(f"{DATA}/grastate.dat"):
-        return Position()
-    noted = read_grastate(read(f"{DATA}/grastate.dat"))
-    if noted.uuid != NOBODY and noted.seqno >= 0:
-        return noted
-    found = _recover()
-    if noted.uuid == NOBODY and found.uuid != NOBODY:
-        # Galera forgets the history of data that it doesn't trust any more.
-        raise Failure("it left the cluster as inconsistent, or the copy for it was broken off")
-    return found
-
-
-def _recover() -> Position:
-    """Return the position that MariaDB finds in its data; raises Failure where it can't."""
-    words = ["/usr/sbin/mariadbd", "--user=mysql", "--wsrep-recover", "--disable-log-error"]
-    try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, check=False, timeout=RECOVERY_S, errors="replace"
-        )
-    except subprocess.TimeoutExpired:
-        raise Failure(f"mariadbd --wsrep-recover didn't end in {RECOVERY_S} s") from None
-    found = read_recovered(done.stderr)
-    if done.returncode or found is None:
-        errors = [line for line in done.stderr.splitlines() if "[ERROR]" in line]
-        raise Failure(f"its data can't be read: {' / '.join(errors[-3:]) or 'no position'}")
-    return found
 
 
 class Node:
@@ -244,12 +129,8 @@ class Node:
 
     def start_cluster(self) -> None:
         """Start a cluster of this node alone, and wait until it takes clients."""
-        with contextlib.suppress(FileNotFoundError):
-            path = f"{DATA}/grastate.dat"
-            text = made_safe(read(path))
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
-        self._forget_view()
+        galera_data.make_safe()
+        galera_data.forget_view()
         since = time.time()
         try:
             run(["galera_new_cluster"], timeout_s=self.args["timeout_s"])
@@ -270,7 +151,7 @@ class Node:
         if state == "active" and is_primary(status()):
             self.wait_until_synced()
             return self.notes.of(UNIT) != self.digest
-        self._forget_view()
+        galera_data.forget_view()
         try:
             systemd.restart([UNIT], self.deadline - time.monotonic())
         except Failure:
@@ -323,22 +204,13 @@ class Node:
         self.notes.write(UNIT, self.digest)
         self.changes.append(change)
 
-    def _forget_view(self) -> None:
-        """Have the node ask who is there: the members of before may have another view by now."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{DATA}/gvwstate.dat")
-
     def _drop_broken_data(self) -> bool:
         """Empty the data's folder where its data can't be read; returns whether it did."""
         succeeds(["systemctl", "stop", UNIT])
         try:
-            recovered()
+            galera_data.recovered()
         except Failure:
-            for entry in os.scandir(DATA):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    os.unlink(entry.path)
+            galera_data.empty()
             self.changes.append(f"data of {self.host} that can't be read dropped")
             return True
         return False

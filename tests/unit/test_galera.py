@@ -13,8 +13,9 @@ from discovery_xp.deployment import galera as files
 from discovery_xp.deployment.status import NodeStatus, read_status
 from discovery_xp.errors import InvalidInput
 from discovery_xp.inputs.topology import Galera, parse_topology
-from discovery_xp.onhost import catalogue, galera_check
+from discovery_xp.onhost import catalogue, galera_check, galera_data
 from discovery_xp.onhost import galera as node
+from discovery_xp.onhost import galera_positions as positions
 from discovery_xp.onhost.process import Failure
 from discovery_xp.planning import galera, layout_checks
 from discovery_xp.planning.galera import GaleraLayout
@@ -233,11 +234,13 @@ def test_a_proxy_asks_the_first_node_and_the_others_in_its_place() -> None:
 A, B = "6b8a1c3e-0000-11f1-8000-000000000001", "6b8a1c3e-0000-11f1-8000-000000000002"
 
 
-def seen(host: str, state: str, uuid: str = node.NOBODY, seqno: int = -1, problem: str = "") -> Any:
+def seen(
+    host: str, state: str, uuid: str = positions.NOBODY, seqno: int = -1, problem: str = ""
+) -> Any:
     return {"host": host, "state": state, "uuid": uuid, "seqno": seqno, "problem": problem}
 
 
-STOPPED, PRIMARY = node.STOPPED, node.PRIMARY
+STOPPED, PRIMARY = positions.STOPPED, positions.PRIMARY
 
 
 @pytest.mark.parametrize(
@@ -255,7 +258,7 @@ STOPPED, PRIMARY = node.STOPPED, node.PRIMARY
 def test_the_most_advanced_node_starts_a_cluster_where_there_is_none(
     nodes: list[Any], host: str | None
 ) -> None:
-    assert node.starter(nodes) == host
+    assert positions.starter(nodes) == host
 
 
 @pytest.mark.parametrize(
@@ -269,7 +272,7 @@ def test_the_most_advanced_node_starts_a_cluster_where_there_is_none(
 )
 def test_no_cluster_is_started_where_data_might_be_lost(nodes: list[Any], words: str) -> None:
     with pytest.raises(Failure, match=re.escape(words)):
-        node.starter(nodes)
+        positions.starter(nodes)
 
 
 GRASTATE = f"""# GALERA saved state
@@ -281,50 +284,54 @@ safe_to_bootstrap: 0
 
 
 def test_positions_are_read_as_nodes_write_them() -> None:
-    assert node.read_grastate(GRASTATE) == node.Position(A, -1)
-    assert node.read_grastate(GRASTATE.replace("   -1", "   41")) == node.Position(A, 41)
-    assert node.read_grastate("") == node.Position()
-    assert node.read_grastate("uuid: x\nseqno: many\n") == node.Position()
+    assert positions.read_grastate(GRASTATE) == positions.Position(A, -1)
+    assert positions.read_grastate(GRASTATE.replace("   -1", "   41")) == positions.Position(A, 41)
+    assert positions.read_grastate("") == positions.Position()
+    assert positions.read_grastate("uuid: x\nseqno: many\n") == positions.Position()
     log = f"[Note] WSREP: Recovered position: {A}:12\n[Note] WSREP: Recovered position: {A}:34\n"
-    assert node.read_recovered(log) == node.Position(A, 34)
-    assert node.read_recovered("[ERROR] InnoDB: no space") is None
-    assert "safe_to_bootstrap: 1\n" in node.made_safe(GRASTATE)
+    assert positions.read_recovered(log) == positions.Position(A, 34)
+    assert positions.read_recovered("[ERROR] InnoDB: no space") is None
+    assert "safe_to_bootstrap: 1\n" in positions.made_safe(GRASTATE)
 
 
 @pytest.mark.parametrize(
     ("noted", "found", "position"),
     [
-        (f"uuid: {A}\nseqno: 7\n", None, node.Position(A, 7)),  # it stopped
-        (f"uuid: {A}\nseqno: -1\n", node.Position(A, 9), node.Position(A, 9)),  # it was killed
+        (f"uuid: {A}\nseqno: 7\n", None, positions.Position(A, 7)),  # it stopped
+        (
+            f"uuid: {A}\nseqno: -1\n",
+            positions.Position(A, 9),
+            positions.Position(A, 9),
+        ),  # it was killed
         # It was killed as it first started.
-        (f"uuid: {node.NOBODY}\nseqno: -1\n", node.Position(), node.Position()),
+        (f"uuid: {positions.NOBODY}\nseqno: -1\n", positions.Position(), positions.Position()),
     ],
 )
 def test_a_node_is_as_far_as_it_wrote_down_or_as_its_data_say(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     noted: str,
-    found: node.Position | None,
-    position: node.Position,
+    found: positions.Position | None,
+    position: positions.Position,
 ) -> None:
-    monkeypatch.setattr(node, "DATA", str(tmp_path))
-    monkeypatch.setattr(node, "_recover", lambda: found)
-    assert node.recovered() == node.Position(), "an empty folder"
+    monkeypatch.setattr(galera_data, "DATA", str(tmp_path))
+    monkeypatch.setattr(galera_data, "_recover", lambda: found)
+    assert galera_data.recovered() == positions.Position(), "an empty folder"
     (tmp_path / "mysql").mkdir()
-    assert node.recovered() == node.Position(), "a server that never was a node"
+    assert galera_data.recovered() == positions.Position(), "a server that never was a node"
     (tmp_path / "grastate.dat").write_text(noted)
-    assert node.recovered() == position
+    assert galera_data.recovered() == position
 
 
 def test_data_that_galera_does_not_trust_start_no_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "DATA", str(tmp_path))
-    monkeypatch.setattr(node, "_recover", lambda: node.Position(A, 1747))
+    monkeypatch.setattr(galera_data, "DATA", str(tmp_path))
+    monkeypatch.setattr(galera_data, "_recover", lambda: positions.Position(A, 1747))
     (tmp_path / "mysql").mkdir()
-    (tmp_path / "grastate.dat").write_text(f"uuid: {node.NOBODY}\nseqno: -1\n")
+    (tmp_path / "grastate.dat").write_text(f"uuid: {positions.NOBODY}\nseqno: -1\n")
     with pytest.raises(Failure, match="inconsistent"):
-        node.recovered()
+        galera_data.recovered()
 
 
 class Host:
@@ -337,7 +344,7 @@ class Host:
         )
         monkeypatch.setattr(node, "status", lambda: dict(status))
         monkeypatch.setattr(node, "run", lambda words, **_: self.words.append(list(words)) or "")
-        monkeypatch.setattr(node, "recovered", lambda: node.Position(A, 5))
+        monkeypatch.setattr(galera_data, "recovered", lambda: positions.Position(A, 5))
 
 
 def test_a_node_without_a_quorum_is_stopped_before_another_cluster_starts(
@@ -345,7 +352,7 @@ def test_a_node_without_a_quorum_is_stopped_before_another_cluster_starts(
 ) -> None:
     host = Host(monkeypatch, "active", {"wsrep_cluster_status": "non-Primary"})
     found = node.look({"host": "a"})
-    assert found["state"] == node.APART
+    assert found["state"] == positions.APART
     located = node.locate({"host": "a", "seen": [found], "timeout_s": 9})
     assert host.words == [["systemctl", "stop", "mariadb"]]
     assert (located["state"], located["seqno"], located["changed"]) == (STOPPED, 5, True)
@@ -355,7 +362,7 @@ def test_no_node_is_stopped_while_another_is_in_a_cluster(monkeypatch: pytest.Mo
     host = Host(monkeypatch, "activating", {})
     found = node.look({"host": "a"})
     others = [found, seen("b", PRIMARY, A, 9)]
-    assert node.locate({"host": "a", "seen": others, "timeout_s": 9})["state"] == node.APART
+    assert node.locate({"host": "a", "seen": others, "timeout_s": 9})["state"] == positions.APART
     assert host.words == []
 
 

@@ -110,8 +110,8 @@ BAD = [
     ("openstack:\n  nic: 1", "3: openstack.nic: unknown key; did you mean 'nics'?"),
     (
         "openstack:\n  region: a",
-        "3: openstack.region: unknown key; known here: backend, config, galera, nics, periodic_tasks, "
-        "placement, rome, virt_driver, workers",
+        "3: openstack.region: unknown key; known here: backend, config, galera, nics, "
+        "periodic_tasks, placement, rome, virt_driver, workers",
     ),
     (
         "openstack:\n  backend: etcd",
