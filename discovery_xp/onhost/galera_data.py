@@ -1,4 +1,4 @@
-"""The data of this host's node of Galera, while it doesn't run: how far they came, and their end."""
+"""The data of this host's node of Galera while it is stopped: how far they came, and their end."""
 
 from __future__ import annotations
 

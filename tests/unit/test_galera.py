@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from discovery_xp.deployment import galera as files
 from discovery_xp.deployment.status import NodeStatus, read_status
 from discovery_xp.errors import InvalidInput
 from discovery_xp.inputs.topology import Galera, parse_topology
-from discovery_xp.onhost import catalogue, galera_check, galera_data
+from discovery_xp.onhost import catalogue, galera_check, galera_data, systemd
 from discovery_xp.onhost import galera as node
 from discovery_xp.onhost import galera_positions as positions
 from discovery_xp.onhost.process import Failure
@@ -343,8 +344,12 @@ class Host:
             node.systemd, "show", lambda _units: {"mariadb": {"ActiveState": state}}
         )
         monkeypatch.setattr(node, "status", lambda: dict(status))
-        monkeypatch.setattr(node, "run", lambda words, **_: self.words.append(list(words)) or "")
+        monkeypatch.setattr(node, "run", self.run)
         monkeypatch.setattr(galera_data, "recovered", lambda: positions.Position(A, 5))
+
+    def run(self, words: list[str], **_options: object) -> str:
+        self.words.append(words)
+        return ""
 
 
 def test_a_node_without_a_quorum_is_stopped_before_another_cluster_starts(
@@ -395,7 +400,7 @@ def test_a_node_takes_clients_once_it_has_all_and_a_quorum(
 
 def test_nothing_is_heard_of_a_node_that_fell_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(galera_check.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     watch = galera_check.Watch()
     assert watch.values() == {}
     watch.hear({"wsrep_ready": "ON"})
