@@ -340,9 +340,7 @@ class Host:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, state: str, status: Mapping[str, str]):
         self.words: list[list[str]] = []
-        monkeypatch.setattr(
-            node.systemd, "show", lambda _units: {"mariadb": {"ActiveState": state}}
-        )
+        monkeypatch.setattr(systemd, "show", lambda _units: {"mariadb": {"ActiveState": state}})
         monkeypatch.setattr(node, "status", lambda: dict(status))
         monkeypatch.setattr(node, "run", self.run)
         monkeypatch.setattr(galera_data, "recovered", lambda: positions.Position(A, 5))
