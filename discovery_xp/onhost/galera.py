@@ -69,7 +69,7 @@ def _seen(
 ) -> dict[str, Any]:
     return {
         **changed(changes), "host": host, "state": state, "uuid": position.uuid,
-        "seqno": position.seqno, "problem": problem,
+        "seqno": position.seqno, "doubtful": position.doubtful, "problem": problem,
     }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ RECOVERY_S = 300
 def recovered() -> Position:
     """Return how far the stopped node came.
 
-    Raises Failure where its data can't be read, or aren't those of its cluster.
+    Raises Failure where its data can't be read.
     """
     if not os.path.isdir(f"{DATA}/mysql") or not os.path.exists(f"{DATA}/grastate.dat"):
         return Position()
@@ -25,10 +25,9 @@ def recovered() -> Position:
     if noted.uuid != NOBODY and noted.seqno >= 0:
         return noted
     found = _recover()
-    if noted.uuid == NOBODY and found.uuid != NOBODY:
-        # Galera forgets the history of data that it doesn't trust any more.
-        raise Failure("it left the cluster as inconsistent, or the copy for it was broken off")
-    return found
+    # Galera forgets the history of data that it doesn't trust any more.
+    doubtful = noted.uuid == NOBODY and found.uuid != NOBODY
+    return Position(found.uuid, found.seqno, doubtful)
 
 
 def _recover() -> Position:

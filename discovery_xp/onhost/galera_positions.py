@@ -22,11 +22,14 @@ Seen = Mapping[str, Any]
 class Position:
     """The last change that a node has: its number in the history `uuid`.
 
-    `uuid` is NOBODY where there is none; `seqno` is -1 where it isn't known.
+    `uuid` is NOBODY where there is none; `seqno` is -1 where it isn't known.  A position is
+    `doubtful` where the node forgot whose its data are: it left its cluster as inconsistent, a
+    copy for it was broken off, or it couldn't start after it was killed.
     """
 
     uuid: str = NOBODY
     seqno: int = -1
+    doubtful: bool = False
 
 
 # ---------------------------------------------------------------- what nodes write down
@@ -90,7 +93,9 @@ def starter(seen: Sequence[Seen]) -> str | None:
         )
     if not known:
         return str(seen[0]["host"])
-    return str(max(known, key=lambda each: int(each["seqno"]))["host"])
+    # Data that are in doubt are taken where there are no others: all may have failed to start.
+    trusted = [each for each in known if not each.get("doubtful")]
+    return str(max(trusted or known, key=lambda each: int(each["seqno"]))["host"])
 
 
 def _listed(nodes: Sequence[Seen]) -> str:

@@ -241,6 +241,10 @@ def seen(
     return {"host": host, "state": state, "uuid": uuid, "seqno": seqno, "problem": problem}
 
 
+def doubtful(host: str, seqno: int) -> Any:
+    return {**seen(host, STOPPED, A, seqno), "doubtful": True}
+
+
 STOPPED, PRIMARY = positions.STOPPED, positions.PRIMARY
 
 
@@ -252,6 +256,9 @@ STOPPED, PRIMARY = positions.STOPPED, positions.PRIMARY
         ([seen("a", STOPPED, A, 9), seen("b", STOPPED, A, 9)], "a"),
         ([seen("a", STOPPED), seen("b", STOPPED, A, 0)], "b"),  # the first one's disk is new
         ([seen("a", STOPPED, problem="broken"), seen("b", STOPPED, A, 3)], "b"),
+        # The first one left as inconsistent; then all failed to start.
+        ([doubtful("a", 9), seen("b", STOPPED, A, 7)], "b"),
+        ([doubtful("a", 7), doubtful("b", 9)], "b"),
         ([seen("a", STOPPED, A, 99), seen("b", PRIMARY, A, 3)], None),
         ([seen("a", PRIMARY, A, 99), seen("b", PRIMARY, A, 3)], None),
     ],
@@ -324,15 +331,14 @@ def test_a_node_is_as_far_as_it_wrote_down_or_as_its_data_say(
     assert galera_data.recovered() == position
 
 
-def test_data_that_galera_does_not_trust_start_no_cluster(
+def test_data_that_galera_does_not_trust_are_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galera_data, "DATA", str(tmp_path))
     monkeypatch.setattr(galera_data, "_recover", lambda: positions.Position(A, 1747))
     (tmp_path / "mysql").mkdir()
     (tmp_path / "grastate.dat").write_text(f"uuid: {positions.NOBODY}\nseqno: -1\n")
-    with pytest.raises(Failure, match="inconsistent"):
-        galera_data.recovered()
+    assert galera_data.recovered() == positions.Position(A, 1747, doubtful=True)
 
 
 class Host:
