@@ -239,9 +239,9 @@ def restart(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def agree(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Wait until the node sees all the others."""
+    """Wait until the node sees all the others; returns `members`, how many it sees by then."""
     Node(args).wait_until_synced(args["size"])
-    return {}
+    return {"members": int(status().get("wsrep_cluster_size", "0"))}
 
 
 _STEPS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {

@@ -375,6 +375,21 @@ def test_no_node_is_stopped_while_another_is_in_a_cluster(monkeypatch: pytest.Mo
     assert host.words == []
 
 
+def test_a_node_that_sees_the_others_says_how_many_members_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    well = {
+        "wsrep_cluster_status": "Primary",
+        "wsrep_local_state_comment": "Synced",
+        "wsrep_cluster_size": "2",
+    }
+    Host(monkeypatch, "active", well)
+    step = {"step": "agree", "host": "a", "size": 2, "timeout_s": 9}
+    assert node.take(step) == {"members": 2}, "the arbitrator isn't among them"
+    with pytest.raises(Failure, match="no step 'leave'"):
+        node.take({"step": "leave"})
+
+
 # ---------------------------------------------------------------- who takes clients
 
 
