@@ -412,7 +412,7 @@ def _summary(run: Measurements) -> dict[str, Any]:
     network = summaries.network_mb(run.traffic) if run.measured("traffic") else {}
     row |= {key: network.get(key) for key in ("network_mb", "intra_mb", "inter_mb", "outside_mb")}
     row["network_mb_per_vm"] = _per(row["network_mb"], active)
-    statements = run.statements if run.measured("statements") else None
+    statements = summaries.sent(run.statements) if run.measured("statements") else None
     row["statements_per_vm"] = _total(statements, ("count",), active)
     row["round_trips_per_vm"] = _total(statements, ("round_trips",), active)
     row["db_kb_per_vm"] = _total(statements, ("bytes_sent", "bytes_received"), active, 1000)

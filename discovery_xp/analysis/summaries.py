@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from discovery_xp.analysis import statistics as resampling
+from discovery_xp.onhost.wire.probes import DEADLOCK
 from discovery_xp.store import RunRecord
 
 MB = 1e6
@@ -130,6 +131,11 @@ def cpu_by_service(usage: pd.DataFrame, active: int) -> pd.DataFrame:
     return frame.sort_values("cpu_s", ascending=False, ignore_index=True)
 
 
+def sent(statements: pd.DataFrame) -> pd.DataFrame:
+    """Return the statements that were sent: without rows that count answers of a kind."""
+    return statements[statements["kind"] != DEADLOCK]
+
+
 def statements_by_kind(statements: pd.DataFrame, active: int) -> pd.DataFrame:
     """Return SQL statements of each kind and their round trips, in all and per VM."""
     frame = statements.groupby("kind")[["count", "round_trips", "duration_ms"]].sum().reset_index()
@@ -144,7 +150,7 @@ def statements_by_kind(statements: pd.DataFrame, active: int) -> pd.DataFrame:
 def statements_by_service(statements: pd.DataFrame, active: int) -> pd.DataFrame:
     """Return statements, round trips and bytes of the database per VM, by service."""
     columns = ["count", "round_trips", "bytes_sent", "bytes_received"]
-    sums = statements.groupby("service")[columns].sum().reset_index()
+    sums = sent(statements).groupby("service")[columns].sum().reset_index()
     frame = pd.DataFrame(
         {
             "service": sums["service"],

@@ -14,7 +14,7 @@ from discovery_xp.inputs.topology import Topology, derive_topology, topology_of
 from discovery_xp.inputs.yamlfile import read_yaml
 from discovery_xp.planning.plan import Plan, make_plan
 
-BACKENDS = ("mysql", "rome")
+BACKENDS = ("mysql", "galera", "rome")
 
 
 def topology_options(command: F) -> F:
@@ -35,7 +35,7 @@ def backend_option(command: F) -> F:
     """Add --backend."""
     return click.option(
         "--backend", type=click.Choice(BACKENDS), help="What holds the databases, in place of "
-        "what the topology says: MariaDB, or Redis through ROME."
+        "what the topology says: one MariaDB, one at each site (Galera), or Redis through ROME."
     )(command)  # fmt: skip
 
 

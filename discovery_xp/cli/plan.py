@@ -13,6 +13,7 @@ from discovery_xp.cli.common import console, echo
 from discovery_xp.inputs import units
 from discovery_xp.inputs.topology import Link
 from discovery_xp.inputs.units import format_bytes
+from discovery_xp.planning.galera import GaleraLayout
 from discovery_xp.planning.layout import CloudLayout, Service
 from discovery_xp.planning.plan import Plan, PlannedLink
 from discovery_xp.planning.shares import needed_cores, quota_and_period_us, shares_of
@@ -115,6 +116,8 @@ def _databases_in_words(made: Plan) -> list[str]:
     from discovery_xp.planning import databases
 
     cloud = made.cloud
+    if cloud is not None and cloud.galera is not None:
+        return _galera_in_words(cloud, cloud.galera)
     store = cloud.redis if cloud else None
     if cloud is None or store is None:
         return []
@@ -145,6 +148,27 @@ def _databases_in_words(made: Plan) -> list[str]:
     if stay:
         lines.append(f"databases that ROME doesn't carry, on MariaDB: {', '.join(stay)}")
     return lines
+
+
+def _galera_in_words(cloud: CloudLayout, galera: GaleraLayout) -> list[str]:
+    """Who has a vote, whom services ask, and how long a node may be silent."""
+    store, options = cloud.stores[0], cloud.options.galera
+    nodes = len(store.nodes)
+    vote = f", and a vote without data on {galera.arbitrator}" if galera.arbitrator else ""
+    asked = (
+        "services ask their own site's node"
+        if options.writers == "all"
+        else f"all services ask {store.nodes[0].host}"
+    )
+    waits = galera.timeouts
+    return [
+        f"databases on {nodes} node{'s' * (nodes != 1)} of Galera{vote}; {asked}, and another one "
+        "where that is down",
+        f"wsrep_sync_wait {options.sync_wait}, "
+        f"{'a segment for each site' if options.segments else 'one segment'}; round trips of up "
+        f"to {units.format_ms(galera.longest_rtt_ms)}: a node that is silent is suspected after "
+        f"{waits.suspect_s:g} s",
+    ]
 
 
 def _wan_in_words(made: Plan) -> str:
@@ -220,7 +244,7 @@ def _databases_table(cloud: CloudLayout) -> Table:
     for store in cloud.stores:
         names = [each.name for each in cloud.databases if each.store == store.name]
         hosts = list(dict.fromkeys(node.host for node in store.nodes))
-        kind = "" if store.kind == "server" else f" {store.kind}"
+        kind = f" {store.kind}" if store.kind == "cluster" else ""
         table.add_row(f"{store.name}{kind}", _range(hosts), ", ".join(names))
     return table
 

@@ -154,6 +154,9 @@ def _print_services(out: Console, plan: Plan, services: Sequence[ServiceStatus])
             cells.append(f"{sum(each.is_up for each in own)}/{len(own)}" if own else "")
         table.add_row(unit, *cells)
     out.print(table)
+    for service in services:
+        if service.node is not None:
+            out.print(f"Galera's node on {service.host}: {service.node.in_words}")
     down = [service for service in services if not service.is_up]
     for service in down[:20]:
         out.print(f"{service.unit} on {service.host}: {service.complaint}")

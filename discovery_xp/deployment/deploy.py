@@ -20,6 +20,7 @@ from discovery_xp.deployment.play import PlayRun, log_file, run_playbook
 from discovery_xp.deployment.variables import CloudVariables, PlayVariables, play_variables
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.files import read_json
+from discovery_xp.planning import databases
 from discovery_xp.planning.plan import Plan
 from discovery_xp.testbeds import passwords
 from discovery_xp.testbeds.hosts import Hosts, Progress
@@ -113,6 +114,8 @@ def remove_other_databases(hosts: Hosts, testbed: Testbed, progress: Progress) -
         "nodes": [[node.host, node.port] for node in store.nodes] if store else [],
         # A Redis that keeps nothing starts with nothing, whatever it is started with.
         "is_kept": store is None or store.persistence != "none",
+        # Galera's nodes may come and go: each has everything.
+        **({databases.GALERA: True} if layout.galera else {}),
     }
     file = databases_file(testbed)
     if file.exists():

@@ -54,7 +54,8 @@ def kept_for(hosts: Hosts, is_new: bool) -> KeptSchemas:
     needed = layout.held_by(databases.MYSQL)
     # Nobody lends them, and this machine made what is on them.
     is_ours = hosts.plan.platform is None and hosts.is_prepared and is_new
-    is_ours = is_ours and not layout.options.config
+    # Galera's nodes number rows by turns: dumps are of one MariaDB, for both.
+    is_ours = is_ours and not layout.options.config and layout.galera is None
     return KeptSchemas(
         file=str(file()) if dumps else "", keep=is_ours and not dumps.keys() >= set(needed)
     )

@@ -15,13 +15,35 @@ from discovery_xp.testbeds.remote import run_each
 
 
 @dataclass(frozen=True)
+class NodeStatus:
+    """A node of Galera: `status` 'Primary' has a quorum; `state` 'Synced' has all changes.
+
+    `members` is how many the group has, an arbitrator included, as the node sees it.
+    """
+
+    status: str
+    state: str
+    members: int
+
+    @property
+    def is_well(self) -> bool:
+        """True of a node that takes clients."""
+        return (self.status, self.state) == ("Primary", "Synced")
+
+    @property
+    def in_words(self) -> str:
+        """Return the status in a few words."""
+        return f"{self.status}, {self.state}, {self.members} member{'s' * (self.members != 1)}"
+
+
+@dataclass(frozen=True)
 class ServiceStatus:
     """How a service is: `state` is systemd's ('active', 'failed', ...) or 'unknown'.
 
     `answers` is what its port says over HTTP, None where it has none; `nova` what Nova
     itself calls it ('up', 'down'), None where Nova doesn't know it or wasn't asked; `listens`
     says whether it reads its queue of the message bus, None where it has none or RabbitMQ
-    wasn't asked.
+    wasn't asked.  `node` is what a node of Galera says of itself, None of all else.
     """
 
     unit: str
@@ -32,6 +54,7 @@ class ServiceStatus:
     answers: bool | None
     nova: str | None
     listens: bool | None
+    node: NodeStatus | None = None
 
     @property
     def is_up(self) -> bool:
@@ -45,10 +68,14 @@ class ServiceStatus:
             return "its host doesn't answer" if self.state == "unknown" else self.state
         if self.answers is False:
             return "active, but its port doesn't answer"
+        if self.node is not None and not self.node.is_well:
+            return f"active, but its node is {self.node.in_words}"
         if self.nova == "down":
             return "active, but Nova calls it down"
         return "active, but not on the message bus" if self.listens is False else ""
 
+
+GALERA_CHECK = "galera-check"
 
 _NOVA_LIST = (
     f"{software.OPENSTACK.place}/bin/openstack --os-cloud admin compute service list -f json"
@@ -77,6 +104,12 @@ def _look_command(
             request += "printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3"
             asking = f"timeout {answer_s} bash -c {shlex.quote(request)}"
             parts.append(f"echo port {service.unit} $({asking} 2>&1)")
+        if service.unit == GALERA_CHECK:
+            request = f"exec 3<>/dev/tcp/127.0.0.1/{service.port}; "
+            request += "printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; tail -n 1 <&3"
+            parts.append(
+                f"echo node $(timeout {answer_s} bash -c {shlex.quote(request)} 2>/dev/null)"
+            )
     if asks_nova:
         parts.append(f"echo nova $(timeout {client_s} {_NOVA_LIST} 2>/dev/null)")
     if asks_rabbitmq:
@@ -114,6 +147,7 @@ def read_status(
     answered: dict[tuple[str, str], bool] = {}
     nova: dict[tuple[str, str], str] = {}
     queues: dict[str, bool] | None = None
+    nodes: dict[str, NodeStatus] = {}
     for host, text in outputs.items():
         for line in text.splitlines():
             kind, _, rest = line.partition(" ")
@@ -126,6 +160,9 @@ def read_status(
             elif kind == "nova":
                 with contextlib.suppress(answers.Unfit):  # the client had nothing to say
                     nova |= _nova_states(rest)
+            elif kind == "node":
+                with contextlib.suppress(answers.Unfit):  # the check doesn't run
+                    nodes[host] = _read_node(rest)
             elif kind == "queues":
                 with contextlib.suppress(answers.Unfit):  # RabbitMQ doesn't run
                     queues = {**(queues or {}), **_read_queues(rest)}
@@ -143,10 +180,21 @@ def read_status(
             queues.get(service.queue, False)
             if queues is not None and service.queue is not None
             else None,
+            nodes.get(host) if service.unit == GALERA_CHECK else None,
         )
         for host, services in by_host.items()
         for service in services
     ]
+
+
+def _read_node(words: str) -> NodeStatus:
+    """What the check of a node answered; raises Unfit where it is something else."""
+    values = answers.mapping(answers.from_json(words))
+    return NodeStatus(
+        answers.text(values.get("status"), 40),
+        answers.text(values.get("state"), 40),
+        answers.whole(values.get("size")),
+    )
 
 
 def _restarts(state: Mapping[str, str]) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from discovery_xp import software
 from discovery_xp.deployment import clients, identities
+from discovery_xp.deployment.galera import GaleraVariables, galera_variables
 from discovery_xp.deployment.schemas import KeptSchemas
 from discovery_xp.deployment.timings import Timings, timings
 from discovery_xp.onhost import catalogue
@@ -127,7 +128,7 @@ class CloudVariables:
     """All that the roles are told of a cloud but its secrets.
 
     `options` are the topology's choices as results keep them, and what came of them.  `redis`,
-    `rome` and `firewall` are None where there is none; `mariadb_databases` is by owner.
+    `galera`, `rome` and `firewall` are None where there is none; `mariadb_databases` is by owner.
     `nova_services` has the hosts of each of Nova's units, `nova_queues` who reads each queue of
     the message bus.  `is_prepared` is true of hosts that come with all software.  Everything
     is told by the names that `hosts` has.  `timings` are all timeouts and periods.
@@ -142,6 +143,7 @@ class CloudVariables:
     is_prepared: bool
     firewall: FirewallVariables | None
     mariadb_databases: Mapping[str, tuple[str, ...]]
+    galera: GaleraVariables | None
     redis: RedisVariables | None
     rome: RomeVariables | None
     cell0_template: str
@@ -239,6 +241,7 @@ def _cloud(
         is_prepared=hosts.is_prepared,
         firewall=None if hosts.is_guarded else _firewall(testbed, addresses),
         mariadb_databases=_by_owner(layout),
+        galera=galera_variables(hosts.plan.name, layout, addresses),
         redis=_redis(layout.redis, addresses),
         rome=_rome() if layout.redis else None,
         cell0_template=databases.cell0_template(layout.redis, addresses),
@@ -323,6 +326,11 @@ def result_options(layout: CloudLayout) -> dict[str, Any]:
         "drawn_from": layout.drawn_from,
     }
     store = layout.redis
+    if layout.galera is None:
+        del record["galera"]
+    else:
+        record["galera"] |= dataclasses.asdict(layout.galera)
+        record["nodes"] = len(layout.stores[0].nodes)
     if store is None:
         del record["rome"]
         return record

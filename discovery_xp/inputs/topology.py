@@ -16,11 +16,17 @@ from discovery_xp.boundary.names import SiteName, TestbedName, derived
 from discovery_xp.errors import InvalidInput, Problem
 from discovery_xp.inputs import platforms, units
 from discovery_xp.inputs.shapes import report_shape
-from discovery_xp.inputs.topology_checks import check_network, check_provider, check_sites
+from discovery_xp.inputs.topology_checks import (
+    check_network,
+    check_openstack,
+    check_provider,
+    check_sites,
+)
 from discovery_xp.inputs.topology_file import (
     DOCS,
     MAX_SITES,
     WORKER_SERVICES,
+    GaleraEntry,
     LinkValues,
     LocalEntry,
     OpenStackEntry,
@@ -28,6 +34,9 @@ from discovery_xp.inputs.topology_file import (
     StaticEntry,
     StaticHostEntry,
     TopologyFile,
+)
+from discovery_xp.inputs.topology_values import (
+    Galera as Galera,
 )
 from discovery_xp.inputs.topology_values import (
     Limit as Limit,
@@ -172,6 +181,7 @@ def _build(parsed: YamlFile, default_name: TestbedName) -> Topology:
     site_servers = check_sites(parsed, data)
     check_network(parsed, data, set(site_servers))
     check_provider(parsed, data, site_servers)
+    check_openstack(parsed, data)
     if parsed.problems or shape is None:
         raise InvalidInput(parsed.problems)
     return _resolve(shape, default_name)
@@ -212,6 +222,7 @@ def _resolve_openstack(entry: OpenStackEntry) -> OpenStack:
     return OpenStack(
         backend=entry.backend,
         rome=Rome(entry.rome.store, entry.rome.persistence, entry.rome.replicas),
+        galera=_resolve_galera(entry.galera),
         placement=entry.placement,
         periodic_tasks=entry.periodic_tasks,
         virt_driver=entry.virt_driver,
@@ -219,6 +230,17 @@ def _resolve_openstack(entry: OpenStackEntry) -> OpenStack:
         workers={service: own.get(service, common) for service in WORKER_SERVICES},
         config={service: dict(settings) for service, settings in entry.config.items()},
     )
+
+
+def _resolve_galera(entry: GaleraEntry) -> Galera:
+    """Return how Galera is run; reads wait for other nodes' writes where there are several writers.
+
+    OpenStack's services tell each other, by messages, of rows that they committed.
+    """
+    sync_wait = entry.sync_wait
+    if sync_wait is None:
+        sync_wait = 0 if entry.writers == "one" else Galera.sync_wait
+    return Galera(entry.writers, sync_wait, entry.segments)
 
 
 def _resolve_sites(entries: Sequence[SiteEntry]) -> Iterator[Site]:

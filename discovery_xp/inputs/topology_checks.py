@@ -311,3 +311,21 @@ def _check_address(parsed: YamlFile, place: tuple[str | int, ...], address: str)
     except PydanticCustomError as error:
         context = error.context or {}
         parsed.report(place, str(context["reason"]), str(context["remedy"]))
+
+
+# ---------------------------------------------------------------- the cloud
+
+
+def check_openstack(parsed: YamlFile, data: Mapping[str, Any]) -> None:
+    """Report options of a back end that isn't the cloud's."""
+    options = data.get("openstack")
+    if not isinstance(options, dict):
+        return
+    backend = options.get("backend", "mysql")
+    # Options of Redis may stay in a file whose back end is another one: runs are compared so.
+    if options.get("galera") and isinstance(backend, str) and backend != "galera":
+        parsed.report(
+            ("openstack", "galera"),
+            f"options of Galera, but the back end is '{short(backend)}'",
+            "write 'backend: galera', or leave 'galera' out",
+        )

@@ -152,13 +152,33 @@ class RomeEntry(Entry):
     replicas: int = Field(0, ge=0, le=2, description="copies of each datum, on other data nodes")
 
 
+class GaleraEntry(Entry):
+    """Galera, where it keeps the services' databases."""
+
+    writers: Literal["all", "one"] = Field(
+        "all",
+        description="services write to their own site's node, or all of them to the first one's",
+    )
+    sync_wait: int | None = Field(
+        None,
+        ge=0,
+        le=15,
+        description="MariaDB's wsrep_sync_wait: which statements wait until their node has all "
+        "that others wrote before (default: 1, reads, or 0 with one writer)",
+    )
+    segments: bool = Field(True, description="each site is a segment (gmcast.segment)")
+
+
 class OpenStackEntry(Entry):
     """The cloud that `deploy` makes on the hosts."""
 
-    backend: Literal["mysql", "rome"] = Field(
-        "mysql", description="what holds the services' databases: MariaDB, or Redis through ROME"
+    backend: Literal["mysql", "galera", "rome"] = Field(
+        "mysql",
+        description="what holds the services' databases: one MariaDB, one at each site (Galera), "
+        "or Redis through ROME",
     )
     rome: RomeEntry = Field(RomeEntry(), description="with 'backend: rome'")
+    galera: GaleraEntry = Field(GaleraEntry(), description="with 'backend: galera'")
     placement: Literal["shared", "availability-zones"] = Field(
         "shared", description="one pool of computes, or an aggregate and a zone for each site"
     )

@@ -146,15 +146,30 @@ class Rome:
 
 
 @dataclass(frozen=True)
+class Galera:
+    """How Galera replicates databases; `docs/galera.md` says more.
+
+    `writers` is 'all' or 'one'; `sync_wait` is MariaDB's `wsrep_sync_wait`; with `segments` each
+    site is a segment of the group.
+    """
+
+    writers: str = "all"
+    sync_wait: int = 1
+    segments: bool = True
+
+
+@dataclass(frozen=True)
 class OpenStack:
     """How the cloud on the hosts is made; `docs/openstack.md` says what each choice does.
 
     `workers` holds a number for each of WORKER_SERVICES; `config` options of the services
-    themselves, by service, section and option; `rome` says nothing with another backend.
+    themselves, by service, section and option; `rome` and `galera` say nothing with another
+    backend.
     """
 
     backend: str = "mysql"
     rome: Rome = Rome()
+    galera: Galera = Galera()
     placement: str = "shared"
     periodic_tasks: str = "quiet"
     virt_driver: str = "fake"

@@ -56,13 +56,22 @@ def write(topology: Values) -> str:
             },
         },
         "time_scale": topology["time_scale"],
-        "openstack": dict(topology["openstack"]),
+        "openstack": _openstack(topology["openstack"]),
         "provider": _provider(topology["provider"]),
     }
     text: str = yaml.dump(
         _without_nothing(described), Dumper=_Dumper, sort_keys=False, width=10**6
     )  # fmt: skip
     return text
+
+
+def _openstack(options: Values) -> dict[str, Any]:
+    """Leave out the options of Galera where it isn't the back end: a file may not have them."""
+    return {
+        key: value
+        for key, value in options.items()
+        if key != "galera" or options["backend"] == "galera"
+    }
 
 
 def _without_nothing(values: Values) -> dict[str, Any]:

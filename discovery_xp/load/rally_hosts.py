@@ -149,7 +149,8 @@ class LoadHost:
         folder, log = self.job.folder, f"append:{self.job.folder}/{self.job.title.lower()}.log"
         command = [
             "systemd-run", f"--unit={self.job.unit}", "--quiet", "--collect",
-            f"--slice={self.job.unit}.slice",  # where time is scaled, that of the services is capped
+            # Where time is scaled, the slice of the services is capped.
+            f"--slice={self.job.unit}.slice",
             f"--property=RuntimeMaxSec={longest_s:.0f}",
             f"--property=TimeoutStopSec={self.job.stops_within_s}",
             f"--property=StandardOutput={log}", f"--property=StandardError={log}",

@@ -14,6 +14,13 @@ from dataclasses import dataclass
 
 SSH_PORT = 22
 MARIADB_PORT = 3306
+# Galera: its nodes' group, changes that a node missed, a whole copy for a node without data.
+GALERA_PORT = 4567
+GALERA_IST_PORT = 4568
+GALERA_SST_PORT = 4444
+ARBITRATOR_PORT = 4569  # not a node's: no arbitrator is taken for one
+GALERA_CHECK_PORT = 9200  # whether a node takes clients, over HTTP
+DATABASE_PROXY_PORT = 3307  # where services ask for Galera, on their own host
 RABBITMQ_PORT = 5672
 # Erlang's: between RabbitMQ's nodes, of rabbitmqctl while it runs, of the port mapper.
 ERLANG_PORT = 25672
@@ -36,13 +43,16 @@ REDIS_BUS_PORTS = tuple(port + REDIS_BUS_OFFSET for port in REDIS_PORTS)
 # ---------------------------------------------------------------- components and their units
 
 COMPONENTS = (
-    "mariadb", "redis", "rome", "rabbitmq", "memcached", "keystone", "glance", "placement",
-    "neutron", "nova",
+    "mariadb", "galera", "arbitrator", "haproxy", "redis", "rome", "rabbitmq", "memcached",
+    "keystone", "glance", "placement", "neutron", "nova",
 )  # fmt: skip
 
 # The Debian package of each component that has one; the others are in Python environments.
 DEBIAN_PACKAGES: Mapping[str, str] = {
     "mariadb": "mariadb-server",
+    "galera": "mariadb-backup",  # copies a node for another one; Galera comes with MariaDB
+    "arbitrator": "galera-arbitrator-4",
+    "haproxy": "haproxy",
     "redis": "redis-server",
     "rabbitmq": "rabbitmq-server",
     "memcached": "memcached",
@@ -79,6 +89,9 @@ UNITS: Mapping[str, Unit] = {
     unit.name: unit
     for unit in (
         Unit("mariadb", "mariadb", MARIADB_PORT),
+        Unit("galera-check", "galera", GALERA_CHECK_PORT, is_http=True),
+        Unit("garb", "arbitrator", ARBITRATOR_PORT),
+        Unit("haproxy", "haproxy", DATABASE_PROXY_PORT),
         *(redis_unit(number) for number in range(REDIS_MAX_REPLICAS + 1)),
         Unit("rabbitmq-server", "rabbitmq", RABBITMQ_PORT),
         Unit("memcached", "memcached", MEMCACHED_PORT),
@@ -141,6 +154,7 @@ NETWORK = "discovery"
 # By port: the service whose traffic it is, as the table `traffic` names it.
 TRAFFIC: Mapping[int, str] = {
     MARIADB_PORT: "mysql",
+    **dict.fromkeys((GALERA_PORT, GALERA_IST_PORT, GALERA_SST_PORT, ARBITRATOR_PORT), "galera"),
     RABBITMQ_PORT: "amqp",
     MEMCACHED_PORT: "memcached",
     **{unit.port: unit.component for unit in UNITS.values() if unit.is_http and unit.port},

@@ -160,8 +160,12 @@ def lay_down(args: Mapping[str, Any]) -> dict[str, Any]:
 def remove(args: Mapping[str, Any]) -> dict[str, Any]:
     """Stop a component's units and remove its files and its user.
 
-    Debian's packages stay: they may have been there before.
+    Debian's packages stay: they may have been there before.  With `left_by`, a file of the
+    component's, nothing is done on a host that hasn't got it.
     """
+    left_by = args.get("left_by")
+    if left_by and not os.path.lexists(left_by):
+        return changed([])
     changes: list[str] = []
     units = [unit for unit in args["units"] if systemd.is_known(unit)]
     if units:

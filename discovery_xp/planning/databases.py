@@ -1,7 +1,8 @@
 """Which store holds which of OpenStack's databases, and how a key/value store is laid out.
 
-Pure, as plans are.  With `backend: mysql` MariaDB on the master holds all of them.  With
-`backend: rome` Redis holds those that ROME carries, and MariaDB the others.
+Pure, as plans are.  With `backend: mysql` MariaDB on the master holds all of them, with
+`backend: galera` MariaDB at each site, which Galera replicates.  With `backend: rome` Redis holds
+those that ROME carries, and MariaDB on the master the others.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from discovery_xp.onhost import catalogue
 MYSQL, ROME = "mysql", "rome"
 # What keeps databases.
 MARIADB, REDIS = "mariadb", "redis"
+# Of a topology: MariaDB at each site.  The kind of its store, and its name, are called so, too.
+GALERA = "galera"
 
 # Every database and the service that owns it, the most asked first.
 OWNERS: Mapping[str, str] = {
@@ -56,9 +59,10 @@ class Node:
 class Store:
     """Processes that keep databases together.
 
-    `engine` is 'mariadb' or 'redis', `kind` 'server' or 'cluster'; `name` tells the stores of a
-    cloud apart.  `persistence` is Redis's.  `tags` holds for each database the hash tag that puts
-    it on a master of its own, as far as there are enough; a single server needs none.
+    `engine` is 'mariadb' or 'redis', `kind` 'server', 'cluster' (of Redis) or 'galera' (each node
+    has everything); `name` tells the stores of a cloud apart.  `persistence` is Redis's.  `tags`
+    holds for each database the hash tag that puts it on a master of its own, as far as there are
+    enough; a single server needs none.
     """
 
     name: str
@@ -75,7 +79,7 @@ class Store:
 
     def master_of(self, database: str) -> Node:
         """Return the one that holds a database, as long as no replica took its place."""
-        if self.kind == "server":
+        if self.kind != "cluster":
             return self.nodes[0]
         slot = key_slot(self.tags[database])
         return next(node for node in self.masters if node.slots and slot <= node.slots[1])
@@ -97,28 +101,35 @@ class Database:
 
 
 def place(
-    options: OpenStack, master: str, near: Sequence[str], far: Sequence[str]
+    options: OpenStack,
+    master: str,
+    near: Sequence[str],
+    far: Sequence[str],
+    galera_nodes: Sequence[str] = (),
 ) -> tuple[tuple[Store, ...], tuple[Database, ...]]:
     """Decide which stores there are, and which of them holds which database.
 
-    `near` are the data hosts at the master's site, `far` those elsewhere.  MariaDB is on the
-    master, where a database needs it.  Raises Refused where the hosts are too few for what the
-    options ask.
+    `near` are the data hosts at the master's site, `far` those elsewhere; `galera_nodes` are the
+    hosts of Galera's nodes.  One MariaDB is on the master, where a database needs it.  Raises
+    Refused where the hosts are too few for what the options ask.
     """
     backends = {
         name: ROME if options.backend == ROME and name in CARRIED_BY_ROME else MYSQL
         for name in OWNERS
     }
     stores = []
-    if MYSQL in backends.values():
-        unit = catalogue.UNITS[MARIADB]
+    unit = catalogue.UNITS[MARIADB]
+    if options.backend == GALERA:
+        nodes = tuple(Node(host, unit.name, catalogue.MARIADB_PORT) for host in galera_nodes)
+        stores.append(Store(GALERA, MARIADB, GALERA, nodes))
+    elif MYSQL in backends.values():
         node = Node(master, unit.name, catalogue.MARIADB_PORT)
         stores.append(Store(MARIADB, MARIADB, "server", (node,)))
     if options.backend == ROME:
         carried = [name for name, backend in backends.items() if backend == ROME]
         stores.append(_redis(options.rome, carried, master, near, far))
     all_databases = tuple(
-        Database(name, OWNERS[name], backend, REDIS if backend == ROME else MARIADB)
+        Database(name, OWNERS[name], backend, REDIS if backend == ROME else stores[0].name)
         for name, backend in backends.items()
     )
     return tuple(stores), all_databases
@@ -211,9 +222,16 @@ def urls(
         f"{_place(each.name, by_name[each.store], addresses)}"
         if each.backend == ROME
         else f"mysql+pymysql://{each.owner}:{password}@"
-        f"{addresses[by_name[each.store].nodes[0].host]}/{each.name}"
+        f"{_server(by_name[each.store], addresses)}/{each.name}"
         for each in databases
     }
+
+
+def _server(store: Store, addresses: Mapping[str, str]) -> str:
+    """Return where services ask for MariaDB: of Galera their own host's proxy."""
+    if store.kind == GALERA:
+        return f"127.0.0.1:{catalogue.DATABASE_PROXY_PORT}"
+    return addresses[store.nodes[0].host]
 
 
 def cell0_template(store: Store | None, addresses: Mapping[str, str]) -> str:

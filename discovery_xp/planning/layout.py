@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from discovery_xp.inputs.topology import OpenStack
 from discovery_xp.onhost import catalogue
-from discovery_xp.planning import databases
+from discovery_xp.planning import databases, galera
 from discovery_xp.planning.databases import Database, Store
-from discovery_xp.planning.hosts import PlannedHost
+from discovery_xp.planning.galera import GaleraLayout
+from discovery_xp.planning.hosts import PlannedHost, PlannedLink
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class CloudLayout:
     `controllers` and `computes` (sites that have some), and `served_by`, the region whose API boots
     the VMs of a site with computes.  `zones` are the sites that are availability zones of their
     own.  `drawn_from` says of how many computes, those that look best, a scheduler draws a VM's
-    host.
+    host.  `galera` is None unless Galera replicates the databases.
     """
 
     options: OpenStack
@@ -94,6 +95,7 @@ class CloudLayout:
     served_by: Mapping[str, str]
     zones: tuple[str, ...] = ()
     drawn_from: int = 1
+    galera: GaleraLayout | None = None
 
     # ------------------------------------------------------------ services
 
@@ -172,7 +174,7 @@ class CloudLayout:
 # By what a host is for: the units that it runs, in the order in which they are listed.
 UNITS_BY_ROLE: Mapping[str, tuple[str, ...]] = {
     "master": (
-        "mariadb", "rabbitmq-server", "memcached", "keystone-api", "glance-api", "placement-api",
+        "rabbitmq-server", "memcached", "keystone-api", "glance-api", "placement-api",
         "neutron-api",
     ),
     "controller": ("nova-conductor", "nova-scheduler", "nova-api"),
@@ -181,10 +183,17 @@ UNITS_BY_ROLE: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def decide(options: OpenStack, hosts: Sequence[PlannedHost]) -> CloudLayout:
+def decide(
+    options: OpenStack,
+    hosts: Sequence[PlannedHost],
+    links: Sequence[PlannedLink] = (),
+    time_scale: float = 1.0,
+) -> CloudLayout:
     """Decide where everything of a cloud runs on the hosts of a plan.
 
-    Raises Refused where the hosts are too few for what the options ask.
+    Galera's nodes are asked in the order of their distance by `links`, and waited for so long as
+    they and the `time_scale` ask.  Raises Refused where the hosts are too few for what the options
+    ask.
     """
     master = next(host for host in hosts if "master" in host.roles)
     regions = _regions(hosts)
@@ -194,13 +203,24 @@ def decide(options: OpenStack, hosts: Sequence[PlannedHost]) -> CloudLayout:
     computes = _by_site(hosts, "compute")
     served_by = {site: own.get(site, regions[0].name) for site in computes}
     data = [host for host in hosts if "data" in host.roles]
+    replicated = options.backend == databases.GALERA
+    nodes = galera.node_hosts(hosts, master) if replicated else []
     stores, all_databases = databases.place(
         options,
         master.name,
         near=[host.name for host in data if host.site == master.site],
         far=[host.name for host in data if host.site != master.site],
+        galera_nodes=[host.name for host in nodes],
     )
-    services = tuple(_services(hosts, stores, regions, served_by))
+    layout_of_galera = (
+        galera.decide(options.galera, hosts, links, time_scale) if replicated else None
+    )
+    held_by = [(node.host, node.unit) for store in stores for node in store.nodes]
+    processes = [
+        *sorted(held_by, key=lambda each: each[1] == databases.MARIADB),  # after Redis
+        *_units_of_galera(layout_of_galera, [host.name for host in nodes]),
+    ]
+    services = tuple(_services(hosts, processes, regions, served_by))
     zones = tuple(computes) if options.placement == "availability-zones" else ()
     pools = [len(names) for names in computes.values()]
     return CloudLayout(
@@ -219,6 +239,7 @@ def decide(options: OpenStack, hosts: Sequence[PlannedHost]) -> CloudLayout:
         # old when many VMs are asked for at once: those whose reports take longest would look
         # best, and get most.
         drawn_from=max(1, max(pools, default=0) if zones else sum(pools)),
+        galera=layout_of_galera,
     )
 
 
@@ -241,22 +262,35 @@ def _by_site(hosts: Iterable[PlannedHost], role: str) -> dict[str, tuple[str, ..
 
 def _services(
     hosts: Iterable[PlannedHost],
-    stores: Sequence[Store],
+    processes: Sequence[tuple[str, str]],
     regions: Iterable[Region],
     served_by: Mapping[str, str],
 ) -> Iterator[Service]:
+    """Yield the services of each host: `processes` (host, unit) of stores, then its roles' own."""
     names = {region.controller: region.name for region in regions}
-    processes = [(node.host, node.unit) for store in stores for node in store.nodes]
     roles = list(UNITS_BY_ROLE)
     for host in hosts:
         for on, unit in processes:
-            if on == host.name and unit != databases.MARIADB:
+            if on == host.name:
                 yield service(unit, host.name, host.site)
         for role in sorted(host.roles, key=roles.index):
             region = {"controller": names.get(host.name), "compute": served_by.get(host.site)}
             for unit in UNITS_BY_ROLE[role]:
-                if unit != databases.MARIADB or (host.name, unit) in processes:
-                    yield service(unit, host.name, host.site, region.get(role))
+                yield service(unit, host.name, host.site, region.get(role))
+
+
+def _units_of_galera(
+    layout: GaleraLayout | None, nodes: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield host and unit of what Galera needs besides MariaDB."""
+    if layout is None:
+        return
+    for host in nodes:
+        yield host, "galera-check"
+    if layout.arbitrator is not None:
+        yield layout.arbitrator, "garb"
+    for host in layout.proxies:
+        yield host, "haproxy"
 
 
 def service(unit: str, host: str, site: str, region: str | None = None) -> Service:

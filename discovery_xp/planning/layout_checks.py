@@ -5,6 +5,7 @@ Units, hosts and names of databases get into commands and files: none gets throu
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -13,6 +14,9 @@ from discovery_xp.planning import databases
 from discovery_xp.planning.databases import Store
 from discovery_xp.planning.hosts import PlannedHost
 from discovery_xp.planning.layout import CloudLayout, service
+
+MAX_SEGMENT = 255  # gmcast.segment is a byte
+MOST_SECONDS = 1e6
 
 
 def faults(layout: CloudLayout, hosts: Sequence[PlannedHost]) -> Iterator[str]:
@@ -27,6 +31,7 @@ def faults(layout: CloudLayout, hosts: Sequence[PlannedHost]) -> Iterator[str]:
         yield "the controller of a region is elsewhere"
     yield from _faults_of_services(layout, sites, regions)
     yield from _faults_of_databases(layout)
+    yield from _faults_of_galera(layout)
     for by_site in (layout.controllers, layout.computes):
         if any(sites.get(name) != site for site, names in by_site.items() for name in names):
             yield "a host of the cloud is at another site"
@@ -90,15 +95,46 @@ def _faults_of_databases(layout: CloudLayout) -> Iterator[str]:
         yield "a database is missing"
 
 
+def _faults_of_galera(layout: CloudLayout) -> Iterator[str]:
+    """Yield what of Galera's part doesn't fit the nodes and the hosts' services."""
+    nodes = {
+        node.host
+        for store in layout.stores
+        if store.kind == databases.GALERA
+        for node in store.nodes
+    }
+    galera = layout.galera
+    if galera is None:
+        if nodes:
+            yield "nothing is said of how Galera's nodes work together"
+        return
+    processes = {(each.host, each.unit) for each in layout.services}
+    arbitrators = {galera.arbitrator} - {None}
+    wanted = {
+        *((host, "galera-check") for host in nodes),
+        *((host, "garb") for host in arbitrators),
+        *((host, "haproxy") for host in galera.proxies),
+    }
+    if not wanted <= processes or galera.segments.keys() != nodes | arbitrators:
+        yield "a part of Galera isn't where it is to be"
+    if any({*order} != nodes or len(order) != len(nodes) for order in galera.proxies.values()):
+        yield "a proxy of Galera doesn't know all nodes, or knows one twice"
+    if not all(0 <= number <= MAX_SEGMENT for number in galera.segments.values()):
+        yield "a segment of Galera has no number that it may have"
+    if not all(0 < value < MOST_SECONDS for value in dataclasses.astuple(galera.timeouts)):
+        yield "a timeout of Galera is none"
+
+
 def _is_store(store: Store) -> bool:
     return (
         re.fullmatch("[a-z0-9-]+", store.name) is not None
+        and (store.kind != databases.GALERA or store.engine == databases.MARIADB)
         and store.engine in (databases.MARIADB, databases.REDIS)
-        and store.kind in ("server", "cluster")
+        and store.kind in ("server", "cluster", databases.GALERA)
         and store.persistence in ("", "everysec", "always", "none")
         and all(re.fullmatch("[a-z0-9_]+", tag) for tag in store.tags.values())
         and bool(store.masters)
-        and (store.kind == "server" or _are_shared_out(store))
+        and (store.kind != "cluster" or _are_shared_out(store))
     )
 
 

@@ -57,6 +57,8 @@ CLOUD_MEMORY_BYTES = {
 }
 WORKER_MEMORY_BYTES = 110 * 2**20
 REDIS_MEMORY_BYTES = 120 * 2**20  # for each process
+GALERA_MEMORY_BYTES = 330 * 2**20  # for each node and its check
+PROXY_MEMORY_BYTES = 30 * 2**20
 CLOUD_DISK_BYTES = 2500 * 2**20
 WAN_PAIR_MEMORY_BYTES = 2 * 2**20
 
@@ -184,13 +186,13 @@ def make_plan(topology: Topology, name: str | None = None, cloud: bool = False) 
                 f"'{chosen}' has no {role}, so its cloud can't boot a VM",
                 f"write '{role}s: 1' for one of its sites",
             )
-    layout = decide(topology.openstack, hosts) if cloud else None
     links = tuple(
         PlannedLink(source.name, target.name, topology.link(source.name, target.name))
         for source in topology.sites
         for target in topology.sites
         if source.name != target.name
     )
+    layout = decide(topology.openstack, hosts, links, topology.time_scale) if cloud else None
     between = {(each.source, each.target): each.link for each in links}
     plan_checks.require_measurable(between)
     plan_checks.require_scalable(chosen, topology.provider.type, topology.time_scale, between)
@@ -236,7 +238,10 @@ def _steps(topology: Topology, cloud: CloudLayout | None, *acquire: str) -> tupl
     sites = sum(1 for site in topology.sites if site.computes)
     servers = ["the message bus and the cache"]
     if cloud.stores_of(databases.MARIADB):
-        servers.insert(0, "MariaDB" if cloud.redis else "the database")
+        database = (
+            f"Galera's {len(cloud.stores[0].nodes)} nodes" if cloud.galera else "the database"
+        )
+        servers.insert(0, "MariaDB" if cloud.redis else database)
     if cloud.redis:
         servers.insert(0, "Redis" if cloud.redis.kind == "server" else "the Redis Cluster")
     return (
@@ -265,7 +270,15 @@ def _cloud_memory(cloud: CloudLayout | None, hosts: Iterable[PlannedHost]) -> in
         for role in host.roles
     )
     redis = sum(len(store.nodes) for store in cloud.stores_of(databases.REDIS))
-    return services + redis * REDIS_MEMORY_BYTES
+    galera = [store for store in cloud.stores if store.kind == databases.GALERA]
+    nodes = sum(len(store.nodes) for store in galera)
+    proxies = len(cloud.galera.proxies) if cloud.galera else 0
+    return (
+        services
+        + redis * REDIS_MEMORY_BYTES
+        + nodes * GALERA_MEMORY_BYTES
+        + proxies * PROXY_MEMORY_BYTES
+    )
 
 
 def _hosts(topology: Topology) -> Iterator[PlannedHost]:

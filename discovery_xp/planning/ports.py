@@ -36,8 +36,8 @@ class Address(enum.Enum):
 class Listener:
     """A program that listens at TCP ports; `program` is what the kernel calls its process.
 
-    `role` is the role of its hosts; `is_brief` is true of what listens only while a command
-    runs, or only in some clouds.
+    `role` is the role of its hosts, `also_on` are those that it may be on instead; `is_brief` is
+    true of what listens only while a command runs, or only in some clouds.
     """
 
     service: str
@@ -49,10 +49,13 @@ class Listener:
     secret: str
     is_brief: bool = False
     remark: str = ""
+    also_on: tuple[str, ...] = ()
 
 
 _TOKEN = "a token of Keystone's"
 _PASSWORDS = "passwords.json"
+_WITH_GALERA = "with `backend: galera`"
+_OTHERWISE = "on the controller of a site without data nodes"
 
 SSH = Listener(
     "ssh", "sshd", (catalogue.SSH_PORT,), "every host", Address.ALL, "a key",
@@ -62,8 +65,29 @@ SSH = Listener(
 LISTENERS: tuple[Listener, ...] = (
     SSH,
     Listener("MariaDB", "mariadbd", (catalogue.MARIADB_PORT,), "master", Address.HOST,
-             "user and password; root only locally", f"{_PASSWORDS}: database",
-             remark="absent where Redis holds all"),
+             "user and password; root only locally", f"{_PASSWORDS}: database", is_brief=True,
+             remark="absent where Redis holds all; at each site with `backend: galera`",
+             also_on=("data", "controller")),
+    Listener("Galera: its nodes' group", "mariadbd", (catalogue.GALERA_PORT,), "data",
+             Address.HOST, "nothing", "", is_brief=True, remark=f"{_WITH_GALERA}; {_OTHERWISE}",
+             also_on=("controller",)),
+    Listener("Galera: changes for a node that was away", "mariadbd", (catalogue.GALERA_IST_PORT,),
+             "data", Address.HOST, "nothing", "", is_brief=True,
+             remark="while a node catches up", also_on=("controller",)),
+    Listener("Galera: a copy for a node without data", "socat", (catalogue.GALERA_SST_PORT,),
+             "data", Address.HOST, "nothing", "", is_brief=True,
+             remark="while a node gets it", also_on=("controller",)),
+    Listener("Galera's arbitrator", "garbd", (catalogue.ARBITRATOR_PORT,), "master", Address.HOST,
+             "nothing", "", is_brief=True,
+             remark=f"{_WITH_GALERA} and an even number of nodes",
+             also_on=("controller", "compute", "data")),
+    Listener("Galera: whether a node takes clients", "python3", (catalogue.GALERA_CHECK_PORT,),
+             "data", Address.BOTH, "nothing", "", is_brief=True, remark=_WITH_GALERA,
+             also_on=("controller",)),
+    Listener("HAProxy before Galera's nodes", "haproxy", (catalogue.DATABASE_PROXY_PORT,),
+             "master", Address.LOOPBACK, "what MariaDB asks for", f"{_PASSWORDS}: database",
+             is_brief=True, remark=f"{_WITH_GALERA}, on controllers, too",
+             also_on=("controller",)),
     Listener("RabbitMQ", "beam.smp", (catalogue.RABBITMQ_PORT,), "master", Address.BOTH,
              "user and password; there is no `guest`", f"{_PASSWORDS}: rabbitmq"),
     Listener("RabbitMQ: Erlang's distribution", "beam.smp", (catalogue.ERLANG_PORT,),
@@ -86,10 +110,11 @@ LISTENERS: tuple[Listener, ...] = (
     Listener("Redis", "redis-server", catalogue.REDIS_PORTS, "data", Address.BOTH,
              "user and password; services may not administer",
              f"{_PASSWORDS}: database, redis (administrator)", is_brief=True,
-             remark="with `backend: rome`; on the master where there are no data nodes"),
+             remark="with `backend: rome`; on the master where there are no data nodes",
+             also_on=("master",)),
     Listener("Redis Cluster: its nodes' bus", "redis-server", catalogue.REDIS_BUS_PORTS, "data",
              Address.BOTH, "nothing", "", is_brief=True,
-             remark="with a cluster of `backend: rome`"),
+             remark="with a cluster of `backend: rome`", also_on=("master",)),
     Listener("wheels for the other hosts", "python3", (catalogue.WHEELS_PORT,), "master",
              Address.HOST, "nothing", "", is_brief=True,
              remark="while `deploy` installs; nothing but public packages"),
@@ -156,9 +181,7 @@ def differences(own: str, roles: Sequence[str], sockets: Sequence[Socket]) -> li
 
 
 def _is_on(listener: Listener, roles: Sequence[str]) -> bool:
-    where = {listener.role}
-    if listener.service.startswith("Redis"):
-        where.add("master")
+    where = {listener.role, *listener.also_on}
     return listener.role == SSH.role or bool(where & set(roles))
 
 

@@ -117,7 +117,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "statements": (
         *_PLACE,
         *_columns("int64", "pid"),
-        Column("kind", "string", values=probes.KINDS),
+        Column("kind", "string", values=probes.ALL_KINDS),
         *_columns("int64", "count round_trips bytes_sent bytes_received"),
         *_columns("float64", "duration_ms"),
     ),

@@ -15,6 +15,7 @@ options:
   units: {description: Units to stop and disable., type: list}
   paths: {description: Files and folders to remove., type: list}
   user: {description: System user to remove., type: str}
+  left_by: {description: A file of the component's; nothing is done without it., type: str}
 """
 
 
@@ -26,6 +27,7 @@ def main() -> None:
             "units": {"type": "list", "elements": "str", "default": []},
             "paths": {"type": "list", "elements": "str", "default": []},
             "user": {"type": "str"},
+            "left_by": {"type": "str"},
         }
     )
     answer(module, component.remove)

@@ -100,7 +100,11 @@ def completed(*words: str, home: Path) -> list[str]:
 
 
 def test_topologies_scenarios_and_testbeds_are_completed(tmp_path: Path) -> None:
-    assert completed("deploy", "two", home=tmp_path) == ["plain,two-sites", "file,two"]
+    assert completed("deploy", "two", home=tmp_path) == [
+        "plain,two-sites",
+        "plain,two-sites-galera",
+        "file,two",
+    ]
     assert "plain,boot-500" in completed("bench", "--scenario", "boot-5", home=tmp_path)
     for name in ("one", "other", "two"):
         (tmp_path / f"testbeds/{name}").mkdir(parents=True)

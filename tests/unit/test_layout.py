@@ -84,6 +84,18 @@ site2-data-1:6380 site3-data-1:6380 site1-data-1:6380 {REDIS}
         region site2 at site2-controller-1 boots VMs of site2
         region site3 at site3-controller-1 boots VMs of site3
     """,
+    "two-sites-galera": f"""
+        site1-master-1: garb haproxy {SHARED.removeprefix("mariadb ")}
+        site1-controller-1: haproxy {CONTROLLER}
+        site1-compute-1 ... site1-compute-2 (2): nova-compute
+        site1-data-1: mariadb galera-check
+        site2-controller-1: haproxy {CONTROLLER}
+        site2-compute-1 ... site2-compute-2 (2): nova-compute
+        site2-data-1: mariadb galera-check
+        galera galera at site1-data-1:3306 site2-data-1:3306 {MARIADB}
+        region site1 at site1-controller-1 boots VMs of site1
+        region site2 at site2-controller-1 boots VMs of site2
+    """,
     # Sophia has no controller: the first region boots its VMs.
     "four-sites-uneven": f"""
         rennes-master-1: {SHARED}

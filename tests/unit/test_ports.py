@@ -73,7 +73,7 @@ def test_another_program_at_a_port_of_the_table_is_told() -> None:
 
 
 def test_a_service_of_another_role_is_told_and_one_that_is_missing() -> None:
-    assert "MariaDB doesn't listen at port 3306" in differences("", "master")
+    assert "RabbitMQ doesn't listen at port 5672" in differences("", "master")
     assert differences("", "compute") == ["ssh doesn't listen at port 22"]
     told = differences(MASTER, "compute")
     assert "mariadbd listens at tcp port 3306" in told

@@ -876,6 +876,22 @@ def test_a_driver_may_count_for_itself(kept: Any, monkeypatch: pytest.MonkeyPatc
     assert kept.records == [(lines.STATEMENT, "SELECT", 1, 4, 100, 200, 0.5)]
 
 
+def test_what_the_database_gave_up_is_counted_and_raised_all_the_same(kept: Any) -> None:
+    def refuse(data: bytes) -> None:
+        raise RuntimeError(int.from_bytes(data[1:3], "little"))
+
+    loaded: Any = ModuleType("pymysql.err")
+    loaded.raise_mysql_exception = refuse
+    statements.patches(kept)["pymysql.err"](loaded)
+    for number in (1213, 1062):
+        with pytest.raises(RuntimeError, match=str(number)):
+            loaded.raise_mysql_exception(b"\xff" + number.to_bytes(2, "little") + b"#40001")
+    with pytest.raises(TypeError):
+        loaded.raise_mysql_exception(None)
+    assert kept.records == [(lines.STATEMENT, "DEADLOCK", 1, 0, 0, 0, 0.0)]
+    assert kept.problems, "what went wrong in counting is noted"
+
+
 # ---------------------------------------------------------------- requests
 
 

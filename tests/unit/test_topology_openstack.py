@@ -110,12 +110,12 @@ BAD = [
     ("openstack:\n  nic: 1", "3: openstack.nic: unknown key; did you mean 'nics'?"),
     (
         "openstack:\n  region: a",
-        "3: openstack.region: unknown key; known here: backend, config, nics, periodic_tasks, "
-        "placement, rome, virt_driver, workers",
+        "3: openstack.region: unknown key; known here: backend, config, galera, nics, "
+        "periodic_tasks, placement, rome, virt_driver, workers",
     ),
     (
         "openstack:\n  backend: etcd",
-        "3: openstack.backend: 'etcd' is unknown; write one of 'mysql' or 'rome'",
+        "3: openstack.backend: 'etcd' is unknown; write one of 'mysql', 'galera' or 'rome'",
     ),
     (
         "openstack:\n  rome: cluster",

@@ -74,7 +74,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
                 disk=quantities("GiB", 20, 1), processes=st.integers(64, 9000)),
     )  # fmt: skip
     cloud = some_of(
-        backend=st.sampled_from(["mysql", "rome"]),
+        backend=st.sampled_from(["mysql", "galera", "rome"]),
         placement=st.sampled_from(["shared", "availability-zones"]),
         nics=st.integers(0, 1),
         workers=st.dictionaries(st.sampled_from(["default", "glance"]), st.integers(1, 4)),

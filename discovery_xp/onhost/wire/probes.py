@@ -33,6 +33,10 @@ _FIELDS = {
 # Which of Nova's database APIs a call belongs to, and what kind a statement is of.
 APIS = ("main", "api")
 KINDS = ("SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT", "ROLLBACK", "OTHER")
+# No statement, but the answer to one: another transaction was faster, here or on another node of
+# Galera, and OpenStack does this one again.
+DEADLOCK = "DEADLOCK"
+ALL_KINDS = (*KINDS, DEADLOCK)
 
 # Of what one host complains of, so many are told.
 MOST_PROBLEMS = 20
@@ -168,7 +172,7 @@ def parse(
             yield "spans", spans.row(unit, place, fields)
         elif tag == STATEMENT:
             _, _, kind, *numbers = fields
-            key = unit, pid, checks.one_of(kind, KINDS)
+            key = unit, pid, checks.one_of(kind, ALL_KINDS)
             total = sums.setdefault(key, [0.0] * len(numbers))
             sums[key] = [
                 old + checks.number_of(new) for old, new in zip(total, numbers, strict=True)

@@ -121,7 +121,7 @@ _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/us
 # Debian starts servers once they are installed; here a deployment starts them.
 SERVERS = ("mariadb.service", "rabbitmq-server.service", "memcached.service", "epmd.socket",
            "epmd.service", "logrotate.timer", "cron.service", "mysql.service",
-           "redis-server.service", "redis.service")  # fmt: skip
+           "redis-server.service", "redis.service", "haproxy.service", "garb.service")  # fmt: skip
 
 
 def key(openstack: bool) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from ...wire.probes import KINDS, STATEMENT
+from ...wire.probes import DEADLOCK, KINDS, STATEMENT
 from .recorder import Recorder
 
 # (kind, statements, round trips, bytes sent, bytes received, seconds)
@@ -202,7 +202,26 @@ def _count_reads(file: Any, wire: Wire) -> None:
     raw.__class__ = _counted[kind]
 
 
+_ER_LOCK_DEADLOCK = 1213
+
+
+def watch_deadlocks(module: ModuleType, recorder: Recorder, count: Count) -> None:
+    """Count transactions that the database gave up: what it says is raised by one function."""
+    original = module.raise_mysql_exception
+
+    def counted(data: bytes) -> None:
+        try:
+            if int.from_bytes(data[1:3], "little") == _ER_LOCK_DEADLOCK:
+                count(DEADLOCK, 1, 0, 0, 0, 0.0)
+        except Exception as error:
+            recorder.failed(error)
+        original(data)
+
+    module.raise_mysql_exception = counted  # type: ignore[attr-defined]
+
+
 DRIVERS: Mapping[str, Callable[..., None]] = {
     "pymysql.connections": watch_pymysql,
+    "pymysql.err": watch_deadlocks,
     "rome.driver": watch_own_counters,
 }

@@ -106,7 +106,8 @@ _VARIABLES: Mapping[str, tuple[str, float]] = {
 }
 _END = "end of status"
 ASK_MARIADB = (
-    "SHOW GLOBAL STATUS WHERE Variable_name IN ("
+    # A node of Galera would wait for all others first.
+    "SET SESSION wsrep_sync_wait = 0; SHOW GLOBAL STATUS WHERE Variable_name IN ("
     + ", ".join(f"'{name}'" for name in _VARIABLES)
     + f", 'wsrep_cluster_size'); SELECT '{_END}';\n"
 )
