@@ -37,7 +37,7 @@ INTERRUPTED = 130
 TESTS_FAILED = 1  # pytest's exit code for that
 # More than these are no matter of chance, and after so long nobody waits for more.
 MOST_AGAIN = 4
-AGAIN_BEFORE_S = 4200
+AGAIN_BEFORE_S = 4500
 
 PYTEST = (sys.executable, "-m", "pytest")
 # Each makes a cloud of its own; the lock in `tests.real.machine` keeps the two sides apart
