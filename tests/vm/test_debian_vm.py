@@ -63,14 +63,15 @@ exit 1
 
 # What `deploy` does with services, done with one unit: held by the host's systemd, read back.
 HOLD_SHARE = """
-import dataclasses, json, subprocess, sys, time
+import dataclasses, json, subprocess, time
 from discovery_xp.planning.shares import HostShare
 from discovery_xp.providers.local import containers, shares
 from discovery_xp.testbeds.shares import disagreements
+from discovery_xp.testbeds.testbed import Testbed
 
 def run_each(commands):
     for host, command in commands.items():
-        subprocess.run([*sys.argv[1:], "ssh", host, command], check=True)
+        subprocess.run(["ssh", "-F", Testbed("ordinary").ssh_config, host, command], check=True)
 
 host = "near-controller-1"
 groups, planned = {host: containers.group(host)}, [HostShare(host, 2.0, {"burner": 1.0})]
@@ -107,7 +108,7 @@ STEPS = {
     "limits": f"cd {GROUPS}/host.near-compute-1 && cat memory.max cpu.max",
     "default limits": f"cd {GROUPS}/host.near-controller-1 && cat memory.max cpu.max",
     "write share": f"cat >/root/share.py <<'END'\n{HOLD_SHARE}END\n",
-    "share": f"PYTHONPATH=. {shlex.quote(sys.executable)} /root/share.py {XP}",
+    "share": f"PYTHONPATH=. {shlex.quote(sys.executable)} /root/share.py",
     "memory": "grep MemTotal /proc/meminfo",
     "set": f"{XP} network set --from near --to far "
     "--delay 60ms --jitter 2ms --rate 100mbit --loss 1%",
