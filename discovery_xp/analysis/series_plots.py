@@ -63,7 +63,8 @@ def _panel(
     for number, curve in enumerate(curves):
         axes.plot(
             grid, curve.values, color=theme.series[number % len(theme.series)],
-            linestyle=_STYLES[number % len(_STYLES)], linewidth=1.6, label=plain(curve.words),
+            linestyle=_STYLES[number % len(_STYLES)], linewidth=1.6,
+            label=plain(curve.words) or "-",  # a curve without a name is left out of a legend
         )  # fmt: skip
     _dress(axes, title, unit, theme)
     axes.legend(

@@ -193,7 +193,7 @@ def test_a_run_before_recipes_is_made_again_from_its_files(life: Life) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--backend", "rome,oracle"), "'oracle' is not one of mysql, rome"),
+        (("--backend", "rome,oracle"), "'oracle' is not one of mysql, galera, rome"),
         (("--backend", "rome,rome"), "'rome' is there twice"),
         (("--placement-seed", "-1"), "Invalid value for '--placement-seed'"),
         (("--order-seed", "-1", "--repeat", "2"), "Invalid value for '--order-seed'"),
