@@ -163,7 +163,7 @@ def _local(provider: Values) -> dict[str, Any]:
         }
         for role, limit in provider["limits"].items()
     }
-    return {"type": "local", **_keys(provider, "network", "wan"), "limits": limits}
+    return {"type": "local", **_keys(provider, "network", "wan", "merge_memory"), "limits": limits}
 
 
 def _static(provider: Values) -> dict[str, Any]:

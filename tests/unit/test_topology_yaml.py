@@ -91,7 +91,8 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
         st.just({"type": "chameleon", "rc_file": "~/rc", "key_name": "k", "image": "a b",
                  "flavour": "m1"}),
         st.fixed_dictionaries({"type": st.just("local"), "limits": limits},
-                              optional={"wan": st.sampled_from(["vde", "netem"])}),
+                              optional={"wan": st.sampled_from(["vde", "netem"]),
+                                        "merge_memory": st.booleans()}),
         st.just({"type": "static", "port": 2222, "hosts": {
             site: [f"192.0.{number}.{host}" for host in range(1, 30)]
             for number, site in enumerate(sites)}}),
