@@ -7,12 +7,14 @@ over ssh: the clock by the round trips of a connection that is open.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
+import inspect
+import shlex
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
 
 from discovery_xp.boundary import answers
+from discovery_xp.onhost import machine
 from discovery_xp.store import MachineState
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.remote import run_each
@@ -24,17 +26,7 @@ MOST_LOAD = 0.5
 MOST_STEAL_PERCENT = 1.0
 MOST_OFFSET_MS = 1.0
 
-# Steal is over this second; the machine's own name for a file that isn't there is nothing.
-LOOK = """
-cpu() { head -n 1 /proc/stat; }
-echo first $(cpu); sleep 1; echo second $(cpu)
-echo cpus $(nproc)
-echo load $(cat /proc/loadavg)
-echo memory $(grep MemAvailable /proc/meminfo)
-echo clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource 2>/dev/null)
-echo governor $(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null)
-echo mhz $(grep -i 'cpu MHz' /proc/cpuinfo | cut -d : -f 2)
-"""
+LOOK = f"python3 -c {shlex.quote(inspect.getsource(machine))}"
 _STEAL = 7  # the place of stolen time behind 'cpu' in /proc/stat
 
 _ASK_TIME = 'python3 -uc "import sys, time\nfor _ in sys.stdin: print(time.time())"'
@@ -44,7 +36,7 @@ _TIMEOUT_S = 30.0
 
 
 def parse(text: str, host: str) -> MachineState:
-    """Return what LOOK printed on a host; what it doesn't say is None, or 0."""
+    """Return what `onhost.machine` printed on a host; what it doesn't say is None, or 0."""
     said: dict[str, list[str]] = {}
     for line in text[:100_000].splitlines():
         key, *words = line.split()[:200] or [""]
@@ -96,14 +88,7 @@ def _steal(first: Sequence[str], second: Sequence[str]) -> float | None:
 
 def of_this_machine() -> MachineState:
     """Return this machine's state, with the one clock of all emulated hosts."""
-    text = ""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(
-            ["sh", "-c", LOOK], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
-        )
-        text = done.stdout
-    state = parse(text, "")
-    return _with_clock(state, (0.0, 0.0))
+    return _with_clock(parse(machine.look(), ""), (0.0, 0.0))
 
 
 def of_hosts(hosts: Hosts) -> list[MachineState]:
