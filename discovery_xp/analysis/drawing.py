@@ -1,8 +1,11 @@
-"""What all figures have: their colours, and names that anybody may have chosen as plain text."""
+"""What all figures have: their colours, their files, and names of anybody's as plain text."""
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -89,3 +92,59 @@ class PlainFigure(Figure):
         """Draw as matplotlib does."""
         with mpl.rc_context({"text.usetex": False}):
             super().draw(renderer)
+
+
+# ---------------------------------------------------------------- as files
+
+
+def image(figure: Figure, kind: str) -> bytes:
+    """Return the figure as a file of a kind: "svg", "pdf" or "png".
+
+    SVG has letters as outlines, and equal figures give equal bytes.
+    """
+    _lay_out(figure)
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else None
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "discovery-xp"}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find the places of all parts, once for all files: it takes longer than drawing them."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        # "none" would keep a placeholder, for which each file is drawn twice.
+        with mpl.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)
+
+
+def data_uris(figure: Figure) -> tuple[str, str]:
+    """Return a figure of LIGHT as two data URIs for a page that is one file: light and dark."""
+    light = _lean(image(figure, "svg").decode())
+    return _data_uri(light), _data_uri(darkened(light))
+
+
+def darkened(svg: str) -> str:
+    """Return the SVG of a figure in DARK's colours that was drawn in LIGHT's."""
+    dark = dict(zip(_colours(LIGHT), _colours(DARK), strict=True))
+    return re.sub("#[0-9a-f]{6}", lambda found: dark.get(found[0], found[0]), svg)
+
+
+def _colours(theme: Theme) -> tuple[str, ...]:
+    return (theme.background, theme.ink, theme.faint, *theme.series)
+
+
+def _lean(svg: str) -> str:
+    """Return an SVG with its paths to 0.01 points, in one line each."""
+    return re.sub(
+        r'(?<= d=")[^"]+',
+        lambda path: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", path[0]).replace(
+            "\n", ""
+        ),
+        svg,
+    )
+
+
+def _data_uri(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

@@ -7,16 +7,16 @@ one that a bench gives.
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from discovery_xp.analysis import plots, run_tables
+from discovery_xp.analysis import run_tables
+from discovery_xp.analysis.drawing import image
 from discovery_xp.analysis.measurements import Measurements, summary
-from discovery_xp.analysis.report import Picture, pictures_of, tables_of
+from discovery_xp.analysis.report import Picture, tables_of
 from discovery_xp.analysis.tables import Table
 from discovery_xp.errors import Refused
 from discovery_xp.store import is_run_name, replace_file
@@ -80,22 +80,14 @@ def write_latex(folder: Path, runs: Sequence[Measurements], whole: bool = False)
     return _write(folder, ".tex", {table.name: latex(table) for table in tables_of(runs, whole)})
 
 
-def write_figures(folder: Path, runs: Sequence[Measurements]) -> list[Path]:
-    """Write every figure, as PDF for a paper and as PNG."""
-    return write_pictures(folder, pictures_of(runs))
-
-
 def write_pictures(folder: Path, pictures: Sequence[Picture]) -> list[Path]:
-    """Write figures, each as PDF and as PNG."""
+    """Write figures, each as PDF for a paper and as PNG."""
     paths: list[Path] = []
     with _made(folder):
         for picture in pictures:
-            figure = picture.draw(plots.LIGHT)
             for kind in ("pdf", "png"):
                 paths.append(folder / f"{picture.name}.{kind}")
-                drawn = io.BytesIO()
-                figure.savefig(drawn, format=kind, dpi=150, bbox_inches="tight")
-                replace_file(paths[-1], drawn.getvalue())
+                replace_file(paths[-1], image(picture.figure, kind))
     return paths
 
 

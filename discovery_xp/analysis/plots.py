@@ -7,10 +7,7 @@ any colour vision tell apart; hatches and line styles say the same once more.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,26 +71,6 @@ def settings(theme: Theme) -> Any:
         "legend.frameon": False,
         "hatch.linewidth": 0.8,
     }
-
-
-def svg(figure: Figure) -> bytes:
-    """Return the figure as SVG, its letters as outlines; equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "discovery-xp"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
-
-
-def data_uri(figure: Figure) -> str:
-    """Return the figure as a data URI, for a page that is one file; paths to 0.01 points."""
-    paths = re.compile(r'(?<= d=")[^"]+')
-    lean = paths.sub(
-        lambda path: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", path[0]).replace(
-            "\n", ""
-        ),
-        svg(figure).decode(),
-    )
-    return f"data:image/svg+xml;base64,{base64.b64encode(lean.encode()).decode()}"
 
 
 def _legend(figure: Figure, all_axes: Sequence[Axes], theme: Theme, columns: int = 2) -> None:

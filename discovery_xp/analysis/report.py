@@ -6,6 +6,7 @@ nothing else.  `export` writes the same as files of their own.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from discovery_xp.analysis import (
     verdicts,
     waterfall,
 )
+from discovery_xp.analysis.drawing import data_uris
 from discovery_xp.analysis.measurements import (
     BUSY_WORDS,
     Measurements,
@@ -312,15 +314,15 @@ class Picture:
         """Return the name of its files."""
         return "-".join(re.findall(r"\w+", self.title.lower().replace("'s", "")))
 
-    @property
-    def light(self) -> str:
-        """Return the source of an image for a light page."""
-        return plots.data_uri(self.draw(plots.LIGHT))
+    @functools.cached_property
+    def figure(self) -> Figure:
+        """Return the figure for paper and light pages."""
+        return self.draw(plots.LIGHT)
 
-    @property
-    def dark(self) -> str:
-        """Return the source of an image for a dark page."""
-        return plots.data_uri(self.draw(plots.DARK))
+    @functools.cached_property
+    def sources(self) -> tuple[str, str]:
+        """Return the sources of its images for a light page and for a dark one."""
+        return data_uris(self.figure)
 
 
 def pictures_of(runs: Sequence[Measurements]) -> list[Picture]:
@@ -329,8 +331,13 @@ def pictures_of(runs: Sequence[Measurements]) -> list[Picture]:
     return _pictures_of_one(loaded[0]) if len(loaded) == 1 else _pictures_of_several(loaded)
 
 
-def html(runs: Sequence[Measurements], whole: bool = False) -> str:
-    """Return one page that is one file: inline images, no script, nothing loaded from elsewhere."""
+def html(
+    runs: Sequence[Measurements], whole: bool = False, pictures: Sequence[Picture] | None = None
+) -> str:
+    """Return one page that is one file: inline images, no script, nothing loaded from elsewhere.
+
+    `pictures` are those of `pictures_of`, where they are at hand.
+    """
     one = runs[0] if len(runs) == 1 else None
     shown = paper_tables.paper_tables(loads(runs), whole)
     compared = [] if one else comparisons(runs)
@@ -359,7 +366,7 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
         options=_yaml(one.record.options) if one else [],
         scenario=_yaml(one.record.scenario) if one else [],
         versions=sorted(one.record.versions.items()) if one else [],
-        pictures=pictures_of(runs),
+        pictures=pictures_of(runs) if pictures is None else pictures,
         overview=compared[0] if compared else None,
         comparisons=compared[1:],
         paper_tables=shown,
@@ -370,9 +377,14 @@ def html(runs: Sequence[Measurements], whole: bool = False) -> str:
     )
 
 
-def write_html(path: Path, runs: Sequence[Measurements], whole: bool = False) -> Path:
-    """Write the page to a file, and return its path."""
-    page = html(runs, whole)
+def write_html(
+    path: Path,
+    runs: Sequence[Measurements],
+    whole: bool = False,
+    pictures: Sequence[Picture] | None = None,
+) -> Path:
+    """Write the page of `html` to a file, and return its path."""
+    page = html(runs, whole, pictures)
     try:
         replace_file(path, page)
     except OSError as error:

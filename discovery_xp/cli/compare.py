@@ -146,16 +146,11 @@ def _in_words(compared: Compared) -> str:
 
 
 def _write_figure(path: Path, comparison: Comparison) -> Path:
-    import io
+    from discovery_xp.analysis import comparison_tables
+    from discovery_xp.analysis.drawing import image
 
-    from discovery_xp.analysis import comparison_tables, plots
-
-    drawn = comparison_tables.figure_of(comparison)
-    if path.suffix == ".svg":
-        return _write(path, plots.svg(drawn), "--figure")
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format=path.suffix[1:], dpi=150)
-    return _write(path, buffer.getvalue(), "--figure")
+    drawn = image(comparison_tables.figure_of(comparison), path.suffix[1:])
+    return _write(path, drawn, "--figure")
 
 
 def _write(path: Path, data: bytes | str, option: str) -> Path:

@@ -1,6 +1,7 @@
 """Every figure here is worked out by hand from `synthetic_run`, whose docstring has the numbers."""
 
 import math
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -13,7 +14,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from discovery_xp import store
-from discovery_xp.analysis import paper, paper_tables, plots, report, run_tables, summaries, tables
+from discovery_xp.analysis import (
+    drawing,
+    paper,
+    paper_tables,
+    plots,
+    report,
+    run_tables,
+    summaries,
+    tables,
+)
 from discovery_xp.analysis.measurements import (
     Measurements,
     groups,
@@ -594,13 +604,29 @@ def test_figures_are_drawn_whatever_was_measured(
     empty.write_table("vms", [])
     for runs in (several[:1], several, [empty], [empty, several[0]]):
         figure = FIGURES[name](read(*runs), theme)
-        root = ET.fromstring(plots.svg(figure))
+        root = ET.fromstring(drawing.image(figure, "svg"))
         assert root.tag.endswith("svg")
-        assert plots.data_uri(figure).startswith("data:image/svg+xml;base64,")
+
+
+def without_ids(svg: str) -> str:
+    """An SVG without the names that matplotlib makes of what a pattern or marker looks like."""
+    return re.sub(r"\b[hmp][0-9a-f]{10}\b", "ID", svg)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_darkened_figure_is_as_one_drawn_in_dark(name: str, tmp_path: Path) -> None:
+    runs = read(make_run(tmp_path, sites=2, latency_ms=10, backend="galera", data=2))
+    light, dark = (
+        drawing.image(FIGURES[name](runs, theme), "svg").decode()
+        for theme in (plots.LIGHT, plots.DARK)
+    )
+    assert without_ids(drawing.darkened(light)) == without_ids(dark) != without_ids(light)
+    sources = drawing.data_uris(FIGURES[name](runs, plots.LIGHT))
+    assert all(each.startswith("data:image/svg+xml;base64,") for each in sources)
 
 
 def test_equal_figures_are_equal_bytes(one: Measurements) -> None:
-    first, second = (plots.svg(plots.timeline([one])) for _ in range(2))
+    first, second = (drawing.image(plots.timeline([one]), "svg") for _ in range(2))
     assert first == second
 
 
@@ -666,7 +692,7 @@ def test_many_configurations_are_told_apart_by_latency(tmp_path: Path) -> None:
 def test_calls_that_took_no_time_are_drawn(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.write_table("calls", [call(START + 1, 0.0), call(START + 2, 1.0)])
-    ET.fromstring(plots.svg(plots.response_times(read(run))))
+    ET.fromstring(drawing.image(plots.response_times(read(run)), "svg"))
 
 
 def test_analysis_needs_neither_enoslib_nor_a_display() -> None:

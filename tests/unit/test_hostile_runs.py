@@ -833,7 +833,7 @@ def test_figures_draw_names_as_text(nasty: Path) -> None:
                     assert is_math is False
                     assert not HIDDEN.search(text.get_text())
                     drawn += text.get_text()
-                assert b"<script" not in plots.svg(figure)
+                assert b"<script" not in drawing.image(figure, "svg")
         assert r"\x1b[31m\$\foo\$\u202e<script>" in drawn
 
 
@@ -853,9 +853,9 @@ def test_text_is_never_given_to_tex(
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\ntext.latex.preamble: \\foo\n")
     done = subprocess.run(
         [sys.executable, "-c",
-         "import sys; from pathlib import Path; from discovery_xp.analysis import plots, "
+         "import sys; from pathlib import Path; from discovery_xp.analysis import drawing, plots, "
          "measurements; run, = measurements.read_runs([Path(sys.argv[1])]); "
-         "print(plots.svg(plots.cpu_shares([run])))", str(run.folder)],
+         "print(drawing.image(plots.cpu_shares([run]), 'svg'))", str(run.folder)],
         capture_output=True, text=True, check=False, cwd=tmp_path,
         env={**os.environ, "PATH": str(tmp_path)},
     )  # fmt: skip

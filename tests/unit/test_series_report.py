@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from discovery_xp.analysis import plots, prometheus, report, run_tables, series, series_plots
+from discovery_xp.analysis import drawing, prometheus, report, run_tables, series, series_plots
 from discovery_xp.analysis.measurements import Measurements, measured
 from discovery_xp.bench_request import choose_interval
 from discovery_xp.cli.guard import run as run_guarded
@@ -92,7 +92,7 @@ def test_the_figure_has_a_panel_for_all_that_was_sampled(run: Measurements) -> N
         "Queues", "Databases", "Connections", "CPU", "Periods"
     ]  # fmt: skip
     assert figure.axes[-1].get_xlabel() == "time since the load began, s"
-    plots.svg(figure)
+    drawing.image(figure, "svg")
     assert "the most nova-conductor, 0.750 cores" in series_plots.caption(run)
 
 
