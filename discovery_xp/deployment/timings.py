@@ -178,10 +178,11 @@ CONNECTION_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     databases.MYSQL: {"connect_timeout": 10},
 }
 PATIENCE_S = 15
-# Those that MariaDB and the kernel don't take any longer: a year, and the most of a signed short.
+# Those that MariaDB, the kernel and oslo.messaging don't take any longer: a year, the most of a
+# signed short, 4.5 s.
 _MOST = {"wait_timeout": 31_536_000, "interactive_timeout": 31_536_000,
          "lock_wait_timeout": 31_536_000, "connect_timeout": 31_536_000,
-         "redis_tcp_keepalive": 32_767}  # fmt: skip
+         "redis_tcp_keepalive": 32_767, "kombu_reconnect_delay": 4}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def _settings(component: str, layout: CloudLayout, time_scale: float) -> dict[st
             if option in merged.get(section, {}):
                 merged[section][option] = value
     written = {
-        section: {option: _option(value, time_scale) for option, value in settings.items()}
+        section: {option: _option(option, value, time_scale) for option, value in settings.items()}
         for section, settings in merged.items()
     }
     for section, database in _DATABASES.get(component, {}).items() if time_scale != 1 else ():
@@ -264,17 +265,18 @@ _DATABASES: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def _option(value: Any, time_scale: float) -> Any:
+def _option(name: str, value: Any, time_scale: float) -> Any:
     """Return an option's value, multiplied where it is a number; a text may be anything."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return scaled(value, time_scale) if is_number and time_scale != 1 else value
+    return _bounded(name, value, time_scale) if is_number and time_scale != 1 else value
+
+
+def _bounded(name: str, seconds: float, time_scale: float) -> int:
+    return min(_MOST.get(name, 2**31 - 1), scaled(seconds, time_scale))
 
 
 def _scaled(seconds: Mapping[str, int], time_scale: float) -> dict[str, int]:
-    return {
-        name: min(_MOST.get(name, 2**31 - 1), scaled(value, time_scale))
-        for name, value in seconds.items()
-    }
+    return {name: _bounded(name, value, time_scale) for name, value in seconds.items()}
 
 
 def _if_scaled(seconds: Mapping[str, int], time_scale: float) -> dict[str, int]:

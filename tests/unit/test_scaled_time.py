@@ -201,6 +201,16 @@ def test_with_a_scale_every_time_is_so_many_times_longer() -> None:
                 assert isinstance(value, int), (component, section, option)
 
 
+@pytest.mark.parametrize(("time_scale", "seconds"), [(2, 2), (4, 4), (6, 4), (9, 4)])
+def test_a_time_is_no_longer_than_the_service_takes(time_scale: float, seconds: int) -> None:
+    """oslo.messaging refuses to start with a longer one."""
+    settings = timings(plan_of(time_scale).require_cloud(), time_scale).settings
+    for component in ("nova", "neutron"):
+        rabbit = settings[component]["oslo_messaging_rabbit"]
+        assert rabbit["kombu_reconnect_delay"] == seconds
+        assert rabbit["rabbit_interval_max"] == 30 * time_scale
+
+
 def test_rome_gets_its_timeouts_by_its_url() -> None:
     told = timings(plan_of(2, more="openstack: {backend: rome}").require_cloud(), 2)
     assert told.settings["nova_database"]["database"]["connection_parameters"] == (
