@@ -14,9 +14,12 @@ whenever it is read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,8 @@ _MADE_BY = (
     "playbooks/roles/mariadb/defaults/main.yml",
 )
 MOST_BYTES = 4 * 2**20
+# No deployment takes as long: what was last loaded before that is in nobody's hands.
+UNUSED_S = 86400.0
 _SERVER = re.compile(r"[0-9A-Za-z.+~:-]{1,100}")
 
 
@@ -56,6 +61,8 @@ def kept_for(hosts: Hosts, is_new: bool) -> KeptSchemas:
     is_ours = hosts.plan.platform is None and hosts.is_prepared and is_new
     # Galera's nodes number rows by turns: dumps are of one MariaDB, for both.
     is_ours = is_ours and not layout.options.config and layout.galera is None
+    if dumps:
+        _mark_used(file())
     return KeptSchemas(
         file=str(file()) if dumps else "", keep=is_ours and not dumps.keys() >= set(needed)
     )
@@ -118,9 +125,25 @@ def keep(made: object) -> None:
         files.write_atomically(path, text + "\n")
     except OSError:
         return
-    for other in path.parent.glob("*.json"):  # of earlier packages or playbooks
-        if other != path:
+    for other in path.parent.glob("*.json"):
+        if other != path and _is_unused(other):
             _remove(other)
+
+
+def _mark_used(path: Path) -> None:
+    with contextlib.suppress(OSError):  # a read-only disk: nothing is removed there either
+        os.utime(path)
+
+
+def _is_unused(path: Path) -> bool:
+    """Tell whether dumps of other packages or playbooks were last loaded long ago.
+
+    Another version of the toolkit may be at work on this machine: its deployment has the file.
+    """
+    try:
+        return time.time() - path.stat().st_mtime > UNUSED_S
+    except OSError:
+        return False
 
 
 def _remove(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import threading
 import time
@@ -51,11 +52,21 @@ def test_what_is_kept_is_private(own_cache: Path) -> None:
     assert schemas.file().parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_only_those_of_today_stay(own_cache: Path) -> None:
+def test_dumps_that_nobody_loaded_for_a_day_go(own_cache: Path) -> None:
     (own_cache / "schemas").mkdir(parents=True)
-    (own_cache / "schemas/0123456789ab.json").write_text("{}")
+    old, used = (own_cache / f"schemas/{name}.json" for name in ("0123456789ab", "ba9876543210"))
+    for path, age_s in ((old, schemas.UNUSED_S + 60), (used, 60)):
+        path.write_text("{}")
+        os.utime(path, (time.time() - age_s,) * 2)
     schemas.keep({"nova": DUMP})
-    assert list((own_cache / "schemas").iterdir()) == [schemas.file()]
+    assert set((own_cache / "schemas").iterdir()) == {used, schemas.file()}
+
+
+def test_dumps_that_a_deployment_is_given_are_in_use() -> None:
+    schemas.keep(ALL)
+    os.utime(schemas.file(), (0, 0))
+    assert given().file == str(schemas.file())
+    assert time.time() - schemas.file().stat().st_mtime < schemas.UNUSED_S
 
 
 @pytest.mark.parametrize(
