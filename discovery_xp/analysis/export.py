@@ -16,7 +16,8 @@ import pandas as pd
 from discovery_xp.analysis import run_tables
 from discovery_xp.analysis.drawing import image
 from discovery_xp.analysis.measurements import Measurements, summary
-from discovery_xp.analysis.report import Picture, tables_of
+from discovery_xp.analysis.pictures import Picture
+from discovery_xp.analysis.report import tables_of
 from discovery_xp.analysis.tables import Table
 from discovery_xp.errors import Refused
 from discovery_xp.store import is_run_name, replace_file

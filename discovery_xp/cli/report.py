@@ -44,7 +44,7 @@ def report(
     chosen_runs = find_runs(run)  # first: loading what draws takes longer than refusing a run
     from rich.console import Console
 
-    from discovery_xp.analysis import export
+    from discovery_xp.analysis import export, pictures
     from discovery_xp.analysis import prometheus as openmetrics
     from discovery_xp.analysis import report as reports
     from discovery_xp.analysis.measurements import measured
@@ -54,14 +54,14 @@ def report(
         openmetrics.families(runs)  # before anything is printed: one may have no series
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     reports.print_report(console, runs, whole)
-    pictures = reports.pictures_of(runs)
+    drawn = pictures.pictures_of(runs)
     written = []
     if page is csv is latex is figures is prometheus is None:
         page = reports.default_page(runs)
     # All folders first: a later one that can't be made would leave a half behind.
     with export.new_folders(csv, latex, figures):
         if page is not None:
-            written.append(reports.write_html(page, runs, whole, pictures))
+            written.append(reports.write_html(page, runs, whole, drawn))
         if csv is not None:
             export.write_csv(csv, runs, whole)
             written.append(csv)
@@ -69,7 +69,7 @@ def report(
             export.write_latex(latex, runs, whole)
             written.append(latex)
         if figures is not None:
-            export.write_pictures(figures, pictures)
+            export.write_pictures(figures, drawn)
             written.append(figures)
         if prometheus is not None:
             written.append(openmetrics.write(prometheus, runs))

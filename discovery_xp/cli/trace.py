@@ -46,7 +46,7 @@ def trace(
         )
     from rich.console import Console
 
-    from discovery_xp.analysis import anatomy_tables, export, report, waterfall
+    from discovery_xp.analysis import anatomy_tables, export, pictures, report, waterfall
     from discovery_xp.analysis.measurements import measured
 
     (one,) = measured(chosen_runs)
@@ -66,7 +66,7 @@ def trace(
         if latex is not None:
             written += export.write_tables_latex(latex, tables)
         if figures is not None:
-            picture = report.waterfall_picture(shown)
+            picture = pictures.waterfall_picture(shown)
             written += export.write_pictures(figures, [picture])
     if written:
         click.echo("written: " + ", ".join(printable(str(path)) for path in written), err=True)

@@ -207,6 +207,31 @@ def probes_bench() -> str:
     )
 
 
+def time_scale() -> str:
+    """Return the same loads at several time scales, and what became of their seconds."""
+    lines = []
+    for row in read("time-scale")["rows"]:
+        scaled, natural = row["scaled"], row["natural"]
+        at_once = "all" if row["at_once"] is None else row["at_once"]
+        lines.append(
+            [
+                f"{row['vms']} VMs, {at_once} at a time",
+                f"{row['time_scale']:g}",
+                f"{scaled['median_s']:.2f}",
+                f"{scaled['p90_s']:.2f}",
+                f"{scaled['load_s']:.1f}",
+                f"{natural['load_s']:.0f}",
+                f"{row['busy'] * 100:.0f} %",
+                f"{row['saturated'] * 100:.0f} %",
+                row["verdict"],
+                f"{row['wall_s'] / 60:.0f}",
+            ]
+        )
+    head = ["load", "K", "a boot, median, s", "P90, s", "the load, s", "by a clock, s", "busy",
+            "saturated", "verdict", "the whole bench, min"]  # fmt: skip
+    return table(head, lines)
+
+
 def placement() -> str:
     """Return how full the fullest compute gets, by how the scheduler chooses."""
     return table(

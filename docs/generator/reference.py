@@ -132,6 +132,53 @@ def provenance_of(shown: Sequence[Measurements]) -> str:
     return f"{len(shown)} runs of {when}, on {_machines(shown)}; commit {', '.join(commits)}.\n"
 
 
+# ---------------------------------------------------------------- eight sites, time scaled
+
+SCALED = "sites-8-scaled"
+
+
+def eight_sites_scaled() -> str:
+    """Return both back ends at eight sites with scaled time: figures, and their ratio."""
+    from discovery_xp.analysis import comparison
+
+    compared = comparison.compare(
+        *(comparison.side(name, [run.run for run in shown]) for name, shown in _scaled().items())
+    )
+    rows = [[words, *(value(run) for (run,) in _scaled().values()), ""] for words, value in _VALID]
+    for each in compared.figures:
+        ratio, interval = each.ratio, each.interval
+        if ratio is None:
+            continue
+        words = digits(ratio)
+        if interval is not None:
+            words += f" ({digits(interval.low)} to {digits(interval.high)})"
+        rows.append([each.figure.words, digits(each.points_a[0]), digits(each.points_b[0]), words])
+    (run,) = _scaled()["mysql"]
+    head = f"500 VMs at once, {run.record.latency_ms:g} ms, K = {run.record.time_scale:g}"
+    return table([head, "MariaDB", "ROME", "ROME / MariaDB"], rows)
+
+
+def _scaled() -> dict[str, list[Measurements]]:
+    """Return the run of each back end, MariaDB's first."""
+    return {
+        name: [run for run in runs(SCALED) if run.record.backend == name]
+        for name in ("mysql", "rome")
+    }
+
+
+def _of_validity(key: str) -> Callable[[Measurements], str]:
+    return lambda run: f"{_percent(getattr(run.record.validity, key))} %"
+
+
+_VALID: tuple[Row, ...] = (
+    ("VMs ACTIVE", _active),
+    ("of the machine busy", _of_validity("busy")),
+    ("of the time saturated", _of_validity("saturated")),
+    ("verdict", lambda run: str(run.record.validity.verdict) if run.record.validity else "-"),
+    ("the load by a clock, s", lambda run: digits(run.duration_s * run.record.time_scale)),
+)
+
+
 # ---------------------------------------------------------------- MariaDB beside ROME
 
 _PAIRS = (

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from discovery_xp import store
 from discovery_xp.analysis import (
     drawing,
+    facts,
     paper,
     paper_tables,
     plots,
@@ -211,8 +212,8 @@ def test_a_load_without_vms_is_told_by_its_rounds(tmp_path: Path) -> None:
     headings = {table.name: table.headings() for table in run_tables.run_tables(tokens)}
     assert "round trips per token" in headings["statements"]
     assert "CPU-ms per token" in run_tables.costs([tokens]).headings()
-    assert ("10 of 12", "tokens") in report.headline(tokens)
-    assert dict(report.facts(tokens))["tokens"] == "12 asked for, 10 well"
+    assert ("10 of 12", "tokens") in facts.headline(tokens)
+    assert dict(facts.facts(tokens))["tokens"] == "12 asked for, 10 well"
     assert "token" in report.write_html(tmp_path / "page.html", [tokens]).read_text()
 
 

@@ -115,7 +115,8 @@ def life(
     if "shown" not in request.node.name:  # reports take a second, and have tests of their own
         monkeypatch.setattr("discovery_xp.analysis.report.print_report", lambda *_: None)
         monkeypatch.setattr("discovery_xp.analysis.report.html", lambda *_: "a page")
-    monkeypatch.setattr("discovery_xp.analysis.report.pictures_of", lambda _runs: [])
+    for module in ("report", "pictures"):
+        monkeypatch.setattr(f"discovery_xp.analysis.{module}.pictures_of", lambda _runs: [])
     yield Life(tmp_path, monkeypatch, capsys)
     for number, handler in handlers.items():
         signal.signal(number, handler)

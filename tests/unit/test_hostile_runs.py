@@ -26,7 +26,7 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from discovery_xp import store
-from discovery_xp.analysis import drawing, export, plots, report, run_tables
+from discovery_xp.analysis import drawing, export, pictures, plots, report, run_tables
 from discovery_xp.analysis import tables as shown_tables
 from discovery_xp.analysis.measurements import Measurements, read_runs
 from discovery_xp.cli.main import cli
@@ -53,7 +53,7 @@ def everything(root: Path, output: Path) -> list[str]:
     texts = [printed(measured), report.default_page(measured).name]
     written = export.write_csv(output, measured) + export.write_latex(output, measured)
     texts += [path.read_text() for path in written]
-    texts += [f"{picture.caption}{picture.alt}" for picture in report.pictures_of(measured)]
+    texts += [f"{picture.caption}{picture.alt}" for picture in pictures.pictures_of(measured)]
     return texts
 
 
@@ -720,7 +720,7 @@ def test_rows_that_fit_their_tables_give_a_report(
     for table in store.TABLES:
         run.write_table(table, data.draw(_rows(table)))
     everything(root, root / "output")
-    for picture in report.pictures_of(read_runs([root])):
+    for picture in pictures.pictures_of(read_runs([root])):
         picture.draw(plots.LIGHT).draw_without_rendering()
     shutil.rmtree(root)
 
@@ -826,7 +826,7 @@ def test_figures_draw_names_as_text(nasty: Path) -> None:
         warnings.simplefilter("error")
         for paths in ([nasty], [min((nasty / "synthetic").iterdir())]):
             drawn = ""
-            for picture in report.pictures_of(read_runs(paths)):
+            for picture in pictures.pictures_of(read_runs(paths)):
                 figure = picture.draw(plots.LIGHT)
                 for text in _texts(figure):
                     _, is_math = text._preprocess_math(text.get_text())  # type: ignore[attr-defined]
@@ -882,7 +882,7 @@ def test_a_figure_of_a_hundred_latencies_can_be_drawn(tmp_path: Path) -> None:
         make_run(tmp_path / "runs", sites=2, latency_ms=number + 1.0, probes=("calls",),
                  started=f"2026-11-23T16:00:{number:02d}Z")  # fmt: skip
     measured = read_runs([tmp_path / "runs"])
-    for picture in report.pictures_of(measured):
+    for picture in pictures.pictures_of(measured):
         assert picture.draw(plots.LIGHT).get_size_inches()[1] < 50
     assert "2 more aren't drawn" in "".join(
         text.get_text() for text in _texts(plots.response_times(measured))

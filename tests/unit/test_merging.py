@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from discovery_xp import files, providers, store
+from discovery_xp.analysis.facts import facts
 from discovery_xp.analysis.measurements import Measurements
-from discovery_xp.analysis.report import facts
 from discovery_xp.cli.status import _on_merging
 from discovery_xp.errors import Refused
 from discovery_xp.experiment import Inspection

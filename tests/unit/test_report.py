@@ -15,7 +15,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from rich.console import Console
 
-from discovery_xp.analysis import export, paper, paper_tables, report
+from discovery_xp.analysis import export, facts, paper, paper_tables, report
 from discovery_xp.analysis.measurements import Measurements, read_runs
 from discovery_xp.cli.main import cli
 from discovery_xp.errors import Refused
@@ -479,4 +479,4 @@ def test_the_facts_say_what_held_which_database(
 ) -> None:
     make_run(tmp_path, backend="rome" if options else "mysql", more_options=options)
     (run,) = read_runs([tmp_path])
-    assert dict(report.facts(run)).get("databases") == words
+    assert dict(facts.facts(run)).get("databases") == words

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from discovery_xp import experiment, store, validity
-from discovery_xp.analysis import plots, report, run_tables
+from discovery_xp.analysis import facts, plots, report, run_tables
 from discovery_xp.analysis.measurements import Measurements, group, label, measured
 from discovery_xp.cli.bench import as_file
 from discovery_xp.cli.guard import run as run_guarded
@@ -497,10 +497,10 @@ def test_the_scale_and_a_full_machine_are_said_beside_seconds(tmp_path: Path) ->
     row = dict(zip(overview.headings(), overview.cells()[0], strict=True))
     assert (row["status"], row["time scale"]) == ("busy", "4.00")
     assert float(row["by a clock, s"]) == pytest.approx(4 * float(row["to create, s"]), rel=0.01)
-    facts = dict(report.facts(run))
-    assert facts["validity"].startswith("busy: the machine was busy 95% of the time and full 50%")
-    assert "nova-api on a used its share up in 40% of its periods" in facts["validity"]
-    assert "4.5 of the machine's 2 cores" in facts["time scale"]
+    said = dict(facts.facts(run))
+    assert said["validity"].startswith("busy: the machine was busy 95% of the time and full 50%")
+    assert "nova-api on a used its share up in 40% of its periods" in said["validity"]
+    assert "4.5 of the machine's 2 cores" in said["time scale"]
     page = report.html([run])
     assert "<strong>busy</strong>" in page
     assert plots.timeline([run]) is not None

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from discovery_xp.analysis import drawing, prometheus, report, run_tables, series, series_plots
+from discovery_xp.analysis import (
+    drawing,
+    facts,
+    pictures,
+    prometheus,
+    run_tables,
+    series,
+    series_plots,
+)
 from discovery_xp.analysis.measurements import Measurements, measured
 from discovery_xp.bench_request import choose_interval
 from discovery_xp.cli.guard import run as run_guarded
@@ -108,12 +116,12 @@ def test_the_report_shows_series_and_the_machine_before(tmp_path: Path) -> None:
     state = MachineState("", 2, 0.25, 0.1, 2**34, None, 2450.0, "tsc", 0.0, 0.0)
     stored.update(machines_before=(state,), sample_every_s=5.0)
     run = one(stored)
-    facts = dict(report.facts(run))
-    assert facts["before"] == (
+    said = dict(facts.facts(run))
+    assert said["before"] == (
         "load 0.25 on 2 processors, 0.1 % stolen, 16.0 GiB of memory available, 2450 MHz, "
         "governor unknown, clock tsc, shared by all hosts"
     )
-    assert "Series over the window" in [picture.title for picture in report.pictures_of([run])]
+    assert "Series over the window" in [picture.title for picture in pictures.pictures_of([run])]
     (table,) = [table for table in run_tables.run_tables(run) if table.name == "series"]
     rows = {row["series"]: row for row in table.frame.to_dict("records")}
     assert rows["MariaDB commits"]["mean"] == pytest.approx(10.0)
@@ -125,15 +133,15 @@ def test_machines_with_clocks_of_their_own_are_compared(tmp_path: Path) -> None:
     state = MachineState("a", 2, 0.25, None, 2**34, "powersave", None, None, -0.5, 0.1)
     other = dataclasses.replace(state, host="b", load_1min=3.0, clock_offset_ms=0.25)
     stored.update(machines_before=(state, other))
-    words = dict(report.facts(one(stored)))["before"]
+    words = dict(facts.facts(one(stored)))["before"]
     assert "load 3.00" in words and "clocks within 0.75 ms, each read to 0.10 ms" in words
     assert words.endswith("(b, the busiest)")
 
 
 def test_a_run_without_series_is_reported_as_before(without: Run) -> None:
     run = one(without)
-    assert "Series over the window" not in [each.title for each in report.pictures_of([run])]
-    assert "series" in report.missing(run)
+    assert "Series over the window" not in [each.title for each in pictures.pictures_of([run])]
+    assert "series" in facts.missing(run)
     (axes,) = series_plots.over_window(run).axes
     assert [text.get_text() for text in axes.texts] == ["Series were not sampled."]
     assert not [table for table in run_tables.run_tables(run) if table.name == "series"]
