@@ -20,6 +20,7 @@ import enoslib as en
 from ansible.errors import AnsibleError
 from enoslib.errors import EnosFailedHostsError, EnosUnreachableHostsError
 
+from discovery_xp import coroutines
 from discovery_xp.boundary.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.onhost.catalogue import SSH_PORT
@@ -154,7 +155,7 @@ def answering(
 
         return {name for name in await asyncio.gather(*map(one, hosts)) if name}
 
-    return asyncio.run(look())
+    return coroutines.run(look())
 
 
 def answering_of(hosts: Hosts) -> set[str]:

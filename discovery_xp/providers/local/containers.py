@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from discovery_xp import files
+from discovery_xp import coroutines, files
 from discovery_xp.boundary.answers import printable
 from discovery_xp.errors import Failed
 from discovery_xp.planning.plan import Plan, PlannedHost
@@ -280,7 +280,7 @@ def boot(
 
     Raises Failed with the names and consoles of those that didn't come up.
     """
-    asyncio.run(_boot(testbed, hosts, image.tree(image_key), booted, merge))
+    coroutines.run(_boot(testbed, hosts, image.tree(image_key), booted, merge))
 
 
 async def _boot(
