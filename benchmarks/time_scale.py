@@ -43,6 +43,8 @@ openstack: {backend: rome}
 # A host builds its VMs one after the other: where they land decides how long boots take, so that
 # all rows of a load have the same hosts.
 PLACEMENT_SEED = "1"
+# What doesn't depend on the scale, if the same is done; what a VM takes of the processor may.
+PER_VM = ("cpu_ms", "round_trips", "messages", "crossings")
 RESULT = provenance.RESULTS / "time-scale.json"
 
 
@@ -122,6 +124,7 @@ def figures(run: Measurements) -> dict[str, Any]:
         "throttled": None
         if found is None or found.throttled_unit is None
         else {"unit": found.throttled_unit.name, "share": found.throttled_unit.share},
+        "per_vm": {name: _rounded(run.figures.get(f"{name}_per_vm"), 1) for name in PER_VM},
         "window_s": None if run.window_s is None else _rounded(run.window_s, run.time_scale),
     }
 

@@ -224,11 +224,14 @@ def time_scale() -> str:
                 f"{row['busy'] * 100:.0f} %",
                 f"{row['saturated'] * 100:.0f} %",
                 row["verdict"],
+                f"{row['per_vm']['cpu_ms']:.0f}",
+                f"{row['per_vm']['crossings']:.0f}",
                 f"{row['wall_s'] / 60:.0f}",
             ]
         )
     head = ["load", "K", "a boot, median, s", "P90, s", "the load, s", "by a clock, s", "busy",
-            "saturated", "verdict", "the whole bench, min"]  # fmt: skip
+            "saturated", "verdict", "CPU-ms per VM", "crossings per VM",
+            "the whole bench, min"]  # fmt: skip
     return table(head, lines)
 
 

@@ -129,7 +129,8 @@ def provenance_of(shown: Sequence[Measurements]) -> str:
     days = sorted({run.record.started[:10] for run in shown})
     commits = sorted({str(run.record.commit)[:12] for run in shown})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{len(shown)} runs of {when}, on {_machines(shown)}; commit {', '.join(commits)}.\n"
+    count = "1 run" if len(shown) == 1 else f"{len(shown)} runs"
+    return f"{count} of {when}, on {_machines(shown)}; commit {', '.join(commits)}.\n"
 
 
 # ---------------------------------------------------------------- eight sites, time scaled
@@ -138,44 +139,50 @@ SCALED = "sites-8-scaled"
 
 
 def eight_sites_scaled() -> str:
-    """Return both back ends at eight sites with scaled time: figures, and their ratio."""
-    from discovery_xp.analysis import comparison
+    """Return the runs of eight sites with scaled time, and of two back ends their ratio."""
+    from discovery_xp.analysis import comparison, figures
 
-    compared = comparison.compare(
-        *(comparison.side(name, [run.run for run in shown]) for name, shown in _scaled().items())
-    )
-    rows = [[words, *(value(run) for (run,) in _scaled().values()), ""] for words, value in _VALID]
-    for each in compared.figures:
-        ratio, interval = each.ratio, each.interval
-        if ratio is None:
-            continue
-        words = digits(ratio)
-        if interval is not None:
-            words += f" ({digits(interval.low)} to {digits(interval.high)})"
-        rows.append([each.figure.words, digits(each.points_a[0]), digits(each.points_b[0]), words])
-    (run,) = _scaled()["mysql"]
-    head = f"500 VMs at once, {run.record.latency_ms:g} ms, K = {run.record.time_scale:g}"
-    return table([head, "MariaDB", "ROME", "ROME / MariaDB"], rows)
+    names = {"mysql": "MariaDB", "rome": "ROME"}
+    found = {run.record.backend: run for run in runs(SCALED)}
+    shown = [found[backend] for backend in names if backend in found]
+    rows = [[words, *(value(run) for run in shown)] for words, value in _SCALED]
+    rows += [
+        [figure.words, *(digits(float(run.figures[figure.key])) for run in shown)]
+        for figure in figures.FIGURES
+    ]
+    head = [
+        f"500 VMs at once, {shown[0].record.latency_ms:g} ms, K = {shown[0].record.time_scale:g}",
+        *(names[run.record.backend] for run in shown),
+    ]
+    if len(shown) == 2:
+        a, b = (comparison.side(run.record.backend, [run.run]) for run in shown)
+        ratios = {each.figure.key: each for each in comparison.compare(a, b).figures}
+        head.append(f"{head[2]} / {head[1]}")
+        keys = [*("" for _ in _SCALED), *(figure.key for figure in figures.FIGURES)]
+        for row, key in zip(rows, keys, strict=True):
+            row.append(_ratio(ratios[key]) if key in ratios else "")
+    return table(head, rows)
 
 
-def _scaled() -> dict[str, list[Measurements]]:
-    """Return the run of each back end, MariaDB's first."""
-    return {
-        name: [run for run in runs(SCALED) if run.record.backend == name]
-        for name in ("mysql", "rome")
-    }
+def _ratio(compared: Any) -> str:
+    if compared.ratio is None:
+        return ""
+    words = f"{compared.ratio:.2f}"
+    if compared.interval is not None:
+        words += f" ({compared.interval.low:.2f} to {compared.interval.high:.2f})"
+    return words
 
 
 def _of_validity(key: str) -> Callable[[Measurements], str]:
     return lambda run: f"{_percent(getattr(run.record.validity, key))} %"
 
 
-_VALID: tuple[Row, ...] = (
+_SCALED: tuple[Row, ...] = (
     ("VMs ACTIVE", _active),
+    ("verdict", lambda run: str(run.record.validity.verdict) if run.record.validity else "-"),
     ("of the machine busy", _of_validity("busy")),
     ("of the time saturated", _of_validity("saturated")),
-    ("verdict", lambda run: str(run.record.validity.verdict) if run.record.validity else "-"),
-    ("the load by a clock, s", lambda run: digits(run.duration_s * run.record.time_scale)),
+    ("the load by a clock, s", lambda run: digits((run.duration_s or 0) * run.record.time_scale)),
 )
 
 
