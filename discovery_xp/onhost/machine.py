@@ -40,7 +40,7 @@ def _processors() -> str:
 
 def _read(path: str) -> str:
     try:
-        with open(path) as file:
+        with open(path, errors="replace") as file:
             return file.read(_MOST)
     except OSError:
         return ""

@@ -26,6 +26,7 @@ MOST_LOAD = 0.5
 MOST_STEAL_PERCENT = 1.0
 MOST_OFFSET_MS = 1.0
 
+# The whole module as a line of sh, for hosts that have nothing of ours yet.
 LOOK = f"python3 -c {shlex.quote(inspect.getsource(machine))}"
 _STEAL = 7  # the place of stolen time behind 'cpu' in /proc/stat
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from typing import Any
 
 import pytest
@@ -48,6 +49,13 @@ def test_this_machine_shares_its_clock_with_its_hosts() -> None:
     state = conditions.of_this_machine()
     assert state.cpus > 0 and state.memory_available_bytes > 0
     assert (state.host, state.clock_offset_ms, state.clock_uncertainty_ms) == ("", 0.0, 0.0)
+
+
+def test_a_host_says_by_sh_what_this_machine_says_itself() -> None:
+    done = subprocess.run(["sh", "-c", conditions.LOOK], capture_output=True, text=True, check=True)
+    said, here = conditions.parse(done.stdout, ""), conditions.of_this_machine()
+    assert (said.cpus, said.clock_source) == (here.cpus, here.clock_source)
+    assert said.memory_available_bytes > 0 and said.steal_percent is not None
 
 
 def test_a_clock_is_read_by_the_shortest_round_trip() -> None:
