@@ -116,6 +116,16 @@ def test_a_console_is_kept_up_to_its_bound_and_stops_nobody(tmp_path: Path) -> N
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+def test_a_console_is_beside_what_gets_controllers_handed_on(tmp_path: Path) -> None:
+    """With version 2 a group that has processes of its own hands no controller on."""
+    both = [tmp_path / "version-1", tmp_path / "version-2"]
+    for folder in both:
+        folder.mkdir()
+    (both[1] / "cgroup.subtree_control").write_text("")
+    assert cgroups.leaves(both, "console") == [both[0], both[1] / "console"]
+    assert cgroups.leaves(both, "console")[1].is_dir()
+
+
 # ---------------------------------------------------------------- quotas
 
 

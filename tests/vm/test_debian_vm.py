@@ -61,6 +61,38 @@ done
 exit 1
 """
 
+# What `deploy` does with services, done with one unit: held by the host's systemd, read back.
+HOLD_SHARE = """
+import dataclasses, json, subprocess, time
+from discovery_xp.planning.shares import HostShare
+from discovery_xp.providers.local import containers, shares
+from discovery_xp.testbeds.shares import disagreements
+from discovery_xp.testbeds.testbed import Testbed
+
+def run_each(commands):
+    for host, command in commands.items():
+        subprocess.run(["ssh", "-F", Testbed("ordinary").ssh_config, host, command], check=True)
+
+host = "near-controller-1"
+groups, planned = {host: containers.group(host)}, [HostShare(host, 2.0, {"burner": 1.0})]
+run_each({host: "systemd-run --quiet --unit=burner sh -c 'while :; do :; done'"})
+said = {}
+for name in ("imposed", "lifted"):
+    if name == "imposed":
+        shares.impose("ordinary", groups, planned, 4.0, run_each)
+    else:
+        shares.lift("ordinary", groups, planned, run_each)
+    for attempt in range(10):
+        held = shares.held("ordinary", groups, planned, 4.0)
+        if (name == "imposed") == (not disagreements(planned, held)):
+            break
+        time.sleep(0.5)
+    said[name] = [dataclasses.asdict(each) for each in held]
+    said[name + " wrong"] = disagreements(planned, held)
+run_each({host: "systemctl stop burner"})
+print(json.dumps(said))
+"""
+
 SHOW_QDISCS = f"{XP} ssh near-compute-1 tc qdisc show dev eth0"
 
 STEPS = {
@@ -75,6 +107,8 @@ STEPS = {
     "measure": f"{XP} network measure --json",
     "limits": f"cd {GROUPS}/host.near-compute-1 && cat memory.max cpu.max",
     "default limits": f"cd {GROUPS}/host.near-controller-1 && cat memory.max cpu.max",
+    "write share": f"cat >/root/share.py <<'END'\n{HOLD_SHARE}END\n",
+    "share": f"PYTHONPATH=. {shlex.quote(sys.executable)} /root/share.py",
     "memory": "grep MemTotal /proc/meminfo",
     "set": f"{XP} network set --from near --to far "
     "--delay 60ms --jitter 2ms --rate 100mbit --loss 1%",
@@ -160,6 +194,14 @@ def test_limits_are_those_of_the_topology(results: Results) -> None:
     of_machine = int(printed(results, "memory").split()[1]) * 1024 * DEFAULT_MEMORY_SHARE
     assert of_machine - PAGE_BYTES <= int(memory) <= of_machine
     assert cpus == "max 100000"
+
+
+def test_shares_of_the_processor_are_held_by_the_hosts_systemd(results: Results) -> None:
+    said = read(results, "share")
+    assert said["imposed wrong"] == []
+    cores = {each["unit"]: each["cores"] for each in said["imposed"]}
+    assert cores == {"": pytest.approx(2, rel=0.02), "burner": pytest.approx(1, rel=0.02)}
+    assert said["lifted"] == []
 
 
 def test_a_changed_link_is_read_back(results: Results) -> None:

@@ -100,6 +100,20 @@ def create(testbed: str, name: str, bounds: Bounds | None = None) -> list[Path]:
     return folders
 
 
+def leaves(folders: Iterable[Path], name: str) -> list[Path]:
+    """Return where processes of these groups go that stay beside groups made inside them.
+
+    With version 2 a group that has processes hands no controller on to those inside, so that
+    these processes need a group `name` of their own; it ends with the one around it.
+    """
+    inside = []
+    for folder in folders:
+        is_version_2 = (folder / "cgroup.subtree_control").exists()
+        inside.append(folder / name if is_version_2 else folder)
+        inside[-1].mkdir(exist_ok=True)
+    return inside
+
+
 def _weigh(testbed: str) -> None:
     """Have a testbed's group, and that of all testbeds, weigh as much as the hosts in it.
 

@@ -190,7 +190,8 @@ def _start(
         nspawn = merging.marked(nspawn)
     reader, writer = os.pipe()
     try:
-        keep_console(own / "console.log", reader, groups)
+        # Apart, so that nspawn can hand the host's controllers on to the systemd in it.
+        keep_console(own / "console.log", reader, cgroups.leaves(groups, "console"))
         subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *nspawn],
             stdin=device,  # open until it is mounted
