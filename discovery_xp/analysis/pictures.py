@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from discovery_xp.analysis import (
     anatomy,
+    anatomy_plots,
     anatomy_tables,
     paper_tables,
     plots,
@@ -160,6 +161,16 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
                 lambda theme: plots.creation_times(runs, theme),
             )
         )
+    if boots := anatomy_plots.by_configuration(runs):
+        pictures.append(
+            Picture(
+                "Where the time of a boot went",
+                "The mean boot's critical path by what it waited for; hatched is what passed "
+                "between sites.",
+                "; ".join(f"{name}: {_between_words(each)}" for name, each in boots) + ".",
+                lambda theme: anatomy_plots.activities(runs, theme),
+            )
+        )
     if any(len(run.calls) for run in runs):
         pictures.append(
             Picture(
@@ -182,6 +193,12 @@ def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
     if any(run.record.harness and run.window_s for run in runs):
         pictures.append(_shares(runs))
     return pictures
+
+
+def _between_words(boots: Sequence[anatomy.Boot]) -> str:
+    sums = anatomy_plots.mean_seconds(boots)
+    between = sum(seconds for (_, is_between), seconds in sums.items() if is_between)
+    return f"{digits(sum(sums.values()))} s, {digits(between)} s of it between sites"
 
 
 def waterfall_picture(boot: anatomy.Boot) -> Picture:

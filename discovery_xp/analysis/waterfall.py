@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from discovery_xp.analysis import plots
+from discovery_xp.analysis import anatomy_plots, plots
 from discovery_xp.analysis.anatomy import ACTIVITIES, Boot, Part, Stretch
 from discovery_xp.analysis.anatomy_tables import WORDS
 from discovery_xp.analysis.drawing import LIGHT, Theme, drawing, plain
@@ -23,11 +22,11 @@ _LEAST_SHARE = 0.004  # of the boot's time; shorter steps are summed up in a not
 _MOST_STEPS = 48
 _WIDTH = 48  # characters of a bar
 _STEP = 44  # characters of a step's name
+_LABEL = 28  # the same in a figure
 
-# By activity: the terminal's colour, and the place of a figure's colour among a theme's.
 _COLOURS = {
-    "processor": ("green", 2), "waiting": ("white", 7), "queue": ("magenta", 3),
-    "database": ("blue", 0), "cache": ("cyan", 4), "http": ("yellow", 5), "bus": ("red", 1),
+    "processor": "green", "waiting": "white", "queue": "magenta", "database": "blue",
+    "cache": "cyan", "http": "yellow", "bus": "red",
 }  # fmt: skip
 
 
@@ -111,7 +110,7 @@ def terminal(boot: Boot) -> RenderableType:
         )
     legend = Text("  ")
     for activity in ACTIVITIES:
-        legend.append("\N{FULL BLOCK} ", style=_COLOURS[activity][0])
+        legend.append("\N{FULL BLOCK} ", style=_COLOURS[activity])
         legend.append(f"{WORDS[activity]}   ")
     parts: list[RenderableType] = [Text(), grid, legend]
     if rest:
@@ -138,7 +137,7 @@ def _bar(step: Step, total_s: float) -> Text:
     bar = Text()
     for _, activity in cells:
         if activity:
-            bar.append("\N{FULL BLOCK}", style=_COLOURS[activity][0])
+            bar.append("\N{FULL BLOCK}", style=_COLOURS[activity])
         else:
             bar.append(" ")
     return bar
@@ -159,6 +158,14 @@ def _laid_out(stretch: Stretch) -> list[tuple[float, float, Part]]:
 # ---------------------------------------------------------------- figure
 
 
+def _label(step: Step) -> str:
+    """Return what a step is and where, short enough to stand beside its bar."""
+    words = printable(step.words.strip())
+    if len(words) > _LABEL:
+        words = words[: _LABEL - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return plain(f"{words}, {step.node.service.removeprefix('nova-')} {step.node.site}", 64)
+
+
 @drawing
 def figure(boot: Boot | None, theme: Theme = LIGHT) -> Figure:
     """Draw a boot's waterfall; hatched is what passes between sites."""
@@ -170,32 +177,20 @@ def figure(boot: Boot | None, theme: Theme = LIGHT) -> Figure:
     for place, step in enumerate(shown):
         for stretch in step.stretches:
             for start, end, part in _laid_out(stretch):
+                colour = theme.series[anatomy_plots.COLOURS[part.activity]]
                 axes.barh(
-                    place, end - start, 0.78, left=start,
-                    color=theme.series[_COLOURS[part.activity][1]],
-                    hatch="////" if part.pair else None, edgecolor=theme.background, linewidth=0,
+                    place, end - start, 0.78, left=start, color=colour,
+                    hatch="////" if part.pair else None,
+                    # A line around it shows what is narrower than a pixel.
+                    edgecolor=theme.background if part.pair else colour,
+                    linewidth=0 if part.pair else 0.5,
                 )  # fmt: skip
-    names = [
-        plain(f"{step.words.strip()} ({step.node.service.removeprefix('nova-')} {step.node.site})",
-              56)
-        for step in shown
-    ]  # fmt: skip
-    axes.set_yticks(range(len(shown)), names, fontsize=7)
+    axes.set_yticks(range(len(shown)), [_label(step) for step in shown], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlim(0, boot.seconds or 1.0)
     axes.set_xlabel("s since the request's arrival"
-                    + (f"; {len(rest)} shorter steps not shown" if rest else ""))  # fmt: skip
+                    + (f"\n{len(rest)} shorter steps not shown" if rest else ""))  # fmt: skip
     axes.grid(axis="x")
     used = {part.activity for part in boot.parts() if part.seconds > 0}
-    handles = [
-        Patch(color=theme.series[_COLOURS[each][1]], label=WORDS[each])
-        for each in ACTIVITIES
-        if each in used
-    ]
-    if any(part.pair for part in boot.parts()):
-        handles.append(
-            Patch(facecolor=theme.faint, hatch="////", edgecolor=theme.ink, label="between sites")
-        )
-    drawn.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False, fontsize=8,
-                 labelcolor=theme.ink)  # fmt: skip
+    anatomy_plots.key_to(drawn, used, any(part.pair for part in boot.parts()), theme)
     return drawn

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from discovery_xp.analysis import anatomy, anatomy_tables, span_trees, waterfall
+from discovery_xp.analysis import (
+    anatomy,
+    anatomy_plots,
+    anatomy_tables,
+    pictures,
+    span_trees,
+    waterfall,
+)
 from discovery_xp.analysis.anatomy import WITHIN, Boot
 from discovery_xp.analysis.measurements import measured, summary
 from discovery_xp.analysis.span_trees import MOST_DEPTH, trees
@@ -198,6 +205,37 @@ def test_a_waterfall_shows_the_path_and_sums_up_what_is_too_short() -> None:
     assert shown[0].node.name == "POST /v2.1/servers"
     figure = waterfall.figure(boot)
     assert len(figure.axes[0].get_yticklabels()) == len(shown)
+
+
+def test_labels_of_a_waterfall_are_short_and_say_where() -> None:
+    rows = boot_rows()
+    rows[0]["name"] = "POST /v2.1/servers/" + "x" * 100
+    labels = waterfall.figure(boot_of(rows)).axes[0].get_yticklabels()
+    assert max(len(label.get_text()) for label in labels) < 64
+    assert all(label.get_text().rpartition(" ")[2] in {"site1", "site2"} for label in labels)
+
+
+def test_the_mean_boot_is_drawn_by_what_it_waited_for(tmp_path: Path) -> None:
+    """Bars of a configuration add up to its boots' mean; a run without spans has no bar."""
+    runs = measured(
+        [
+            make_run(tmp_path, probes=("calls", "usage")),
+            make_run(tmp_path, started="2026-11-23T17:00:00Z", sites=2, latency_ms=50),
+        ]
+    )
+    sums = anatomy_plots.mean_seconds(runs[1].boots)
+    assert sum(sums.values()) == pytest.approx(runs[1].boots[0].seconds)
+    between = sum(seconds for (_, is_between), seconds in sums.items() if is_between)
+    assert 0 < between < runs[1].boots[0].seconds
+    axes = anatomy_plots.activities(runs).axes[0]
+    assert len(axes.get_yticklabels()) == 1
+    widths = sum(bar.get_width() for bar in axes.patches)
+    assert widths == pytest.approx(runs[1].boots[0].seconds)
+    (picture,) = [
+        each for each in pictures.pictures_of(runs) if each.title == "Where the time of a boot went"
+    ]
+    assert "between sites" in picture.alt
+    assert anatomy_plots.by_configuration(runs[:1]) == []
 
 
 def test_a_boot_of_a_million_spans_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
