@@ -138,8 +138,11 @@ def provenance_of(shown: Sequence[Measurements]) -> str:
 SCALED = "sites-8-scaled"
 
 
-def eight_sites_scaled() -> str:
-    """Return the runs of eight sites with scaled time, and of two back ends their ratio."""
+def eight_sites_scaled(is_short: bool = False) -> str:
+    """Return the runs of eight sites with scaled time, and of two back ends their ratio.
+
+    The short table has what back ends are compared by first.
+    """
     from discovery_xp.analysis import comparison, figures
 
     names = {"mysql": "MariaDB", "rome": "ROME"}
@@ -161,7 +164,7 @@ def eight_sites_scaled() -> str:
         keys = [*("" for _ in _SCALED), *(figure.key for figure in figures.FIGURES)]
         for row, key in zip(rows, keys, strict=True):
             row.append(_ratio(ratios[key]) if key in ratios else "")
-    return table(head, rows)
+    return table(head, [row for row in rows if not is_short or row[0] in _SCALED_SHORT])
 
 
 def _ratio(compared: Any) -> str:
@@ -183,6 +186,16 @@ _SCALED: tuple[Row, ...] = (
     ("of the machine busy", _of_validity("busy")),
     ("of the time saturated", _of_validity("saturated")),
     ("the load by a clock, s", lambda run: digits((run.duration_s or 0) * run.record.time_scale)),
+)
+
+_SCALED_SHORT = (
+    "VMs ACTIVE",
+    "verdict",
+    "boot, median, s",
+    "load, s",
+    "database round trips per VM",
+    "crossings between sites per VM",
+    "WAN wait, s per VM",
 )
 
 

@@ -14,6 +14,7 @@ SOURCES: Mapping[str, Source] = {
     "reference-eight-sites-whole": reference.eight_sites_whole,
     "reference-eight-sites-provenance": partial(reference.provenance, "sites-8"),
     "reference-eight-sites-scaled": reference.eight_sites_scaled,
+    "reference-eight-sites-scaled-short": partial(reference.eight_sites_scaled, True),
     "reference-eight-sites-scaled-provenance": partial(reference.provenance, reference.SCALED),
     "reference-two-sites": reference.two_sites,
     "reference-two-sites-whole": reference.two_sites_whole,
