@@ -208,6 +208,7 @@ def test_several_runs_stand_beside_each_other(runs: Path) -> None:
         assert said in page.words, said
     assert [str(image["alt"]).split(".")[0] for image in page.of("img")] == [
         "Time to create the VMs",
+        "Where the time of a boot went",
         "Response time of Nova's database API",
         "VMs becoming ACTIVE",
         "Whose CPU time it was",
