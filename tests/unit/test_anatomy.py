@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.patches import Rectangle
 
 from discovery_xp.analysis import (
     anatomy,
@@ -229,7 +230,7 @@ def test_the_mean_boot_is_drawn_by_what_it_waited_for(tmp_path: Path) -> None:
     assert 0 < between < runs[1].boots[0].seconds
     axes = anatomy_plots.activities(runs).axes[0]
     assert len(axes.get_yticklabels()) == 1
-    widths = sum(bar.get_width() for bar in axes.patches)
+    widths = sum(bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle))
     assert widths == pytest.approx(runs[1].boots[0].seconds)
     (picture,) = [
         each for each in pictures.pictures_of(runs) if each.title == "Where the time of a boot went"
