@@ -45,7 +45,8 @@ def activities(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
 
     Hatched is what passed between sites: for round trips, servers' own time included.
     """
-    bars = by_configuration(runs)[:_MOST_BARS]
+    found = by_configuration(runs)
+    bars = found[:_MOST_BARS]
     if not bars:
         return plots.words_alone(theme, "No boots were followed.")
     drawn, axes = plots.blank(theme, 7.6, 1.5 + 0.42 * len(bars))
@@ -68,7 +69,9 @@ def activities(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
     axes.set_yticks(range(len(bars)), [plain(name) for name, _ in bars], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * longest or 1.0)
-    axes.set_xlabel("s of the mean boot's critical path")
+    more = len(found) - len(bars)
+    axes.set_xlabel("s of the mean boot's critical path"
+                    + (f"; {more} more configurations aren't drawn" if more else ""))  # fmt: skip
     axes.grid(axis="x")
     key_to(drawn, used, passes_between, theme)
     return drawn

@@ -24,6 +24,7 @@ _WIDTH = 48  # characters of a bar
 _STEP = 44  # characters of a step's name
 _LABEL = 28  # the same in a figure
 
+# By activity: its colour in the terminal; figures have their own.
 _COLOURS = {
     "processor": "green", "waiting": "white", "queue": "magenta", "database": "blue",
     "cache": "cyan", "http": "yellow", "bus": "red",
