@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rome.stores import rows
 from rome.stores.base import Changed, Commit, Duplicate
 from rome.stores.memory.database import Database
 from rome.stores.memory.order import Order
+from rome.stores.steps import changed_row
 
 
 def verify(base: Database, commit: Commit) -> list[bytes | None]:
@@ -28,20 +28,10 @@ def verify(base: Database, commit: Commit) -> list[bytes | None]:
         else:
             if number not in stored:
                 raise Changed(table, number)
-            parts = rows.split(stored[number])
-            defaults = dict(write["defaults"])
-            for slot, data in write["checks"]:
-                now = parts[slot] if slot < len(parts) else defaults.get(slot, rows.NULL)
-                if now != data:
-                    raise Changed(table, number)
-            if write["op"] == "update":
-                for slot in range(len(parts), write["width"]):
-                    parts.append(defaults.get(slot, rows.NULL))
-                for slot, data in write["deltas"]:
-                    parts[slot] = data
-                new_rows.append(rows.join(parts))
-            else:
-                new_rows.append(None)
+            row = changed_row(stored[number], write)
+            if row is None:
+                raise Changed(table, number)
+            new_rows.append(None if write["op"] == "delete" else row)
         for index, data in write["unique_add"]:
             holder = base.unique.get((table, index), {}).get(data)
             if holder not in (None, number, freed.get((table, index, data))):
