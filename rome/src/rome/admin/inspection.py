@@ -1,15 +1,12 @@
-"""How many rows a database in Redis has, and how much memory it takes."""
+"""How many rows a database has, and how much memory it takes."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rome.schema.catalogue import Catalogue
-from rome.stores.redis.store import RedisStore
-
-_OF_TABLE = re.compile(rb"([ruio])(\d+)(?:\.|\Z)")
+from rome.stores.base import ServerStore
 
 
 @dataclass
@@ -38,7 +35,7 @@ class Usage:
         return asdict(self)
 
 
-def inspect(store: RedisStore, catalogue: Catalogue) -> Usage:
+def inspect(store: ServerStore, catalogue: Catalogue) -> Usage:
     """Return what is there now; writers may go on."""
     schema = catalogue.load(store)
     tables_here = [table for table in schema.tables.values() if not table.is_view]
@@ -48,17 +45,16 @@ def inspect(store: RedisStore, catalogue: Catalogue) -> Usage:
         for table, head in zip(tables_here, heads, strict=True)
     }
     other = total = 0
-    for key, size in store.memory():
+    for area, table, size in store.usage():
         total += size
-        match = _OF_TABLE.match(key[len(store.prefix) :])
-        usage = by_number.get(int(match[2])) if match else None
-        if match is None or usage is None:
+        usage = by_number.get(table) if area != "other" else None
+        if usage is None:
             other += size
-        elif match[1] == b"r":
+        elif area == "row":
             usage.row_bytes += size
-        elif match[1] == b"u":
+        elif area == "unique":
             usage.unique_bytes += size
-        elif match[1] == b"o":
+        elif area == "order":
             usage.ordered_bytes += size
         else:
             usage.set_bytes += size

@@ -18,12 +18,11 @@ from rome.schema.tables import Table, quote
 from rome.schema.verification import row_number
 from rome.sqlite import functions
 from rome.sqlite.confine import OF_FILES, authorize
-from rome.stores.base import Changed, Commit, Duplicate, SchemaChanged
+from rome.stores.base import Changed, Commit, Duplicate, Portion, SchemaChanged
 
-# What one commit holds: rows with their index entries, and bytes of rows.  A script that
-# takes as much works for some milliseconds.
-_ENTRIES_AT_ONCE = 8000
-_BYTES_AT_ONCE = 2**21
+# What one commit holds, where the store takes as much: rows with their index entries, and bytes of
+# rows.  A script that takes as much works for some milliseconds.
+_PORTION = Portion(8000, 2**21)
 _OBJECTS = (
     "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 )
@@ -84,6 +83,7 @@ def _copy(
     source: apsw.Connection, connection: driver.Connection, schema: Schema, tables: list[Table]
 ) -> int:
     """Commit all rows; SQLite has seen that they fulfil their constraints."""
+    most = Portion(*map(min, _PORTION, connection.store.portion))
     count = entries = size = 0
     writes: list[dict[str, Any]] = []
     used: dict[int, int] = {}
@@ -107,7 +107,7 @@ def _copy(
             if write is None:
                 continue
             if writes and (
-                entries + weight > _ENTRIES_AT_ONCE or size + len(write["row"]) > _BYTES_AT_ONCE
+                entries + weight > most.entries or size + len(write["row"]) > most.bytes
             ):
                 commit()
             writes.append(write)

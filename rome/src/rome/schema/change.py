@@ -29,6 +29,7 @@ from rome.stores.base import (
     Dropped,
     Duplicate,
     NotEmpty,
+    Portion,
     SchemaChanged,
     Store,
     Unbuilt,
@@ -217,7 +218,8 @@ class SchemaChange:
         self._copies.append(copy)
         count = 0
         entries = dict.fromkeys((index.number for index in unique), 0)
-        for portion in _portions(pages):
+        weight = 1 + len(copy.all_indexes)
+        for portion in _portions(pages, self._store.portion, weight):
             changes = [Change(copy, n, None, tuple(values)) for n, values in portion]
             for index in unique:
                 entries[index.number] += sum(
@@ -452,15 +454,21 @@ def _not_unique(table: Table, index: Index) -> IntegrityError:
     return IntegrityError(f"UNIQUE constraint failed: {names}")
 
 
-def _portions(pages: Iterator[dict[int, Values]]) -> Iterator[list[tuple[int, Values]]]:
-    """Return rows in the portions in which they are committed."""
+def _portions(
+    pages: Iterator[dict[int, Values]], most: Portion, weight: int
+) -> Iterator[list[tuple[int, Values]]]:
+    """Return rows in the portions in which they are committed.
+
+    weight: the keys of a row, with those of its entries.
+    """
+    rows = max(1, min(_COPIED_ROWS, most.entries // weight))
     portion: list[tuple[int, Values]] = []
     size = 0
     for page in pages:
         for number, values in page.items():
             portion.append((number, values))
             size += len(encode(values))
-            if len(portion) == _COPIED_ROWS or size > _COPIED_BYTES:
+            if len(portion) == rows or size > min(_COPIED_BYTES, most.bytes):
                 yield portion
                 portion, size = [], 0
     if portion:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from rome.stores.wire import Step
 
@@ -138,10 +138,36 @@ class Commit:
     remember: int = 120  # seconds that the outcome can be asked for again
 
 
+class Portion(NamedTuple):
+    """What a store takes in one commit: rows together with the entries of their indexes, and bytes
+    of rows."""
+
+    entries: int
+    bytes: int
+
+
+UNBOUNDED = Portion(2**62, 2**62)
+
+
+Area = Literal["row", "unique", "set", "order", "other"]
+
+
+class Usage(NamedTuple):
+    """What a key of the store takes: what it holds (`other`: of no table's), the table, bytes."""
+
+    area: Area
+    table: int
+    bytes: int
+
+
 class Store(Protocol):
-    """One connection to the store of one database; not for two threads at once."""
+    """One connection to the store of one database; not for two threads at once.
+
+    portion: what one commit may hold; whoever copies many rows cuts them so.
+    """
 
     traffic: Traffic
+    portion: Portion
 
     def schema(self) -> tuple[str, Mapping[str, bytes]]:
         """Return version and entries."""
@@ -233,3 +259,13 @@ class Store(Protocol):
 
     def close(self) -> None:
         """End the connection."""
+
+
+class ServerStore(Store, Protocol):
+    """A store that other processes share, and that can be looked into as a whole."""
+
+    def usage(self) -> Iterator[Usage]:
+        """Yield what every key of this database takes."""
+
+    def drop(self) -> None:
+        """Remove the database: first its schema, so that nobody writes into what is left."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from rome.stores import rows, sort_bytes
 from rome.stores.base import (
+    UNBOUNDED,
     Answer,
     Commit,
     Dropped,
@@ -33,6 +34,7 @@ class MemoryStore:
     def __init__(self, name: str) -> None:
         self.database = databases.setdefault(name, Database())
         self.traffic = Traffic()
+        self.portion = UNBOUNDED
 
     def _trip(self) -> None:
         self.traffic.round_trips += 1

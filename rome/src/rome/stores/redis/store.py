@@ -20,13 +20,16 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
 from __future__ import annotations
 
 import itertools
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rome.errors import InternalError, OperationalError, OutcomeUnknown
 from rome.stores.base import (
+    UNBOUNDED,
     Answer,
+    Area,
     Changed,
     Commit,
     Dropped,
@@ -36,6 +39,7 @@ from rome.stores.base import (
     Request,
     SchemaChanged,
     Traffic,
+    Usage,
     Written,
 )
 from rome.stores.redis.commit import by_key
@@ -49,6 +53,10 @@ from rome.stores.wire import pack_step
 
 # Seconds for which commits are remembered at least where no patience is given.
 _LONG_S = 60
+
+# What a key holds, by the letter that it begins with, and the number of its table.
+_AREAS: dict[bytes, Area] = {b"r": "row", b"u": "unique", b"i": "set", b"o": "order"}
+_AREA = re.compile(rb"([ruio])(\d+)(?:\.|\Z)")
 
 _ROWS_IN_A_SCRIPT = 2000  # that one script removes, with the entries of one set index each
 
@@ -77,6 +85,7 @@ class RedisStore:
         """`replicas` have a commit before it counts as done; one script looks at no more
         than `page` rows."""
         self.traffic = Traffic()
+        self.portion = UNBOUNDED
         self._wire = Wire(server, self.traffic, slot_of(tag or database))
         own = "" if tag in (None, database) else database
         self._runner = Runner(self._wire, f"{{{tag or database}}}{own}:")
@@ -342,12 +351,18 @@ class RedisStore:
         """Yield every key of this database."""
         return self._scans.keys(self.prefix.encode())
 
-    def memory(self) -> Iterator[tuple[bytes, int]]:
+    def usage(self) -> Iterator[Usage]:
         """Yield every key of this database, with the bytes of memory that it takes."""
+        start = len(self.prefix.encode())
         keys = self._scans.keys(self.prefix.encode())
         while page := list(itertools.islice(keys, 5000)):
-            usage = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 1000) for key in page])
-            yield from ((key, size or 0) for key, size in zip(page, usage, strict=True))
+            sizes = self._wire.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 1000) for key in page])
+            for key, size in zip(page, sizes, strict=True):
+                match = _AREA.match(key, start)
+                if match is None:
+                    yield Usage("other", 0, size or 0)
+                else:
+                    yield Usage(_AREAS[match[1]], int(match[2]), size or 0)
 
     def drop(self) -> None:
         """Remove the database: first its schema, so that nobody writes into what is left."""
