@@ -1,0 +1,1 @@
+"""A store in etcd, version 3.4 or newer."""

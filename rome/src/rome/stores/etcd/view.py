@@ -1,0 +1,148 @@
+"""A database as it is at one moment, however many requests it takes to look at it.
+
+etcd numbers its transactions (revisions) and keeps what earlier ones have left, until it is
+compacted.  So the first request of a view tells the revision, and all others ask for that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, TypeVar
+
+from rome.errors import ConflictError, OperationalError
+from rome.stores.etcd.connection import Refused, Wire
+from rome.stores.etcd.keys import Span
+from rome.stores.etcd.operations import Found, KeyValue, Range, unpack_ranges
+
+Result = TypeVar("Result")
+# Yields ranges that it wants of one view, gets what they have, and returns a result.  What several
+# of them ask at the same time goes in one request.
+Question = Generator[list[Range], list[Found], Result]
+
+# Keys that one range brings at most.
+PAGE = 2000
+# Times that a view whose revision is compacted meanwhile is begun anew.
+_ATTEMPTS = 5
+
+
+class Compacted(ConflictError):
+    """etcd has forgotten the revision of a view: begin anew."""
+
+    def __init__(self) -> None:
+        super().__init__("etcd has compacted what was being read; try again")
+
+
+class View:
+    """The latest state of a database, as of the first request.
+
+    linearizable: whether the first request asks for what the cluster has agreed on until then; else
+    for what the member has, which is never older than what this process has seen.
+    """
+
+    def __init__(self, wire: Wire, linearizable: bool) -> None:
+        self._wire = wire
+        self._linearizable = linearizable
+        self.revision = 0
+
+    def ask(self, ranges: Sequence[Range]) -> list[Found]:
+        """Return what ranges have: one round trip, or several if they are many."""
+        most = self._wire.server.txn_ops
+        found: list[Found] = []
+        for start in range(0, len(ranges), most):
+            found += self._ask(ranges[start : start + most])
+        return found
+
+    def _ask(self, ranges: Sequence[Range]) -> list[Found]:
+        linearizable = self._linearizable and not self.revision
+        least = self._wire.server.hints.revision
+        while True:
+            request = {"success": [one.packed(self.revision, not linearizable) for one in ranges]}
+            try:
+                answer = self._wire.call("/v3/kv/txn", request)
+            except Refused as refused:
+                if "compacted" in str(refused):
+                    raise Compacted from refused
+                if "future revision" in str(refused) and not linearizable:
+                    linearizable = True  # another member, which has to catch up first
+                    continue
+                raise OperationalError(f"etcd: {refused}") from refused
+            revision = int(answer["header"]["revision"])
+            if not self.revision:
+                if revision < least and not linearizable:
+                    linearizable = True
+                    continue
+                self.revision = revision
+            return unpack_ranges(answer.get("responses", ()))
+
+    def answer(self, question: Question[Result]) -> Result:
+        """Return what a question finds out, level by level."""
+        try:
+            ranges = next(question)
+            while True:
+                ranges = question.send(self.ask(ranges))
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+
+def with_a_view(
+    wire: Wire, linearizable: bool, look: Callable[[View], Result], what: str = "a large read"
+) -> Result:
+    """Return what `look` makes of a view; it is called again where a revision was compacted."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return look(View(wire, linearizable))
+        except Compacted:
+            continue
+    raise ConflictError(
+        f"{what} takes longer than etcd keeps revisions (--auto-compaction-retention); try again"
+    )
+
+
+def together(questions: Sequence[Question[Any]]) -> Question[list[Any]]:
+    """Ask several questions side by side, level by level; returns their results."""
+    results: list[Any] = [None] * len(questions)
+    waiting: list[tuple[int, Question[Any], list[Range]]] = []
+    for place, question in enumerate(questions):
+        try:
+            waiting.append((place, question, next(question)))
+        except StopIteration as stop:
+            results[place] = stop.value
+    while waiting:
+        found = yield [one for _, _, ranges in waiting for one in ranges]
+        going_on = []
+        start = 0
+        for place, question, ranges in waiting:
+            own = found[start : start + len(ranges)]
+            start += len(ranges)
+            try:
+                going_on.append((place, question, question.send(own)))
+            except StopIteration as stop:
+                results[place] = stop.value
+        waiting = going_on
+    return results
+
+
+def whole(
+    spans: Sequence[Span], keys_only: bool = False, page: int = PAGE
+) -> Question[list[list[KeyValue]]]:
+    """Ask for all keys of some spans, page by page."""
+    found: list[list[KeyValue]] = [[] for _ in spans]
+    waiting = list(enumerate(spans))
+    while waiting:
+        answers = yield [Range.of(span, page, keys_only) for _, span in waiting]
+        going_on = []
+        for (place, span), answer in zip(waiting, answers, strict=True):
+            found[place] += answer.pairs
+            if answer.count > len(answer.pairs):
+                going_on.append((place, Span(answer.pairs[-1].key + b"\0", span.end)))
+        waiting = going_on
+    return found
+
+
+def values(keys: Sequence[bytes]) -> Question[list[KeyValue | None]]:
+    """Ask for single keys; None: a key isn't there."""
+    if not keys:
+        return []
+    answers = yield [Range(key) for key in keys]
+    return [answer.pairs[0] if answer.pairs else None for answer in answers]

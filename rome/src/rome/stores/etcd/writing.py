@@ -1,0 +1,141 @@
+"""Transactions that write: their limits, their leases, and what a lost answer leaves open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rome.errors import OperationalError, OutcomeUnknown
+from rome.stores.etcd.commit import VOID, arranged
+from rome.stores.etcd.connection import Refused, Wire
+from rome.stores.etcd.operations import (
+    Compare,
+    Delete,
+    Json,
+    Put,
+    Range,
+    Txn,
+    is_absent,
+    unpack_ranges,
+)
+
+# Fewer operations in a transaction than these would leave no room for a commit.
+LEAST_OPERATIONS = 32
+# Outcomes that one lease has at most: etcd removes all of them in one step when it ends.
+_KEYS_OF_A_LEASE = 4000
+_NO_LEASE = "lease not found"
+
+
+class Writing:
+    """The writes of one connection.
+
+    remember: seconds that the outcome of a commit can be asked for.
+    """
+
+    def __init__(self, wire: Wire, remember: int) -> None:
+        self._wire = wire
+        self._remember = remember
+
+    def write(self, conditions: Sequence[Compare], writes: Sequence[Put | Delete]) -> bool:
+        """Do what may be done twice; tell whether the conditions held."""
+        return bool(self.send(arranged(conditions, writes, (), (), self.most)).get("succeeded"))
+
+    @property
+    def most(self) -> int:
+        """How many operations a transaction may have."""
+        return self._wire.server.txn_ops
+
+    def send(self, txn: Txn) -> Json:
+        """Return the answer to a transaction.  Raises LeaseLost, OperationalError."""
+        writes = bool(txn.then)
+        try:
+            return self._wire.call("/v3/kv/txn", txn.request(), writes)
+        except Refused as refused:
+            text = str(refused)
+            if _NO_LEASE in text:
+                self._wire.server.hints.lease = None
+                raise LeaseLost from refused
+            raise OperationalError(f"etcd: {text}{_remedy(text, self.most)}") from refused
+
+    def lease(self, remember: int = 0) -> int:
+        """Return a lease that goes on for as long as an outcome has to be remembered."""
+        seconds = max(self._remember, remember)
+        hints, now = self._wire.server.hints, time.monotonic()
+        if hints.lease is not None:
+            number, taken, length = hints.lease
+            if now - taken < length - seconds and hints.keys_of_lease < _KEYS_OF_A_LEASE:
+                hints.keys_of_lease += 1
+                return number
+        length = 2 * seconds
+        try:
+            answer = self._wire.call("/v3/lease/grant", {"TTL": length})
+        except Refused as refused:
+            raise OperationalError(f"etcd grants no lease: {refused}") from refused
+        hints.lease, hints.keys_of_lease = (int(answer["ID"]), now, length), 1
+        return int(answer["ID"])
+
+    # ------------------------------------------------------------ outcomes
+
+    def begin(self) -> None:
+        """Begin a write whose outcome must be known in the end."""
+        self._wire.in_doubt = False
+
+    def ended(self, what: str, action: Callable[[], Any]) -> Any:
+        """Return what an action does.  Raises OutcomeUnknown if nobody knows if it was done."""
+        try:
+            return action()
+        except OutcomeUnknown:
+            raise
+        except OperationalError as error:
+            if self._wire.in_doubt:
+                raise OutcomeUnknown(
+                    f"{error}; whether the {what} was done is not known"
+                ) from error
+            raise
+
+    def outcome(self, key: bytes) -> bytes | None:
+        """Return the outcome under a token's key, and see to it that there will be no other.
+
+        Who was refused after a lost answer must not be done later, by a request that is still
+        under way.  None: nothing was done, and nothing will be.
+        """
+        if not self._wire.in_doubt:
+            return None
+        while True:
+            try:
+                void = Txn([is_absent(key)], [Put(key, VOID, self.lease())], [Range(key)])
+                answer = self.send(void)
+                break
+            except LeaseLost:
+                continue
+        self._wire.in_doubt = False
+        if answer.get("succeeded"):
+            return None
+        (found,) = unpack_ranges(answer.get("responses", ()))
+        value = found.pairs[0].value if found.pairs else VOID
+        return None if value == VOID else value
+
+
+class LeaseLost(Exception):
+    """The lease of a transaction is over, and nothing was done."""
+
+
+def _remedy(text: str, most: int) -> str:
+    """Return what to do about a refusal."""
+    if "too many operations" in text:
+        return (
+            f": the URL says that it takes {most} (?txn_ops=); say what the members'"
+            " --max-txn-ops is"
+        )
+    if "too large" in text or "larger than max" in text:
+        return (
+            ": write in smaller portions or smaller values, or start etcd with a higher"
+            " --max-request-bytes (1.5 MiB where nothing is said)"
+        )
+    if "space exceeded" in text:
+        return (
+            ": compact and defragment it (etcdctl compact, defrag), or raise"
+            " --quota-backend-bytes; then etcdctl alarm disarm"
+        )
+    return ""
