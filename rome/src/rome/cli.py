@@ -25,7 +25,7 @@ from rome.dialect.parse import NotParsed, ParametersMissing, parse_select
 from rome.errors import Error
 from rome.schema.catalogue import Catalogue
 from rome.schema.dump import statements
-from rome.stores.base import SchemaChanged
+from rome.stores.base import SchemaChanged, ServerStore
 from rome.stores.redis.store import RedisStore
 
 _PATIENCE_S = "3"  # a person waits for the answer
@@ -155,10 +155,9 @@ def _connect_arguments(options: argparse.Namespace) -> dict[str, Any]:
     return dict(arguments)
 
 
-def _store(options: argparse.Namespace) -> RedisStore:
-    store = _connect_arguments(options)["store"]()
-    if not isinstance(store, RedisStore):
-        raise Wrong("only a database in Redis can be looked into")
+def _store(options: argparse.Namespace) -> ServerStore:
+    # Of a store in memory _url has said that it can't be looked into.
+    store: ServerStore = _connect_arguments(options)["store"]()
     return store
 
 
@@ -204,8 +203,14 @@ def _table(usage: Usage) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
+    store = _store(options)
+    if not isinstance(store, RedisStore):
+        raise Wrong(
+            "check looks into databases in Redis only; in etcd, rows and index entries are written"
+            " in one transaction by all members alike"
+        )
     wrong = repaired = 0
-    for finding in check(_store(options), Catalogue(), options.repair):
+    for finding in check(store, Catalogue(), options.repair):
         wrong += 1
         repaired += finding.repaired
         print(finding.text + (" (repaired)" if finding.repaired else ""))

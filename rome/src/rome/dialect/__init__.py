@@ -2,10 +2,18 @@
 
 from rome.dialect.base import (
     RomeDialect,
+    RomeEtcdDialect,
     RomeExecutionContext,
     RomeMemoryDialect,
     RomeTLSDialect,
 )
 from rome.dialect.explain import explain
 
-__all__ = ["RomeDialect", "RomeExecutionContext", "RomeMemoryDialect", "RomeTLSDialect", "explain"]
+__all__ = [
+    "RomeDialect",
+    "RomeEtcdDialect",
+    "RomeExecutionContext",
+    "RomeMemoryDialect",
+    "RomeTLSDialect",
+    "explain",
+]

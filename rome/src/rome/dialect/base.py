@@ -1,4 +1,4 @@
-"""The SQLAlchemy dialect: `rome+redis://`, `rome+rediss://` and `rome+memory://`.
+"""The SQLAlchemy dialect: `rome+redis://`, `rome+rediss://`, `rome+etcd://`, `rome+memory://`.
 
 SQL is written as for SQLite, which evaluates it.  While a statement is compiled, its
 SELECTs are noted; from them comes the plan that says which rows to read, once for each
@@ -32,6 +32,10 @@ from rome.dialect.decimals import RomeNumeric
 from rome.dialect.url import NO_NAME, UrlOptions, addresses_of, is_name
 from rome.engine.shared import shared
 from rome.planner.plan import Layout, Plan
+from rome.stores.etcd.connection import ANSWER_S
+from rome.stores.etcd.connection import Server as EtcdServer
+from rome.stores.etcd.store import EtcdStore
+from rome.stores.etcd.writing import LEAST_OPERATIONS
 from rome.stores.memory.store import MemoryStore
 from rome.stores.redis.link import Server
 from rome.stores.redis.store import RedisStore
@@ -235,4 +239,33 @@ class RomeMemoryDialect(RomeDialect):
         }
 
 
-__all__ = ["RomeDialect", "RomeMemoryDialect", "RomeTLSDialect"]
+class RomeEtcdDialect(RomeDialect):
+    """Databases in etcd: `rome+etcd://host,host:2379/name`."""
+
+    driver = "etcd"
+    supports_statement_cache = True
+
+    def _store(self, url: URL, database: str, options: UrlOptions) -> dict[str, Any]:
+        addresses = tuple(addresses_of(url, 2379))
+        server = EtcdServer(
+            addresses=addresses,
+            username=url.username,
+            password=url.password if url.password is None else str(url.password),
+            timeout=options.number("timeout", ANSWER_S),
+            connect_timeout=options.number("connect_timeout", 5),
+            patience=options.number("patience", 15),
+            local_reads=options.choice("reads", "linearizable", "local") == "local",
+            txn_ops=int(options.number("txn_ops", 128)),
+        )
+        if server.txn_ops < LEAST_OPERATIONS:
+            raise ValueError(
+                f"option txn_ops={server.txn_ops}: etcd's --max-txn-ops must be"
+                f" {LEAST_OPERATIONS} or more for ROME"
+            )
+        return {
+            "store": functools.partial(EtcdStore, server, database),
+            "shared": shared(("etcd", addresses, database)),
+        }
+
+
+__all__ = ["RomeDialect", "RomeEtcdDialect", "RomeMemoryDialect", "RomeTLSDialect"]

@@ -21,9 +21,11 @@ class UrlOptions:
 
     def __init__(self, query: Mapping[str, Any]) -> None:
         self._query = dict(query)
+        self._asked: set[str] = set()
 
     def text(self, name: str) -> str | None:
         """Return a text, or None."""
+        self._asked.add(name)
         value = self._query.pop(name, None)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"option {name} stands there twice")
@@ -44,7 +46,17 @@ class UrlOptions:
 
     def maybe_number(self, name: str) -> float | None:
         """Return a number that isn't negative, or None."""
+        self._asked.add(name)
         return self.number(name, 0) if name in self._query else None
+
+    def choice(self, name: str, *choices: str) -> str:
+        """Return one of some words, the first of them where nothing is said."""
+        value = self.text(name)
+        if value is None:
+            return choices[0]
+        if value not in choices:
+            raise ValueError(f"option {name}={value}: say {' or '.join(choices)}")
+        return value
 
     def flag(self, name: str, default: bool) -> bool:
         """Return a switch."""
@@ -64,9 +76,7 @@ class UrlOptions:
         if unknown in _RENAMED:
             raise ValueError(f"option {unknown} has the name {_RENAMED[unknown]} now")
         raise ValueError(
-            f"unknown option {unknown}: the options are connect_timeout, foreign_keys, fresh,"
-            " node_timeout, nova_regexp, page, patience, prefetch, result_cache,"
-            " serializable, tag, timeout, tls_ca, tls_cert, tls_check_hostname, tls_key, wait"
+            f"unknown option {unknown}: the options are {', '.join(sorted(self._asked))}"
         )
 
 
@@ -75,12 +85,12 @@ def is_name(text: str) -> bool:
     return bool(text) and text.isprintable() and not any(c in "{}:*?[]^\\ " for c in text)
 
 
-def addresses_of(url: URL) -> list[tuple[str, int]]:
+def addresses_of(url: URL, default_port: int = 6379) -> list[tuple[str, int]]:
     """Return the hosts: `host1,host2:port`, or with a port each `[host1:port1,host2:port2]`.
 
     SQLAlchemy's URLs have room for one port, and anything in brackets is a host to it.
     """
-    default = url.port or 6379
+    default = url.port or default_port
     addresses = []
     for part in (url.host or "localhost").split(","):
         host, colon, port = part.rpartition(":")
