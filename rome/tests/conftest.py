@@ -1,4 +1,4 @@
-"""Databases for tests: in memory and in a Redis server of the run's own."""
+"""Databases for tests: in memory, in a Redis server and in an etcd member of the run's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, create_engine
 
+from tests.etcd_servers import EtcdServer
+from tests.etcd_servers import etcd_server as running_member
 from tests.servers import RedisServer
 from tests.servers import redis_server as running_server
 
@@ -32,12 +34,19 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="session")
+def etcd_server() -> Iterator[EtcdServer]:
+    """An etcd cluster of one member for the whole run."""
+    with running_member() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "redis", "etcd"])
 def new_url(request: pytest.FixtureRequest) -> Callable[[], str]:
     """Makes URLs of databases that nobody has used yet."""
     if request.param == "memory":
         return lambda: f"rome+memory:///test{next(_numbers)}"
-    server: RedisServer = request.getfixturevalue("redis_server")
+    server: RedisServer | EtcdServer = request.getfixturevalue(f"{request.param}_server")
     return lambda: server.url(f"test{next(_numbers)}")
 
 

@@ -23,10 +23,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.etcd_servers import EtcdServer
 from tests.interleaving.alphabet import FIRST_NUMBER, SECOND_NUMBER, Alphabet
 from tests.interleaving.campaign import run_family
 from tests.interleaving.committed import Model, Rules, Violation
-from tests.interleaving.databases import Database, InMemory, on_cluster, on_server
+from tests.interleaving.databases import Database, InMemory, in_etcd, on_cluster, on_server
 from tests.interleaving.families import (
     LEVELS,
     VARIANTS,
@@ -134,6 +135,12 @@ _SAMPLES = (pairs(1, 1, 3, 2), pairs(2, 1, 1), alone(4), schema_changes(), read_
 def test_a_sample_on_redis(name: str, redis_server: RedisServer) -> None:
     ran = [judge(family, name, 15, on_server(redis_server))
            for family in _SAMPLES]  # fmt: skip
+    assert sum(ran) > 50
+
+
+@every_kind
+def test_a_sample_in_etcd(name: str, etcd_server: EtcdServer) -> None:
+    ran = [judge(family, name, 15, in_etcd(etcd_server)) for family in _SAMPLES]
     assert sum(ran) > 50
 
 

@@ -34,6 +34,7 @@ from sqlalchemy.pool import NullPool
 
 from rome import driver as rome_driver
 from tests.cutting_proxy import CuttingProxy
+from tests.etcd_servers import EtcdServer, etcd_server
 from tests.processes import at_once
 from tests.servers import RedisServer, redis_server
 
@@ -63,14 +64,22 @@ names = Table(
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as running:
+@pytest.fixture(scope="module", params=["redis", "etcd"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | EtcdServer]:
+    with redis_server() if request.param == "redis" else etcd_server() as running:
         yield running
 
 
 @pytest.fixture
-def url(server: RedisServer, request: pytest.FixtureRequest) -> str:
+def redis(server: RedisServer | EtcdServer) -> RedisServer:
+    """The server, for what only scripts in Redis do: pages of a read, each at a later moment."""
+    if not isinstance(server, RedisServer):
+        pytest.skip("etcd reads all pages at one revision (test_etcd.py)")
+    return server
+
+
+@pytest.fixture
+def url(server: RedisServer | EtcdServer, request: pytest.FixtureRequest) -> str:
     """Of a database of the test's own, with the tables."""
     name = "".join(c if c.isalnum() else "-" for c in request.node.name)
     engine = create_engine(server.url(name), poolclass=NullPool)
@@ -619,13 +628,13 @@ def test_a_missing_parent_is_something_read(strong: Engine, opened: Opened) -> N
 
 @pytest.mark.parametrize("level", [WEAK, STRONG])
 def test_a_table_read_page_by_page_is_seen_at_one_moment(
-    url: str, server: RedisServer, weak: Engine, level: str
+    url: str, redis: RedisServer, weak: Engine, level: str
 ) -> None:
     """Also if others write it between two pages."""
     with weak.begin() as connection:
         connection.execute(delete(numbers))
         connection.execute(insert(numbers), [{"id": n, "value": 0} for n in range(1000)])
-    proxy = CuttingProxy(server.port)
+    proxy = CuttingProxy(redis.port)
     paging = create_engine(proxy.url(weak.url.database or "", "?page=50"), isolation_level=level)
     with paging.connect() as connection:
         value(connection, 1)
@@ -648,11 +657,11 @@ def test_a_table_read_page_by_page_is_seen_at_one_moment(
     proxy.close()
 
 
-def test_an_update_page_by_page_loses_nothing(url: str, server: RedisServer, weak: Engine) -> None:
+def test_an_update_page_by_page_loses_nothing(url: str, redis: RedisServer, weak: Engine) -> None:
     with weak.begin() as connection:
         connection.execute(delete(numbers))
         connection.execute(insert(numbers), [{"id": n, "value": 0} for n in range(1000)])
-    proxy = CuttingProxy(server.port)
+    proxy = CuttingProxy(redis.port)
     paging = create_engine(proxy.url(weak.url.database or "", "?page=50"))
     add = update(numbers).values(value=numbers.c.value + 1)
     with paging.connect() as connection:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.etcd_servers import EtcdServer
 from tests.metamorphic.relations import Relations, change
 from tests.metamorphic.world import World
 from tests.servers import RedisServer
@@ -79,3 +80,8 @@ def test_in_memory() -> None:
 def test_in_redis(redis_server: RedisServer) -> None:
     url = redis_server.url("{}").replace("%7B%7D", "{}")
     run([url, f"{url}?{OFF}", f"{url}?page=4", f"{url}?serializable=on"], 0.05)
+
+
+def test_in_etcd(etcd_server: EtcdServer) -> None:
+    url = etcd_server.url("{}").replace("%7B%7D", "{}")
+    run([url, f"{url}?{OFF}", f"{url}?reads=local", f"{url}?serializable=on"], 0.05)

@@ -1,4 +1,4 @@
-"""What base.py asks of a store, of the one in memory and of Redis alike."""
+"""What base.py asks of a store: of the one in memory, of Redis and of etcd alike."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from rome.stores.base import (
     SchemaChanged,
     Store,
 )
+from rome.stores.etcd.connection import Server as EtcdMembers
+from rome.stores.etcd.store import EtcdStore
 from rome.stores.memory.store import MemoryStore
 from rome.stores.redis.link import Server
 from rome.stores.redis.store import RedisStore
 from rome.stores.rows import NULL, pack_value
 from rome.stores.sort_bytes import AFTER, entry, sort_bytes
 
+from tests.etcd_servers import EtcdServer
 from tests.servers import RedisServer
 from tests.steps import typed
 
@@ -126,16 +129,28 @@ def write(op: str, number: int, table: int = T, **parts: Any) -> dict[str, Any]:
     return empty | parts
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "etcd", "etcd, local reads"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     name = f"store{next(_names)}"
     if request.param == "memory":
         yield Database(lambda: MemoryStore(name))
         return
-    server: RedisServer = request.getfixturevalue("redis_server")
-    made = Database(lambda: RedisStore(Server((("127.0.0.1", server.port),)), name))
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        made = Database(lambda: in_redis(server, name))
+    else:
+        member: EtcdServer = request.getfixturevalue("etcd_server")
+        made = Database(lambda: in_etcd(member, name, local="local" in request.param))
     yield made
     made.store.close()
+
+
+def in_redis(server: RedisServer, name: str) -> RedisStore:
+    return RedisStore(Server(((server.host, server.port),)), name)
+
+
+def in_etcd(server: EtcdServer, name: str, local: bool = False) -> EtcdStore:
+    return EtcdStore(EtcdMembers(((server.host, server.port),), local_reads=local), name)
 
 
 @pytest.fixture
@@ -644,24 +659,36 @@ def packed(test: Any) -> list[Any]:
     return [slot, op, list(map(pack_value, values))]
 
 
+def commit_each(database: Database, writes: Sequence[dict[str, Any]]) -> None:
+    """Commit the writes, each by itself where all of them may be too large for one commit."""
+    if not isinstance(database.store, EtcdStore):
+        database.commit(*writes)
+        return
+    for one in writes:
+        database.commit(one)
+
+
 @settings(max_examples=300)
 @given(_rows, st.lists(_test, max_size=3), _order, st.integers(0, 4), _columns)
-def test_redis_answers_as_memory_does(
-    redis_server: RedisServer, found: Any, tests: Any, order: Any, limit: int, columns: Any
+def test_servers_answer_as_memory_does(
+    redis_server: RedisServer,
+    etcd_server: EtcdServer,
+    found: Any,
+    tests: Any,
+    order: Any,
+    limit: int,
+    columns: Any,
 ) -> None:
     found = [["long" * 17000 if value == "long" else value for value in row] for row in found]
     name = f"alike{next(_names)}"
-    server = Server((("127.0.0.1", redis_server.port),))
     answers = []
-    for store in (MemoryStore(name), RedisStore(server, name)):
+    for store in (MemoryStore(name), in_redis(redis_server, name), in_etcd(etcd_server, name)):
         database = Database(lambda store=store: store)  # type: ignore[misc]
-        database.commit(
-            *(
-                write("insert", n, U, row=rows.encode(list(values)),
-                      set_add=[[1, key(values[0])]])
-                for n, values in enumerate(found)
-            )
-        )  # fmt: skip
+        new = [
+            write("insert", n, U, row=rows.encode(list(values)), set_add=[[1, key(values[0])]])
+            for n, values in enumerate(found)
+        ]
+        commit_each(database, new)
         filters = list(map(packed, tests))
         limit = limit if order else 0
         parts: dict[str, Any] = {"table": U, "filters": filters, "defaults": [[2, key("fill")]]}
@@ -683,7 +710,7 @@ def test_redis_answers_as_memory_does(
         ]
         answers.append(repr((answer, few, sums)))
         store.close()
-    assert answers[0] == answers[1]
+    assert answers[0] == answers[1] == answers[2]
 
 
 _new_values = st.dictionaries(st.integers(0, WIDTH - 1), _values, max_size=WIDTH)
@@ -691,7 +718,9 @@ _new_values = st.dictionaries(st.integers(0, WIDTH - 1), _values, max_size=WIDTH
 
 @settings(max_examples=200)
 @given(_rows, st.lists(st.tuples(_new_values, st.booleans()), max_size=6))
-def test_redis_writes_as_memory_does(redis_server: RedisServer, found: Any, changes: Any) -> None:
+def test_servers_write_as_memory_does(
+    redis_server: RedisServer, etcd_server: EtcdServer, found: Any, changes: Any
+) -> None:
     """Updates, of shorter and of large rows as well, and deletes."""
 
     def bytes_of(value: Any) -> bytes:
@@ -699,15 +728,15 @@ def test_redis_writes_as_memory_does(redis_server: RedisServer, found: Any, chan
 
     name = f"writes{next(_names)}"
     defaults: list[list[Any]] = [[2, key("fill")], [3, key(300)]]
-    server = Server((("127.0.0.1", redis_server.port),))
     answers = []
-    for store in (MemoryStore(name), RedisStore(server, name)):
+    for store in (MemoryStore(name), in_redis(redis_server, name), in_etcd(etcd_server, name)):
         database = Database(lambda store=store: store)  # type: ignore[misc]
         parts = [list(map(bytes_of, row)) for row in found]
-        database.commit(
-            *(write("insert", n, U, row=rows.join(row), set_add=[[1, row[0]]])
-              for n, row in enumerate(parts))
-        )  # fmt: skip
+        new = [
+            write("insert", n, U, row=rows.join(row), set_add=[[1, row[0]]])
+            for n, row in enumerate(parts)
+        ]
+        commit_each(database, new)
         writes = []
         for (n, row), (new, goes) in zip(enumerate(parts), changes, strict=False):
             old = [*row, *(data for slot, data in defaults if slot >= len(row))]
@@ -721,10 +750,10 @@ def test_redis_writes_as_memory_does(redis_server: RedisServer, found: Any, chan
                 made = write("update", n, U, checks=checks, defaults=defaults, deltas=deltas)
                 made["set_del"], made["set_add"] = [[1, row[0]]], [[1, bytes_of(new.get(0))]]
             writes.append(made)
-        database.commit(*writes)
+        commit_each(database, writes)
         answers.append((sorted(store.scan(U)), sorted(store.entries(U, 1, False))))
         store.close()
-    assert answers[0] == answers[1]
+    assert answers[0] == answers[1] == answers[2]
 
 
 # ---------------------------------------------------------------- ordered indexes

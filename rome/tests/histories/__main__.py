@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.etcd_servers import etcd_cluster
 from tests.histories import model, report
 from tests.histories.checker import check
 from tests.histories.faults import FAULTS, Fault, Servers
@@ -17,6 +18,14 @@ from tests.histories.run import Run, perform
 from tests.servers import redis_cluster, redis_server
 
 _WAITS = (("wait", "0"), ("wait", "1"))
+_READS = (("reads", "linearizable"), ("reads", "local"))
+# What faults need: a cluster, namespaces, etcd.
+_KINDS = (
+    (False, False, False),
+    (True, False, False),
+    (True, True, False),
+    (True, False, True),
+)
 _REUSE: tuple[tuple[tuple[str, str], ...], ...] = (
     (),
     (("result_cache", "off"), ("prefetch", "off")),
@@ -40,8 +49,8 @@ def main() -> int:
     names = options.fault or [name for name in FAULTS if name != "master frozen 4 s"]
     share = 60 * options.minutes / sum(len(_options(FAULTS[name])) for name in names)
     found: list[dict[str, Any]] = []
-    for kind in ((False, False), (True, False), (True, True)):
-        mine = [n for n in names if (FAULTS[n].cluster, FAULTS[n].namespaces) == kind]
+    for kind in _KINDS:
+        mine = [n for n in names if FAULTS[n].kind == kind]
         if not mine:
             continue
         with _servers(FAULTS[mine[0]], options.node_timeout) as servers:
@@ -70,6 +79,8 @@ def main() -> int:
 
 
 def _options(fault: Fault) -> list[tuple[tuple[str, str], ...]]:
+    if fault.etcd:
+        return [(reads, *reuse) for reads in _READS for reuse in _REUSE]
     if not fault.cluster:
         return list(_REUSE)
     return [(wait, *reuse) for wait in _WAITS for reuse in _REUSE]
@@ -78,7 +89,10 @@ def _options(fault: Fault) -> list[tuple[tuple[str, str], ...]]:
 @contextlib.contextmanager
 def _servers(fault: Fault, node_timeout_s: float) -> Iterator[Servers]:
     milliseconds = round(1000 * node_timeout_s)
-    if fault.namespaces:
+    if fault.etcd:
+        with etcd_cluster() as members:
+            yield members
+    elif fault.namespaces:
         with namespaced_cluster(1, milliseconds) as nodes:
             yield nodes
     elif fault.cluster:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 
 import redis
 
+from tests.etcd_servers import EtcdCluster, EtcdServer
 from tests.histories.namespaces import NamespacedCluster, NamespacedServer
 from tests.servers import CannotStart, RedisCluster, RedisServer, ask, wait_until
 
-Servers = RedisServer | RedisCluster
+Servers = RedisServer | RedisCluster | EtcdCluster
 # The hash tag of the databases: which slot, and hence which master has them.
 DATABASE = "fire"
 # So long after a fault is healed, a failover is no longer expected (s).
@@ -56,6 +57,13 @@ class Scene:
         """The servers, of which there has to be one."""
         if not isinstance(self.servers, RedisServer):
             raise CannotStart("this fault needs one server")
+        return self.servers
+
+    @property
+    def members(self) -> EtcdCluster:
+        """The servers, which have to be members of etcd."""
+        if not isinstance(self.servers, EtcdCluster):
+            raise CannotStart("this fault needs etcd")
         return self.servers
 
     def owner(self) -> RedisServer:
@@ -115,6 +123,10 @@ class Scene:
             if not wait_until(self.servers.answers):
                 raise CannotStart("the server doesn't answer")
             return
+        if isinstance(self.servers, EtcdCluster):
+            for member in self.servers.members:
+                member.wait()
+            return
         if not wait_until(self._is_whole, 90):
             raise CannotStart("the cluster doesn't become whole again")
 
@@ -144,7 +156,7 @@ def _has_database(client: redis.Redis, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def frozen(server: RedisServer) -> Iterator[None]:
+def frozen(server: RedisServer | EtcdServer) -> Iterator[None]:
     """Stop a server's process with SIGSTOP for a while."""
     os.kill(server.pid, signal.SIGSTOP)
     try:
@@ -237,10 +249,28 @@ def freeze_server(scene: Scene, seconds: float) -> None:
         time.sleep(seconds)
 
 
+def kill_leader(scene: Scene, seconds: float) -> None:
+    """Kill etcd's leader; it comes back after another one was elected."""
+    leader = scene.members.leader()
+    with scene.fault() as event:
+        leader.kill()
+        scene.members.leader()
+        event.failover_s = time.monotonic() - event.began
+        time.sleep(seconds)
+        leader.start()
+
+
+def freeze_leader(scene: Scene, seconds: float) -> None:
+    """Freeze etcd's leader for a while."""
+    with scene.fault(), frozen(scene.members.leader()):
+        time.sleep(seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A fault, how long it lasts (s), what it needs, and whether a commit that was acknowledged
-    with `wait=0` may be lost by it, as Redis replicates asynchronously."""
+    with `wait=0` may be lost by it, as Redis replicates asynchronously.  etcd: members of an etcd
+    cluster in place of Redis."""
 
     act: Callable[[Scene, float], None]
     seconds: float
@@ -248,6 +278,12 @@ class Fault:
     namespaces: bool = False
     may_lose: bool = False
     disturbs: bool = True
+    etcd: bool = False
+
+    @property
+    def kind(self) -> tuple[bool, bool, bool]:
+        """Return what it needs: a cluster, namespaces, etcd."""
+        return self.cluster, self.namespaces, self.etcd
 
 
 FAULTS: dict[str, Fault] = {
@@ -265,4 +301,7 @@ FAULTS: dict[str, Fault] = {
     "master cut off from all 10 s": Fault(unplug_master, 10, namespaces=True, may_lose=True),
     "replica frozen 10 s": Fault(freeze_replica, 10),
     "replica frozen, master killed": Fault(kill_master_with_lagging_replica, 2, may_lose=True),
+    "none, etcd": Fault(nothing, 8, disturbs=False, etcd=True),
+    "etcd's leader killed": Fault(kill_leader, 1, etcd=True),
+    "etcd's leader frozen 4 s": Fault(freeze_leader, 4, etcd=True),
 }

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.etcd_servers import etcd_server
 from tests.interleaving.campaign import Figures, run_family
-from tests.interleaving.databases import Database, InMemory, on_cluster, on_server
+from tests.interleaving.databases import Database, InMemory, in_etcd, on_cluster, on_server
 from tests.interleaving.families import FAMILIES, LEVELS, Family
 from tests.interleaving.kinds import KINDS, Kind
 from tests.interleaving.report import saved, shown, table
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.interleaving", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="stop after so long (10)")
     parser.add_argument("--sessions", type=int, choices=(2, 3), default=2)
-    parser.add_argument("--store", choices=("memory", "redis", "cluster"), default="memory")
+    parser.add_argument("--store", choices=("memory", "redis", "cluster", "etcd"), default="memory")
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind of key")
     parser.add_argument("--level", choices=LEVELS, help="only this isolation level")
     parser.add_argument("--family", choices=FAMILIES, action="append", help="only this family")
@@ -81,6 +82,9 @@ def _store(name: str) -> Iterator[Callable[[Kind], Database]]:
     elif name == "cluster":
         with redis_cluster() as cluster:
             yield on_cluster(cluster)
+    elif name == "etcd":
+        with etcd_server() as member:
+            yield in_etcd(member)
     else:
         yield InMemory
 

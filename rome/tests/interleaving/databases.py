@@ -11,6 +11,7 @@ from rome.engine.shared import Shared
 from rome.stores.memory import store as memory
 from sqlalchemy import create_engine, insert, make_url
 
+from tests.etcd_servers import EtcdServer
 from tests.interleaving.alphabet import FIRST_NUMBER
 from tests.interleaving.kinds import Kind
 from tests.servers import RedisCluster, RedisServer
@@ -180,6 +181,47 @@ class InRedis:
         if keys:
             self._client.delete(*keys)
         self._client.close()
+
+
+class InEtcd:
+    """In an etcd member; other databases stay as they are."""
+
+    def __init__(self, kind: Kind, server: EtcdServer) -> None:
+        self.kind = kind
+        self._server = server
+        self._name = f"interleaving{next(_numbers)}"
+        self._url = server.url(self._name)
+        _fill(self._url, kind)
+        self._saved = self._contents()
+
+    def _contents(self) -> dict[bytes, bytes]:
+        """The keys that stay: tokens go by themselves."""
+        keys = self._server.keys(self._name)
+        return {key: value for key, value in keys.items() if not key.startswith(b"t:")}
+
+    def restore(self) -> bool:
+        """Put all rows and the schema back; whether the schema had been changed."""
+        now = self._contents()
+        puts = {key: value for key, value in self._saved.items() if now.get(key) != value}
+        self._server.change(self._name, puts, now.keys() - self._saved.keys())
+        return any(now.get(key) != value for key, value in self._saved.items() if key[:1] in b"sv")
+
+    def fingerprint(self) -> Any:
+        """Nothing: it would cost more than what it saves."""
+        return None
+
+    def connect(self, shared: Shared, **options: bool) -> Any:
+        """Open a connection of the driver."""
+        return _opened(self._url, shared, options)
+
+    def close(self) -> None:
+        """Remove the database."""
+        self._server.change(self._name, {}, self._contents())
+
+
+def in_etcd(server: EtcdServer) -> Callable[[Kind], InEtcd]:
+    """Make databases in an etcd member."""
+    return lambda kind: InEtcd(kind, server)
 
 
 def on_server(server: RedisServer) -> Callable[[Kind], InRedis]:

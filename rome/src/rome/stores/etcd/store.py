@@ -31,6 +31,7 @@ from rome.stores.base import (
     Written,
 )
 from rome.stores.etcd.commit import (
+    DONE,
     VOID,
     CommitPlan,
     Done,
@@ -88,6 +89,7 @@ class EtcdStore:
         self._linearizable = not server.local_reads
         half = server.txn_ops // 2
         self.portion = Portion(max(half * (half - 8), 16), _BYTES)
+        self._counters: dict[str, tuple[int, int]] = {}  # numbers, and the revisions of them
         # The token of the last commit that was refused after a lost answer, and how often.
         self._refused = ("", 0)
 
@@ -162,8 +164,9 @@ class EtcdStore:
         try:
             changed: str = self._writing.ended("change of the schema", change)
         except (SchemaChanged, NotEmpty, Written):
-            done = self._writing.ended("change of the schema", lambda: self._writing.outcome(token))
-            if done is None:
+            kind = "change of the schema"
+            outcome = self._writing.ended(kind, lambda: self._writing.outcome(token))
+            if outcome in (None, VOID):
                 raise
             return new
         return changed
@@ -198,10 +201,11 @@ class EtcdStore:
         try:
             self._writing.ended("commit", lambda: self._commit(plan))
         except (SchemaChanged, Changed, Duplicate):
-            # Run again, the transaction has the same token.
-            done = self._writing.ended("commit", lambda: self._writing.outcome(plan.token))
-            if done is None:
+            outcome = self._writing.ended("commit", lambda: self._writing.outcome(plan.token))
+            if outcome == VOID:
+                # Run again, the transaction comes with the same token.
                 self._refused = commit.token, plan.refusals + 1
+            if outcome != DONE:
                 raise
 
     def _commit(self, plan: CommitPlan) -> None:
@@ -265,17 +269,20 @@ class EtcdStore:
 
     def reserve(self, name: str, count: int) -> int:
         key = self._keys.counter(name)
-        (found,) = View(self._wire, True).ask([Range(key)])
+        if not count:
+            (found,) = View(self._wire, True).ask([Range(key)])
+            return (unpack_number(found.pairs[0].value) if found.pairs else 0) + 1
+        # A guess, as for the rows of a commit: what this connection has reserved last.
+        last, revision = self._counters.get(name, (0, 0))
         while True:
-            last = unpack_number(found.pairs[0].value) if found.pairs else 0
-            if not count:
-                return last + 1
-            revision = found.pairs[0].revision if found.pairs else 0
             raised = Put(key, pack_number(last + count))
             answer = self._writing.send(Txn([is_as_read(key, revision)], [raised], [Range(key)]))
             if answer.get("succeeded"):
+                self._counters[name] = last + count, int(answer["header"]["revision"])
                 return last + 1
             (found,) = unpack_ranges(answer.get("responses", ()))
+            last = unpack_number(found.pairs[0].value) if found.pairs else 0
+            revision = found.pairs[0].revision if found.pairs else 0
 
     # ------------------------------------------------------------ indexes
 

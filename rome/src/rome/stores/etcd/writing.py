@@ -97,8 +97,8 @@ class Writing:
     def outcome(self, key: bytes) -> bytes | None:
         """Return the outcome under a token's key, and see to it that there will be no other.
 
-        Who was refused after a lost answer must not be done later, by a request that is still
-        under way.  None: nothing was done, and nothing will be.
+        What was refused after a lost answer must not be done later, by a request that is still
+        under way: then its outcome is VOID from now on.  None: there was no such request.
         """
         if not self._wire.in_doubt:
             return None
@@ -111,10 +111,9 @@ class Writing:
                 continue
         self._wire.in_doubt = False
         if answer.get("succeeded"):
-            return None
+            return VOID
         (found,) = unpack_ranges(answer.get("responses", ()))
-        value = found.pairs[0].value if found.pairs else VOID
-        return None if value == VOID else value
+        return found.pairs[0].value if found.pairs else VOID
 
 
 class LeaseLost(Exception):
