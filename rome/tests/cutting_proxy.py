@@ -1,11 +1,13 @@
-"""A TCP proxy before Redis, which cuts or holds the connection at a chosen point of a commit."""
+"""A TCP proxy before Redis or etcd, which cuts or holds the connection at a point of a commit."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import threading
 
+from rome.stores.etcd.commit import DONE
 from rome.stores.redis.scripts import script
 
 # One of these stands in every commit's request, and in no other: the script's name or its text.
@@ -13,6 +15,8 @@ _COMMIT = (
     *(script("commit", frees)[1].encode() for frees in (False, True)),
     b"-- One transaction: every check first",
 )
+# The outcome that a commit in etcd leaves, as its request has it.
+IN_ETCD = (base64.b64encode(DONE),)
 _WAIT_S = 60
 
 BEFORE = "before the commit is sent"
@@ -26,13 +30,18 @@ class CuttingProxy:
     """Forwards to a port; `cut_at` and `hold_at` act on the next commit, `hold_request` on
     some request that is still to come, each once."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(
+        self, port: int, marks: tuple[bytes, ...] = _COMMIT, scheme: str = "redis"
+    ) -> None:
+        """marks: of which one stands in each commit's request, and in no other."""
         self._target = port
+        self._scheme = scheme
+        self._commit_marks = marks
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.commits = 0
         self._point: str | None = None
-        self._marks = _COMMIT
+        self._marks = marks
         self._requests_left = 0
         self._goes_on = False
         self._holds = False
@@ -44,18 +53,18 @@ class CuttingProxy:
 
     def url(self, database: str, options: str = "") -> str:
         """Of a database behind the proxy."""
-        return f"rome+redis://127.0.0.1:{self.port}/{database}{options}"
+        return f"rome+{self._scheme}://127.0.0.1:{self.port}/{database}{options}"
 
-    def cut_at(self, point: str, marks: tuple[bytes, ...] = _COMMIT) -> None:
+    def cut_at(self, point: str, marks: tuple[bytes, ...] = ()) -> None:
         """Break the connection of the next commit there, or of the next request with a mark."""
-        self._point, self._holds, self._marks = point, False, marks
+        self._point, self._holds, self._marks = point, False, marks or self._commit_marks
         self.reached.clear()
 
     def hold_at(self, point: str) -> None:
         """Like cut_at, but wait for `release` before the connection is broken."""
         self.reached.clear()
         self.release.clear()
-        self._point, self._holds, self._marks = point, True, _COMMIT
+        self._point, self._holds, self._marks = point, True, self._commit_marks
 
     def hold_request(self, number: int) -> None:
         """Like hold_at: before the server has this request, counted from 1."""
@@ -84,7 +93,7 @@ class CuttingProxy:
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError), client, server:
             while data := client.recv(1 << 20):
-                if any(mark in data for mark in _COMMIT):
+                if any(mark in data for mark in self._commit_marks):
                     self.commits += 1
                 if self._point is not None and any(mark in data for mark in self._marks):
                     point, self._point = self._point, None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.etcd_servers import EtcdCluster, etcd_cluster
 from tests.histories import report
 from tests.histories.faults import Servers
 from tests.histories.model import READ_COMMITTED, SERIALIZABLE
@@ -36,6 +37,13 @@ def server() -> Iterator[RedisServer]:
 def cluster() -> Iterator[RedisCluster]:
     """Three masters with a replica each, which each test leaves whole."""
     with redis_cluster(replicas=1, node_timeout_ms=1000) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def members() -> Iterator[EtcdCluster]:
+    """Three members of etcd, which each test leaves whole."""
+    with etcd_cluster() as running:
         yield running
 
 
@@ -115,6 +123,31 @@ def test_a_master_is_cut_off_from_the_others(record_property: Record) -> None:
 def test_clients_are_killed(cluster: RedisCluster, record_property: Record) -> None:
     run = dataclasses.replace(FAULT, fault="client killed", rounds=3, seconds=0.2)
     judged(run, cluster, record_property)
+
+
+# ---------------------------------------------------------------- in etcd
+
+
+@pytest.mark.parametrize("reads", ["linearizable", "local"])
+@pytest.mark.parametrize("workload", ["text lists", "row lists", "rows", "swaps"])
+def test_nothing_is_wrong_in_etcd(
+    members: EtcdCluster, workload: str, reads: str, record_property: Record
+) -> None:
+    run = dataclasses.replace(
+        SHORT, fault="none, etcd", workload=workload, options=(("reads", reads),)
+    )
+    judged(run, members, record_property)
+
+
+@pytest.mark.parametrize("reads", ["linearizable", "local"])
+@pytest.mark.parametrize("fault", ["etcd's leader killed", "etcd's leader frozen 4 s"])
+def test_etcds_leader_fails(
+    members: EtcdCluster, fault: str, reads: str, record_property: Record
+) -> None:
+    """Nothing that was acknowledged is lost."""
+    options = (("reads", reads), ("timeout", "2"))
+    run = dataclasses.replace(FAULT, fault=fault, options=options, schema_changes=True)
+    judged(run, members, record_property)
 
 
 # ---------------------------------------------------------------- defects are found

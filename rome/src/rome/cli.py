@@ -1,4 +1,4 @@
-"""The command `rome`: look into a database in Redis, explain, check, copy, remove it."""
+"""The command `rome`: look into a database of a store, explain, check, copy, remove it."""
 
 # ruff: noqa: T201 (a command prints)
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from rome.admin import load
 from rome.admin.check import check
+from rome.admin.entries import check_entries
 from rome.admin.inspection import Usage, inspect
 from rome.dialect import RomeDialect, RomeMemoryDialect, explain
 from rome.dialect.parse import NotParsed, ParametersMissing, parse_select
@@ -26,6 +27,7 @@ from rome.errors import Error
 from rome.schema.catalogue import Catalogue
 from rome.schema.dump import statements
 from rome.stores.base import SchemaChanged, ServerStore
+from rome.stores.etcd.store import EtcdStore
 from rome.stores.redis.store import RedisStore
 
 _PATIENCE_S = "3"  # a person waits for the answer
@@ -66,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="rome", description="Look into a database that ROME keeps in Redis.")
+    parser = _Parser(
+        prog="rome", description="Look into a database that ROME keeps in Redis or etcd."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, description: str) -> argparse.ArgumentParser:
@@ -204,13 +208,17 @@ def _table(usage: Usage) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     store = _store(options)
-    if not isinstance(store, RedisStore):
+    if isinstance(store, RedisStore):
+        findings = check(store, Catalogue(), options.repair)
+    elif isinstance(store, EtcdStore) and not options.repair:
+        findings = check_entries(store, Catalogue())
+    else:
         raise Wrong(
-            "check looks into databases in Redis only; in etcd, rows and index entries are written"
-            " in one transaction by all members alike"
+            "--repair is for databases in Redis: in etcd, drop the index that is wrong and create"
+            " it anew"
         )
     wrong = repaired = 0
-    for finding in check(store, Catalogue(), options.repair):
+    for finding in findings:
         wrong += 1
         repaired += finding.repaired
         print(finding.text + (" (repaired)" if finding.repaired else ""))

@@ -6,6 +6,7 @@ conditions (commit.py).  What was done is remembered under its token for some mi
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import time
@@ -89,6 +90,7 @@ class EtcdStore:
         self._linearizable = not server.local_reads
         half = server.txn_ops // 2
         self.portion = Portion(max(half * (half - 8), 16), _BYTES)
+        self._moment: View | None = None
         self._counters: dict[str, tuple[int, int]] = {}  # numbers, and the revisions of them
         # The token of the last commit that was refused after a lost answer, and how often.
         self._refused = ("", 0)
@@ -112,6 +114,8 @@ class EtcdStore:
             entries = self._all(view, self._keys.entries())
             return now, {pair.key[start:].decode(): pair.value for pair in entries}
 
+        if self._moment is not None:
+            return look(self._moment)
         return with_a_view(self._wire, True, look)
 
     def change_schema(
@@ -336,17 +340,29 @@ class EtcdStore:
     def scan_all(self, tables: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
         for start in range(0, len(tables), _TOGETHER):
             some = tables[start : start + _TOGETHER]
-            view = View(self._wire, True)
-            first = view.ask([Range.of(self._keys.rows(table), _FIRST) for table in some])
+            first = self._view().ask([Range.of(self._keys.rows(table), _FIRST) for table in some])
             for table, found in zip(some, first, strict=True):
                 for page in self._pages(self._keys.rows(table), found):
                     yield table, self._numbered(table, page)
+
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Show rows and entries, and the schema, as they were when this was entered."""
+        self._moment = View(self._wire, True)
+        try:
+            yield
+        finally:
+            self._moment = None
+
+    def _view(self) -> View:
+        """Return what scans look at: the moment that is shown, or the latest state."""
+        return self._moment or View(self._wire, True)
 
     def _pages(self, span: Span, found: Found | None = None) -> Iterator[list[KeyValue]]:
         """Yield the keys of a span in pages, each as it is then."""
         while True:
             if found is None:
-                (found,) = View(self._wire, True).ask([Range.of(span, PAGE)])
+                (found,) = self._view().ask([Range.of(span, PAGE)])
             if found.pairs:
                 yield found.pairs
             if found.count <= len(found.pairs):
