@@ -30,9 +30,10 @@ def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(1200)  # the first one makes the environment
+@pytest.mark.parametrize("store", ["redis", "etcd"])
 @pytest.mark.parametrize("suite", SUITES)
-def test_a_sample_of_the_services_tests_passes(suite: str, tmp_path: Path) -> None:
-    done = command("run", suite, "--sample", "--details", str(tmp_path))
+def test_a_sample_of_the_services_tests_passes(suite: str, store: str, tmp_path: Path) -> None:
+    done = command("run", suite, "--sample", "--store", store, "--details", str(tmp_path))
 
     assert done.returncode in (0, 1), done.stderr
     data: dict[str, Any] = json.loads((tmp_path / f"{suite}.json").read_text())
@@ -42,11 +43,20 @@ def test_a_sample_of_the_services_tests_passes(suite: str, tmp_path: Path) -> No
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("service", ["nova", "placement", "keystone", "glance", "neutron"])
-def test_the_services_migrations_run_on_an_empty_store(service: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("service", "store"),
+    [
+        *((name, "redis") for name in ("nova", "placement", "keystone", "glance", "neutron")),
+        # The one with the most tables, and the one that alters most.
+        *((name, "etcd") for name in ("nova", "keystone")),
+    ],
+)
+def test_the_services_migrations_run_on_an_empty_store(
+    service: str, store: str, tmp_path: Path
+) -> None:
     file = tmp_path / "migrations.json"
 
-    done = command("migrations", service, "--json", str(file))
+    done = command("migrations", service, "--store", store, "--json", str(file))
 
     assert done.returncode in (0, 1), done.stderr
     data: dict[str, Any] = json.loads(file.read_text())["services"][service]

@@ -24,7 +24,7 @@ from typing import Any
 
 from tests.openstack.environment import Failed, ensure_environment, installed_rome
 from tests.openstack.report import HERE, service_versions
-from tests.openstack.server import redis_server
+from tests.openstack.server import STORES, own_url
 
 SCHEMA = Path(__file__).with_name("schema.py")
 TIMEOUT_S = 900
@@ -212,12 +212,6 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], place: str = "") -
             yield f"{here}: {json.dumps(one)}, on SQLite {json.dumps(other)}"
 
 
-@contextlib.contextmanager
-def _own_url() -> Iterator[str]:
-    with redis_server() as port:
-        yield f"rome+redis://127.0.0.1:{port}/DATABASE"
-
-
 def main() -> int:
     """0: all is well; 1: not; 2: it couldn't be run."""
     options = _options()
@@ -232,7 +226,7 @@ def main() -> int:
             sqlite_url = f"sqlite:///{folder}/DATABASE.sqlite"
             on_sqlite = Runner(python, "", sqlite_url, folder / "sqlite")
             rome = stack.enter_context(installed_rome(python))
-            url = options.url or stack.enter_context(_own_url())
+            url = options.url or stack.enter_context(own_url(options.store, "DATABASE"))
             on_rome = Runner(python, rome.path, url, folder / "rome")
             for name in options.services:
                 report = on_rome.checked(SERVICES[name])
@@ -288,6 +282,7 @@ def _print(report: Report, reference: Report, differ: list[str]) -> None:
 class _Options(argparse.Namespace):
     services: list[str]
     url: str | None
+    store: str
     save: bool
     json: Path | None
 
@@ -300,7 +295,9 @@ def _options() -> _Options:
     parser.add_argument("services", nargs="*", metavar="SERVICE",
                         help=f"of {', '.join(SERVICES)} (all)")  # fmt: skip
     parser.add_argument("--url", help="database URL with DATABASE for a database's name, where"
-                        " none of them is (ROME on a redis-server of this run)")  # fmt: skip
+                        " none of them is (ROME on a server of this run)")  # fmt: skip
+    parser.add_argument("--store", choices=STORES, default="redis",
+                        help="that ROME uses where no URL is given (%(default)s)")  # fmt: skip
     parser.add_argument("--save", action="store_true", help="write to results/migrations.json")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what came of it there")
     options = parser.parse_args(namespace=_Options())
@@ -308,6 +305,8 @@ def _options() -> _Options:
     for name in options.services:
         if name not in SERVICES:
             parser.error(f"no service is called '{name}'; there are {', '.join(SERVICES)}")
+    if options.save and options.store != "redis":
+        parser.error("--save is for ROME on Redis, whose figures the README shows")
     if options.url and "DATABASE" not in options.url:
         parser.error("--url needs DATABASE where a database's name goes")
     return options

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.openstack.environment import Failed, Installed, ensure_environment, installed_rome
 from tests.openstack.report import Baseline, Comparison
 from tests.openstack.runner import Result, run_tests
-from tests.openstack.server import redis_server
+from tests.openstack.server import STORES, own_url
 from tests.openstack.suites import SUITES, Suite
 
 
@@ -33,7 +33,7 @@ def main() -> int:
             url, rome = None, Installed()
             if not options.baseline:
                 rome = stack.enter_context(installed_rome(python))
-                url = options.url or stack.enter_context(_own_url())
+                url = options.url or stack.enter_context(_own_url(options.store))
             reached = [_run(SUITES[name], python, url, rome, options) for name in options.suites]
     except Failed as failure:
         print(f"error: {failure}", file=sys.stderr)
@@ -42,10 +42,10 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def _own_url() -> Iterator[str]:
-    with redis_server() as port:
-        print(f"redis-server on port {port}", flush=True)
-        yield f"rome+redis://127.0.0.1:{port}/openstack?fresh=true"
+def _own_url(store: str) -> Iterator[str]:
+    with own_url(store, "openstack") as url:
+        print(f"on {url}", flush=True)
+        yield f"{url}?fresh=true"
 
 
 def _run(suite: Suite, python: Path, url: str | None, rome: Installed, options: _Options) -> bool:
@@ -120,6 +120,7 @@ class _Progress:
 class _Options(argparse.Namespace):
     suites: list[str]
     url: str | None
+    store: str
     baseline: bool
     sample: bool
     save: bool
@@ -139,7 +140,9 @@ def _options() -> _Options:
     parser.add_argument("suites", nargs="*", metavar="SUITE",
                         help=f"of {', '.join(SUITES)} (all)")  # fmt: skip
     parser.add_argument("--url", help="database URL, one that gives every engine an empty database"
-                        " of its own (ROME on a redis-server of this run)")  # fmt: skip
+                        " of its own (ROME on a server of this run)")  # fmt: skip
+    parser.add_argument("--store", choices=STORES, default="redis",
+                        help="that ROME uses where no URL is given (%(default)s)")  # fmt: skip
     parser.add_argument("--baseline", action="store_true",
                         help="run on SQLite and write what passes to baseline/")  # fmt: skip
     parser.add_argument("--sample", action="store_true", help="a small, fixed choice of the tests")
@@ -161,6 +164,8 @@ def _options() -> _Options:
         parser.error("--concurrency and --timeout must be above 0")
     if options.save and (options.sample or options.only or options.baseline):
         parser.error("--save is for whole suites on ROME")
+    if options.save and options.store != "redis":
+        parser.error("--save is for ROME on Redis, whose figures the README shows")
     return options
 
 

@@ -1,4 +1,4 @@
-"""A Redis server for the length of a run: its own port and folder, nothing kept."""
+"""A Redis server or an etcd member for one run: on ports and in a folder of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,27 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from tests.etcd_servers import etcd_server
 from tests.openstack.environment import Failed
+from tests.servers import CannotStart
 
 START_TIMEOUT_S = 20
+STORES = ("redis", "etcd")
+
+
+@contextlib.contextmanager
+def own_url(store: str, database: str) -> Iterator[str]:
+    """The URL of a database in a new, empty server of a store; ends the server at the end."""
+    if store == "redis":
+        with redis_server() as port:
+            yield f"rome+redis://127.0.0.1:{port}/{database}"
+        return
+    try:
+        # Each engine gets a database of its own, and nobody removes it.
+        with etcd_server(quota_backend_bytes=str(8 * 2**30)) as member:
+            yield member.url(database)
+    except CannotStart as error:
+        raise Failed(f"etcd doesn't start: {error}") from error
 
 
 @contextlib.contextmanager
