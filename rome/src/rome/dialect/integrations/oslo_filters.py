@@ -39,6 +39,6 @@ def _no_table(error: Any, match: Any, _engine: Any, _disconnect: Any) -> None:
     raise exception.DBNonExistentTable(match.group("table").split("\n")[0], error)
 
 
-@exc_filters.filters("rome", exc.OperationalError, r"^.*no answer from Redis.*")
+@exc_filters.filters("rome", exc.OperationalError, r"^.*no answer from (?:Redis|etcd).*")
 def _unreachable(error: Any, _match: Any, _engine: Any, _disconnect: Any) -> None:
     raise exception.DBConnectionError(error)
