@@ -187,7 +187,7 @@ def test_a_member_that_hangs_is_left(member: New) -> None:
     over.set()
 
 
-def test_the_first_member_is_asked_again(member: New, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_member_is_asked_again(member: New) -> None:
     working = False
 
     def first(path: str, body: Any) -> Answer | None:
@@ -196,16 +196,20 @@ def test_the_first_member_is_asked_again(member: New, monkeypatch: pytest.Monkey
         return good(path, body) if working else None
 
     near, far = member(first), member(good)
-    monkeypatch.setattr("rome.stores.etcd.connection._RETURN_S", 0.0)
     asked = wire(near, far)
-    asked._away_for = 0.0
+    other = Wire(asked.server, Traffic())  # another connection of the process
+    for one in (asked, other):
+        one.call("/v3/kv/txn", {})
+    assert len(near.requests) == 1 and len(far.requests) == 2
+    asked.server.hints.away_for = 0.0
     asked.call("/v3/kv/txn", {})
-    asked.call("/v3/kv/txn", {})
-    assert len(far.requests) == 2
+    assert near.requests[-1][0] == "/health" and len(far.requests) == 3
     working = True
-    asked._away_for = 0.0
-    asked.call("/v3/kv/txn", {"n": 3})
-    assert len(far.requests) == 2 and near.requests[-1] == ("/v3/kv/txn", {"n": 3})
+    asked.server.hints.away_for = 0.0
+    for one in (asked, other):
+        one.call("/v3/kv/txn", {"n": 3})
+        assert near.requests[-1] == ("/v3/kv/txn", {"n": 3})
+    assert len(far.requests) == 3
 
 
 def test_nobody_answers(member: New) -> None:

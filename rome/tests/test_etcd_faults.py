@@ -467,7 +467,7 @@ def test_a_process_sees_its_own_commits_by_local_reads(cluster: EtcdCluster) -> 
                 )
                 connection.commit()
             driver: Any = connection.connection.dbapi_connection
-            driver.store._wire._place = 0  # back to the one that was frozen
+            driver.store._wire.server.hints.place = 0  # back to the one that was frozen
             driver.store._wire.close()
             assert connection.scalar(select(parents.c.n).where(parents.c.id == 1)) == number
             connection.rollback()

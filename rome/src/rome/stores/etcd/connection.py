@@ -49,12 +49,17 @@ _OLD_TOKEN = ("invalid auth token", "revision of auth store is old")
 class Hints:
     """What a process has learned of a cluster.
 
-    revision: the highest one that an answer had: what is older isn't shown any more.  lease: an id,
-    when it was taken (in seconds of the monotonic clock), for how many seconds it was taken,
-    and how many keys it has.
+    revision: the highest one that an answer had: what is older isn't shown any more.  place: of the
+    member that is asked, in the list of addresses.  away_since: when another than the first one was
+    chosen, or the first one was tried again; away_for: seconds until that is done the next time.
+    lease: an id, when it was taken, and for how many seconds; keys_of_lease: how many it has.
+    Times are in seconds of the monotonic clock.
     """
 
     revision: int = 0
+    place: int = 0
+    away_since: float = 0.0
+    away_for: float = _RETURN_S
     lease: tuple[int, float, int] | None = None
     keys_of_lease: int = 0
 
@@ -119,10 +124,8 @@ class Wire:
         self.server = server
         self.traffic = traffic
         self._link: Link | None = None
-        self._place = 0  # of the member that is asked, in the list of addresses
-        self._away_since = 0.0  # when another than the first member was chosen, or tried again
-        self._away_for = _RETURN_S
-        self._token = ""
+        self._token = ""  # that the member gave for user and password
+        self._asked: Address | None = None  # the member that got the last request
         self._process = os.getpid()
         # Whether a request that writes was sent, since this was set to False, of which nobody said
         # whether it was done.
@@ -168,13 +171,13 @@ class Wire:
         if self.server.username is not None and not self._token:
             self._log_in(link)
         status, answer = self._post(link, path, data)
+        if status != 200 and self._token and _is_old_token(answer):
+            self._log_in(link)
+            status, answer = self._post(link, path, data)
         if status == 200:
             return answer
         text = str(answer.get("error") or answer.get("message") or f"HTTP status {status}")
         code = answer.get("code")
-        if code == _UNAUTHENTICATED or any(words in text for words in _OLD_TOKEN):
-            self._token = ""
-            raise Trouble(text, done=False)
         if any(words in text for words in _NOT_DONE):
             raise Trouble(text, done=False)
         if code in _PASSING or (code is None and status >= 500):
@@ -253,11 +256,15 @@ class Wire:
     def _connected(self) -> Link:
         if self._process != os.getpid():
             self.close()  # sockets of the parent, which goes on to use them
-            self._process, self._token = os.getpid(), ""
-        if self._place and time.monotonic() - self._away_since > self._away_for:
+            self._process = os.getpid()
+        hints, addresses = self.server.hints, self.server.addresses
+        if hints.place and time.monotonic() - hints.away_since > hints.away_for:
             self._try_to_return()
+        if self._link is not None and not hints.place and self._link.address != addresses[0]:
+            self._drop()  # somebody has found that the first member works again
         if self._link is None:
-            address = self.server.addresses[self._place]
+            address = self._asked = addresses[hints.place]
+            self._token = ""
             try:
                 self._link = Link(address, self.server.connect_timeout, self.server.timeout)
             except OSError as error:
@@ -266,20 +273,20 @@ class Wire:
         return self._link
 
     def _next_member(self, now: float) -> None:
-        """Ask another member from now on."""
+        """Ask another member than this connection has asked; all new connections do."""
         self._drop()
-        if len(self.server.addresses) > 1:
-            self._place = (self._place + 1) % len(self.server.addresses)
-            self._token = ""
-            self._away_since = now
+        hints, addresses = self.server.hints, self.server.addresses
+        if addresses[hints.place] == self._asked:
+            hints.place = (hints.place + 1) % len(addresses)
+            hints.away_since = now
 
     def _try_to_return(self) -> None:
         """Ask the first member again, if it says that it works."""
-        self._away_since = time.monotonic()
-        self._away_for = min(2 * self._away_for, _RETURN_MOST_S)
+        hints = self.server.hints
+        hints.away_since = time.monotonic()
+        hints.away_for = min(2 * hints.away_for, _RETURN_MOST_S)
         if is_healthy(self.server.addresses[0]):
-            self._drop()
-            self._place, self._away_for, self._token = 0, _RETURN_S, ""
+            hints.place, hints.away_for = 0, _RETURN_S
 
     def _drop(self) -> None:
         link, self._link = self._link, None
@@ -302,6 +309,12 @@ def is_healthy(address: Address) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _is_old_token(answer: Json) -> bool:
+    """Tell whether a member has forgotten a token, or doesn't know another member's."""
+    text = str(answer.get("error"))
+    return answer.get("code") == _UNAUTHENTICATED or any(words in text for words in _OLD_TOKEN)
 
 
 def _place(link: Link) -> str:
