@@ -19,6 +19,8 @@ from typing import IO, Any
 from . import proxy, servers
 
 MARIADB, ROME = "MariaDB", "ROME"
+# ROME as well, where it stands beside ROME on Redis.
+ETCD = "etcd"
 DATABASES = ("nova_api", "nova", "nova_cell0", "placement", "hot_row")
 _HERE = Path(__file__).resolve()
 
@@ -121,7 +123,8 @@ def running(*, sides: Sequence[str] = (MARIADB, ROME)) -> Iterator[dict[str, Bac
     """Start servers of their own, empty, by the names MARIADB and ROME.
 
     `sides` says which of the two each is: for a control, a second MariaDB stands in for ROME; for
-    a comparison of ROME with another version of itself, a second Redis for MariaDB.
+    a comparison of ROME with another version of itself, a second Redis for MariaDB; for one of its
+    stores, Redis for MariaDB and etcd for Redis.
     """
     # Whoever ends the program so wants the servers ended and their folders gone, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -131,6 +134,9 @@ def running(*, sides: Sequence[str] = (MARIADB, ROME)) -> Iterator[dict[str, Bac
             if side == MARIADB:
                 server = stack.enter_context(servers.mariadb(DATABASES))
                 scheme = "mysql+pymysql://bench@127.0.0.1:{port}/{database}?charset=utf8"
+            elif side == ETCD:
+                server = stack.enter_context(servers.etcd())
+                scheme = "rome+etcd://127.0.0.1:{port}/{database}"
             else:
                 server = stack.enter_context(servers.redis())
                 scheme = "rome+redis://127.0.0.1:{port}/{database}"

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,17 @@ print(json.dumps(found))
 """
 
 
-def describe(python: backends.Python) -> dict[str, Any]:
+# Servers: their programs, and how they are set.
+_SERVERS = {
+    "MariaDB": ("mariadbd", servers.MARIADB_SETTINGS),
+    "Redis": ("redis-server", servers.REDIS_SETTINGS),
+    "etcd": ("etcd", servers.ETCD_SETTINGS),
+}
+
+
+def describe(
+    python: backends.Python, servers_used: Sequence[str] = ("MariaDB", "Redis")
+) -> dict[str, Any]:
     """The machine and the versions."""
     asked = subprocess.run(
         [python.executable, "-c", _SCRIPT, *_PACKAGES],
@@ -54,11 +65,10 @@ def describe(python: backends.Python) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
         "kernel": platform.release(),
         "versions": {
-            "MariaDB": servers.version("mariadbd"),
-            "Redis": servers.version("redis-server"),
+            **{name: servers.version(_SERVERS[name][0]) for name in servers_used},
             **json.loads(asked.stdout),
         },
-        "settings": {"MariaDB": servers.MARIADB_SETTINGS, "Redis": servers.REDIS_SETTINGS},
+        "settings": {name: _SERVERS[name][1] for name in servers_used},
     }
 
 

@@ -5,6 +5,8 @@ then on the other, and so on in rounds, the order changing; the medians are comp
 delay the workers are connected to the servers directly, else through a proxy that delays.
 
     python -m benchmarks.operations [--delays 0,10,50] [--only PATTERN] [--rounds N] [--control]
+
+With --etcd, ROME on Redis is compared with ROME on one member of etcd.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import backends, machine, proxy, tables
-from .backends import MARIADB, ROME, Backend, Failed, Python, Worker, say
+from .backends import ETCD, MARIADB, ROME, Backend, Failed, Python, Worker, say
 
 BOTH = (MARIADB, ROME)
 # ROME once more, where it neither uses answers again nor foresees statements; without delay.
@@ -246,6 +248,28 @@ def table(rows: list[Row], delays: list[float]) -> str:
     return tables.markdown(heads, lines)
 
 
+def stores_table(rows: list[Row], delays: list[float]) -> str:
+    """In Markdown, where Redis stands in for MariaDB and etcd for ROME."""
+    heads = ["operation", "Redis: round trips", "etcd: round trips"]
+    heads += [f"etcd/Redis time at {delay:g} ms" for delay in delays]
+    heads += [f"ms at {delay:g} ms: Redis → etcd" for delay in delays]
+    heads += ["CPU-ms, server's too: Redis → etcd"]
+    lines = []
+    for row in rows:
+        failed = next((it.failed for it in row.measured[ROME].values() if it.failed), None)
+        line = [row.name, *(tables.number(row.turns(name), 1) for name in BOTH)]
+        line += [tables.number(row.ratio(delay), 2) for delay in delays]
+        line += [
+            " → ".join(tables.number(row.measured[name][delay].ms, 1) for name in BOTH)
+            for delay in delays
+        ]
+        line += [" → ".join(tables.number(row.cpu_ms(name), 1) for name in BOTH)]
+        if failed:
+            line[-1] += f": {failed[:80]}"
+        lines.append(line)
+    return tables.markdown(heads, lines)
+
+
 def summary(rows: list[Row]) -> str:
     """One line."""
     judged = [row for row in rows if row.reached is not None]
@@ -260,26 +284,30 @@ def run(
     rounds: int | None = None,
     *,
     control: bool = False,
+    etcd: bool = False,
 ) -> list[Row]:
-    """Measure, and write operations.md and operations.json."""
-    sides = (MARIADB, MARIADB) if control else BOTH
+    """Measure, and write operations.md and operations.json (control, etcd)."""
+    sides = (MARIADB, MARIADB) if control else (ROME, ETCD) if etcd else BOTH
     with backends.running(sides=sides) as running:
-        described: dict[str, Any] = machine.describe(python)
+        used = ("Redis", "etcd") if etcd else ("MariaDB", "Redis")
+        described: dict[str, Any] = machine.describe(python, used)
         trips = proxy.round_trips(delays)
-        rows = measure(running, dict.fromkeys(BOTH, python), delays, only, rounds)
+        pythons = dict.fromkeys(BOTH, python)
+        rows = measure(running, pythons, delays, only, rounds, plain=not etcd)
     title = "Control: MariaDB beside itself" if control else "Operations"
+    if etcd:
+        title = "Operations: ROME on etcd beside ROME on Redis"
     text = (
         f"# {title}\n\n{machine.in_words(described)}\n\n"
         "Round trips are turns counted by the proxy; milliseconds are medians.  A turn through "
         "the proxy took "
         + ", ".join(f"{ms} ms at {delay:g}" for delay, ms in trips.items())
         + " (at 0 the workers do not go through it).\n\n"
-        + table(rows, delays)
-        + f"\n{summary(rows)}.\n"
+        + (stores_table(rows, delays) if etcd else table(rows, delays) + f"\n{summary(rows)}.\n")
     )
     tables.write(
         results,
-        "control" if control else "operations",
+        "control" if control else "etcd" if etcd else "operations",
         text,
         {
             **described,
@@ -301,6 +329,9 @@ def main() -> int:
         action="store_true",
         help="a second MariaDB stands in for ROME: all ratios should be 1",
     )
+    parser.add_argument(
+        "--etcd", action="store_true", help="compare ROME on etcd with ROME on Redis"
+    )
     options = parser.parse_args()
     try:
         delays = tables.delays(options.delays)
@@ -313,11 +344,15 @@ def main() -> int:
                 options.only,
                 options.rounds,
                 control=options.control,
+                etcd=options.etcd,
             )
     except (Failed, *tables.KNOWN) as error:
         say(f"operations: {error}")
         return 2
-    sys.stdout.write(table(rows, delays) + f"\n{summary(rows)}\n")
+    if options.etcd:
+        sys.stdout.write(stores_table(rows, delays))
+    else:
+        sys.stdout.write(table(rows, delays) + f"\n{summary(rows)}\n")
     return 0
 
 

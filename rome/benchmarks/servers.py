@@ -15,6 +15,7 @@ from pathlib import Path
 
 MARIADB_SETTINGS = "InnoDB as shipped: innodb_flush_log_at_trx_commit=1, doublewrite on"
 REDIS_SETTINGS = "appendonly yes, appendfsync everysec"
+ETCD_SETTINGS = "one member as shipped, which writes each commit to disk"
 _WAIT_S = 60
 
 
@@ -133,6 +134,27 @@ def redis() -> Iterator[Server]:
 
 
 @contextmanager
+def etcd() -> Iterator[Server]:
+    """An empty etcd of one member."""
+    with _folder("etcd") as folder:
+        port = _free_port()
+        client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{_free_port()}"
+        command = [
+            _program("etcd"),
+            f"--data-dir={folder}/data",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--auto-compaction-mode=periodic",
+            "--auto-compaction-retention=5m",
+        ]
+        with _running(command, port, folder) as server:
+            yield server
+
+
+@contextmanager
 def _folder(name: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"rome-bench-{name}-"))
     try:
@@ -180,12 +202,14 @@ def _free_port() -> int:
 def _program(name: str) -> str:
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
     if found is None:
-        raise CannotStart(f"{name} is not installed (Debian: mariadb-server, redis-server)")
+        raise CannotStart(
+            f"{name} is not installed (Debian: mariadb-server, redis-server, etcd-server)"
+        )
     return found
 
 
 def version(name: str) -> str:
     """That a server's program tells."""
     words = subprocess.run([_program(name), "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"(?:Ver |v=)([\d.]+)", words)
+    found = re.search(r"(?:Ver |v=|Version: )([\d.]+)", words)
     return found.group(1) if found else "?"

@@ -26,8 +26,8 @@ from rome.stores.wire import IndexKey, JoinLookup, KeyLookup, Lookup, RangeLooku
 # Members of an index that come along when its size is asked for, and the keys of one look-up whose
 # sets are asked for their sizes.
 _FEW, _MEASURED = 200, 32
-# Of more rows than these it is looked up how closely their numbers lie: it is cheaper to ask for
-# all rows between them than for each, unless there are so many times as many.
+# Of more rows than these all between them are asked for, in place of each by itself, unless there
+# are so many times as many.
 _SINGLE, _SPARSE = 500, 4
 # Rows that a walk along an ordered index asks for, at least and at most.
 _WALKED, _WALKED_MOST = 16, 1000
@@ -168,9 +168,12 @@ class Reading:
             span = Span(
                 self._keys.row(table, min(numbers)), self._keys.row(table, max(numbers)) + b"\0"
             )
-            (answer,) = yield [Range.count(span)]
-            if answer.count <= _SPARSE * len(numbers):
-                (found,) = yield from whole([span])
+            (answer,) = yield [Range.of(span, PAGE)]
+            if answer.count <= max(PAGE, _SPARSE * len(numbers)):
+                found = answer.pairs
+                if answer.count > len(found):
+                    (rest,) = yield from whole([Span(found[-1].key + b"\0", span.end)])
+                    found += rest
                 wanted = {b"%d" % number for number in numbers}
                 return [pair for pair in self._pairs(start, found) if pair[0] in wanted]
         rows = yield from values([self._keys.row(table, number) for number in numbers])
