@@ -311,6 +311,26 @@ def is_healthy(address: Address) -> bool:
         connection.close()
 
 
+def remedy(text: str, most: int) -> str:
+    """Return what to do about a refusal; most: operations that the URL promises."""
+    if "too many operations" in text:
+        return (
+            f": the URL says that it takes {most} (?txn_ops=); say what the members'"
+            " --max-txn-ops is"
+        )
+    if "too large" in text or "larger than max" in text:
+        return (
+            ": write in smaller portions or smaller values, or start etcd with a higher"
+            " --max-request-bytes (1.5 MiB where nothing is said)"
+        )
+    if "space exceeded" in text:
+        return (
+            ": compact and defragment it (etcdctl compact, defrag), or raise"
+            " --quota-backend-bytes; then etcdctl alarm disarm"
+        )
+    return ""
+
+
 def _is_old_token(answer: Json) -> bool:
     """Tell whether a member has forgotten a token, or doesn't know another member's."""
     text = str(answer.get("error"))

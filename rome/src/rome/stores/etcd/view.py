@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from rome.errors import ConflictError, OperationalError
-from rome.stores.etcd.connection import Refused, Wire
+from rome.stores.etcd.connection import Refused, Wire, remedy
 from rome.stores.etcd.keys import Span
 from rome.stores.etcd.operations import Found, KeyValue, Range, unpack_ranges
 
@@ -65,7 +65,8 @@ class View:
                 if "future revision" in str(refused) and not linearizable:
                     linearizable = True  # another member, which has to catch up first
                     continue
-                raise OperationalError(f"etcd: {refused}") from refused
+                text = f"{refused}{remedy(str(refused), self._wire.server.txn_ops)}"
+                raise OperationalError(f"etcd: {text}") from refused
             revision = int(answer["header"]["revision"])
             if not self.revision:
                 if revision < least and not linearizable:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rome.errors import OperationalError, OutcomeUnknown
 from rome.stores.etcd.commit import VOID, arranged
-from rome.stores.etcd.connection import Refused, Wire
+from rome.stores.etcd.connection import Refused, Wire, remedy
 from rome.stores.etcd.operations import (
     Compare,
     Delete,
@@ -56,7 +56,7 @@ class Writing:
             if _NO_LEASE in text:
                 self._wire.server.hints.lease = None
                 raise LeaseLost from refused
-            raise OperationalError(f"etcd: {text}{_remedy(text, self.most)}") from refused
+            raise OperationalError(f"etcd: {text}{remedy(text, self.most)}") from refused
 
     def lease(self, remember: int = 0) -> int:
         """Return a lease that goes on for as long as an outcome has to be remembered."""
@@ -71,7 +71,8 @@ class Writing:
         try:
             answer = self._wire.call("/v3/lease/grant", {"TTL": length})
         except Refused as refused:
-            raise OperationalError(f"etcd grants no lease: {refused}") from refused
+            text = f"{refused}{remedy(str(refused), self.most)}"
+            raise OperationalError(f"etcd grants no lease: {text}") from refused
         hints.lease, hints.keys_of_lease = (int(answer["ID"]), now, length), 1
         return int(answer["ID"])
 
@@ -118,23 +119,3 @@ class Writing:
 
 class LeaseLost(Exception):
     """The lease of a transaction is over, and nothing was done."""
-
-
-def _remedy(text: str, most: int) -> str:
-    """Return what to do about a refusal."""
-    if "too many operations" in text:
-        return (
-            f": the URL says that it takes {most} (?txn_ops=); say what the members'"
-            " --max-txn-ops is"
-        )
-    if "too large" in text or "larger than max" in text:
-        return (
-            ": write in smaller portions or smaller values, or start etcd with a higher"
-            " --max-request-bytes (1.5 MiB where nothing is said)"
-        )
-    if "space exceeded" in text:
-        return (
-            ": compact and defragment it (etcdctl compact, defrag), or raise"
-            " --quota-backend-bytes; then etcdctl alarm disarm"
-        )
-    return ""
