@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.compliance.runner import run
+from tests.etcd_servers import EtcdServer
 from tests.servers import RedisServer
 
 # Fewer can't be: a run that is cut short, or skips what it shouldn't, is none.
@@ -11,6 +12,12 @@ PASSED = 1040
 
 def test_in_redis(redis_server: RedisServer) -> None:
     outcome = run(redis_server.url("compliance"))
+    assert outcome.failed == 0, outcome.output
+    assert outcome.passed >= PASSED, outcome.output
+
+
+def test_in_etcd(etcd_server: EtcdServer) -> None:
+    outcome = run(etcd_server.url("compliance"))
     assert outcome.failed == 0, outcome.output
     assert outcome.passed >= PASSED, outcome.output
 

@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from tests.etcd_servers import EtcdServer
 from tests.fuzzing.pairs import sqlite_engine, wrong_index
 from tests.ordered_tables import (
     blobs,
@@ -269,13 +270,17 @@ class Both:
         self.rome.rollback()
 
 
-@pytest.mark.parametrize("store", ["memory", "redis", "redis page by page"])
+@pytest.mark.parametrize("store", ["memory", "redis", "redis page by page", "etcd"])
 @pytest.mark.parametrize("table", _TABLES, ids=lambda table: table.name)
-def test_like_sqlite(redis_server: RedisServer, table: Table, store: str) -> None:
+def test_like_sqlite(
+    redis_server: RedisServer, etcd_server: EtcdServer, table: Table, store: str
+) -> None:
     name = f"ordered-{table.name}-{store.replace(' ', '-')}"
     url = f"rome+memory:///{name}"
     if "redis" in store:
         url = redis_server.url(name) + ("?page=4" if "page" in store else "")
+    elif store == "etcd":
+        url = etcd_server.url(name)
     both = Both(create_engine(url))
     asked: Counter[bool] = Counter()
     words = st.sampled_from(["commit", "commit", "savepoint", "back", "release"])

@@ -8,6 +8,7 @@ statements that are read together, share the requests of their levels.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -45,10 +46,11 @@ class Reading:
         self._seen = seen
 
     def answers(self, requests: Sequence[Request]) -> Question[list[Answer]]:
-        """Ask for the answers to some requests.  Raises SchemaChanged."""
+        """Ask for the answers to some requests; those but the first may be left out if they take
+        long.  Raises SchemaChanged."""
         questions = [self._checked(), *(self._answer(request) for request in requests)]
-        _, *answers = yield from together(questions)
-        return answers
+        _, *answers = yield from together(questions, needed=2)
+        return list(itertools.takewhile(lambda answer: answer is not None, answers))
 
     def _checked(self) -> Question[None]:
         (version,) = yield from values([self._keys.version])

@@ -21,6 +21,8 @@ Question = Generator[list[Range], list[Found], Result]
 
 # Keys that one range brings at most.
 PAGE = 2000
+# Levels that questions may need beyond those which have to be answered.
+_MORE_LEVELS = 4
 # Times that a view whose revision is compacted meanwhile is begun anew.
 _ATTEMPTS = 5
 
@@ -100,10 +102,15 @@ def with_a_view(
     )
 
 
-def together(questions: Sequence[Question[Any]]) -> Question[list[Any]]:
-    """Ask several questions side by side, level by level; returns their results."""
+def together(questions: Sequence[Question[Any]], needed: int | None = None) -> Question[list[Any]]:
+    """Ask several questions side by side, level by level; returns their results.
+
+    needed: how many of the first ones have to be answered; the others are given up, their results
+    None, if they need many more levels than these.
+    """
     results: list[Any] = [None] * len(questions)
     waiting: list[tuple[int, Question[Any], list[Range]]] = []
+    more = _MORE_LEVELS
     for place, question in enumerate(questions):
         try:
             waiting.append((place, question, next(question)))
@@ -121,6 +128,10 @@ def together(questions: Sequence[Question[Any]]) -> Question[list[Any]]:
             except StopIteration as stop:
                 results[place] = stop.value
         waiting = going_on
+        if needed is not None and all(place >= needed for place, _, _ in waiting):
+            more -= 1
+            if not more:
+                break
     return results
 
 
