@@ -70,6 +70,19 @@ def plan(connection: Connection, statement: Any) -> list[str]:
     return list(connection.execute(explain(statement)).scalars())
 
 
+def is_etcd(connection: Connection) -> bool:
+    return connection.engine.url.drivername == "rome+etcd"
+
+
+def round_trips(lines: list[str]) -> str:
+    """What the plan says of them."""
+    return next(line for line in lines if line.startswith("round trips: ")).partition(": ")[2]
+
+
+def without_round_trips(lines: list[str]) -> list[str]:
+    return [line for line in lines if not line.startswith("round trips: ")]
+
+
 SCAN = "1; more, page by page, where more than some 4000 rows are looked at"
 SECOND_TEST = "pushed down: what stands under the steps; SQLite tests all conditions once more"
 MISS = "result cache: miss; the result will be cached"
@@ -216,6 +229,9 @@ PLANS: dict[str, tuple[Any, list[str]]] = {
 def test_the_plan_of_a_select(connection: Connection, name: str) -> None:
     statement, lines = PLANS[name]
     found = plan(connection, statement)
+    if is_etcd(connection):
+        # By level; how many there are is compared with what is counted below.
+        lines, found = without_round_trips(lines), without_round_trips(found)
     assert found[: len(lines)] == lines
     assert found[len(lines) :] == [MISS, NOTHING]
 
@@ -224,29 +240,33 @@ def test_a_select_reads_what_its_plan_says(connection: Connection) -> None:
     """The numbers of round trips are those that are counted then."""
     driver: Any = connection.connection.dbapi_connection
     for statement, lines in PLANS.values():
-        expected = next(line for line in lines if line.startswith("round trips: "))[13:14]
         before = driver.store.traffic.round_trips
-        plan(connection, statement)
+        said = round_trips(plan(connection, statement))
         assert driver.store.traffic.round_trips == before, "EXPLAIN reads nothing"
         connection.execute(statement).all()
-        assert str(driver.store.traffic.round_trips - before) == expected
+        counted = driver.store.traffic.round_trips - before
+        if is_etcd(connection):
+            assert counted <= int(said.removeprefix("up to ").split(",")[0].split(";")[0])
+        else:
+            assert str(counted) == said[:1] == round_trips(lines)[:1]
         connection.rollback()
 
 
 def test_writes_have_plans_and_are_not_done(connection: Connection) -> None:
+    trips = "up to 2" if is_etcd(connection) else "1"
     assert plan(connection, update(servers).where(servers.c.uuid == "u1").values(size=2)) == [
         "step 1: servers: unique index lookup on (uuid), 1 key",
         "  predicate pushdown: uuid = 'u1'",
         SECOND_TEST,
         "evaluation: in SQLite, over the rows that come and the transaction's own",
         "constraint checks: look-ups of children (foreign keys), where a key goes",
-        "round trips: 1 for the rows, 1 for constraints, 1 for COMMIT",
+        f"round trips: {trips} for the rows, {trips} for constraints, 1 for COMMIT",
         "concurrency control: optimistic, columns validated at COMMIT",
     ]
     assert plan(connection, insert(tags).values(server="u1", value="a")) == [
         "evaluation: rows are made from the parameters, without SQLite",
         "constraint checks: look-ups of parents (foreign keys)",
-        "round trips: 1 for constraints, 1 for COMMIT",
+        f"round trips: {trips} for constraints, 1 for COMMIT",
         "concurrency control: optimistic, columns validated at COMMIT",
     ]
     assert "step 1: servers: full table scan" in plan(connection, delete(servers))

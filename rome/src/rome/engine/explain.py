@@ -19,6 +19,8 @@ from rome.schema.tables import fold
 from rome.stores.wire import JoinLookup, KeyLookup, Step
 
 _LONGEST = 100  # characters of a statement that is prefetched
+# What a look-up of a constraint is.
+_BY_A_KEY = Step(0, [KeyLookup("unique", 0, [])])
 
 
 def explain(session: Session, reads: Reads, call: Call, bound: BoundPlan) -> list[str]:
@@ -47,11 +49,11 @@ def _write_lines(session: Session, call: Call, bound: BoundPlan) -> list[str]:
     trips = ["1 for COMMIT"]
     checks = _constraint_checks(session, bound)
     if checks:
-        trips.insert(0, "1 for constraints")
+        trips.insert(0, f"{_at_most(session.store.levels([_BY_A_KEY]))} for constraints")
     if bound.fetches:
         steps, _ = bound.steps(call.first_parameters, call.layout, session.overlay.changes)
         lines = [*describe_steps(steps, session.schema), *_text_lines(call), _pushdown_line(False)]
-        trips.insert(0, "1 for the rows")
+        trips.insert(0, f"{_at_most(session.store.levels(steps))} for the rows")
     if bound.insert is not None:
         lines.append("evaluation: rows are made from the parameters, without SQLite")
     else:
@@ -121,9 +123,16 @@ def _round_trips(session: Session, reads: Reads, call: Call, request: ReadReques
         return "0; no row of the store is needed"
     if reads.is_prefetched(call, request):
         return "0; the rows have come with an earlier statement"
+    levels = session.store.levels(request.sent)
+    if levels > 1:
+        return f"{_at_most(levels)}, one for each level of look-ups; more for large tables"
     if any(_may_be_large(step) for step in request.sent):
         return "1; more, page by page, where more than some 4000 rows are looked at"
     return "1"
+
+
+def _at_most(levels: int) -> str:
+    return "1" if levels == 1 else f"up to {levels}"
 
 
 def _may_be_large(step: Step) -> bool:

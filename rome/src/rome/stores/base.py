@@ -12,8 +12,9 @@ A store keeps, for one database:
 - for each table the highest row number that was handed out, and the token of the last
   commit that wrote it (0: none did).
 
-`read` and `commit` are atomic.  Each is one round trip; but a store may take several for a read
-of many rows, whose answer is then as of the last of them (pages.py).
+`read` and `commit` are atomic.  In Redis each is one round trip, a script's, but for a read of many
+rows, whose answer is as of the last of several (redis/pages.py).  A store without scripts takes one
+for each level of look-ups (etcd/read.py), and perhaps another one for what a commit depends on.
 
 The steps of a read, their look-ups and filters, and the lists that scripts take for them, are
 those of wire.py.  A store may ignore semi-joins; where it doesn't, later steps look only for
@@ -197,6 +198,10 @@ class Store(Protocol):
 
         A store may leave out answers but the first.
         """
+
+    def levels(self, steps: Sequence[Step]) -> int:
+        """Return how many round trips a read of these steps takes at most, where none of its
+        tables is large; for EXPLAIN."""
 
     def commit(self, commit: Commit) -> None:
         """Do all of a commit or nothing.  Sent again after a lost answer it is done once.

@@ -322,6 +322,29 @@ def _wave(steps: Sequence[Step], start: int) -> int:
     return len(steps)
 
 
+def levels_of(steps: Sequence[Step]) -> int:
+    """Return the levels of look-ups that a read takes at most, where no table is large."""
+    total = place = 0
+    while place < len(steps):
+        stop = _wave(steps, place)
+        total += max(map(_levels_of_step, steps[place:stop]))
+        place = stop
+    return total
+
+
+def _levels_of_step(step: Step) -> int:
+    """Return one for the rows, one for the entries that lead to them, one for sizes."""
+    lookups = step.lookups
+    if not lookups:
+        return 1
+    if len(lookups) == 1:
+        lookup = lookups[0]
+        named = not isinstance(lookup, RangeLookup) and lookup.kind == "row"
+        walks = isinstance(lookup, RangeLookup) and bool(lookup.walk and step.limit)
+        return 1 if named else 2 + walks
+    return 3
+
+
 def _commits(tokens: Sequence[KeyValue | None]) -> list[str]:
     return [token.value.decode() if token else "0" for token in tokens]
 

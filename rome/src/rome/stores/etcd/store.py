@@ -58,10 +58,11 @@ from rome.stores.etcd.operations import (
     is_as_read,
     unpack_ranges,
 )
-from rome.stores.etcd.read import Reading
+from rome.stores.etcd.read import Reading, levels_of
 from rome.stores.etcd.seen import Seen
 from rome.stores.etcd.view import PAGE, View, with_a_view
 from rome.stores.etcd.writing import LeaseLost, Writing
+from rome.stores.wire import Step
 
 # Times that a commit is tried whose conditions others break; then the application's statements are
 # run again, as of a conflict.
@@ -197,6 +198,9 @@ class EtcdStore:
         return with_a_view(
             self._wire, self._linearizable, lambda view: view.answer(reading.answers(requests))
         )
+
+    def levels(self, steps: Sequence[Step]) -> int:
+        return levels_of(steps)
 
     def commit(self, commit: Commit) -> None:
         token, refusals = self._refused

@@ -24,6 +24,7 @@ from rome.stores.memory.database import Database, databases, forget
 from rome.stores.memory.order import Order
 from rome.stores.memory.read import read_steps
 from rome.stores.steps import column
+from rome.stores.wire import Step
 
 __all__ = ["MemoryStore", "forget"]
 
@@ -99,6 +100,9 @@ class MemoryStore:
                     Answer(None if same else read_steps(self.database, request.steps), commits)
                 )
             return answers
+
+    def levels(self, steps: Sequence[Step]) -> int:
+        return 1
 
     def commit(self, commit: Commit) -> None:
         self._trip()

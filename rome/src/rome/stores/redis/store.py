@@ -49,7 +49,7 @@ from rome.stores.redis.pages import Lapsed, Send, read_in_pages
 from rome.stores.redis.runner import WAIT_MS, Runner
 from rome.stores.redis.scans import Scans
 from rome.stores.redis.scripts import pack, script
-from rome.stores.wire import pack_step
+from rome.stores.wire import Step, pack_step
 
 # Seconds for which commits are remembered at least where no patience is given.
 _LONG_S = 60
@@ -167,6 +167,9 @@ class RedisStore:
             Answer(rows, [(commit or b"0").decode() for commit in commits or ()])
             for rows, commits in answer[0]
         ]
+
+    def levels(self, steps: Sequence[Step]) -> int:
+        return 1
 
     def _scan(self, version: str) -> Send:
         """Return a read in pages, as pages.py sends its parts."""
