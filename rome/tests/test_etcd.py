@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from rome.cli import main
 from rome.errors import ConflictError
 from rome.stores.etcd import indexes, read, view
 from rome.stores.etcd.view import View
@@ -386,6 +388,48 @@ def test_outcomes_go_with_their_lease(engine: Engine, etcd_server: EtcdServer) -
     with engine.begin() as connection:  # on a lease that is gone
         connection.execute(insert(hosts), some(1, 5))
     assert count(engine) == 2
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_command(
+    engine: Engine,
+    url: str,
+    etcd_server: EtcdServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def said(expected: int, *arguments: str) -> str:
+        assert main(arguments) == expected
+        out, err = capsys.readouterr()
+        return out + err
+
+    fill(engine, 600)  # as many as load puts into two commits
+    with engine.begin() as connection:
+        connection.execute(insert(guests), [{"host": n} for n in range(1, 11)])
+    database = engine.url.database or ""
+    table = next(line for line in said(0, "inspect", url).splitlines() if "hosts" in line)
+    assert table.split()[:2] == ["hosts", "600"]
+    assert said(0, "check", url) == "nothing is wrong\n"
+
+    dumped = said(0, "dump", url)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(dumped.encode())))
+    copy = etcd_server.url(f"{database}-copy")
+    assert said(0, "load", copy) == "tables: 2, rows: 610\n"
+    assert said(0, "check", copy) == "nothing is wrong\n"
+    assert said(0, "dump", copy) == dumped
+    assert said(2, "load", url).startswith("rome: the database isn't empty")
+
+    entries = [key for key in etcd_server.keys(database) if key[:1] in (b"i", b"u", b"o")]
+    etcd_server.change(database, {}, entries[:1])
+    assert said(1, "check", url).endswith("wrong: 1\n")
+    assert "drop the index that is wrong" in said(2, "check", url, "--repair")
+
+    assert "say --yes" in said(2, "drop", url)
+    assert said(0, "drop", url, "--yes") == "removed: 2 tables\n"
+    assert etcd_server.keys(database) == {}
+    assert said(0, "dump", copy) == dumped
 
 
 # ---------------------------------------------------------------- URLs
