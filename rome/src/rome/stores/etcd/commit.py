@@ -107,7 +107,7 @@ class CommitPlan:
     # ------------------------------------------------------------ what to look at
 
     def guess(self, rows: Mapping[bytes, KeyValue | None]) -> Knowledge:
-        """Return what the connection has seen of the rows, as knowledge that isn't certain."""
+        """Return what was last seen of the rows, as knowledge that isn't certain."""
         made = Knowledge(certain=False)
         made.keys.update({key: row for key, row in rows.items() if row is not None})
         return made

@@ -25,6 +25,7 @@ from typing import Any
 from rome.errors import OperationalError
 from rome.stores.base import Traffic
 from rome.stores.etcd.operations import Json
+from rome.stores.etcd.seen import Seen
 
 Address = tuple[str, int]
 
@@ -47,12 +48,13 @@ _OLD_TOKEN = ("invalid auth token", "revision of auth store is old")
 
 @dataclass
 class Hints:
-    """What a process has learned of a cluster.
+    """What the connections of an engine have learned of a cluster and of the database.
 
     revision: the highest one that an answer had: what is older isn't shown any more.  place: of the
     member that is asked, in the list of addresses.  away_since: when another than the first one was
     chosen, or the first one was tried again; away_for: seconds until that is done the next time.
     lease: an id, when it was taken, and for how many seconds; keys_of_lease: how many it has.
+    seen: rows, as they were last; counters: by their keys, what was last reserved and when.
     Times are in seconds of the monotonic clock.
     """
 
@@ -62,11 +64,13 @@ class Hints:
     away_for: float = _RETURN_S
     lease: tuple[int, float, int] | None = None
     keys_of_lease: int = 0
+    seen: Seen = field(default_factory=Seen)
+    counters: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where etcd is, and who asks; its repr shows no password.
+    """Where etcd is, and who asks for one database; its repr shows no password.
 
     `patience` is how many seconds a request may wait for an election or a restart, from the first
     trouble on, `timeout` how many for one answer.  `local_reads`: whether reads show what the

@@ -88,17 +88,9 @@ class Keys:
         """Return the key of a counter of numbers."""
         return self.prefix + b"n:" + name.encode()
 
-    def counters(self) -> Span:
-        """Return the keys of all counters."""
-        return _starting_with(self.prefix + b"n:")
-
     def last_commit(self, table: int) -> bytes:
         """Return the key of the token of a table's last commit."""
         return b"%bw:%d" % (self.prefix, table)
-
-    def last_commits(self) -> Span:
-        """Return the keys of the tokens of all tables' last commits."""
-        return _starting_with(self.prefix + b"w:")
 
     def build(self, table: int) -> bytes:
         """Return the key that the building of an index changes."""

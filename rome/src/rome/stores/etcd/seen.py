@@ -1,4 +1,4 @@
-"""The rows that a connection has read or written lately, and the revisions that wrote them.
+"""The rows that a process has read or written lately, and the revisions that wrote them.
 
 A commit guesses that they are what etcd has, and makes that a condition: then it needs no round
 trip to look.  Where it was wrong, nothing was done and it looks.
@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from rome.stores.etcd.operations import KeyValue
 
 # What is remembered: rows, their bytes; and rows of one answer, as no transaction changes more.
-_ROWS, _BYTES, _AT_ONCE = 5000, 4 * 2**20, 500
+_ROWS, _BYTES, _AT_ONCE = 20000, 16 * 2**20, 500
 
 
 class Seen:
-    """Rows by their keys; all are forgotten when they get too many."""
+    """Rows by their keys, for all connections of an engine; all are forgotten when they get too
+    many.
+
+    Threads may meet here: what is lost by that is only looked at once more.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[bytes, KeyValue] = {}
@@ -26,8 +30,10 @@ class Seen:
         if len(rows) > _AT_ONCE:
             return
         for row in rows:
-            self._bytes += len(row.key) + len(row.value)
-            self._rows[row.key] = row
+            known = self._rows.get(row.key)
+            if known is None or known.revision < row.revision:
+                self._bytes += len(row.key) + len(row.value)
+                self._rows[row.key] = row
         if len(self._rows) > _ROWS or self._bytes > _BYTES:
             self.forget()
 

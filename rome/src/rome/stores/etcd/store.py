@@ -59,7 +59,6 @@ from rome.stores.etcd.operations import (
     unpack_ranges,
 )
 from rome.stores.etcd.read import Reading, levels_of
-from rome.stores.etcd.seen import Seen
 from rome.stores.etcd.view import PAGE, View, with_a_view
 from rome.stores.etcd.writing import LeaseLost, Writing
 from rome.stores.wire import Step
@@ -85,14 +84,13 @@ class EtcdStore:
         self.traffic = Traffic()
         self._wire = Wire(server, self.traffic)
         self._keys = Keys(database)
-        self._seen = Seen()
+        self._seen, self._counters = server.hints.seen, server.hints.counters
         self._writing = Writing(self._wire, int(2 * (server.patience + server.timeout)) + 1)
         self._indexes = Indexes(self._keys, self._wire, self._writing)
         self._linearizable = not server.local_reads
         half = server.txn_ops // 2
         self.portion = Portion(max(half * (half - 8), 16), _BYTES)
         self._moment: View | None = None
-        self._counters: dict[str, tuple[int, int]] = {}  # numbers, and the revisions of them
         # The token of the last commit that was refused after a lost answer, and how often.
         self._refused = ("", 0)
 
@@ -280,13 +278,13 @@ class EtcdStore:
         if not count:
             (found,) = View(self._wire, True).ask([Range(key)])
             return (unpack_number(found.pairs[0].value) if found.pairs else 0) + 1
-        # A guess, as for the rows of a commit: what this connection has reserved last.
-        last, revision = self._counters.get(name, (0, 0))
+        # A guess, as for the rows of a commit: what this process has reserved last.
+        last, revision = self._counters.get(key, (0, 0))
         while True:
             raised = Put(key, pack_number(last + count))
             answer = self._writing.send(Txn([is_as_read(key, revision)], [raised], [Range(key)]))
             if answer.get("succeeded"):
-                self._counters[name] = last + count, int(answer["header"]["revision"])
+                self._counters[key] = last + count, int(answer["header"]["revision"])
                 return last + 1
             (found,) = unpack_ranges(answer.get("responses", ()))
             last = unpack_number(found.pairs[0].value) if found.pairs else 0
