@@ -119,10 +119,11 @@ def test_round_trips(engine: Engine) -> None:
         assert taken(insert(guests).values(host=1)) == 2
 
 
-def test_a_row_that_another_has_changed_costs_one_more(engine: Engine) -> None:
+def test_a_row_that_another_has_changed_costs_one_more(engine: Engine, url: str) -> None:
     fill(engine, 2)
     more = update(hosts).where(hosts.c.id == 1).values(site=hosts.c.site + 1)
-    with engine.connect() as one, engine.connect() as other:
+    another = create_engine(url)  # as another process would have
+    with engine.connect() as one, another.connect() as other:
         for connection in (one, other):
             connection.execute(more)
             connection.rollback()
@@ -132,6 +133,7 @@ def test_a_row_that_another_has_changed_costs_one_more(engine: Engine) -> None:
         before = trips(one)
         one.commit()  # another column: no conflict, but the row has another revision
         assert trips(one) - before == 2
+    another.dispose()
     with engine.connect() as connection:
         assert connection.execute(select(hosts.c.site, hosts.c.data)).first() == (1, b"x")
 

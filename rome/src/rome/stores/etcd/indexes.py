@@ -114,7 +114,7 @@ class Indexes:
 
         rows, last = with_a_view(self._wire, True, look)
         mark = last.pairs[0].revision if last.pairs else 0
-        return rows.pairs, mark, rows.count > len(rows.pairs)
+        return rows.pairs, mark, rows.total > len(rows.pairs)
 
     def _entries(
         self, table: int, rows: Sequence[KeyValue], entry_of: Entry

@@ -30,7 +30,7 @@ class Found(NamedTuple):
     """What a range has: keys, as many as were asked for, and how many there are."""
 
     pairs: list[KeyValue]
-    count: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class Reading:
                 for pair in self._pairs(start, answer.pairs)
                 if passes(pair[1], step.filters, defaults)
             ]
-            if answer.count <= len(answer.pairs) or (enough and len(pairs) >= enough):
+            if answer.total <= len(answer.pairs) or (enough and len(pairs) >= enough):
                 break
             span = Span(answer.pairs[-1].key + b"\0", end)
         if step.limit and step.order and len(pairs) > step.limit:
@@ -171,9 +171,9 @@ class Reading:
                 self._keys.row(table, min(numbers)), self._keys.row(table, max(numbers)) + b"\0"
             )
             (answer,) = yield [Range.of(span, PAGE)]
-            if answer.count <= max(PAGE, _SPARSE * len(numbers)):
+            if answer.total <= max(PAGE, _SPARSE * len(numbers)):
                 found = answer.pairs
-                if answer.count > len(found):
+                if answer.total > len(found):
                     (rest,) = yield from whole([Span(found[-1].key + b"\0", span.end)])
                     found += rest
                 wanted = {b"%d" % number for number in numbers}
@@ -216,7 +216,7 @@ class Reading:
                 and passes(row, step.filters, defaults)
             ]
             looked_at += len(entries)
-            if answer.count <= len(entries) or _is_enough(kept, step.limit, lookup.ties, defaults):
+            if answer.total <= len(entries) or _is_enough(kept, step.limit, lookup.ties, defaults):
                 break
             if budget and looked_at >= budget:
                 return None
@@ -248,7 +248,7 @@ class Reading:
             return None
         found = yield [Range.count(span) for span in spans]
         # A row has one value in a column, so sets of one index have no rows in common.
-        count = pack_value(sum(answer.count for answer in found))
+        count = pack_value(sum(answer.total for answer in found))
         result: Rows = [[count] * len(functions)]  # type: ignore[list-item]
         return result
 
@@ -297,8 +297,8 @@ class _Place:
 
     def measure(self, keys: Keys, table: int, found: Sequence[Found]) -> None:
         """Take in how many entries there are, and the first of them."""
-        self.size = sum(answer.count for answer in found)
-        if all(answer.count <= len(answer.pairs) for answer in found):
+        self.size = sum(answer.total for answer in found)
+        if all(answer.total <= len(answer.pairs) for answer in found):
             pairs = (pair for answer in found for pair in answer.pairs)
             self.numbers = self.in_keys(keys, table, pairs)
 

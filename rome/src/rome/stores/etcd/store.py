@@ -184,7 +184,7 @@ class EtcdStore:
         counts = [Range.count(keys.whole(kind, table, i)) for kind, table, i, _ in complete]
         found = View(self._wire, True).ask([*counts, *map(Range, marks)])
         for (*_, count), answer in zip(complete, found, strict=False):
-            if answer.count != count:
+            if answer.total != count:
                 raise Written
         revisions = [one.pairs[0].revision if one.pairs else 0 for one in found[len(counts) :]]
         return [is_as_read(*pair) for pair in zip(marks, revisions, strict=True)]
@@ -323,14 +323,14 @@ class EtcdStore:
             return []
         found = with_a_view(self._wire, True, lambda view: view.ask(ranges))
         return [
-            Head(rows.count, commit.pairs[0].value.decode() if commit.pairs else "0")
+            Head(rows.total, commit.pairs[0].value.decode() if commit.pairs else "0")
             for rows, commit in zip(found[::2], found[1::2], strict=True)
         ]
 
     def snapshot(self, table: int) -> tuple[str, list[tuple[int, bytes]]] | None:
         ranges = [Range.of(self._keys.rows(table), _SNAPSHOT), Range(self._keys.last_commit(table))]
         rows, commit = with_a_view(self._wire, True, lambda view: view.ask(ranges))
-        if rows.count > _SNAPSHOT:
+        if rows.total > _SNAPSHOT:
             return None
         token = commit.pairs[0].value.decode() if commit.pairs else "0"
         return token, self._numbered(table, rows.pairs)
@@ -367,7 +367,7 @@ class EtcdStore:
                 (found,) = self._view().ask([Range.of(span, PAGE)])
             if found.pairs:
                 yield found.pairs
-            if found.count <= len(found.pairs):
+            if found.total <= len(found.pairs):
                 return
             span, found = Span(found.pairs[-1].key + b"\0", span.end), None
 
@@ -381,7 +381,7 @@ class EtcdStore:
         while True:
             (found,) = view.ask([Range.of(span, PAGE)])
             pairs += found.pairs
-            if found.count <= len(found.pairs):
+            if found.total <= len(found.pairs):
                 return pairs
             span = Span(found.pairs[-1].key + b"\0", span.end)
 

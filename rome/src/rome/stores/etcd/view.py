@@ -146,7 +146,7 @@ def whole(
         going_on = []
         for (place, span), answer in zip(waiting, answers, strict=True):
             found[place] += answer.pairs
-            if answer.count > len(answer.pairs):
+            if answer.total > len(answer.pairs):
                 going_on.append((place, Span(answer.pairs[-1].key + b"\0", span.end)))
         waiting = going_on
     return found
