@@ -14,6 +14,8 @@ from rome.errors import OperationalError
 from rome.stores.base import Traffic
 from rome.stores.etcd.connection import Refused, Server, Wire
 
+from tests.servers import wait_until
+
 # What a member does with a request: it answers with a status and a value, or breaks off.
 Answer = tuple[int, Any]
 Script = Callable[[str, Any], Answer | None]
@@ -28,12 +30,20 @@ class Member:
         self.heads: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        self._clients: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def drop(self) -> None:
+        """End all connections, as a member that restarts does."""
+        for client in self._clients:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self._clients.append(client)
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -210,6 +220,18 @@ def test_the_first_member_is_asked_again(member: New) -> None:
         one.call("/v3/kv/txn", {"n": 3})
         assert near.requests[-1] == ("/v3/kv/txn", {"n": 3})
     assert len(far.requests) == 3
+
+
+def test_a_connection_that_the_member_has_closed_leaves_no_doubt(member: New) -> None:
+    etcd = member(good)
+    asked = wire(etcd)
+    asked.call("/v3/kv/txn", {}, writes=True)
+    link = asked._link
+    assert link is not None
+    etcd.drop()
+    assert wait_until(link.is_over)
+    asked.call("/v3/kv/txn", {}, writes=True)
+    assert not asked.in_doubt and asked._link is not link
 
 
 def test_nobody_answers(member: New) -> None:

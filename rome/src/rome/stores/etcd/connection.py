@@ -16,6 +16,7 @@ import http.client
 import json
 import os
 import random
+import select
 import socket
 import time
 import weakref
@@ -110,6 +111,14 @@ class Link:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         weakref.finalize(self, self.socket.close).atexit = False
+
+    def is_over(self) -> bool:
+        """Tell whether the member has closed it, so that a request on it would be in doubt."""
+        try:
+            # No answer is outstanding: what can be read is the end.
+            return bool(select.select([self.socket], [], [], 0)[0])
+        except ValueError:
+            return False  # select knows no more than 1024 files
 
     def close(self, shutdown: bool) -> None:
         """Close it; with `shutdown` also for processes that have a copy of it."""
@@ -264,8 +273,11 @@ class Wire:
         hints, addresses = self.server.hints, self.server.addresses
         if hints.place and time.monotonic() - hints.away_since > hints.away_for:
             self._try_to_return()
-        if self._link is not None and not hints.place and self._link.address != addresses[0]:
+        link = self._link
+        if link is not None and not hints.place and link.address != addresses[0]:
             self._drop()  # somebody has found that the first member works again
+        elif link is not None and link.is_over():
+            self._drop()
         if self._link is None:
             address = self._asked = addresses[hints.place]
             self._token = ""
