@@ -243,7 +243,9 @@ def test_text_inserts_do_not_read_their_table(engine: Engine) -> None:
         driver: Any = connection.connection.dbapi_connection
         before = driver.store.traffic.received
         connection.execute(text("INSERT INTO plain VALUES ('another', 1)"))
-        assert driver.store.traffic.received - before < 200
+        # The rows would be some thousands; an answer of etcd has a head, and names in JSON.
+        few = 1000 if engine.url.drivername == "rome+etcd" else 200
+        assert driver.store.traffic.received - before < few
         # One that reads it does.
         connection.execute(text("INSERT INTO plain SELECT 'all', count(*) FROM plain"))
         assert connection.scalar(text("SELECT x FROM plain WHERE k = 'all'")) == 51
