@@ -221,6 +221,7 @@ def _resolve_openstack(entry: OpenStackEntry) -> OpenStack:
     own: Mapping[str, int] = entry.workers  # type: ignore[assignment]
     return OpenStack(
         backend=entry.backend,
+        layout=entry.layout,
         rome=Rome(entry.rome.store, entry.rome.persistence, entry.rome.replicas),
         galera=_resolve_galera(entry.galera),
         placement=entry.placement,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from discovery_xp.boundary.names import Name, TestbedName
 from discovery_xp.inputs.fields import (
@@ -23,6 +23,7 @@ from discovery_xp.inputs.fields import (
     Setting,
     Size,
     SshUser,
+    wrong,
 )
 from discovery_xp.inputs.platforms import PlatformEntry
 from discovery_xp.onhost.catalogue import SSH_PORT
@@ -169,6 +170,19 @@ class GaleraEntry(Entry):
     segments: bool = Field(True, description="each site is a segment (gmcast.segment)")
 
 
+# What of Nova each site has of its own; docs/cells.md tells of them.
+LAYOUTS = ("shared", "cells")
+
+
+def _refuse_layout_to_come(value: object) -> object:
+    if value == "sites":
+        raise wrong(
+            "'sites', all services at every site, can't be deployed yet",
+            f"write {' or '.join(repr(layout) for layout in LAYOUTS)}",
+        )
+    return value
+
+
 class OpenStackEntry(Entry):
     """The cloud that `deploy` makes on the hosts."""
 
@@ -176,6 +190,11 @@ class OpenStackEntry(Entry):
         "mysql",
         description="what holds the services' databases: one MariaDB, one at each site (Galera), "
         "or Redis through ROME",
+    )
+    layout: Annotated[Literal["shared", "cells"], BeforeValidator(_refuse_layout_to_come)] = Field(
+        "shared",
+        description="one cell of Nova for all sites, or one for each site, with a database, a "
+        "message bus and conductors of its own",
     )
     rome: RomeEntry = Field(RomeEntry(), description="with 'backend: rome'")
     galera: GaleraEntry = Field(GaleraEntry(), description="with 'backend: galera'")

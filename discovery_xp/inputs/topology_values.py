@@ -162,12 +162,13 @@ class Galera:
 class OpenStack:
     """How the cloud on the hosts is made; `docs/openstack.md` says what each choice does.
 
-    `workers` holds a number for each of WORKER_SERVICES; `config` options of the services
-    themselves, by service, section and option; `rome` and `galera` say nothing with another
-    backend.
+    `layout` is 'shared' or 'cells'.  `workers` holds a number for each of WORKER_SERVICES; `config`
+    options of the services themselves, by service, section and option; `rome` and `galera` say
+    nothing with another backend.
     """
 
     backend: str = "mysql"
+    layout: str = "shared"
     rome: Rome = Rome()
     galera: Galera = Galera()
     placement: str = "shared"

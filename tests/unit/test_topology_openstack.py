@@ -110,12 +110,21 @@ BAD = [
     ("openstack:\n  nic: 1", "3: openstack.nic: unknown key; did you mean 'nics'?"),
     (
         "openstack:\n  region: a",
-        "3: openstack.region: unknown key; known here: backend, config, galera, nics, "
+        "3: openstack.region: unknown key; known here: backend, config, galera, layout, nics, "
         "periodic_tasks, placement, rome, virt_driver, workers",
     ),
     (
         "openstack:\n  backend: etcd",
         "3: openstack.backend: 'etcd' is unknown; write one of 'mysql', 'galera' or 'rome'",
+    ),
+    (
+        "openstack:\n  layout: region",
+        "3: openstack.layout: 'region' is unknown; write one of 'shared' or 'cells'",
+    ),
+    (
+        "openstack:\n  layout: sites",
+        "3: openstack.layout: 'sites', all services at every site, can't be deployed yet; "
+        "write 'shared' or 'cells'",
     ),
     (
         "openstack:\n  rome: cluster",
