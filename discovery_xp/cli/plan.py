@@ -67,6 +67,7 @@ def _facts(made: Plan) -> list[str]:
             f"workers {', '.join(f'{name} {n}' for name, n in more.items()) or '1 each'}"
         )
         lines += _databases_in_words(made)
+        lines += _cells_in_words(made.cloud)
     lines += _scale_in_words(made)
     lines.append(f"links are imposed by {_wan_in_words(made)}")
     allowed = made.tolerance
@@ -127,7 +128,9 @@ def _databases_in_words(made: Plan) -> list[str]:
         "always": "on disk before it is answered",
         "none": "nothing on disk",
     }[store.persistence]
-    if store.kind == "server":
+    if store.kind == "server" and cloud.cells:
+        lines = [f"databases on Redis servers, {words}: of each cell its own at its site"]
+    elif store.kind == "server":
         there = sum("data" in host.roles for host in made.hosts)
         lines = [f"databases on one Redis server, {words}: {', '.join(moved)}"]
         if cloud.options.rome.store == "auto":
@@ -169,6 +172,22 @@ def _galera_in_words(cloud: CloudLayout, galera: GaleraLayout) -> list[str]:
         f"to {units.format_ms(galera.longest_rtt_ms)}: a node that is silent is suspected after "
         f"{waits.suspect_s:g} s",
     ]
+
+
+def _cells_in_words(cloud: CloudLayout) -> list[str]:
+    """Return where Nova's cells have what is their own; nothing where all sites share one."""
+    if not cloud.cells:
+        return []
+    most = 8
+    by_name = {each.name: each for each in cloud.databases}
+    lines = [f"{len(cloud.cells)} cells of Nova, one for each site with computes"]
+    for cell in cloud.cells[:most]:
+        store = cloud.store_of(by_name[cell.database])
+        is_elsewhere = store.kind == "cluster" and store.master_of(cell.database).host != cell.host
+        where = f"on {store.master_of(cell.database).host}" if is_elsewhere else "there, too"
+        lines.append(f"  {cell.name}: message bus on {cell.host}, database {where}")
+    more = len(cloud.cells) - most
+    return [*lines, f"  and {more} more"] if more > 0 else lines
 
 
 def _wan_in_words(made: Plan) -> str:

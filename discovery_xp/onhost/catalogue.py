@@ -65,7 +65,8 @@ class Unit:
 
     `port` is where it is asked, None where it listens nowhere; `is_http` is true of one that
     answers HTTP there.  `topic` is the name under which others send it messages; None where
-    nobody does.
+    nobody does.  `binary` is what Nova calls its program, the unit's name where it is empty, and
+    `suffix` is what follows the host's name where it calls itself by a name of its own.
     """
 
     name: str
@@ -73,10 +74,21 @@ class Unit:
     port: int | None = None
     is_http: bool = False
     topic: str | None = None
+    binary: str = ""
+    suffix: str = ""
 
     def queue(self, host: str) -> str | None:
         """Return the queue of the message bus that only the unit on `host` reads."""
-        return None if self.topic is None else f"{self.topic}.{host}"
+        return None if self.topic is None else f"{self.topic}.{self.nova_host(host)}"
+
+    def nova_host(self, host: str) -> str:
+        """Return the host's name under which Nova knows the unit there."""
+        return f"{host}{self.suffix}"
+
+    @property
+    def nova_binary(self) -> str:
+        """Return what Nova calls the unit's program."""
+        return self.binary or self.name
 
 
 def redis_unit(number: int) -> Unit:
@@ -100,6 +112,14 @@ UNITS: Mapping[str, Unit] = {
         Unit("placement-api", "placement", PLACEMENT_PORT, is_http=True),
         Unit("neutron-api", "neutron", NEUTRON_PORT, is_http=True),
         Unit("nova-conductor", "nova", topic="conductor"),
+        # The conductor above Nova's cells: on one host with a cell's own, so by another name.
+        Unit(
+            "nova-super-conductor",
+            "nova",
+            topic="conductor",
+            binary="nova-conductor",
+            suffix="-super",
+        ),
         Unit("nova-scheduler", "nova", topic="scheduler"),
         Unit("nova-api", "nova", NOVA_PORT, is_http=True),
         Unit("nova-compute", "nova", topic="compute"),

@@ -2,19 +2,21 @@
 
 Pure, as plans are.  With `backend: mysql` MariaDB on the master holds all of them, with
 `backend: galera` MariaDB at each site, which Galera replicates.  With `backend: rome` Redis holds
-those that ROME carries, and MariaDB on the master the others.
+those that ROME carries, and MariaDB on the master the others.  A cell's own database is at the
+cell's site: on a server there, or in the part of a Redis Cluster that is there.
 """
 
 from __future__ import annotations
 
 import binascii
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.topology import OpenStack, Rome
 from discovery_xp.onhost import catalogue
+from discovery_xp.planning.cells import Cell, is_database_of_cell
 
 # How services reach a database: SQLAlchemy's dialect for MariaDB, or ROME's for Redis.
 MYSQL, ROME = "mysql", "rome"
@@ -23,17 +25,21 @@ MARIADB, REDIS = "mariadb", "redis"
 # Of a topology: MariaDB at each site.  The kind of its store, and its name, are called so, too.
 GALERA = "galera"
 
+# Nova's own of a cell, where there is one for all sites; cells of sites have `Cell.database`.
+ONE_CELL = "nova"
+# That of VMs which no cell took.  With cells it is what services above them call theirs.
+CELL0 = "nova_cell0"
 # Every database and the service that owns it, the most asked first.
 OWNERS: Mapping[str, str] = {
-    "nova": "nova",
+    ONE_CELL: "nova",
     "nova_api": "nova",
     "placement": "placement",
     "keystone": "keystone",
     "neutron": "neutron",
     "glance": "glance",
-    "nova_cell0": "nova",
+    CELL0: "nova",
 }
-# Those that ROME carries; the others stay on MariaDB.
+# Those that ROME carries; the others stay on MariaDB.  It carries a cell's as it does `ONE_CELL`.
 CARRIED_BY_ROME = ("nova", "nova_api", "placement", "keystone", "glance", "nova_cell0")
 
 USER = "rome"
@@ -100,45 +106,103 @@ class Database:
     region: str | None = None
 
 
+def names_with(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """Return the names of all databases of a cloud with these cells, the most asked first."""
+    own = [cell.database for cell in cells] or [ONE_CELL]
+    return (*own, *(name for name in OWNERS if name != ONE_CELL))
+
+
+def owner_of(name: str) -> str:
+    """Return the component that owns a database."""
+    return OWNERS[ONE_CELL if is_database_of_cell(name) else name]
+
+
+def is_carried_by_rome(name: str) -> bool:
+    """Tell whether ROME carries a database."""
+    return (ONE_CELL if is_database_of_cell(name) else name) in CARRIED_BY_ROME
+
+
 def place(
     options: OpenStack,
     master: str,
     near: Sequence[str],
     far: Sequence[str],
     galera_nodes: Sequence[str] = (),
+    cells: Sequence[Cell] = (),
 ) -> tuple[tuple[Store, ...], tuple[Database, ...]]:
     """Decide which stores there are, and which of them holds which database.
 
     `near` are the data hosts at the master's site, `far` those elsewhere; `galera_nodes` are the
-    hosts of Galera's nodes.  One MariaDB is on the master, where a database needs it.  Raises
-    Refused where the hosts are too few for what the options ask.
+    hosts of Galera's nodes.  One MariaDB is on the master, where a database needs it, and one on
+    the host of each of the `cells` for its own.  Raises Refused where the hosts are too few for
+    what the options ask.
     """
     backends = {
-        name: ROME if options.backend == ROME and name in CARRIED_BY_ROME else MYSQL
-        for name in OWNERS
+        name: ROME if options.backend == ROME and is_carried_by_rome(name) else MYSQL
+        for name in names_with(cells)
     }
-    stores = []
-    unit = catalogue.UNITS[MARIADB]
+    by_backend = {
+        backend: [name for name, own in backends.items() if own == backend]
+        for backend in (MYSQL, ROME)
+    }
+    held: list[tuple[Store, Sequence[str]]] = []
     if options.backend == GALERA:
-        nodes = tuple(Node(host, unit.name, catalogue.MARIADB_PORT) for host in galera_nodes)
-        stores.append(Store(GALERA, MARIADB, GALERA, nodes))
-    elif MYSQL in backends.values():
-        node = Node(master, unit.name, catalogue.MARIADB_PORT)
-        stores.append(Store(MARIADB, MARIADB, "server", (node,)))
+        nodes = tuple(_mariadb_node(host) for host in galera_nodes)
+        held.append((Store(GALERA, MARIADB, GALERA, nodes), by_backend[MYSQL]))
+    else:
+        held += _servers(MARIADB, by_backend[MYSQL], master, cells, _mariadb_server)
     if options.backend == ROME:
-        carried = [name for name, backend in backends.items() if backend == ROME]
-        stores.append(_redis(options.rome, carried, master, near, far))
+        held += _redis(options.rome, by_backend[ROME], master, near, far, cells)
+    holders = {name: store.name for store, names in held for name in names}
     all_databases = tuple(
-        Database(name, OWNERS[name], backend, REDIS if backend == ROME else stores[0].name)
-        for name, backend in backends.items()
+        Database(name, owner_of(name), backend, holders[name]) for name, backend in backends.items()
     )
-    return tuple(stores), all_databases
+    return tuple(store for store, _ in held), all_databases
+
+
+def _mariadb_node(host: str) -> Node:
+    return Node(host, catalogue.UNITS[MARIADB].name, catalogue.MARIADB_PORT)
+
+
+def _mariadb_server(name: str, host: str) -> Store:
+    return Store(name, MARIADB, "server", (_mariadb_node(host),))
+
+
+def _servers(
+    engine: str,
+    names: Sequence[str],
+    host: str,
+    cells: Sequence[Cell],
+    server: Callable[[str, str], Store],
+) -> Iterator[tuple[Store, Sequence[str]]]:
+    """Yield servers of an engine and the databases that each holds: first the one on `host`.
+
+    Another one is on each cell's host for the cell's own database; `server` makes one of a name
+    and a host.
+    """
+    elsewhere = {cell.database: cell for cell in cells if cell.host != host}
+    here = [name for name in names if name not in elsewhere]
+    if here:
+        yield server(engine, host), here
+    for name in names:
+        if name in elsewhere:
+            cell = elsewhere[name]
+            yield server(f"{engine}-{cell.name}", cell.host), (name,)
 
 
 def _redis(
-    options: Rome, carried: Sequence[str], master: str, near: Sequence[str], far: Sequence[str]
-) -> Store:
-    """Lay Redis out over the data hosts; without any the one server is on the master."""
+    options: Rome,
+    carried: Sequence[str],
+    master: str,
+    near: Sequence[str],
+    far: Sequence[str],
+    cells: Sequence[Cell],
+) -> Iterator[tuple[Store, Sequence[str]]]:
+    """Lay Redis out over the data hosts; without any the one server is on the master.
+
+    A cell's own database is a server at its site.  In a cluster it is on the master there: as the
+    one cluster has a master at each site anyway, its hash tag does what a server of its own would.
+    """
     data, kind = [*near, *far], options.store
     if kind == "auto":
         kind = "cluster" if len(data) >= MIN_MASTERS else "server"
@@ -154,8 +218,11 @@ def _redis(
             f"write 'store: cluster' and at least {MIN_MASTERS} data nodes, or 'replicas: 0'",
         )
     if kind == "server":
-        nodes = (_node(data[0] if data else master),)
-        return Store(REDIS, REDIS, kind, nodes, options.persistence)
+        yield from _servers(
+            REDIS, carried, data[0] if data else master, cells,
+            lambda name, host: Store(name, REDIS, "server", (_node(host),), options.persistence),
+        )  # fmt: skip
+        return
     ranges = slot_ranges(len(data))
     masters = [_node(host, slots=slots) for host, slots in zip(data, ranges, strict=True)]
     # A replica is on the next host, so no host's end takes a datum and its copy.
@@ -164,10 +231,15 @@ def _redis(
         for copy in range(1, options.replicas + 1)
         for place, host in enumerate(data)
     ]
-    return Store(
-        REDIS, REDIS, kind, (*masters, *replicas), options.persistence,
-        spread(carried, ranges[: len(near)], ranges[len(near) :]),
-    )  # fmt: skip
+    slots_of = dict(zip(data, ranges, strict=True))
+    tags = {
+        cell.database: tag_within(cell.database, slots_of[cell.host])
+        for cell in cells
+        if cell.host in slots_of and cell.database in carried
+    }
+    others = [name for name in carried if name not in tags]
+    tags |= spread(others, ranges[: len(near)], ranges[len(near) :])
+    yield Store(REDIS, REDIS, kind, (*masters, *replicas), options.persistence, tags), carried
 
 
 def _node(
@@ -188,6 +260,14 @@ def key_slot(tag: str) -> int:
     return binascii.crc_hqx(tag.encode(), 0) % SLOTS
 
 
+def tag_within(database: str, slots: tuple[int, int]) -> str:
+    """Choose a database's hash tag so that its slot is one of these; always the same one."""
+    # The names of cells' databases may end in digits: a tag must be of one database alone.
+    stem = f"{database}_" if is_database_of_cell(database) else database
+    numbered = (f"{stem}{number}" for number in itertools.count())
+    return next(tag for tag in numbered if slots[0] <= key_slot(tag) <= slots[1])
+
+
 def spread(
     names: Sequence[str], near: Sequence[tuple[int, int]], far: Sequence[tuple[int, int]]
 ) -> dict[str, str]:
@@ -197,15 +277,11 @@ def spread(
     these ask stays there.  Nova's databases are asked from every site and take the far
     masters first.
     """
-
-    def tag(database: str, first: int, last: int) -> str:
-        numbered = (f"{database}{number}" for number in itertools.count())
-        return next(tag for tag in numbered if first <= key_slot(tag) <= last)
-
     everywhere = itertools.cycle([*far, *near])
     at_home = itertools.cycle([*reversed(near)] or far)
     return {
-        name: tag(name, *next(everywhere if OWNERS[name] == "nova" else at_home)) for name in names
+        name: tag_within(name, next(everywhere if owner_of(name) == "nova" else at_home))
+        for name in names
     }
 
 
@@ -237,19 +313,24 @@ def _server(store: Store, addresses: Mapping[str, str]) -> str:
 def cell0_template(store: Store | None, addresses: Mapping[str, str]) -> str:
     """Return the URL of Nova's cell 0 as `nova-manage` takes it: login and password are left open.
 
-    `store` is Redis; without it Nova derives the URL from that of cell 1 all by itself, and the
+    `store` holds it; without one Nova derives the URL from that of cell 1 all by itself, and the
     template is empty.
     """
     if store is None:
         return ""
-    return f"{{scheme}}://{{username}}:{{password}}@{_place('nova_cell0', store, addresses)}"
+    place = (
+        _place(CELL0, store, addresses)
+        if store.engine == REDIS
+        else f"{_server(store, addresses)}/{CELL0}"
+    )
+    return f"{{scheme}}://{{username}}:{{password}}@{place}"
 
 
 def _place(database: str, store: Store, addresses: Mapping[str, str]) -> str:
     # All masters have the same port: SQLAlchemy's URLs have room for one.
     hosts = ",".join(addresses[node.host] for node in store.masters)
     options = [f"tag={store.tags[database]}"] if database in store.tags else []
-    if OWNERS[database] == "nova":
+    if owner_of(database) == "nova":
         # Nova knows no dialect of this name, and writes its regular expressions as LIKE.
         options.append("nova_regexp=on")
     return f"{hosts}:{store.masters[0].port}/{database}" + (

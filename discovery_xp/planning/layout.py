@@ -1,10 +1,11 @@
 """Where everything of a plan's cloud runs, decided once: a `CloudLayout`.
 
 Whoever needs to know where a service, a store or a database is, or which API serves a site, asks
-the plan's layout.  `decide` makes the one that there is today: what all sites share is on the
+the plan's layout.  `decide` makes those that there are today: what all sites share is on the
 master, each controller has Nova's own services and is a region with an endpoint of its own, each
-compute runs one nova-compute.  A layout with shared services, stores or databases at several sites
-is another value of the same type.
+compute runs one nova-compute; with `layout: cells` each site has conductors, a message bus and a
+database of Nova's of its own besides.  A layout with shared services at several sites is another
+value of the same type.
 
 Pure, as plans are.
 """
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 
 from discovery_xp.inputs.topology import OpenStack
 from discovery_xp.onhost import catalogue
+from discovery_xp.planning import cells as cells_of_nova
 from discovery_xp.planning import databases, galera
+from discovery_xp.planning.cells import Cell
 from discovery_xp.planning.databases import Database, Store
 from discovery_xp.planning.galera import GaleraLayout
 from discovery_xp.planning.hosts import PlannedHost, PlannedLink
@@ -26,10 +29,11 @@ from discovery_xp.planning.hosts import PlannedHost, PlannedLink
 class Service:
     """A systemd unit on a host.
 
-    `region` is the region that it is a part of, None where all regions share it.  `port` is the
-    TCP port where it is asked, None where it listens nowhere, and `is_http` is true of one that
-    answers HTTP there.  `queue` is the queue of the message bus that only this service reads,
-    None where it has none.
+    `region` is the region that it is a part of, None where all regions share it.  `cell` is the
+    cell of Nova that it is a part of, and whose message bus it is on; None above the cells, and
+    where there is one for all sites.  `port` is the TCP port where it is asked, None where it
+    listens nowhere, and `is_http` is true of one that answers HTTP there.  `queue` is the queue of
+    its message bus that only this service reads, None where it has none.
     """
 
     unit: str
@@ -40,6 +44,13 @@ class Service:
     port: int | None = None
     is_http: bool = False
     queue: str | None = None
+    cell: str | None = None
+
+    @property
+    def known_to_nova_as(self) -> tuple[str, str]:
+        """Return the binary and the host under which Nova lists it, if it does."""
+        unit = catalogue.UNITS[self.unit]
+        return unit.nova_binary, unit.nova_host(self.host)
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,8 @@ class CloudLayout:
     `controllers` and `computes` (sites that have some), and `served_by`, the region whose API boots
     the VMs of a site with computes.  `zones` are the sites that are availability zones of their
     own.  `drawn_from` says of how many computes, those that look best, a scheduler draws a VM's
-    host.  `galera` is None unless Galera replicates the databases.
+    host.  `galera` is None unless Galera replicates the databases.  `cells` are Nova's cells, in
+    the order of their sites, none where one is for all sites.
     """
 
     options: OpenStack
@@ -96,6 +108,7 @@ class CloudLayout:
     zones: tuple[str, ...] = ()
     drawn_from: int = 1
     galera: GaleraLayout | None = None
+    cells: tuple[Cell, ...] = ()
 
     # ------------------------------------------------------------ services
 
@@ -117,12 +130,30 @@ class CloudLayout:
     def service_for(self, component: str, site: str) -> Service:
         """Return the service of a component that hosts of a site ask: the site's own, or the first.
 
-        Raises KeyError where the cloud has none.
+        Those of cells aren't meant: see `bus`.  Raises KeyError where the cloud has none.
         """
-        serving = [each for each in self.services if each.component == component]
+        serving = [
+            each for each in self.services if each.component == component and each.cell is None
+        ]
         if not serving:
             raise KeyError(component)
         return next((each for each in serving if each.site == site), serving[0])
+
+    # ------------------------------------------------------------ cells
+
+    def cell_at(self, site: str) -> Cell | None:
+        """Return the cell of a site's computes; None where it has none of its own."""
+        return next((cell for cell in self.cells if cell.name == site), None)
+
+    def bus(self, cell: str | None = None) -> Service:
+        """Return the message bus of a cell; without one, that of all which is in no cell.
+
+        Raises KeyError where the cloud has none.
+        """
+        for service in self.services:
+            if service.component == "rabbitmq" and service.cell == cell:
+                return service
+        raise KeyError(cell)
 
     # ------------------------------------------------------------ regions and APIs
 
@@ -165,22 +196,33 @@ class CloudLayout:
 
     @property
     def redis(self) -> Store | None:
-        """Return where Redis runs; None where MariaDB holds all databases."""
+        """Return where Redis runs; None where MariaDB holds all databases.
+
+        With servers of cells it is the one that holds the others.
+        """
         return next(iter(self.stores_of(databases.REDIS)), None)
+
+    @property
+    def nova_database(self) -> str:
+        """Return the database that Nova's services outside of cells call theirs."""
+        return databases.CELL0 if self.cells else databases.ONE_CELL
 
 
 # ---------------------------------------------------------------- the layout that there is today
 
+BUS = "rabbitmq-server"
 # By what a host is for: the units that it runs, in the order in which they are listed.
 UNITS_BY_ROLE: Mapping[str, tuple[str, ...]] = {
     "master": (
-        "rabbitmq-server", "memcached", "keystone-api", "glance-api", "placement-api",
-        "neutron-api",
+        BUS, "memcached", "keystone-api", "glance-api", "placement-api", "neutron-api",
     ),
     "controller": ("nova-conductor", "nova-scheduler", "nova-api"),
     "compute": ("nova-compute",),
     "data": (),
 }  # fmt: skip
+# Those of them that are parts of their site's cell, and what a controller has above the cells.
+UNITS_OF_CELLS = ("nova-conductor", "nova-compute")
+UNIT_ABOVE_CELLS = "nova-super-conductor"
 
 
 def decide(
@@ -203,6 +245,7 @@ def decide(
     computes = _by_site(hosts, "compute")
     served_by = {site: own.get(site, regions[0].name) for site in computes}
     data = [host for host in hosts if "data" in host.roles]
+    cells = cells_of_nova.decide(options, hosts, master)
     replicated = options.backend == databases.GALERA
     nodes = galera.node_hosts(hosts, master) if replicated else []
     stores, all_databases = databases.place(
@@ -211,6 +254,7 @@ def decide(
         near=[host.name for host in data if host.site == master.site],
         far=[host.name for host in data if host.site != master.site],
         galera_nodes=[host.name for host in nodes],
+        cells=cells,
     )
     layout_of_galera = (
         galera.decide(options.galera, hosts, links, time_scale) if replicated else None
@@ -219,8 +263,9 @@ def decide(
     processes = [
         *sorted(held_by, key=lambda each: each[1] == databases.MARIADB),  # after Redis
         *_units_of_galera(layout_of_galera, [host.name for host in nodes]),
+        *((cell.host, BUS) for cell in cells),
     ]
-    services = tuple(_services(hosts, processes, regions, served_by))
+    services = tuple(_services(hosts, processes, regions, served_by, cells))
     zones = tuple(computes) if options.placement == "availability-zones" else ()
     pools = [len(names) for names in computes.values()]
     return CloudLayout(
@@ -240,6 +285,7 @@ def decide(
         # best, and get most.
         drawn_from=max(1, max(pools, default=0) if zones else sum(pools)),
         galera=layout_of_galera,
+        cells=cells,
     )
 
 
@@ -265,18 +311,34 @@ def _services(
     processes: Sequence[tuple[str, str]],
     regions: Iterable[Region],
     served_by: Mapping[str, str],
+    cells: Sequence[Cell],
 ) -> Iterator[Service]:
-    """Yield the services of each host: `processes` (host, unit) of stores, then its roles' own."""
+    """Yield the services of each host: `processes` (host, unit), then its roles' own.
+
+    Processes are those of stores, and the message buses of `cells`.
+    """
     names = {region.controller: region.name for region in regions}
     roles = list(UNITS_BY_ROLE)
+    named = {cell.name for cell in cells}
     for host in hosts:
+        own = host.site if host.site in named else None
         for on, unit in processes:
             if on == host.name:
-                yield service(unit, host.name, host.site)
+                yield service(unit, host.name, host.site, cell=own if unit == BUS else None)
         for role in sorted(host.roles, key=roles.index):
             region = {"controller": names.get(host.name), "compute": served_by.get(host.site)}
-            for unit in UNITS_BY_ROLE[role]:
-                yield service(unit, host.name, host.site, region.get(role))
+            for unit in _units_of_role(role, bool(cells), own is not None):
+                cell = own if unit in UNITS_OF_CELLS else None
+                yield service(unit, host.name, host.site, region.get(role), cell)
+
+
+def _units_of_role(role: str, has_cells: bool, is_in_cell: bool) -> Iterator[str]:
+    """Yield the units of a role; outside of the cells, where there are any, none of theirs."""
+    if has_cells and role == "controller":
+        yield UNIT_ABOVE_CELLS
+    for unit in UNITS_BY_ROLE[role]:
+        if is_in_cell or not has_cells or unit not in UNITS_OF_CELLS:
+            yield unit
 
 
 def _units_of_galera(
@@ -293,11 +355,21 @@ def _units_of_galera(
         yield host, "haproxy"
 
 
-def service(unit: str, host: str, site: str, region: str | None = None) -> Service:
+def service(
+    unit: str, host: str, site: str, region: str | None = None, cell: str | None = None
+) -> Service:
     """Return a unit of the catalogue as a service on a host; raises KeyError for any other."""
     entry = catalogue.UNITS[unit]
     return Service(
-        unit, entry.component, host, site, region, entry.port, entry.is_http, entry.queue(host)
+        unit,
+        entry.component,
+        host,
+        site,
+        region,
+        entry.port,
+        entry.is_http,
+        entry.queue(host),
+        cell,
     )
 
 

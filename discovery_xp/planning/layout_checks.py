@@ -10,10 +10,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from discovery_xp.onhost import catalogue
-from discovery_xp.planning import databases
+from discovery_xp.planning import cells, databases
 from discovery_xp.planning.databases import Store
 from discovery_xp.planning.hosts import PlannedHost
-from discovery_xp.planning.layout import CloudLayout, service
+from discovery_xp.planning.layout import BUS, UNITS_OF_CELLS, CloudLayout, service
 
 MAX_SEGMENT = 255  # gmcast.segment is a byte
 MOST_SECONDS = 1e6
@@ -32,6 +32,7 @@ def faults(layout: CloudLayout, hosts: Sequence[PlannedHost]) -> Iterator[str]:
     yield from _faults_of_services(layout, sites, regions)
     yield from _faults_of_databases(layout)
     yield from _faults_of_galera(layout)
+    yield from _faults_of_cells(layout, sites)
     for by_site in (layout.controllers, layout.computes):
         if any(sites.get(name) != site for site, names in by_site.items() for name in names):
             yield "a host of the cloud is at another site"
@@ -49,11 +50,12 @@ def _faults_of_services(
     for each in layout.services:
         if each.host not in sites or each.unit not in catalogue.UNITS:
             yield "a service isn't known, or its host isn't"
-        elif each != service(each.unit, each.host, sites[each.host], each.region):
+        elif each != service(each.unit, each.host, sites[each.host], each.region, each.cell):
             yield f"{each.unit} isn't what the catalogue says"
         if each.region is not None and each.region not in regions:
             yield f"{each.unit} is of a region that isn't there"
-    if {"rabbitmq", "memcached"} - {each.component for each in layout.services}:
+    shared = {each.component for each in layout.services if each.cell is None}
+    if {"rabbitmq", "memcached"} - shared:
         yield "the cloud has no message bus, or no cache"
     processes = {(each.host, each.unit) for each in layout.services}
     for end in layout.endpoints:
@@ -83,15 +85,16 @@ def _faults_of_databases(layout: CloudLayout) -> Iterator[str]:
         ):
             yield "a store isn't known, or a process of it isn't where it is to be"
     engines = {databases.MYSQL: databases.MARIADB, databases.ROME: databases.REDIS}
+    names = {*databases.names_with(layout.cells)}
     for each in layout.databases:
         holder = stores.get(each.store)
-        if databases.OWNERS.get(each.name) != each.owner:
+        if each.name not in names or databases.owner_of(each.name) != each.owner:
             yield "a database isn't known"
         elif holder is None or engines.get(each.backend) != holder.engine:
             yield f"{each.name} is in no store"
         elif holder.kind == "cluster" and each.name not in holder.tags:
             yield f"{each.name} has no tag"
-    if {each.name for each in layout.databases} != databases.OWNERS.keys():
+    if {each.name for each in layout.databases} != names:
         yield "a database is missing"
 
 
@@ -123,6 +126,28 @@ def _faults_of_galera(layout: CloudLayout) -> Iterator[str]:
         yield "a segment of Galera has no number that it may have"
     if not all(0 < value < MOST_SECONDS for value in dataclasses.astuple(galera.timeouts)):
         yield "a timeout of Galera is none"
+
+
+def _faults_of_cells(layout: CloudLayout, sites: Mapping[str, str]) -> Iterator[str]:
+    """Yield what of Nova's cells doesn't fit the sites and the hosts' services."""
+    names = {cell.name for cell in layout.cells}
+    if bool(names) != (layout.options.layout == cells.CELLS) or len(names) < len(layout.cells):
+        yield "there are cells that nobody asked for, or one twice, or none"
+    if names and names != layout.computes.keys():
+        yield "a cell has no computes, or computes have no cell"
+    for cell in layout.cells:
+        if sites.get(cell.host) != cell.name or cell.database != cells.database_of(cell.name):
+            yield "the host or the database of a cell is another one's"
+    buses = [(each.cell, each.host) for each in layout.services if each.unit == BUS and each.cell]
+    if sorted(buses) != sorted((cell.name, cell.host) for cell in layout.cells):
+        yield "a cell has no message bus, or another one's"
+    for each in layout.services:
+        is_part = each.unit in UNITS_OF_CELLS and each.site in names
+        if each.unit != BUS and each.cell != (each.site if is_part else None):
+            yield f"{each.unit} is in a cell that isn't its own"
+    with_conductors = {each.cell for each in layout.services if each.unit == "nova-conductor"}
+    if not names <= with_conductors:
+        yield "a cell has no conductor"
 
 
 def _is_store(store: Store) -> bool:

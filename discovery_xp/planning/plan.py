@@ -40,7 +40,7 @@ from discovery_xp.planning.layout import CloudLayout, decide
 from discovery_xp.planning.oar import Request
 from discovery_xp.text import short
 
-PLAN_FORMAT = 4
+PLAN_FORMAT = 5
 
 # What an idle emulated host and its share of the machinery take (benchmarks/hosts.py
 # measures them), rounded up: these refuse a plan that can't fit, they don't limit it.
@@ -59,6 +59,10 @@ WORKER_MEMORY_BYTES = 110 * 2**20
 REDIS_MEMORY_BYTES = 120 * 2**20  # for each process
 GALERA_MEMORY_BYTES = 330 * 2**20  # for each node and its check
 PROXY_MEMORY_BYTES = 30 * 2**20
+# Of each of Nova's cells: its message bus, a super conductor beside its conductor, and its
+# MariaDB where it has one.
+CELL_MEMORY_BYTES = (180 + 110) * 2**20
+CELL_MARIADB_MEMORY_BYTES = 250 * 2**20
 CLOUD_DISK_BYTES = 2500 * 2**20
 WAN_PAIR_MEMORY_BYTES = 2 * 2**20
 
@@ -237,10 +241,14 @@ def _steps(topology: Topology, cloud: CloudLayout | None, *acquire: str) -> tupl
         return (*acquire, *links)
     sites = sum(1 for site in topology.sites if site.computes)
     servers = ["the message bus and the cache"]
+    if cloud.cells:
+        servers = ["the cache, a message bus for each cell and one above them"]
     if cloud.stores_of(databases.MARIADB):
         database = (
             f"Galera's {len(cloud.stores[0].nodes)} nodes" if cloud.galera else "the database"
         )
+        if cloud.cells and not cloud.galera:
+            database = "MariaDB above the cells and in each"
         servers.insert(0, "MariaDB" if cloud.redis else database)
     if cloud.redis:
         servers.insert(0, "Redis" if cloud.redis.kind == "server" else "the Redis Cluster")
@@ -273,8 +281,16 @@ def _cloud_memory(cloud: CloudLayout | None, hosts: Iterable[PlannedHost]) -> in
     galera = [store for store in cloud.stores if store.kind == databases.GALERA]
     nodes = sum(len(store.nodes) for store in galera)
     proxies = len(cloud.galera.proxies) if cloud.galera else 0
+    hosts_of_cells = {cell.host for cell in cloud.cells}
+    of_cells = [
+        store
+        for store in cloud.stores_of(databases.MARIADB)
+        if store.kind == "server" and store.nodes[0].host in hosts_of_cells
+    ]
     return (
         services
+        + len(cloud.cells) * CELL_MEMORY_BYTES
+        + len(of_cells) * CELL_MARIADB_MEMORY_BYTES
         + redis * REDIS_MEMORY_BYTES
         + nodes * GALERA_MEMORY_BYTES
         + proxies * PROXY_MEMORY_BYTES

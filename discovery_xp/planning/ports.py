@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from discovery_xp.onhost import catalogue
+from discovery_xp.planning import cells
 
 
 class Address(enum.Enum):
@@ -36,8 +37,8 @@ class Address(enum.Enum):
 class Listener:
     """A program that listens at TCP ports; `program` is what the kernel calls its process.
 
-    `role` is the role of its hosts, `also_on` are those that it may be on instead; `is_brief` is
-    true of what listens only while a command runs, or only in some clouds.
+    `role` is the role of its hosts, `also_on` are those that it may be on instead or besides;
+    `is_brief` is true of what listens only while a command runs, or only in some clouds.
     """
 
     service: str
@@ -56,6 +57,8 @@ _TOKEN = "a token of Keystone's"
 _PASSWORDS = "passwords.json"
 _WITH_GALERA = "with `backend: galera`"
 _OTHERWISE = "on the controller of a site without data nodes"
+_HOSTS_OF_CELLS = cells.ROLES
+_OF_CELLS = "with `layout: cells` at each site, too"
 
 SSH = Listener(
     "ssh", "sshd", (catalogue.SSH_PORT,), "every host", Address.ALL, "a key",
@@ -66,7 +69,8 @@ LISTENERS: tuple[Listener, ...] = (
     SSH,
     Listener("MariaDB", "mariadbd", (catalogue.MARIADB_PORT,), "master", Address.HOST,
              "user and password; root only locally", f"{_PASSWORDS}: database", is_brief=True,
-             remark="absent where Redis holds all; at each site with `backend: galera`",
+             remark="absent where Redis holds all; at each site with `backend: galera` or "
+             "`layout: cells`",
              also_on=("data", "controller")),
     Listener("Galera: its nodes' group", "mariadbd", (catalogue.GALERA_PORT,), "data",
              Address.HOST, "nothing", "", is_brief=True, remark=f"{_WITH_GALERA}; {_OTHERWISE}",
@@ -89,14 +93,17 @@ LISTENERS: tuple[Listener, ...] = (
              is_brief=True, remark=f"{_WITH_GALERA}, on controllers, too",
              also_on=("controller",)),
     Listener("RabbitMQ", "beam.smp", (catalogue.RABBITMQ_PORT,), "master", Address.BOTH,
-             "user and password; there is no `guest`", f"{_PASSWORDS}: rabbitmq"),
+             "user and password; there is no `guest`", f"{_PASSWORDS}: rabbitmq",
+             remark=_OF_CELLS, also_on=_HOSTS_OF_CELLS),
     Listener("RabbitMQ: Erlang's distribution", "beam.smp", (catalogue.ERLANG_PORT,),
-             "master", Address.LOOPBACK, "the cookie", f"{_PASSWORDS}: erlang"),
+             "master", Address.LOOPBACK, "the cookie", f"{_PASSWORDS}: erlang",
+             also_on=_HOSTS_OF_CELLS),
     Listener("rabbitmqctl: Erlang's distribution", "beam.smp", catalogue.ERLANG_TOOL_PORTS,
              "master", Address.LOOPBACK, "the cookie", f"{_PASSWORDS}: erlang", is_brief=True,
-             remark="while it runs"),
+             remark="while it runs", also_on=_HOSTS_OF_CELLS),
     Listener("Erlang's port mapper", "epmd", (catalogue.ERLANG_MAPPER_PORT,), "master",
-             Address.LOOPBACK, "nothing", "", remark="tells the port of the distribution"),
+             Address.LOOPBACK, "nothing", "", remark="tells the port of the distribution",
+             also_on=_HOSTS_OF_CELLS),
     Listener("memcached", "memcached", (catalogue.MEMCACHED_PORT,), "master", Address.BOTH,
              "user and password", f"{_PASSWORDS}: memcached"),
     Listener("Keystone", "gunicorn", (catalogue.KEYSTONE_PORT,), "master", Address.BOTH,
@@ -111,7 +118,7 @@ LISTENERS: tuple[Listener, ...] = (
              "user and password; services may not administer",
              f"{_PASSWORDS}: database, redis (administrator)", is_brief=True,
              remark="with `backend: rome`; on the master where there are no data nodes",
-             also_on=("master",)),
+             also_on=("master", "controller")),
     Listener("Redis Cluster: its nodes' bus", "redis-server", catalogue.REDIS_BUS_PORTS, "data",
              Address.BOTH, "nothing", "", is_brief=True,
              remark="with a cluster of `backend: rome`", also_on=("master",)),
@@ -173,7 +180,7 @@ def differences(own: str, roles: Sequence[str], sockets: Sequence[Socket]) -> li
     lines += [
         f"{each.service} doesn't listen at port {port}"
         for each in listeners
-        if not each.is_brief
+        if not each.is_brief and (each.role == SSH.role or each.role in roles)
         for port in each.ports
         if port not in heard
     ]

@@ -57,10 +57,10 @@ def shares_of(plan: Plan) -> tuple[HostShare, ...]:
 
 def unit_cores(unit: str, host_cores: float, options: OpenStack) -> float:
     """Return the cores that a unit would use on a machine of its own: a process is one core's."""
-    component = catalogue.UNITS[unit].component
-    if component in _ALL_OF_HOST:
+    entry = catalogue.UNITS[unit]
+    if entry.component in _ALL_OF_HOST:
         return host_cores
-    workers = options.workers.get(unit, options.workers.get(component, 1))
+    workers = options.workers.get(entry.nova_binary, options.workers.get(entry.component, 1))
     return min(host_cores, float(workers))
 
 

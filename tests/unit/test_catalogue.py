@@ -98,6 +98,7 @@ def test_a_bare_python_can_import_it() -> None:
 def test_every_unit_is_of_a_component_and_runs_somewhere() -> None:
     assert {unit.component for unit in catalogue.UNITS.values()} <= {*catalogue.COMPONENTS}
     placed = {unit for units in layout.UNITS_BY_ROLE.values() for unit in units}
+    placed.add(layout.UNIT_ABOVE_CELLS)
     redis = {catalogue.redis_unit(n).name for n in range(catalogue.REDIS_MAX_REPLICAS + 1)}
     galera = {"mariadb", "galera-check", "garb", "haproxy"}
     assert placed | redis | galera == catalogue.UNITS.keys()
@@ -119,6 +120,7 @@ def test_only_whom_nova_sends_messages_has_a_queue() -> None:
     queues = {unit.name: unit.queue("h") for unit in catalogue.UNITS.values() if unit.topic}
     assert queues == {
         "nova-conductor": "conductor.h",
+        "nova-super-conductor": "conductor.h-super",
         "nova-scheduler": "scheduler.h",
         "nova-compute": "compute.h",
     }

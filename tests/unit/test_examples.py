@@ -102,6 +102,7 @@ def completed(*words: str, home: Path) -> list[str]:
 def test_topologies_scenarios_and_testbeds_are_completed(tmp_path: Path) -> None:
     assert completed("deploy", "two", home=tmp_path) == [
         "plain,two-sites",
+        "plain,two-sites-cells",
         "plain,two-sites-galera",
         "file,two",
     ]
