@@ -111,11 +111,17 @@ def remove_other_databases(hosts: Hosts, testbed: Testbed, progress: Progress) -
     store = layout.redis
     planned = {
         "holders": {each.name: each.backend for each in layout.databases},
-        "nodes": [[node.host, node.port] for node in store.nodes] if store else [],
+        "nodes": [
+            [node.host, node.port]
+            for each in layout.stores_of(databases.REDIS)
+            for node in each.nodes
+        ],
         # A Redis that keeps nothing starts with nothing, whatever it is started with.
         "is_kept": store is None or store.persistence != "none",
         # Galera's nodes may come and go: each has everything.
         **({databases.GALERA: True} if layout.galera else {}),
+        # Nova remembers where the database and the message bus of each cell are.
+        **({"cells": {cell.name: cell.host for cell in layout.cells}} if layout.cells else {}),
     }
     file = databases_file(testbed)
     if file.exists():

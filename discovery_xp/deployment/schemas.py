@@ -59,8 +59,9 @@ def kept_for(hosts: Hosts, is_new: bool) -> KeptSchemas:
     needed = layout.held_by(databases.MYSQL)
     # Nobody lends them, and this machine made what is on them.
     is_ours = hosts.plan.platform is None and hosts.is_prepared and is_new
-    # Galera's nodes number rows by turns: dumps are of one MariaDB, for both.
-    is_ours = is_ours and not layout.options.config and layout.galera is None
+    # Galera's nodes number rows by turns, and cells' databases are on other hosts: dumps are made
+    # of the one MariaDB on the master, for all of them.
+    is_ours = is_ours and not (layout.options.config or layout.galera or layout.cells)
     if dumps:
         _mark_used(file())
     return KeptSchemas(

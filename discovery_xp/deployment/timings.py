@@ -261,7 +261,8 @@ _DATABASES: Mapping[str, Mapping[str, str]] = {
     "glance": {"database": "glance"},
     "placement": {"placement_database": "placement"},
     "neutron": {"database": "neutron"},
-    "nova_database": {"database": "nova", "api_database": "nova_api"},
+    # Those of cells are held as this one is.
+    "nova_database": {"database": databases.CELL0, "api_database": "nova_api"},
 }
 
 

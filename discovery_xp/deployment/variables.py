@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from discovery_xp import software
+from discovery_xp.deployment import cells as cells_of_nova
 from discovery_xp.deployment import clients, identities
+from discovery_xp.deployment.cells import CellVariables, cell_variables
 from discovery_xp.deployment.galera import GaleraVariables, galera_variables
 from discovery_xp.deployment.schemas import KeptSchemas
 from discovery_xp.deployment.timings import Timings, timings
@@ -43,12 +45,15 @@ PORTS: Mapping[str, int] = {
 class HostVariables:
     """A host, and whom its services ask.
 
-    `bus` and `cache` are 'ADDRESS:PORT'; `packages` are Debian's.
+    `bus` and `cache` are 'ADDRESS:PORT'; `packages` are Debian's.  `cell` is the name of its
+    site's own cell, empty where there is none: computes are on that cell's bus, and of a
+    controller the cell's conductor alone.
     """
 
     address: str
     site: str
     region: str
+    cell: str
     identity_url: str
     bus: str
     cache: str
@@ -128,10 +133,13 @@ class CloudVariables:
     """All that the roles are told of a cloud but its secrets.
 
     `options` are the topology's choices as results keep them, and what came of them.  `redis`,
-    `galera`, `rome` and `firewall` are None where there is none; `mariadb_databases` is by owner.
-    `nova_services` has the hosts of each of Nova's units, `nova_queues` who reads each queue of
-    the message bus.  `is_prepared` is true of hosts that come with all software.  Everything
-    is told by the names that `hosts` has.  `timings` are all timeouts and periods.
+    `galera`, `rome` and `firewall` are None where there is none; `mariadb_databases` is by owner,
+    and `mariadb_by_host` by host and owner.  `cells` are Nova's, none where all sites share one;
+    `nova_mappings` is what Nova maps, and `nova_database` the database that its services outside
+    of cells call theirs.  `nova_services` has the hosts of each of Nova's binaries, as it names
+    them, `nova_queues` by host of a message bus who reads each queue of it.  `is_prepared` is true
+    of hosts that come with all software.  Everything else is told by the names that `hosts` has.
+    `timings` are all timeouts and periods.
     """
 
     testbed: str
@@ -143,14 +151,18 @@ class CloudVariables:
     is_prepared: bool
     firewall: FirewallVariables | None
     mariadb_databases: Mapping[str, tuple[str, ...]]
+    mariadb_by_host: Mapping[str, Mapping[str, tuple[str, ...]]]
     galera: GaleraVariables | None
     redis: RedisVariables | None
     rome: RomeVariables | None
     cell0_template: str
+    cells: Mapping[str, CellVariables]
+    nova_mappings: tuple[str, ...]
+    nova_database: str
     regions: tuple[RegionVariables, ...]
     service_users: tuple[str, ...]
     nova_services: Mapping[str, tuple[str, ...]]
-    nova_queues: Mapping[str, str]
+    nova_queues: Mapping[str, Mapping[str, str]]
     computes: Mapping[str, tuple[str, ...]]
     compute_ids: Mapping[str, str]
     boots: tuple[BootVariables, ...]
@@ -172,8 +184,8 @@ class CloudVariables:
 class Secrets:
     """What only hosts and the testbed's folder may hold; it prints as nothing.
 
-    `database_urls` and `clients_yaml` have passwords in them.  The hashes are what RabbitMQ and
-    Redis keep of the passwords of their users.
+    `database_urls`, `cell_files` (by path) and `clients_yaml` have passwords in them.  The hashes
+    are what RabbitMQ and Redis keep of the passwords of their users.
     """
 
     passwords: Mapping[str, str] = field(repr=False)
@@ -181,6 +193,7 @@ class Secrets:
     redis_user_hash: str = field(repr=False)
     redis_admin_hash: str = field(repr=False)
     database_urls: Mapping[str, str] = field(repr=False)
+    cell_files: Mapping[str, str] = field(repr=False)
     clients_yaml: str = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -208,21 +221,22 @@ def play_variables(hosts: Hosts, testbed: Testbed) -> PlayVariables:
     layout = hosts.plan.require_cloud()
     addresses = {name: str(host.address) for name, host in hosts.by_name().items()}
     testbed_passwords = passwords.ensure(testbed)
-    return PlayVariables(
-        _cloud(hosts, layout, testbed, addresses),
-        _secrets(hosts.plan, layout, addresses, testbed_passwords),
-    )
+    cloud = _cloud(hosts, layout, testbed, addresses)
+    return PlayVariables(cloud, _secrets(hosts.plan, layout, cloud, addresses, testbed_passwords))
 
 
 def _cloud(
     hosts: Hosts, layout: CloudLayout, testbed: Testbed, addresses: Mapping[str, str]
 ) -> CloudVariables:
     services: dict[str, tuple[str, ...]] = {}
-    queues: dict[str, str] = {}
+    queues: dict[str, dict[str, str]] = {}
     for service in layout.services:
         if service.queue is not None:
-            services[service.unit] = (*services.get(service.unit, ()), service.host)
-            queues[service.queue] = f"{service.unit} on {service.host}"
+            binary, named = service.known_to_nova_as
+            services[binary] = (*services.get(binary, ()), named)
+            readers = queues.setdefault(layout.bus(service.cell).host, {})
+            readers[service.queue] = f"{service.unit} on {service.host}"
+    cells = cell_variables(layout, addresses)
     return CloudVariables(
         testbed=hosts.plan.name,
         options=result_options(layout),
@@ -240,11 +254,15 @@ def _cloud(
         },
         is_prepared=hosts.is_prepared,
         firewall=None if hosts.is_guarded else _firewall(testbed, addresses),
-        mariadb_databases=_by_owner(layout),
+        mariadb_databases=_by_owner(layout, layout.stores_of(databases.MARIADB)),
+        mariadb_by_host=_mariadb_by_host(layout),
         galera=galera_variables(hosts.plan.name, layout, addresses),
-        redis=_redis(layout.redis, addresses),
+        redis=_redis(layout.stores_of(databases.REDIS), addresses),
         rome=_rome() if layout.redis else None,
-        cell0_template=databases.cell0_template(layout.redis, addresses),
+        cell0_template=databases.cell0_template(_store_of_cell0(layout), addresses),
+        cells=cells,
+        nova_mappings=cells_of_nova.mappings(cells),
+        nova_database=layout.nova_database,
         regions=tuple(
             RegionVariables(
                 region.name,
@@ -269,17 +287,25 @@ def _cloud(
 def _secrets(
     plan: Plan,
     layout: CloudLayout,
+    cloud: CloudVariables,
     addresses: Mapping[str, str],
     testbed_passwords: Mapping[str, str],
 ) -> Secrets:
+    database_urls = databases.urls(
+        layout.stores, layout.databases, addresses, testbed_passwords["database"]
+    )
     return Secrets(
         passwords=testbed_passwords,
         rabbitmq_hash=passwords.rabbitmq_hash(testbed_passwords["rabbitmq"], plan.name),
         # Redis keeps the passwords of its users as their SHA-256.
         redis_user_hash=hashlib.sha256(testbed_passwords["database"].encode()).hexdigest(),
         redis_admin_hash=hashlib.sha256(testbed_passwords["redis"].encode()).hexdigest(),
-        database_urls=databases.urls(
-            layout.stores, layout.databases, addresses, testbed_passwords["database"]
+        database_urls=database_urls,
+        cell_files=cells_of_nova.contents(
+            cloud.cells,
+            database_urls,
+            testbed_passwords["rabbitmq"],
+            cloud.timings.settings["nova_database"],
         ),
         clients_yaml=clients.clouds_yaml(
             layout.endpoint("identity").url(addresses),
@@ -296,6 +322,9 @@ def _host(name: str, site: str, layout: CloudLayout, addresses: Mapping[str, str
         service = layout.service_for(component, site)
         return f"{addresses[service.host]}:{service.port}"
 
+    cell = layout.cell_at(site)
+    is_compute = name in layout.computes.get(site, ())
+    bus = layout.bus(cell.name if cell is not None and is_compute else None)
     components = {service.component for service in layout.services_on(name)}
     servers = [
         package
@@ -306,8 +335,9 @@ def _host(name: str, site: str, layout: CloudLayout, addresses: Mapping[str, str
         address=addresses[name],
         site=site,
         region=region,
+        cell="" if cell is None else cell.name,
         identity_url=layout.endpoint("identity", region).url(addresses),
-        bus=at("rabbitmq"),
+        bus=f"{addresses[bus.host]}:{bus.port}",
         cache=at("memcached"),
         packages=(*software.EVERYWHERE, *servers),
     )
@@ -317,7 +347,7 @@ def result_options(layout: CloudLayout) -> dict[str, Any]:
     """Return the topology's choices, as results keep them, and what came of them.
 
     That is of how many computes one is drawn; with Redis what 'auto' came to, which database is
-    held by what, and on how many nodes.
+    held by what, and on how many nodes; and how many cells Nova has, unless all sites share one.
     """
     options = layout.options
     record = {
@@ -326,6 +356,11 @@ def result_options(layout: CloudLayout) -> dict[str, Any]:
         "drawn_from": layout.drawn_from,
     }
     store = layout.redis
+    # Results with other keys count as those of another cloud.
+    if layout.cells:
+        record["cells"] = len(layout.cells)
+    else:
+        del record["layout"]
     if layout.galera is None:
         del record["galera"]
     else:
@@ -338,32 +373,51 @@ def result_options(layout: CloudLayout) -> dict[str, Any]:
         **record,
         "rome": {**record["rome"], "store": store.kind},
         "databases": {each.name: each.backend for each in layout.databases},
-        "nodes": len(store.masters),
+        "nodes": sum(len(each.masters) for each in layout.stores_of(databases.REDIS)),
         "replicas": options.rome.replicas,
     }
 
 
-def _by_owner(layout: CloudLayout) -> dict[str, tuple[str, ...]]:
-    """Return the databases that MariaDB holds, by their owner; in an order that stays."""
+def _by_owner(layout: CloudLayout, stores: Sequence[databases.Store]) -> dict[str, tuple[str, ...]]:
+    """Return the databases that these stores hold, by their owner; in an order that stays."""
     owned: dict[str, tuple[str, ...]] = {}
     for database in sorted(layout.databases, key=lambda each: (each.owner, each.name)):
-        if layout.store_of(database).engine == databases.MARIADB:
+        if layout.store_of(database) in stores:
             owned[database.owner] = (*owned.get(database.owner, ()), database.name)
     return owned
 
 
-def _redis(store: databases.Store | None, addresses: Mapping[str, str]) -> RedisVariables | None:
-    if store is None:
+def _mariadb_by_host(layout: CloudLayout) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the databases of each MariaDB, by host and owner; each of Galera's nodes has all."""
+    return {
+        node.host: _by_owner(layout, [store])
+        for store in layout.stores_of(databases.MARIADB)
+        for node in store.nodes
+    }
+
+
+def _store_of_cell0(layout: CloudLayout) -> databases.Store | None:
+    """Return what holds Nova's cell 0; None where Nova derives that from its one cell's."""
+    cell0 = next(each for each in layout.databases if each.name == databases.CELL0)
+    return layout.store_of(cell0) if layout.cells or layout.redis is not None else None
+
+
+def _redis(
+    stores: Sequence[databases.Store], addresses: Mapping[str, str]
+) -> RedisVariables | None:
+    """Tell how Redis is laid out: as one cluster, or as servers that know nothing of each other."""
+    if not stores:
         return None
     nodes = tuple(
         RedisNode(
             node.host, node.unit, node.port, node.copies, node.slots, addresses[node.host],
             node.port + catalogue.REDIS_BUS_OFFSET,
         )
+        for store in stores
         for node in store.nodes
     )  # fmt: skip
     return RedisVariables(
-        store.kind, store.persistence, databases.USER, nodes,
+        stores[0].kind, stores[0].persistence, databases.USER, nodes,
         {host: tuple(node for node in nodes if node.host == host)
          for host in dict.fromkeys(node.host for node in nodes)},
     )  # fmt: skip

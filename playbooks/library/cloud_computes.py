@@ -15,7 +15,10 @@ options:
   password: {description: admin's., type: str, required: true}
   region: {description: Whose API is asked., type: str, required: true}
   services: {description: "binary -> hosts where it must be up", type: dict, required: true}
-  queues: {description: "queue of the message bus -> who must read it", type: dict, required: true}
+  queues:
+    description: "queue of this host's message bus -> who must read it"
+    type: dict
+    required: true
   sites: {description: "site -> its compute hosts", type: dict, required: true}
   zones: {description: An aggregate and an availability zone a site., type: bool, required: true}
   flavors: {description: "name -> {vcpus, ram (MiB), disk (GiB)}", type: dict, required: true}

@@ -25,6 +25,11 @@ options:
     description: name -> SQLAlchemy's URL of its database; never logged
     type: dict
     required: true
+  cells:
+    description: >
+      database of a cell of Nova's -> its configuration; the schema `nova` is brought up in each
+      of them, instead of in a database of that name
+    type: dict
   dumps: {description: dumps of empty databases at their newest schemas in base64 or '', type: str}
   keep: {description: return dumps of databases that were migrated from nothing, type: bool}
   inputs: {description: "name -> what its commands read from stdin; never logged", type: dict}
@@ -38,6 +43,7 @@ def main() -> None:
             "schemas": {"type": "list", "elements": "dict", "required": True},
             "urls": {"type": "dict", "required": True, "no_log": True},
             "inputs": {"type": "dict", "no_log": True, "default": {}},
+            "cells": {"type": "dict", "default": {}},
             "dumps": {"type": "str", "default": ""},
             "keep": {"type": "bool", "default": False},
         }

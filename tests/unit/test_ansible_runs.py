@@ -195,11 +195,12 @@ def given(value: str) -> dict[str, Any]:
             "hosts": {
                 "a-controller-1": {
                     "address": "10.0.0.2", "region": "a", "site": "a", "bus": "10.0.0.1:5672",
-                    "cache": "10.0.0.1:11211", "identity_url": "http://10.0.0.1:5000",
+                    "cell": "", "cache": "10.0.0.1:11211", "identity_url": "http://10.0.0.1:5000",
                 },
                 "a-master-1": {"address": "10.0.0.1"},
             },
             "rome": None,
+            "cells": {},
             "ports": PORTS,
             "timings": {"settings": {name: {} for name in services}},
             "options": {
@@ -233,6 +234,67 @@ def test_a_topologys_setting_is_a_literal_line_of_the_services_file(
     made = of_roles(literal(given(value))).template(content)
     assert f"x = {value}\n" in made
     assert not mark.exists()
+
+
+def of_a_cell(part: str, host: str = "a-controller-1") -> Templar:
+    """The roles' templating on a host of a cloud whose site `a` is a cell of Nova."""
+    variables = given("1")
+    file = "/etc/nova/nova-cell-a.conf"
+    variables["xp"] |= {"cells": {"a": {"name": "a", "file": file}}, "nova_database": "nova_cell0"}
+    variables["xp"]["hosts"]["a-controller-1"]["cell"] = "a"
+    variables["xp"]["hosts"]["a-master-1"] |= {"cell": "", "site": "hub"}
+    variables["xp"]["timings"] |= {"seconds": {"unit_restart": 5, "unit_start": 1, "unit_stop": 1}}
+    variables["xp"]["timings"]["settings"]["nova_database"] = {}
+    variables["xp_secrets"]["cell_files"] = {file: "[DEFAULT]\ntransport_url = rabbit://x\n"}
+    return of_roles(literal({**variables, "nova_part": part, "inventory_hostname": host}))
+
+
+def test_a_cells_conductor_has_its_file_and_none_that_reaches_above() -> None:
+    role = of_a_cell("controller")
+    started = role.template("{{ nova_conductor_unit }}")
+    assert "nova-conductor --config-file /etc/nova/nova.conf --config-file " in started
+    assert "--config-file /etc/nova/nova-cell-a.conf" in started
+    assert "nova-database.conf" not in started
+    above = role.template("{{ nova_super_contents }}")
+    assert above["/etc/nova/nova-super.conf"] == "[DEFAULT]\nhost = a-controller-1-super\n"
+    unit = above["/etc/systemd/system/nova-super-conductor.service"]
+    assert (
+        "--config-file /etc/nova/nova-database.conf --config-file /etc/nova/nova-super.conf" in unit
+    )
+    assert "[Install]\n" in unit
+    assert role.template("{{ nova_units.controller }}") == [
+        "nova-super-conductor", "nova-conductor", "nova-scheduler", "nova-api",
+    ]  # fmt: skip
+    assert role.template("{{ nova_secret_files }}") == {
+        "/etc/nova/nova-cell-a.conf": ["root:nova", "0640"]
+    }
+    made = role.template("{{ nova_common_contents['/etc/nova/nova.conf'] }}")
+    assert "track_instance_changes = false\n" in made
+    assert "[workarounds]\ndisable_group_policy_check_upcall = true\n" in made
+
+
+def test_nova_manage_has_the_files_of_all_cells_and_a_controller_outside_of_them_none() -> None:
+    master = of_a_cell("manage", "a-master-1")
+    assert master.template("{{ nova_cell_contents }}") == {
+        "/etc/nova/nova-cell-a.conf": "[DEFAULT]\ntransport_url = rabbit://x\n"
+    }
+    outside = of_a_cell("controller", "a-master-1")
+    assert outside.template("{{ nova_cell_contents }}") == {}
+    assert outside.template("{{ nova_secret_files }}") == {}
+    assert outside.template("{{ nova_units.controller }}") == [
+        "nova-super-conductor", "nova-scheduler", "nova-api",
+    ]  # fmt: skip
+
+
+def test_without_cells_nothing_of_them_is_written() -> None:
+    role = of_roles(literal({**given("1"), "nova_part": "controller"}))
+    assert role.template("{{ nova_cell_contents }}") == {}
+    assert role.template("{{ nova_units.controller }}") == [
+        "nova-conductor", "nova-scheduler", "nova-api",
+    ]  # fmt: skip
+    made = role.template("{{ nova_common_contents['/etc/nova/nova.conf'] }}")
+    assert "track_instance_changes" not in made
+    assert "workarounds" not in made
 
 
 def test_a_setting_that_would_end_its_section_fails_the_task(mark: Path) -> None:

@@ -129,14 +129,15 @@ DEPLOY_STAGES = [
     "ROME, where databases are asked", "key/value store", "Galera",
     "Galera's arbitrator and proxies", "database, message bus, cache", "schemas",
     "shared services", "endpoints, users, image", "controllers", "computes",
-    "flavors, discovery of the computes", "imposing links", "measuring round trips",
-    "a VM at each site",
+    "listeners of the cells' message buses", "flavors, discovery of the computes",
+    "imposing links", "measuring round trips", "a VM at each site",
 ]  # fmt: skip
 BENCH_STAGES = [
     *DEPLOY_STAGES, "laying down probes", "laying down probes on computes",
     "letting the cloud settle", "starting Rally",
     "reading the counters", "load: boot", "reading the counters again", "collecting records",
-    "measuring round trips again", "records of the shared services", "records of Galera",
+    "measuring round trips again", "records of the shared services",
+    "records of the cells' databases and message buses", "records of Galera",
     "records of Galera's arbitrator and proxies", "records of the key/value store",
     "records of the controllers", "records of the computes",
     "destroying",

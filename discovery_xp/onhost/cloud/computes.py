@@ -29,6 +29,15 @@ def ready(args: Mapping[str, Any]) -> dict[str, Any]:
     return changed(changes)
 
 
+def listened_to(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait until the queues of this host's message bus have their readers.
+
+    `args` are the options of Ansible's module `cloud_listeners`.
+    """
+    wait_for_listeners(args)
+    return changed([])
+
+
 def make_flavors(nova: Any, flavors: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Create the flavors that are missing; returns what was changed."""
     changes = []

@@ -19,6 +19,7 @@ class Migrations:
     """Loads or migrates databases, then runs the commands that fill them.
 
     A schema has a `name`, a `user` and lists of words: `migrations` and, optional, `commands`.
+    `dump` is the name under which its dump is kept, if that is another one.
     `is_newest` judges a loaded one by its URL, in any thread.  Loading waits for the disk, so all
     are loaded at once; of commands, as many run at once as there are CPUs.
     """
@@ -47,7 +48,9 @@ class Migrations:
         started = time.monotonic()
         name = schema["name"]
         was_empty = self.dumps.keeps and is_empty(url)
-        is_loaded = self.dumps.load(name, url, lambda: self._is_newest(schema, url))
+        is_loaded = self.dumps.load(
+            schema.get("dump", name), url, lambda: self._is_newest(schema, url)
+        )
         failure = ""
         if not is_loaded:
             failure = self._run(schema, schema["migrations"], given)

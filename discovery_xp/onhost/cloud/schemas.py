@@ -7,13 +7,16 @@ is left alone, so running this again costs a query for each.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..process import Failure
 from .migrations import Migrations
 from .revisions import is_done
 from .schema_dumps import Dumps
+
+# The schema of Nova's cells: of the one that all sites share, and of each that a site has.
+CELL = "nova"
 
 
 def migrate_due(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,7 +27,7 @@ def migrate_due(args: Mapping[str, Any]) -> dict[str, Any]:
     try:
         due = [
             schema
-            for schema in args["schemas"]
+            for schema in of_cells(args["schemas"], args["cells"])
             if not is_done(schema, args["urls"][schema["name"]], packages)
         ]
     except sqlalchemy.exc.OperationalError as error:
@@ -42,3 +45,35 @@ def migrate_due(args: Mapping[str, Any]) -> dict[str, Any]:
     if failures:
         raise Failure("; ".join(failures))
     return {"changed": bool(due), "migrated": done, "dumps": dumps.made}
+
+
+def of_cells(
+    schemas: Sequence[Mapping[str, Any]], cells: Mapping[str, str]
+) -> list[Mapping[str, Any]]:
+    """Return the schemas with that of Nova's cells once for each database of a cell.
+
+    `cells` has by database the file that makes `nova-manage` one of the cell.  Without any the
+    schemas stay as they are.
+    """
+    expanded: list[Mapping[str, Any]] = []
+    for schema in schemas:
+        if not cells or schema["name"] != CELL:
+            expanded.append(schema)
+            continue
+        expanded += [
+            {
+                **schema,
+                "name": database,
+                # All have the same tables: what is kept of one is every one's.
+                "dump": CELL,
+                "migrations": [_with_file(words, file) for words in schema["migrations"]],
+            }
+            for database, file in cells.items()
+        ]
+    return expanded
+
+
+def _with_file(words: Sequence[str], file: str) -> list[str]:
+    """Return a call of `nova-manage` with one more file, which goes before the others."""
+    at = list(words).index("db")
+    return [*words[:at], "--config-file", file, *words[at:]]
