@@ -52,6 +52,7 @@ _INSIDE: Mapping[str, tuple[str, ...]] = {
     "neutron-api": ("statements", "requests", "spans"),
     "nova-api": ("calls", "statements", "requests", "spans"),
     "nova-conductor": ("calls", "statements", "spans"),
+    "nova-super-conductor": ("calls", "statements", "spans"),
     "nova-scheduler": ("calls", "statements", "spans"),
     "nova-compute": ("spans",),
 }
@@ -198,6 +199,7 @@ def to_rows(
     What services count of themselves becomes series of a value each `every_s` of the window.
     """
     names = {host["address"]: name for name, host in hosts.items()}
+    buses = [host for host, result in results.items() if result.get("messages")]
     tables: dict[str, list[Row]] = {name: [] for name in PROBES if name in probes}
     for host, result in sorted(results.items()):
         place = {"host": host, "site": hosts[host]["site"]}
@@ -206,6 +208,9 @@ def to_rows(
         except (answers.Unfit, archives.Hostile) as error:
             complain(f"{host}: what it measured can't be used: {error}")
             continue
+        if len(buses) > 1:  # those of one name are different queues
+            for row in host_rows["messages"]:
+                row["queue"] = f"{row['queue']} on {host}"
         counts = series.added(host_rows.pop("counts"), *window, every_s)
         host_rows["series"] += counts
         for table, rows in host_rows.items():

@@ -146,7 +146,7 @@ def read_status(
     states: dict[tuple[str, str], dict[str, str]] = {}
     answered: dict[tuple[str, str], bool] = {}
     nova: dict[tuple[str, str], str] = {}
-    queues: dict[str, bool] | None = None
+    queues: dict[str, dict[str, bool]] = {}
     nodes: dict[str, NodeStatus] = {}
     for host, text in outputs.items():
         for line in text.splitlines():
@@ -165,7 +165,13 @@ def read_status(
                     nodes[host] = _read_node(rest)
             elif kind == "queues":
                 with contextlib.suppress(answers.Unfit):  # RabbitMQ doesn't run
-                    queues = {**(queues or {}), **_read_queues(rest)}
+                    queues[host] = _read_queues(rest)
+    buses = {
+        service.cell: host
+        for host, services in by_host.items()
+        for service in services
+        if service.component == "rabbitmq"
+    }
     return [
         ServiceStatus(
             service.unit,
@@ -176,15 +182,20 @@ def read_status(
             answered.get((service.unit, host), False if host in outputs else None)
             if service.is_http
             else None,
-            nova.get((service.unit, host)),
-            queues.get(service.queue, False)
-            if queues is not None and service.queue is not None
-            else None,
+            nova.get(service.known_to_nova_as),
+            _listens(service, queues.get(buses.get(service.cell, ""))),
             nodes.get(host) if service.unit == GALERA_CHECK else None,
         )
         for host, services in by_host.items()
         for service in services
     ]
+
+
+def _listens(service: Service, queues: Mapping[str, bool] | None) -> bool | None:
+    """Tell whether a service reads its queue; `queues` are its bus's, None where that is silent."""
+    if service.queue is None or queues is None:
+        return None
+    return queues.get(service.queue, False)
 
 
 def _read_node(words: str) -> NodeStatus:
