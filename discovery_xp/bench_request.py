@@ -32,9 +32,9 @@ CANNED_S = 5.0
 class BenchRequest:
     """What a bench is asked for, besides the plan.
 
-    `backend`, `placement` and `time_scale` are what replaces the topology's, None where nothing
-    does; the plan has them already.  `arm` is the run's place in a comparison.  `sample_every_s`
-    is before the time scale.
+    `backend`, `layout`, `placement` and `time_scale` are what replaces the topology's, None where
+    nothing does; the plan has them already.  `arm` is the run's place in a comparison.
+    `sample_every_s` is before the time scale.
     """
 
     scenario: Scenario
@@ -49,6 +49,7 @@ class BenchRequest:
     time_scale: float | None = None
     arm: store.Arm | None = None
     sample_every_s: float = SAMPLE_EVERY_S
+    layout: str | None = None
 
 
 def choose_scenario(

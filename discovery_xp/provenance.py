@@ -38,7 +38,12 @@ def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -
         drawn=None if drawn is None else store.Drawn(drawn.seed, drawn.digest),
         arm=request.arm,
         recipe=store.Recipe(
-            request.backend, request.placement, request.time_scale, request.settle_s, request.expose
+            request.backend,
+            request.placement,
+            request.time_scale,
+            request.settle_s,
+            request.expose,
+            request.layout,
         ),
     )
 

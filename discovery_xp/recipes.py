@@ -43,6 +43,7 @@ def request_of(run: Run, results: Path, keep: bool = False) -> tuple[Plan, Bench
         settle_s=recipe.settle_s,
         expose=recipe.expose,
         backend=recipe.backend,
+        layout=recipe.layout,
         placement=recipe.placement,
         time_scale=recipe.time_scale,
         sample_every_s=record.sample_every_s or SAMPLE_EVERY_S,
@@ -56,6 +57,8 @@ def replaced(topology: Topology, recipe: Recipe) -> Topology:
     cloud = topology.openstack
     if recipe.backend is not None:
         cloud = dataclasses.replace(cloud, backend=recipe.backend)
+    if recipe.layout is not None:
+        cloud = dataclasses.replace(cloud, layout=recipe.layout)
     if recipe.placement is not None:
         cloud = dataclasses.replace(cloud, placement=recipe.placement)
     topology = dataclasses.replace(topology, openstack=cloud)

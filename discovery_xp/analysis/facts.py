@@ -12,6 +12,7 @@ from discovery_xp.analysis.measurements import (
     configuration,
     latency,
     nodes,
+    placement,
     replicas,
     summary,
 )
@@ -28,7 +29,6 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
     """Return the facts of a run in words: pairs of subject and text."""
     record = run.record
     machine = record.machine
-    zones = record.options.get("placement", "shared")
     pairs = [
         ("CANNED", run_tables.CANNED_WORDS if record.is_canned else ""),
         ("status", f"PARTIAL: {record.why_partial}" if record.is_partial else record.status),
@@ -36,7 +36,7 @@ def facts(run: Measurements) -> list[tuple[str, str]]:
         ("time scale", verdicts.time_scale(run)),
         ("time", f"{record.started} to {record.ended or '...'}"),
         ("run", f"{run.run.name}, commit {record.commit or 'unknown'}"),
-        ("cloud", f"OpenStack on {record.backend}, placement {zones}"),
+        ("cloud", f"OpenStack on {record.backend}, placement {placement(record)}"),
         ("databases", _databases(run)),
         (
             "hosts",

@@ -252,6 +252,17 @@ def replicas(record: RunRecord) -> int:
     return int(record.options.get("replicas", 0))
 
 
+def has_cells(record: RunRecord) -> bool:
+    """Tell whether each site had a cell of Nova of its own."""
+    return record.options.get("layout") == "cells"
+
+
+def placement(record: RunRecord) -> str:
+    """Return where VMs could land, in words; the paper's clouds are 'shared'."""
+    words = str(record.options.get("placement", "shared"))
+    return f"{words}, cells" if has_cells(record) else words
+
+
 def configuration(nodes_: int, replicas_: int) -> str:
     """Return a configuration in the paper's words: '4 nodes + 1 replica'."""
     words = f"{nodes_} node{'s' if nodes_ != 1 else ''}"
@@ -287,6 +298,8 @@ def label(record: RunRecord, with_latency: bool = True) -> str:
     parts.append("1 site" if record.sites == 1 else f"{record.sites} sites")
     if record.sites > 1 and with_latency:
         parts.append(latency(record))
+    if has_cells(record):
+        parts.append("cells")
     if record.options.get("placement", "shared") != "shared":
         parts.append("zones")
     if record.time_scale != 1:
@@ -394,7 +407,7 @@ def _summary(run: Measurements) -> dict[str, Any]:
         "computes": record.computes,
         "latency_ms": record.latency_ms if record.sites > 1 else None,
         "rtt_ms": record.rtt_ms,
-        "placement": record.options.get("placement", "shared"),
+        "placement": placement(record),
         "unit": run.unit,
         "vms_asked": run.asked,
         "vms_active": active,

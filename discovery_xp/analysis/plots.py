@@ -29,6 +29,7 @@ from discovery_xp.analysis.measurements import (
     groups,
     labels,
     latency,
+    placement,
     status_word,
 )
 
@@ -403,7 +404,7 @@ def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
     frame = frame.head(_MOST_BARS)
     figure, (axes,) = _figure(theme, 2.7)
     places = np.arange(len(frame))
-    beside = len(frame) == 4 and run.record.options.get("placement", "shared") == "shared"
+    beside = len(frame) == 4 and placement(run.record) == "shared"
     width = 0.38 if beside else 0.64
     bars = axes.bar(places - (width / 2 if beside else 0), frame["active"], width * 0.94,
                     color=_backend_colour(theme, run.record.backend), label="measured")  # fmt: skip

@@ -16,6 +16,7 @@ from discovery_xp.cli.options import (
     BACKENDS,
     chosen_topology,
     expose_option,
+    layout_option,
     time_scale_option,
     topology_options,
 )
@@ -61,6 +62,7 @@ class BackendList(click.ParamType[tuple[str, ...]]):
 @click.option("--backend", "backends", type=BackendList(), help="What holds the databases, in "
               "place of what the topology says: 'mysql', 'rome', or both with a comma, which makes "
               "a run of each and compares them.")  # fmt: skip
+@layout_option
 @time_scale_option
 @click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
               help="One pool of computes, or a zone for each site.")  # fmt: skip
@@ -89,6 +91,7 @@ def bench(
     latency: str | None,
     name: TestbedName | None,
     backends: tuple[str, ...] | None,
+    layout: str | None,
     time_scale: float | None,
     placement: str | None,
     placement_seed: int | None,
@@ -120,16 +123,19 @@ def bench(
     interval_s = requests.choose_interval(sample_every)
 
     def make(backend: str | None) -> tuple[Plan, BenchRequest]:
-        recipe = Recipe(backend, placement, time_scale)
+        recipe = Recipe(backend, placement, time_scale, layout=layout)
         plan = make_plan(recipes.replaced(chosen, recipe), name, cloud=True)
         request = requests.BenchRequest(
             scenario=chosen_scenario,
-            topology_text=as_file(text, sites, latency, time_scale, backend, placement),
+            topology_text=as_file(
+                text, sites, latency, time_scale, backend, placement, layout=layout
+            ),
             results=results,
             probes=requests.choose_probes(probes),
             keep=keep,
             expose=expose,
             backend=backend,
+            layout=layout,
             placement=placement,
             time_scale=time_scale,
             sample_every_s=interval_s,
@@ -253,15 +259,16 @@ def as_file(
     latency: str | None,
     time_scale: float | None,
     *others: str | None,
+    layout: str | None = None,
 ) -> str:
     """The topology as it was written, or a file that says what the command line did.
 
     `text` is the file's, None without a file; `others` are the values of --backend and
-    --placement, None where they weren't given.
+    --placement, None where they weren't given, as `layout` is that of --layout.
     """
     openstack = {
         key: value
-        for key, value in zip(("backend", "placement"), others, strict=True)
+        for key, value in zip(("backend", "placement", "layout"), (*others, layout), strict=True)
         if value is not None
     }
     options = ", ".join(f"{key}: {value}" for key, value in openstack.items())

@@ -18,6 +18,7 @@ from discovery_xp.cli.options import (
     chosen_plan,
     expose_option,
     keep_option,
+    layout_option,
     time_scale_option,
     topology_options,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.command()
 @topology_options
 @backend_option
+@layout_option
 @time_scale_option
 @keep_option
 @expose_option
@@ -40,12 +42,13 @@ def deploy(
     latency: str | None,
     name: TestbedName | None,
     backend: str | None,
+    layout: str | None,
     time_scale: float | None,
     keep: bool,
     expose: bool,
 ) -> None:
     """Make a topology's hosts and an OpenStack on them, or repair them; boot a VM at each site."""
-    made = chosen_plan(topology, sites, latency, name, True, backend, time_scale)
+    made = chosen_plan(topology, sites, latency, name, True, backend, time_scale, layout)
     from discovery_xp import experiment
 
     follower = Follower()

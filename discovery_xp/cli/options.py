@@ -10,11 +10,13 @@ import click
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.cli.common import F, InputFile, NameOption
 from discovery_xp.errors import Refused
+from discovery_xp.inputs import topology_file
 from discovery_xp.inputs.topology import Topology, derive_topology, topology_of
 from discovery_xp.inputs.yamlfile import read_yaml
 from discovery_xp.planning.plan import Plan, make_plan
 
 BACKENDS = ("mysql", "galera", "rome")
+LAYOUTS = topology_file.LAYOUTS
 
 
 def topology_options(command: F) -> F:
@@ -36,6 +38,15 @@ def backend_option(command: F) -> F:
     return click.option(
         "--backend", type=click.Choice(BACKENDS), help="What holds the databases, in place of "
         "what the topology says: one MariaDB, one at each site (Galera), or Redis through ROME."
+    )(command)  # fmt: skip
+
+
+def layout_option(command: F) -> F:
+    """Add --layout."""
+    return click.option(
+        "--layout", type=click.Choice(LAYOUTS), help="What of Nova each site has of its own, in "
+        "place of what the topology says: nothing but computes and APIs, or a cell with a "
+        "database, a message bus and conductors."
     )(command)  # fmt: skip
 
 
@@ -82,17 +93,20 @@ def chosen_plan(
     cloud: bool = False,
     backend: str | None = None,
     time_scale: float | None = None,
+    layout: str | None = None,
 ) -> Plan:
     """Return the plan of the topology that was asked for; with a cloud if `cloud`."""
     topology, _text = chosen_topology(path, sites, latency)
-    return make_plan(with_time_scale(with_backend(topology, backend), time_scale), name, cloud)
+    chosen = with_backend(topology, backend, layout)
+    return make_plan(with_time_scale(chosen, time_scale), name, cloud)
 
 
-def with_backend(topology: Topology, backend: str | None) -> Topology:
-    """Return the topology with the back end that was asked for, its own where none was."""
-    if backend is None:
-        return topology
-    chosen = dataclasses.replace(topology.openstack, backend=backend)
+def with_backend(topology: Topology, backend: str | None, layout: str | None = None) -> Topology:
+    """Return the topology with the back end and layout that were asked for, else its own."""
+    cloud = topology.openstack
+    chosen = dataclasses.replace(
+        cloud, backend=backend or cloud.backend, layout=layout or cloud.layout
+    )
     return dataclasses.replace(topology, openstack=chosen)
 
 

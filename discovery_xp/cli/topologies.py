@@ -20,6 +20,7 @@ from discovery_xp.cli.options import (
     backend_option,
     chosen_plan,
     chosen_topology,
+    layout_option,
     time_scale_option,
     topology_options,
     with_backend,
@@ -64,6 +65,7 @@ def schema() -> None:
 @click.command()
 @topology_options
 @backend_option
+@layout_option
 @time_scale_option
 @click.option("--hosts-only", is_flag=True, help="What 'up' would do instead of 'deploy'.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
@@ -75,6 +77,7 @@ def plan(
     latency: str | None,
     name: TestbedName | None,
     backend: str | None,
+    layout: str | None,
     time_scale: float | None,
     hosts_only: bool,
     as_json: bool,
@@ -83,9 +86,9 @@ def plan(
     """Print what 'deploy' would do: hosts, services, links, requests. Touches nothing."""
     if as_json and as_yaml:
         raise Refused("--json and --yaml are two ways to print", "give one of them")
-    made = chosen_plan(topology, sites, latency, name, not hosts_only, backend, time_scale)
+    made = chosen_plan(topology, sites, latency, name, not hosts_only, backend, time_scale, layout)
     if as_yaml:
-        chosen = with_backend(chosen_topology(topology, sites, latency)[0], backend)
+        chosen = with_backend(chosen_topology(topology, sites, latency)[0], backend, layout)
         chosen = with_time_scale(chosen, time_scale)
         click.echo(dataclasses.replace(chosen, name=made.name).to_yaml(), nl=False)
         return

@@ -18,6 +18,7 @@ from discovery_xp.cli.options import (
     backend_option,
     chosen_topology,
     expose_option,
+    layout_option,
     topology_options,
     with_backend,
 )
@@ -39,6 +40,7 @@ MOST_MINUTES = 24 * 60
 @click.command()
 @topology_options
 @backend_option
+@layout_option
 @click.option("--testbed", "there", type=NameOption(),
               help="A cloud that is up, in place of a topology; it stays.")  # fmt: skip
 @click.option("--only", default="all", show_default=True,
@@ -59,6 +61,7 @@ def verify(
     latency: str | None,
     name: TestbedName | None,
     backend: str | None,
+    layout: str | None,
     there: TestbedName | None,
     only: str,
     regex: str,
@@ -87,7 +90,8 @@ def verify(
     follower = Follower()
     opened: list[Run] = []
     if topology is None and sites is None and latency is None:
-        given = {"--backend": backend, "--name": name, "--keep": keep, "--expose": expose}
+        given = {"--backend": backend, "--layout": layout, "--name": name, "--keep": keep,
+                 "--expose": expose}  # fmt: skip
         _require_none(given)
         testbed = testbeds.choose(there)
 
@@ -99,9 +103,10 @@ def verify(
                 f"--testbed {there} and a topology both say which cloud", "give one of them"
             )
         chosen, text = chosen_topology(topology, sites, latency)
-        made = make_plan(with_backend(chosen, backend), name, cloud=True)
+        made = make_plan(with_backend(chosen, backend, layout), name, cloud=True)
         with_text = dataclasses.replace(
-            request, topology_text=as_file(text, sites, latency, None, backend, None)
+            request,
+            topology_text=as_file(text, sites, latency, None, backend, None, layout=layout),
         )
 
         def work() -> Run:

@@ -23,8 +23,8 @@ from discovery_xp.errors import Refused
 from discovery_xp.store.tables import PROBES
 from discovery_xp.text import shortened
 
-FORMAT = 2
-READABLE_FORMATS = (1, FORMAT)
+FORMAT = 3
+READABLE_FORMATS = (1, 2, FORMAT)
 # In the place of a machine's provider, where there were no hosts.
 CANNED_PROVIDER = "dummy"
 # The `kind` of what was run where that were OpenStack's own tests, in the place of a load.
@@ -68,6 +68,7 @@ class _RomeOptions(_Known):
 
 class _Options(_Known):
     placement: Word = ""
+    layout: Word = ""
     nodes: Count = 1
     replicas: Count = 0
     databases: Annotated[dict[Word, Word], Field(max_length=_MOST_ENTRIES)] = {}
@@ -255,7 +256,8 @@ class Arm(_Strict):
 class Recipe(_Strict):
     """What a bench was told besides the files topology.yaml and scenario.yaml, and the probes.
 
-    `backend`, `placement` and `time_scale` replace the topology's where they aren't None.
+    `backend`, `placement`, `time_scale` and `layout` replace the topology's where they aren't
+    None.
     """
 
     backend: Word | None = None
@@ -263,6 +265,7 @@ class Recipe(_Strict):
     time_scale: Number | None = None
     settle_s: Number = 0.0
     expose: bool = False
+    layout: Word | None = None
 
 
 @dataclass(frozen=True)
@@ -431,7 +434,8 @@ def record_from_json(data: bytes | str | Mapping[str, Any]) -> RunRecord:
     if not isinstance(values, dict):
         raise ValueError("it holds no keys")
     if (version := values.get("format")) not in READABLE_FORMATS:
-        readable = " and ".join(str(number) for number in READABLE_FORMATS)
+        *earlier, latest = (str(number) for number in READABLE_FORMATS)
+        readable = f"{', '.join(earlier)} and {latest}"
         raise Refused(
             f"a run of format {_described(version)}, but this version reads {readable}",
             "use the version that wrote it",

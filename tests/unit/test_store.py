@@ -222,11 +222,11 @@ def test_every_key_has_to_be_there(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_with_a_remedy(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    rewrite(run.folder, format=3)
+    rewrite(run.folder, format=4)
     with pytest.raises(Refused) as caught:
         runs_under(tmp_path)
     assert str(caught.value) == (
-        f"{run.folder}/run.json: a run of format 3, but this version reads 1 and 2; "
+        f"{run.folder}/run.json: a run of format 4, but this version reads 1, 2 and 3; "
         "use the version that wrote it"
     )
 
