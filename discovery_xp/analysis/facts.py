@@ -128,7 +128,8 @@ def _databases(run: Measurements) -> str:
     parts = [f"{', '.join(names)} on {holder}" for holder, names in by_holder.items()]
     rome = options.get("rome", {})
     if rome.get("store") == "server":
-        parts.append("one Redis server")
+        servers = nodes(run.record)
+        parts.append("one Redis server" if servers == 1 else f"{servers} Redis servers")
     elif rome:
         parts.append(f"a Redis Cluster of {configuration(nodes(run.record), replicas(run.record))}")
     if "persistence" in rome:

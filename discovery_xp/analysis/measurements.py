@@ -238,13 +238,13 @@ def verifications(runs: Iterable[Measurements]) -> list[Measurements]:
 
 
 def nodes(record: RunRecord) -> int:
-    """Return how many nodes hold the databases, copies not counted: one server for MySQL.
+    """Return how many nodes hold the databases, copies not counted.
 
-    With others the run says so itself, or it is the data hosts.
+    The run says so itself, or it is the data hosts; with MySQL it is one server, unless cells have
+    servers of their own.
     """
-    if record.backend == "mysql":
-        return 1
-    return int(record.options.get("nodes", max(record.data, 1)))
+    usual = 1 if record.backend == "mysql" else max(record.data, 1)
+    return int(record.options.get("nodes", usual))
 
 
 def replicas(record: RunRecord) -> int:
@@ -293,7 +293,7 @@ def label(record: RunRecord, with_latency: bool = True) -> str:
     """Return the name of a run in a legend: 'mysql, 2 sites, 10 ms'."""
     parts = [record.backend]
     usual = 1 if record.backend == "mysql" else record.sites  # a node at each site
-    if nodes(record) != usual or replicas(record):
+    if (nodes(record) != usual and not has_cells(record)) or replicas(record):
         parts.append(configuration(nodes(record), replicas(record)))
     parts.append("1 site" if record.sites == 1 else f"{record.sites} sites")
     if record.sites > 1 and with_latency:

@@ -234,7 +234,7 @@ def _cloud(
         if service.queue is not None:
             binary, named = service.known_to_nova_as
             services[binary] = (*services.get(binary, ()), named)
-            readers = queues.setdefault(layout.bus(service.cell).host, {})
+            readers = queues.setdefault(layout.bus(service.cell, service.site).host, {})
             readers[service.queue] = f"{service.unit} on {service.host}"
     cells = cell_variables(layout, addresses)
     return CloudVariables(
@@ -324,7 +324,7 @@ def _host(name: str, site: str, layout: CloudLayout, addresses: Mapping[str, str
 
     cell = layout.cell_at(site)
     is_compute = name in layout.computes.get(site, ())
-    bus = layout.bus(cell.name if cell is not None and is_compute else None)
+    bus = layout.bus(cell.name if cell is not None and is_compute else None, site)
     components = {service.component for service in layout.services_on(name)}
     servers = [
         package
@@ -346,8 +346,9 @@ def _host(name: str, site: str, layout: CloudLayout, addresses: Mapping[str, str
 def result_options(layout: CloudLayout) -> dict[str, Any]:
     """Return the topology's choices, as results keep them, and what came of them.
 
-    That is of how many computes one is drawn; with Redis what 'auto' came to, which database is
-    held by what, and on how many nodes; and how many cells Nova has, unless all sites share one.
+    That is of how many computes one is drawn; with Redis what 'auto' came to; how many cells Nova
+    has, unless all sites share one; and with either which database is held by what, and on how
+    many nodes.
     """
     options = layout.options
     record = {
@@ -359,6 +360,8 @@ def result_options(layout: CloudLayout) -> dict[str, Any]:
     # Results with other keys count as those of another cloud.
     if layout.cells:
         record["cells"] = len(layout.cells)
+        record["databases"] = {each.name: each.backend for each in layout.databases}
+        record["nodes"] = sum(len(each.nodes) for each in layout.stores_of(databases.MARIADB))
     else:
         del record["layout"]
     if layout.galera is None:

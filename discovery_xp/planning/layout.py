@@ -145,11 +145,13 @@ class CloudLayout:
         """Return the cell of a site's computes; None where it has none of its own."""
         return next((cell for cell in self.cells if cell.name == site), None)
 
-    def bus(self, cell: str | None = None) -> Service:
-        """Return the message bus of a cell; without one, that of all which is in no cell.
+    def bus(self, cell: str | None = None, site: str = "") -> Service:
+        """Return the message bus of a cell; without one, that of what is at a site in no cell.
 
         Raises KeyError where the cloud has none.
         """
+        if cell is None:
+            return self.service_for("rabbitmq", site)
         for service in self.services:
             if service.component == "rabbitmq" and service.cell == cell:
                 return service

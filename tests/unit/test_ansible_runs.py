@@ -286,6 +286,23 @@ def test_nova_manage_has_the_files_of_all_cells_and_a_controller_outside_of_them
     ]  # fmt: skip
 
 
+def test_nova_maps_each_cell_and_is_done_when_the_last_one_is_there() -> None:
+    variables = given("1")
+    variables["xp"] |= {
+        "regions": [{"name": "a"}], "cell0_template": "{scheme}://x", "nova_database": "nova_cell0",
+        "nova_mappings": ["a=/etc/nova/nova-cell-a.conf", "b-1=/etc/nova/nova-cell-b-1.conf"],
+    }  # fmt: skip
+    schemas = of_roles(literal(variables)).template("{{ schemas_all }}")
+    api = next(each for each in schemas if each["name"] == "nova_api")
+    assert api["query"] == "SELECT 1 FROM cell_mappings WHERE name = 'b-1'"
+    assert api["commands"][0][-6:] == [
+        "--", "--database_connection", "{scheme}://x", "--",
+        "a=/etc/nova/nova-cell-a.conf", "b-1=/etc/nova/nova-cell-b-1.conf",
+    ]  # fmt: skip
+    assert api["commands"][0][3:7] == ["--config-file", "/etc/nova/nova.conf", "--config-file",
+                                       "/etc/nova/nova-database.conf"]  # fmt: skip
+
+
 def test_without_cells_nothing_of_them_is_written() -> None:
     role = of_roles(literal({**given("1"), "nova_part": "controller"}))
     assert role.template("{{ nova_cell_contents }}") == {}

@@ -339,6 +339,10 @@ def test_each_bus_has_its_own_readers(told: Callable[..., PlayVariables]) -> Non
         "a-controller-1-super", "a-controller-1", "b-controller-1-super", "b-controller-1",
     )  # fmt: skip
     assert (cloud.options["layout"], cloud.options["cells"]) == ("cells", 2)
+    assert set(cloud.options["databases"]) >= {"nova_cell_a", "nova_cell_b", "nova_cell0"}
+    nodes = {"mysql": 3, "galera": 2, "rome": 2}
+    for backend, count in nodes.items():
+        assert told(backend=backend).cloud.options["nodes"] == count
 
 
 def test_each_mariadb_has_the_databases_of_its_host_alone(
