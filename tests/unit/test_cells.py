@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from discovery_xp import probes
+from discovery_xp import probes, recipes
+from discovery_xp.analysis import measurements, paper_tables
+from discovery_xp.cli.bench import as_file
 from discovery_xp.cli.plan import _cells_in_words
 from discovery_xp.deployment import deploy, schemas, variables
 from discovery_xp.deployment.status import read_status
@@ -26,8 +28,10 @@ from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.planning.plan_json import plan_from_json
 from discovery_xp.planning.shares import unit_cores
 from discovery_xp.providers import static
+from discovery_xp.store import Recipe
 from discovery_xp.testbeds.hosts import Hosts
 from discovery_xp.testbeds.testbed import Testbed
+from tests.unit.synthetic_run import make_run
 
 TWO = "sites: [{name: a, data: 1}, {name: b, data: 1}]\n"
 THREE = "sites: [{name: a, data: 1}, {name: b, data: 1}, {name: c, data: 1}]\n"
@@ -530,3 +534,29 @@ def test_the_conductor_above_the_cells_has_the_probes_of_a_conductor() -> None:
     assert units["nova-super-conductor"] == units["nova-conductor"]
     assert units["nova-conductor"]["probes"] == ["calls", "statements", "spans"]
     assert set(told["b-data-1"]) == {"mariadb", "rabbitmq-server"}
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_layout_of_the_command_line_goes_before_the_topologys() -> None:
+    said = as_file(None, 2, "10ms", None, None, None, layout="cells")
+    assert parse_topology(said).openstack.layout == "cells"
+    kept = as_file("name: x\n", None, None, None, None, None, layout="cells")
+    assert kept == "name: x\n# On the command line: layout: cells\n"
+    topology = parse_topology(TWO)
+    for layout, used in ((None, "shared"), ("shared", "shared"), ("cells", "cells")):
+        assert recipes.replaced(topology, Recipe(layout=layout)).openstack.layout == used
+
+
+def test_runs_with_cells_are_called_so_and_stand_in_no_table_beside_the_published(
+    tmp_path: Path,
+) -> None:
+    own = {"layout": "cells", "cells": 2, "nodes": 3}
+    run = make_run(tmp_path, sites=2, latency_ms=10, data=2, more_options=own, probes=())
+    record = run.load()
+    assert measurements.label(record) == "mysql, 2 sites, 10 ms, cells"
+    assert measurements.nodes(record) == 3
+    frame = measurements.summary(measurements.measured([run]))
+    assert list(frame["placement"]) == ["shared, cells"]
+    assert not paper_tables._shared(frame).any()
