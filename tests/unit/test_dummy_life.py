@@ -129,8 +129,8 @@ DEPLOY_STAGES = [
     "ROME, where databases are asked", "key/value store", "Galera",
     "Galera's arbitrator and proxies", "database, message bus, cache", "schemas",
     "shared services", "endpoints, users, image", "controllers", "computes",
-    "listeners of the cells' message buses", "flavors, discovery of the computes",
-    "imposing links", "measuring round trips", "a VM at each site",
+    "flavors, discovery of the computes", "imposing links", "measuring round trips",
+    "a VM at each site",
 ]  # fmt: skip
 BENCH_STAGES = [
     *DEPLOY_STAGES, "laying down probes", "laying down probes on computes",
