@@ -390,7 +390,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([tmp_path / "nowhere"], "nowhere: no such folder; "),
         ([tmp_path / "empty"], "there is no run under it; "),
         ([damaged.folder], "run.json: the run is damaged (EOF while parsing an object at line 1 "),
-        ([other.folder], "a run of format 7, but this version reads 1 and 2; use"),
+        ([other.folder], "a run of format 7, but this version reads 1, 2 and 3; use"),
         ([broken.folder], "usage.parquet: the run is damaged ("),
         ([good.folder, "--html", tmp_path / "nowhere/page.html"], "can't be written"),
         ([good.folder, "--csv", good.folder / "run.json"], "can't be written to"),
