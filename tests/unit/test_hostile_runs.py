@@ -297,7 +297,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("scenario", {"kind": ["reads"]}, "'kind': "),
     ("scenario", {"kind": "reads", "iterations": "many"}, "'iterations': "),
     ("scenario", {"description": "x" * 100_001}, "a text of 100001 characters"),
-    ("format", 3, "a run of format 3, but this version reads 1 and 2; use the version that"),
+    ("format", 4, "a run of format 4, but this version reads 1, 2 and 3; use the version that"),
     ("format", [[[NASTY]]], "a run of format a list, but"),
     ("format", "9" * 5000, "... ("),
 ]  # fmt: skip
