@@ -139,7 +139,7 @@ class Cloud(test.TestCase, integrated_helpers.PlacementInstanceHelperMixin):  # 
                 }
             }
         )
-        self.notifier.wait_for_versioned_notifications("instance.create.end", timeout=60)
+        self.notifier.wait_for_versioned_notifications("instance.create.end", timeout=300)
         status: str = self.api.get_server(server["id"])["status"]
         return status
 

@@ -432,28 +432,6 @@ def test_who_asks_for_none_of_the_rows_asks_nobody(database: Engine) -> None:
             assert trips(connection, lambda s=statement: connection.execute(s).all()) == 0  # type: ignore[misc]
 
 
-def test_a_row_that_is_compared_and_set_is_read_as_late_as_possible(
-    database: Engine, other: Connection
-) -> None:
-    """Else the application would hear of a faster transaction only at its commit."""
-
-    def claim(connection: Connection, uuid: str, size: int) -> int:
-        connection.execute(by_uuid(tags, uuid)).one()
-        change = servers.update().where(servers.c.uuid == uuid, servers.c.size == size)
-        return connection.execute(change.values(size=size + 1)).rowcount
-
-    with database.connect() as connection:
-        for uuid in SERVERS[:4]:
-            assert claim(connection, uuid, 1) == 1
-            connection.commit()
-        connection.execute(by_uuid(tags, "uuid-5")).one()
-        other.execute(servers.update().where(servers.c.uuid == "uuid-5").values(size=7))
-        other.commit()
-        change = servers.update().where(servers.c.uuid == "uuid-5", servers.c.size == 1)
-        assert connection.execute(change.values(size=2)).rowcount == 0
-        connection.commit()
-
-
 def test_rows_that_are_compared_and_set_may_come_with_each_other(database: Engine) -> None:
     def claim(connection: Connection, uuid: str) -> None:
         connection.execute(by_uuid(notes, uuid)).one()

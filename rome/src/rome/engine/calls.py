@@ -43,7 +43,8 @@ class Call:
 
     parameters: one set, or many.  taken: row numbers that it was given: table, first, count;
     given: how many of these a retry has used.  read: whether it needed rows of the store; asked:
-    whether it had to ask for them itself.
+    whether it had to ask for them itself.  keys: those that it looked up; asked_keys: whether it
+    had to ask for them itself.  before: what its thread had executed when it asked.
     """
 
     sql: str
@@ -55,6 +56,9 @@ class Call:
     retrying: bool = False
     read: bool = False
     asked: bool = False
+    keys: Any = None  # KeysRead of prefetch.py
+    asked_keys: bool = False
+    before: tuple[Any, ...] = ()
     given: int = 0
     savepoint: tuple[str, str] | None = None
     outcome: Result | Digest | type[Error] | None = None

@@ -46,4 +46,6 @@ def commit_request(session: Session, foreign: ForeignKeys, token: str) -> Commit
         childless=childless,
         reads=reads,
         used=[[table, number] for table, number in overlay.used.items()],
+        holder=session.holds.name,
+        held=session.holds.rows,
     )

@@ -38,9 +38,11 @@ class ConstraintChecks:
             parents = self._foreign.parent_steps(changed, run.require, run.read_now)
         if not steps and not parents:
             return True
+        if self._reads.keys_hold(key_steps, parents):
+            return True
         lookups = [*steps, *parents]
         watched = [step.table for step in lookups] if session.serializable else []
-        read = self._reads.check(Request(lookups, watched))
+        read = self._reads.check(Request(lookups, watched), [*key_steps, *parents])
         answer = read.rows or []
         self._note_read(len(steps), answer, watched, read.commits)
         self._collect_missing(run, steps, answer, in_area)

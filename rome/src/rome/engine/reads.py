@@ -6,22 +6,44 @@ and requests of statements that will follow go with it.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from rome.engine import row_locks
+from rome.engine.ahead import (
+    Ahead,
+    AheadKeys,
+    AheadRows,
+    KeyPlace,
+    found_keys,
+    key_steps,
+    place_of,
+)
 from rome.engine.calls import Call
-from rome.engine.moments import Moments
-from rome.engine.prefetch import PrefetchHistory, StatementRead, memorable
-from rome.engine.result_cache import CachedResult, ResultCache, cache_key
+from rome.engine.holds import FIRST_PAUSE, LONGEST_PAUSE
+from rome.engine.prefetch import (
+    KeysRead,
+    KeyValues,
+    Lesson,
+    PrefetchHistory,
+    Read,
+    StatementRead,
+    key_values,
+    memorable,
+    shortened,
+)
+from rome.engine.result_cache import CachedResult, cache_key
 from rome.engine.session import Session
+from rome.engine.shared import Options, Shared
 from rome.planner.plan import BoundPlan, Layout, TextPlan
 from rome.stores.base import Answer, Request
-from rome.stores.wire import Step
+from rome.stores.wire import KeyLookup, Step
 
-# Seconds for which rows that came with an earlier statement may be used.
-FRESH = 5.0
+# Keys of one statement that are looked up ahead of it, at most.
+_KEYS = 20
 
 
 @dataclass(slots=True)
@@ -31,7 +53,8 @@ class ReadRequest:
     steps: those that give its rows.  sent: those that are sent, with an aggregation where the
     store can do it.  pushed_down: whether the store tests all its conditions.  store_only: whether
     its answer comes from rows of the store only, none of the transaction's.  key, cached: the key
-    in the result cache, and the result that is there.
+    in the result cache, and the result that is there.  hold: whether the rows are compared and
+    set, and so are held.
     """
 
     steps: list[Step]
@@ -40,57 +63,38 @@ class ReadRequest:
     store_only: bool
     key: Any = None
     cached: CachedResult | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _PrefetchedAnswer:
-    """An answer that came before its statement, and the statement that it came with.
-
-    moment: when it was asked for, in seconds of the monotonic clock: the rows are not older.
-    """
-
-    request: list[Step]
-    answer: Answer
-    cached: CachedResult | None
-    source: str
-    moment: float
+    hold: bool = False
 
 
 class Reads:
     """The reads of one transaction after another."""
 
-    def __init__(
-        self,
-        session: Session,
-        result_cache: ResultCache | None,
-        prefetch_history: PrefetchHistory | None,
-        moments: Moments,
-    ) -> None:
-        self.result_cache = result_cache
-        self._moments = moments
+    def __init__(self, session: Session, shared: Shared, options: Options) -> None:
+        self.result_cache = shared.result_cache if options.result_cache else None
+        self._prefetch_history = shared.prefetch_history if options.prefetch else None
+        self._moments = shared.moments
+        self._recent = shared.recent
         self._me = object()  # names this connection to `moments`
         self._session = session
-        self._prefetch_history = prefetch_history
-        self._prefetched: dict[str, list[_PrefetchedAnswer]] = {}
-        self._prefetch_counts: dict[str, list[int]] = {}  # how many, and how many were used
+        self._ahead = Ahead(shared.moments, self._me)
         self._running: Call | None = None  # the statement, until it has read
+        self._checking: Call | None = None  # the statement, until it has looked keys up
         self._statements: set[tuple[str, tuple[Any, ...]]] = set()  # that have read
 
     def forget(self) -> None:
         """Forget the transaction, which is over, or is run again."""
-        self._prefetched.clear()
-        self._prefetch_counts.clear()
+        self._ahead.forget()
         self._statements.clear()
-        self._running = None
-
-    def discard(self) -> None:
-        """Drop prefetched rows, as the transaction sees what is newer than they are:
-        from now on it must not see these, or it would go back in time."""
-        self._prefetched.clear()
+        self._running = self._checking = None
 
     def begin(self, call: Call) -> None:
         """Note that a statement is run."""
-        self._running = call
+        self._running = self._checking = call
+
+    def executed(self, call: Call, row: Sequence[Any]) -> None:
+        """Note what a statement has answered."""
+        if self._prefetch_history is not None and call.sql:
+            self._recent.note(call.sql, call.first_parameters, row)
 
     def plan_read(
         self, bound: BoundPlan, sql: str, parameters: Sequence[Any], layout: Layout
@@ -103,6 +107,7 @@ class Reads:
             steps, steps, pushed_down, bound.reads_only and not bound.locks and untouched
         )
         if not read_request.store_only:
+            read_request.hold = compares_keys(bound, steps)
             return read_request
         aggregation = bound.aggregation(parameters, layout) if pushed_down else None
         if aggregation is not None:
@@ -120,56 +125,65 @@ class Reads:
         """Return the answer of the store; its rows are None if the cached result is right."""
         call, self._running = self._running, None
         if call is None:
-            self.discard()
+            self._ahead.discard()
         if self._session.serializable:
+            if read_request.hold:
+                self._wait_here(read_request.steps)
             return self._ask(
                 [Request(read_request.sent, [step.table for step in read_request.sent])]
             )[0]
-        others: list[tuple[str, ReadRequest]] = []
-        if call is not None and self._prefetch_history is not None and not call.retrying:
+        prefetches = call is not None and self._prefetch_history is not None and not call.retrying
+        if call is not None and prefetches:
             call.read = True
             # Who reads the same again wants to see what has changed.
-            statement = call.sql, tuple(call.parameters[0] if call.parameters else ())
+            statement = call.sql, tuple(call.first_parameters)
             if statement not in self._statements:
                 self._statements.add(statement)
-                ahead = self._take_prefetched(call.sql, read_request)
+                ahead = self._ahead.take_rows(
+                    call.sql, read_request.sent, read_request.cached, read_request.hold
+                )
                 if ahead is not None:
+                    if read_request.hold:
+                        self._wait_here(read_request.steps, 0.0)  # no longer than it takes
                     return ahead
             call.asked = True
-            self.discard()
-            if not call.many:
-                others = self._prefetch_requests(call, read_request, self._prefetch_history)
-        moment = time.monotonic()
-        answers = self._ask([_request(read_request), *(_request(other) for _, other in others)])
-        if call is not None and others:
-            self._prefetch_counts.setdefault(call.sql, [0, 0])[0] += len(others)
-            for (sql, other), answer in zip(others, answers[1:], strict=False):
-                ahead_of = _PrefetchedAnswer(other.sent, answer, other.cached, call.sql, moment)
-                self._prefetched.setdefault(sql, []).append(ahead_of)
-        return answers[0]
+            self._ahead.discard()
+        return self._ask_ahead(
+            call if prefetches else None,
+            _request(read_request),
+            read_request.sent,
+            call.sql if call else "",
+        )
 
-    def check(self, request: Request) -> Answer:
+    def check(self, request: Request, keys: Sequence[Step] = ()) -> Answer:
         """Ask the store beside what the statement has read: for keys, parents, children.
 
         The answer shows the application a later moment than rows that came ahead of their
-        statements, so these are asked for again in the same round trip.
+        statements, so these are asked for again in the same round trip.  keys: the steps of
+        look-ups of one key each that the request consists of.
         """
-        waiting = [
-            (sql, ahead)
-            for sql, answers_ahead in self._prefetched.items()
-            for ahead in answers_ahead
-        ]
-        self._prefetched.clear()
-        moment = time.monotonic()
-        again = [_again(ahead) for _, ahead in waiting]
-        answers = self._ask([request, *again])
-        for (sql, ahead), answer in zip(waiting, answers[1:], strict=False):
-            if answer.rows is None:  # the same as before
-                answer = ahead.answer
-            self._prefetched.setdefault(sql, []).append(
-                replace(ahead, answer=answer, moment=moment)
-            )
-        return answers[0]
+        call, self._checking = self._checking, None
+        if call is None or self._prefetch_history is None or call.retrying:
+            return self._ask_again([request])[0]
+        call.keys = self._keys_read(call, keys)
+        if call.keys is None or self._session.serializable:
+            return self._ask_again([request])[0]
+        call.asked_keys = True
+        return self._ask_ahead(call, request, [], _keys_of(call.sql))
+
+    def keys_hold(self, free: Sequence[Step], there: Sequence[Step]) -> bool:
+        """Tell whether it is known without asking that the store has no rows with the keys of
+        `free`, and those of `there`, which this transaction hasn't written."""
+        call = self._checking
+        if call is None or self._prefetch_history is None or call.retrying:
+            return False
+        if self._session.serializable:
+            return False
+        if not self._ahead.keys_hold(free, there, self._session.overlay.changes):
+            return False
+        self._checking = None
+        call.keys = self._keys_read(call, [*free, *there])
+        return True
 
     def committed(self, tables: Iterable[int]) -> None:
         """Note that the transaction's commit, done or perhaps done, has written these tables."""
@@ -177,56 +191,104 @@ class Reads:
         self._moments.heard(self._me)
 
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
+        """Ask the store; the first request may have to wait for others who hold its rows."""
         session = self._session
-        answers = session.store.read(session.schema.version, requests)
-        self._moments.heard(self._me)
+        holds = any(request.hold for request in requests)
+        holder = session.holds.name if holds else ""
+        deadline, pause = 0.0, FIRST_PAUSE
+        if requests[0].hold:
+            deadline = time.monotonic() + row_locks.WAIT
+            self._wait_here(requests[0].steps)
+        while True:
+            answers = session.store.read(session.schema.version, requests, holder)
+            self._moments.heard(self._me)
+            if holds:
+                for request, answer in zip(requests, answers, strict=False):
+                    session.holds.note(request.steps, answer)
+            if not answers[0].wait:
+                return answers
+            now = time.monotonic()
+            if now >= deadline:
+                requests = [requests[0]._replace(hold=False), *requests[1:]]
+                continue
+            time.sleep(min(pause * (0.5 + random.random()), answers[0].wait, deadline - now))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _wait_here(self, steps: Sequence[Step], seconds: float | None = None) -> None:
+        """Wait until no other transaction of this process compares and sets the same rows."""
+        session = self._session
+        keys = {
+            (step.table, lookup.kind, lookup.index, key)
+            for step in steps
+            for lookup in step.lookups
+            if isinstance(lookup, KeyLookup) and lookup.kind != "set"
+            for key in lookup.keys
+        }
+        session.row_locks.take(session, sorted(keys, key=repr), seconds)
+        session.holds_rows = True
+
+    def _ask_again(self, requests: Sequence[Request]) -> list[Answer]:
+        """Ask the store, and once more for all that has come ahead."""
+        moment = time.monotonic()
+        answers = self._ask([*requests, *self._ahead.requests()])
+        self._ahead.renew(answers[len(requests) :], moment)
         return answers
 
-    def _take_prefetched(self, sql: str, read_request: ReadRequest) -> Answer | None:
-        """Return the answer to just this request, if it came with an earlier statement.
+    def _ask_ahead(
+        self, call: Call | None, request: Request, sent: list[Step], source: str
+    ) -> Answer:
+        """Ask the store for a statement's rows or keys, and for what will follow it.
 
-        None: it didn't, or this thread or a commit of this process has shown the application
-        something newer since.
+        source: what it is called in the history.
         """
-        if self._prefetched and not self._moments.heard_last(self._me):
-            self.discard()
-        waiting = self._prefetched.get(sql, [])
-        for place, ahead in enumerate(waiting):
-            if ahead.request != read_request.sent:
-                continue
-            del waiting[place]
-            self._prefetch_counts[ahead.source][1] += 1
-            if time.monotonic() - ahead.moment > FRESH:
-                return None
-            if self._moments.written_since({step.table for step in ahead.request}, ahead.moment):
-                return None
-            # Rows that weren't sent are those of the answer that was kept then.
-            usable = ahead.answer.rows is not None or ahead.cached is read_request.cached
-            return ahead.answer if usable else None
-        return None
+        history = self._prefetch_history
+        follow_ups: list[tuple[str, ReadRequest | list[KeyPlace]]] = []
+        if call is not None and history is not None:
+            if not call.before:
+                call.before = self._recent.all()
+            if not call.many:
+                follow_ups = self._follow_ups(call, source, sent, history)
+        requests = [
+            _request(other) if isinstance(other, ReadRequest) else Request(key_steps(other))
+            for _, other in follow_ups
+        ]
+        moment = time.monotonic()
+        first, *answers = self._ask_again([request, *requests])
+        if follow_ups:
+            self._ahead.counts.setdefault(source, [0, 0])[0] += len(follow_ups)
+        for (sql, other), answer in zip(follow_ups, answers, strict=False):
+            if isinstance(other, ReadRequest):
+                rows = AheadRows(other.sent, answer, other.cached, other.hold, source, moment)
+                self._ahead.put_rows(sql, rows)
+            else:
+                self._ahead.put_keys(AheadKeys(found_keys(other, answer), source, moment))
+        return first
 
-    def _prefetch_requests(
-        self, call: Call, read_request: ReadRequest, history: PrefetchHistory
-    ) -> list[tuple[str, ReadRequest]]:
-        """Return the statements that will follow this one, and what they need."""
-        requests: list[tuple[str, ReadRequest]] = []
+    def _follow_ups(
+        self, call: Call, source: str, sent: list[Step], history: PrefetchHistory
+    ) -> list[tuple[str, ReadRequest | list[KeyPlace]]]:
+        """Return the reads that will follow this one: the rows of statements, or keys."""
+        reads: list[tuple[str, ReadRequest | list[KeyPlace]]] = []
         schema = self._session.schema
-        first = call.parameters[0] if call.parameters else ()
-        mine = call.plan.bound
-        is_late = mine is not None and not mine.reads_only and mine.compares_and_sets
-        for follow_up, parameters in history.follow_ups(call.sql, first):
-            bound = follow_up.plan.bound
+        follow_ups = history.follow_ups(source, call.first_parameters, call.before)
+        for follow_up, values in follow_ups:
+            read = follow_up.read
+            if isinstance(read, KeysRead):
+                if read.version == schema.version:
+                    reads.append((read.sql, list(read.filled(values))))
+                continue
+            bound = read.plan.bound
             if bound is None or bound.schema is not schema:
                 continue
-            # A row that is compared and set should be read as late as it can be: the longer
-            # the way to the commit, the more often another transaction is faster.
-            if not bound.reads_only and bound.compares_and_sets and not is_late:
+            other = self.plan_read(bound, read.sql, values, read.layout)
+            if not bound.reads_only and bound.compares_and_sets and not other.hold:
+                # What isn't held should be read as late as it can be: the longer the way to the
+                # commit, the more often another transaction is faster.
                 break
-            other = self.plan_read(bound, follow_up.sql, parameters, follow_up.layout)
             # Who reads the same again wants to see what has changed.
-            if other.sent and other.sent != read_request.sent:
-                requests.append((follow_up.sql, other))
-        return requests
+            if other.sent and other.sent != sent:
+                reads.append((read.sql, other))
+        return reads
 
     # ------------------------------------------------------------ explaining
 
@@ -237,58 +299,83 @@ class Reads:
 
     def is_prefetched(self, call: Call, read_request: ReadRequest) -> bool:
         """Tell whether the rows of a statement have come with an earlier one, and may be used."""
-        if not self._moments.heard_last(self._me):
-            return False
         if (call.sql, tuple(call.first_parameters)) in self._statements:
             return False
-        oldest = time.monotonic() - FRESH
-        return any(
-            ahead.request == read_request.sent and ahead.moment >= oldest
-            for ahead in self._prefetched.get(call.sql, ())
-        )
+        return self._ahead.has_rows(call.sql, read_request.sent)
 
     def prefetch_plan(self, call: Call) -> list[str]:
         """Return the SQL of the statements that would be prefetched with this one."""
         history, bound = self._prefetch_history, call.plan.bound
         if history is None or bound is None:
             return []
-        read_request = self.plan_read(bound, call.sql, call.first_parameters, call.layout)
-        return [sql for sql, _ in self._prefetch_requests(call, read_request, history)]
+        sent = self.plan_read(bound, call.sql, call.first_parameters, call.layout).sent
+        call.before = self._recent.all()
+        return [sql for sql, _ in self._follow_ups(call, call.sql, sent, history)]
 
     # ------------------------------------------------------------ learning
 
+    def _keys_read(self, call: Call, steps: Sequence[Step]) -> KeysRead | None:
+        """Return what a statement looks up, for the history; None: it isn't to be remembered."""
+        keys: list[KeyValues] = []
+        for step in steps:
+            place = place_of(step)
+            values = key_values(*place) if place and len(steps) <= _KEYS else None
+            if values is None:
+                return None
+            keys.append(values)
+        return KeysRead(_keys_of(call.sql), self._session.schema.version, tuple(keys))
+
     def learn(self, calls: Iterable[Call]) -> None:
         """Remember which statements of a transaction have followed which."""
-        if self._prefetch_history is None:
+        history = self._prefetch_history
+        if history is None:
             return
-        readings: list[tuple[Call, StatementRead]] = []
+        readings: list[tuple[Call, bool, str, Read]] = []
         for call in calls:
-            if not call.read:
+            if not call.read and call.keys is None:
                 continue
-            parameters = call.parameters[0] if call.parameters else ()
-            if call.many or isinstance(call.plan, TextPlan) or not memorable(parameters):
+            if call.many or isinstance(call.plan, TextPlan):
                 break
-            readings.append(
-                (call, StatementRead(call.sql, tuple(parameters), call.plan, call.layout))
-            )
-        later = [reading for _, reading in readings]
-        for place, (call, reading) in enumerate(readings, 1):
-            if call.asked:
-                prefetched, used = self._prefetch_counts.get(call.sql, (0, 0))
-                self._prefetch_history.learn(reading, later[place:], prefetched, used)
+            parameters = call.first_parameters
+            if call.read:
+                if not memorable(parameters):
+                    break
+                read = StatementRead(call.sql, tuple(parameters), call.plan, call.layout)
+                readings.append((call, call.asked, call.sql, read))
+            if call.keys is not None:
+                readings.append((call, call.asked_keys, _keys_of(call.sql), call.keys))
+        later = [read for *_, read in readings]
+        for place, (call, asked, name, _) in enumerate(readings, 1):
+            if asked:
+                prefetched, used = self._ahead.counts.get(name, (0, 0))
+                lesson = Lesson(shortened(call.first_parameters), call.before, later[place:])
+                history.learn(name, lesson, prefetched, used)
 
 
-def _again(ahead: _PrefetchedAnswer) -> Request:
-    """Return the request of an answer that came ahead, for its rows if they have changed since."""
-    if not ahead.answer.commits:
-        return Request(ahead.request)
-    tables = list(dict.fromkeys(step.table for step in ahead.request))
-    return Request(ahead.request, tables, ahead.answer.commits)
+def compares_keys(bound: BoundPlan, steps: Sequence[Step]) -> bool:
+    """Tell whether a statement compares and sets rows that it names by their own keys."""
+    return (
+        not bound.reads_only
+        and not bound.inserts
+        and bound.compares_and_sets
+        and bool(steps)
+        and all(
+            bound.target is not None
+            and step.table == bound.target.number
+            and any(isinstance(way, KeyLookup) and way.kind != "set" for way in step.lookups)
+            for step in steps
+        )
+    )
+
+
+def _keys_of(sql: str) -> str:
+    """Name the look-up of a statement's keys, apart from the read of its rows."""
+    return f"keys of {sql}"
 
 
 def _request(read_request: ReadRequest) -> Request:
     if read_request.key is None:
-        return Request(read_request.sent)
+        return Request(read_request.sent, hold=read_request.hold)
     tables = list(dict.fromkeys(step.table for step in read_request.sent))
     return Request(
         read_request.sent, tables, read_request.cached.commits if read_request.cached else ()

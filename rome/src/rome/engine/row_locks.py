@@ -1,10 +1,9 @@
 """Rows that a transaction of this process compares and sets: others of the process wait.
 
-The store has no locks: of two transactions that set one row's `generation` from 7 to 8, the
-slower one hears of it at its commit, and has to begin anew.  Within a process it can hear of it
-at its statement, as it would from a database that locks rows: it waits until the faster one has
-ended, and reads the row then.  Who waits for too long goes on without the lock, so no two
-transactions can wait for each other for ever, and the commit decides as it always does.
+Between processes the store is asked who holds a row (holds.py); within a process the slower one
+waits here, without asking, until the faster one has ended, and reads the row then.  Who waits for
+too long goes on without the lock, so no two transactions can wait for each other for ever, and
+the commit decides as it always does.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-WAIT = 2.0  # seconds
+WAIT = 4.0  # seconds
 
 
 class RowLocks:
@@ -26,12 +25,12 @@ class RowLocks:
         self._holders: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
         self._threads: dict[Any, int] = {}  # which thread holds a row, by its key
 
-    def take(self, holder: Any, keys: Iterable[Any]) -> None:
-        """Wait for these, and hold them until `release`.
+    def take(self, holder: Any, keys: Iterable[Any], seconds: float | None = None) -> None:
+        """Wait for these, for `WAIT` unless it is said, and hold them until `release`.
 
         A thread that holds a row through another connection doesn't wait for itself.
         """
-        deadline = time.monotonic() + WAIT
+        deadline = time.monotonic() + (WAIT if seconds is None else seconds)
         me = threading.get_ident()
         with self._changed:
             for key in keys:

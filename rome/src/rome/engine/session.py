@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rome.engine.holds import Holds
 from rome.engine.overlay import Overlay
 from rome.engine.shared import Options, Shared
 from rome.errors import InternalError
@@ -19,7 +20,7 @@ class Session:
 
     __slots__ = (
         *("store", "catalogue", "ids", "row_locks", "work", "overlay"),
-        *("check_foreign_keys", "serializable", "holds_rows", "__weakref__"),
+        *("check_foreign_keys", "serializable", "holds_rows", "holds", "__weakref__"),
     )
 
     def __init__(self, store: Store, shared: Shared, options: Options) -> None:
@@ -32,6 +33,7 @@ class Session:
         self.check_foreign_keys = options.foreign_keys
         self.serializable = options.serializable
         self.holds_rows = False  # whether `row_locks` has some for it
+        self.holds = Holds(store)
 
     @property
     def schema(self) -> Schema:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rome.engine.moments import Moments
 from rome.engine.prefetch import PrefetchHistory
+from rome.engine.recent import Recent
 from rome.engine.result_cache import ResultCache
 from rome.engine.row_locks import RowLocks
 from rome.planner.plan import Plan
@@ -27,6 +28,7 @@ class Shared:
         self.prefetch_history = PrefetchHistory()
         self.row_locks = RowLocks()
         self.moments = Moments()
+        self.recent = Recent()
         self.texts: dict[str, Plan] = {}  # of statements that are only known as text
 
 

@@ -54,12 +54,7 @@ class Transaction:
 
     def __init__(self, store: Store, shared: Shared, options: Options) -> None:
         session = self.session = Session(store, shared, options)
-        self.reads = Reads(
-            session,
-            shared.result_cache if options.result_cache else None,
-            shared.prefetch_history if options.prefetch else None,
-            shared.moments,
-        )
+        self.reads = Reads(session, shared, options)
         self._rows = WorkingSet(session, self.reads)
         self._foreign = ForeignKeys(session, self.reads)
         self._selects = Selects(session, self.reads, self._rows)
@@ -105,6 +100,7 @@ class Transaction:
                 self._calls.append(call)
             raise
         self._remember(call, result)
+        self.reads.executed(call, result.rows[0] if result.rows else (result.lastrowid,))
         return result
 
     def explain(
@@ -248,6 +244,7 @@ class Transaction:
             self.reads.learn(self._calls)
         self._forget()
         self.doomed = False
+        session.holds.release()
         if self.session.holds_rows:
             self.session.row_locks.release(self.session)
             self.session.holds_rows = False
@@ -277,6 +274,7 @@ class Transaction:
                 finally:
                     # Also where nobody knows whether it is done.
                     self.reads.committed({write["t"] for write in commit.writes})
+                session.holds.ended()
                 return
             except (Changed, Duplicate, SchemaChanged) as error:
                 if attempt == RETRIES - 1:

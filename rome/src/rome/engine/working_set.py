@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rome.engine.reads import ReadRequest, Reads
+from rome.engine.reads import ReadRequest, Reads, compares_keys
 from rome.engine.session import Session
 from rome.errors import ConflictError, InternalError
 from rome.planner.plan import BoundPlan
@@ -53,7 +53,8 @@ class WorkingSet:
     def fetch(self, steps: Sequence[Step], bound: BoundPlan) -> None:
         """Read the rows of these steps, and have no others but the transaction's own."""
         self.prepare(bound.tables)
-        answer = self._reads.read(ReadRequest(list(steps), list(steps), False, False))
+        hold = compares_keys(bound, steps)
+        answer = self._reads.read(ReadRequest(list(steps), list(steps), False, False, hold=hold))
         if self._session.serializable:
             self._session.overlay.saw_all(steps, answer.commits)
         self.bring_in(steps, answer.rows or [])

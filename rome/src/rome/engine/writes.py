@@ -89,8 +89,6 @@ class Writes:
             session.work.ensure([session.table_of(s.table) for s in aside[0]], overlay.clean)
             rows.bring_in(*aside)
         if not self._all_here(bound, steps):
-            if bound.compares_and_sets:
-                self._wait_for(steps)
             rows.fetch(steps, bound)
             run.read_now = True
         return steps
@@ -113,20 +111,6 @@ class Writes:
             if isinstance(lookup, KeyLookup) and lookup.kind == "row"
             for key in lookup.keys
         )
-
-    def _wait_for(self, steps: Sequence[Step]) -> None:
-        """Wait until no other transaction of this process compares and sets the same rows."""
-        session = self._session
-        keys = {
-            (step.table, lookup.kind, lookup.index, key)
-            for step in steps
-            for lookup in step.lookups
-            if isinstance(lookup, KeyLookup) and lookup.kind != "set"
-            for key in lookup.keys
-        }
-        if keys:
-            session.row_locks.take(session, sorted(keys, key=repr))
-            session.holds_rows = True
 
     # ------------------------------------------------------------ running
 

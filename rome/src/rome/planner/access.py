@@ -77,18 +77,31 @@ def steps_of(
     """
     steps: list[Step] = []
     all_tested = True
+    empty: set[int] = set()
     for place in range(len(occurrences)):
-        step, tested = _Step(occurrences, place, values, before).made(parts)
+        making = _Step(occurrences, place, values, before, empty)
+        step, tested = making.made(parts)
         steps.append(step)
+        if making.is_empty:
+            empty.add(place)
         all_tested = all_tested and tested
     return steps, all_tested
 
 
 class _Step:
-    """A step in the making: look-ups, and filters."""
+    """A step in the making: look-ups, and filters.
+
+    empty: the earlier steps of which no row is wanted, neither of the store's nor of the
+    transaction's own.  is_empty: whether this one is such a step.
+    """
 
     def __init__(
-        self, occurrences: Sequence[Occurrence], place: int, values: Values, before: int
+        self,
+        occurrences: Sequence[Occurrence],
+        place: int,
+        values: Values,
+        before: int,
+        empty: set[int],
     ) -> None:
         self._occurrences = occurrences
         self._occurrence = occurrences[place]
@@ -100,6 +113,8 @@ class _Step:
         self._joins: dict[Reduction, int] = {}  # columns -> place of the look-up
         self._ranges = Ranges()
         self._tested = True
+        self._empty = empty
+        self.is_empty = False
 
     def made(self, parts: Mapping[int, tuple[int, ...]]) -> tuple[Step, bool]:
         """Give the step, and whether the store tests all its conditions."""
@@ -150,6 +165,7 @@ class _Step:
         if predicate.op == "any" or not isinstance(test, Filter):
             return
         op, data = test.op, test.values
+        self.is_empty |= op == "in" and not data
         if op == "in":
             self._single.setdefault(predicate.slot, data)
         if predicate.index is None:
@@ -182,11 +198,13 @@ class _Step:
         if predicate.index is None:
             return
         kind, number = predicate.index
+        no_source = predicate.source in self._empty
+        self.is_empty |= no_source
         columns = (predicate.source, predicate.source_slot, predicate.slot)
         self._joins[columns] = len(self._lookups)
         source = self._occurrences[predicate.source].table
         extra: list[IndexKey] = []
-        for change in self._values.changes.values():
+        for change in () if no_source else self._values.changes.values():
             if change.table is source and change.row is not None:
                 value = source.row(change.row)[predicate.source_slot]
                 if value is not None:

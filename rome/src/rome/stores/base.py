@@ -12,6 +12,10 @@ A store keeps, for one database:
 - for each table the highest row number that was handed out, and the token of the last
   commit that wrote it (0: none did).
 
+Rows may be held for a while: a transaction that compares and sets them asks so with the read that
+brings them, and others that do so too are told to wait.  Nothing else heeds it: what a commit
+relies on is checked by the commit.
+
 `read` and `commit` are atomic.  In Redis each is one round trip, a script's, but for a read of many
 rows, whose answer is as of the last of several (redis/pages.py).  A store without scripts takes one
 for each level of look-ups (etcd/read.py), and perhaps another one for what a commit depends on.
@@ -36,6 +40,9 @@ from rome.stores.wire import Step
 
 Rows = list[bytes]
 
+# Seconds for which a transaction holds rows at most, unless it ends before.
+HOLD_S = 5.0
+
 
 @dataclass(slots=True)
 class Traffic:
@@ -48,18 +55,26 @@ class Traffic:
 
 class Request(NamedTuple):
     """Steps of one statement; tables whose last commits are wanted as well; and if these are
-    the ones in `unless`, the rows aren't wanted."""
+    the ones in `unless`, the rows aren't wanted.
+
+    hold: whether the rows are to be held for the holder that asks."""
 
     steps: Sequence[Step]
     watched: Sequence[int] = ()
     unless: Sequence[str] = ()
+    hold: bool = False
 
 
 class Answer(NamedTuple):
-    """Rows by step (None: not wanted), and the last commits of the tables watched."""
+    """Rows by step (None: not wanted, or held by another), and the last commits of the tables
+    watched.
+
+    held: whether the rows are held now as asked.  wait: seconds for which another may hold them."""
 
     rows: list[Rows] | None
     commits: list[str]
+    held: bool = False
+    wait: float = 0.0
 
 
 class SchemaChanged(Exception):
@@ -127,6 +142,7 @@ class Commit:
     childless: `[kind, table, index, row numbers, key]`: no other rows may be there.
     reads: `[table, token of its last commit]` as they were when read.
     used: `[table, row number]`, the highest that were chosen by the application.
+    held: by table the rows that `holder` holds, and that are free once this is done.
     """
 
     version: str
@@ -136,6 +152,8 @@ class Commit:
     childless: list[list[Any]] = field(default_factory=list)
     reads: list[list[Any]] = field(default_factory=list)
     used: list[list[Any]] = field(default_factory=list)
+    holder: str = ""
+    held: dict[int, list[str]] = field(default_factory=dict)
     remember: int = 120  # seconds that the outcome can be asked for again
 
 
@@ -193,11 +211,16 @@ class Store(Protocol):
         SchemaChanged, NotEmpty, Written, Unbuilt, OutcomeUnknown.
         """
 
-    def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
+    def read(self, version: str, requests: Sequence[Request], holder: str = "") -> list[Answer]:
         """Return what is asked for, all as of one moment.  Raises SchemaChanged.
 
-        A store may leave out answers but the first.
+        A store may leave out answers but the first.  holder: who wants to hold rows: a name that
+        ends in a dot and its own part; others with the same in front of that are no hindrance,
+        but then the rows aren't held.
         """
+
+    def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
+        """Let rows go that a holder holds, by table.  Nobody waits for it, and it may be lost."""
 
     def levels(self, steps: Sequence[Step]) -> int:
         """Return how many round trips a read of these steps takes at most, where none of its

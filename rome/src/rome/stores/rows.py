@@ -76,3 +76,10 @@ def split(row: bytes) -> list[bytes]:
 def unpack_value(data: bytes) -> Any:
     """Return one value from its bytes."""
     return _unpack(data, raw=False)
+
+
+def unpack_values(data: bytes) -> list[Any]:
+    """Return the values that stand one after the other."""
+    unpacker = msgpack.Unpacker(raw=False)
+    unpacker.feed(data)
+    return list(unpacker)

@@ -23,6 +23,7 @@ class Database:
         self.ids: dict[str, int] = {}
         self.writes: dict[int, str] = {}
         self.tokens: set[str] = set()
+        self.holds: dict[tuple[int, bytes], tuple[float, str]] = {}  # until when, and who
 
     def numbers(self, table: int, kind: str, index: int, keys: Sequence[IndexKey]) -> list[bytes]:
         """Return the numbers of the rows that keys lead to."""

@@ -21,6 +21,7 @@ from rome.stores.base import (
 )
 from rome.stores.memory.commit import take_entries, verify
 from rome.stores.memory.database import Database, databases, forget
+from rome.stores.memory.holds import hold_all, let_go
 from rome.stores.memory.order import Order
 from rome.stores.memory.read import read_steps
 from rome.stores.steps import column
@@ -88,7 +89,7 @@ class MemoryStore:
             base.version += 1
             return str(base.version)
 
-    def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
+    def read(self, version: str, requests: Sequence[Request], holder: str = "") -> list[Answer]:
         self._trip()
         with self.database.lock:
             self._check(version)
@@ -96,10 +97,13 @@ class MemoryStore:
             for request in requests:
                 commits = [self.database.writes.get(table, "0") for table in request.watched]
                 same = request.unless and commits == list(request.unless)
-                answers.append(
-                    Answer(None if same else read_steps(self.database, request.steps), commits)
-                )
-            return answers
+                found = None if same else read_steps(self.database, request.steps)
+                answers.append(Answer(found, commits))
+            return hold_all(self.database, requests, answers, holder)
+
+    def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
+        with self.database.lock:
+            let_go(self.database, holder, held)
 
     def levels(self, steps: Sequence[Step]) -> int:
         return 1
@@ -133,6 +137,7 @@ class MemoryStore:
             for table, number in commit.used:
                 base.ids[str(table)] = max(base.ids.get(str(table), 0), number)
             base.tokens.add(commit.token)
+            let_go(base, commit.holder, commit.held)
 
     def reserve(self, name: str, count: int) -> int:
         self._trip()

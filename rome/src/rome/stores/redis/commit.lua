@@ -3,7 +3,8 @@
 -- commit.py; base.py says what it means.
 local P = KEYS[1]
 local version, token, remember, tables, inserts, changes, unique_add, unique_del, set_add, set_del,
-  order_add, order_del, exists, childless, reads, used = unpack(cmsgpack.unpack(ARGV[1]))
+  order_add, order_del, exists, childless, reads, used, holder, held
+  = unpack(cmsgpack.unpack(ARGV[1]))
 local call, sub, byte = redis.call, string.sub, string.byte
 local done = P .. 't:' .. token
 if call('EXISTS', done) == 1 then return {'done'} end
@@ -330,5 +331,6 @@ for _, s in ipairs(used) do
     call('HSET', P .. 'ids', s[1], s[2])
   end
 end
+let_go(holder, held)
 call('SET', done, 1, 'EX', remember)
 return {'done'}

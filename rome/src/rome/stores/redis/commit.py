@@ -6,6 +6,7 @@ runs while all other clients wait.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rome.stores.base import Commit
@@ -59,4 +60,10 @@ def by_key(commit: Commit, remember: int) -> list[Any]:
         *(commit.version, commit.token, remember, list(tables)),
         *([part for pair in lists.items() for part in pair] for lists in gathered),
         *(commit.exists, commit.childless, commit.reads, commit.used),
+        *(commit.holder, by_hash(commit.held)),
     ]
+
+
+def by_hash(held: Mapping[int, Sequence[str]]) -> list[Any]:
+    """Return held rows as holds.lua takes them: keys and numbers by turns."""
+    return [part for table, numbers in held.items() for part in (f"h{table}", list(numbers))]

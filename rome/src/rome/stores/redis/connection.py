@@ -55,6 +55,7 @@ class Wire:
         self._asked = 0.0  # when others were asked for the last time
         self._reader = hiredis.Reader()
         self._process = os.getpid()
+        self._owed = 0  # answers that are still to come, for which nobody waits
         # How many connections were made: a new one may lead to another server, with other
         # cursors, and without what a failover has lost.
         self.connections = 0
@@ -119,6 +120,20 @@ class Wire:
                 return answers
             raise OperationalError(f"Redis: {text}")
 
+    def post(self, *command: Any) -> None:
+        """Send a command for whose answer nobody waits; it may be lost."""
+        link = self._link
+        if link is None or self._process != os.getpid():
+            return
+        packed = hiredis.pack_command(command)
+        try:
+            link.socket.sendall(packed)
+        except OSError:
+            self._drop()
+            return
+        self.traffic.sent += len(packed)
+        self._owed += 1
+
     def _wait(self, deadline: float | None, attempt: int, why: str) -> None:
         if deadline is not None and time.monotonic() >= deadline:
             raise OperationalError(
@@ -161,7 +176,10 @@ class Wire:
                 traffic.received += len(data)
                 reader.feed(data)
                 while (answer := reader.gets()) is not False:
-                    answers.append(answer)
+                    if self._owed:
+                        self._owed -= 1
+                    else:
+                        answers.append(answer)
                 if stop is not None and answers and _begins(answers[0], stop):
                     stopped = True
                     break
@@ -226,6 +244,7 @@ class Wire:
             except Unreachable as error:
                 raise Lost(error) from error
         self._reader = hiredis.Reader()
+        self._owed = 0
         link.socket.settimeout(self._pause())
         self._link = link
         self.connections += 1

@@ -34,7 +34,7 @@ for place, entry in ipairs(tables) do
   for _, index in ipairs(unique) do redis.call('UNLINK', P .. 'u' .. t .. '.' .. index) end
   for _, index in ipairs(ordered) do redis.call('UNLINK', P .. 'o' .. t .. '.' .. index) end
   if whole then
-    redis.call('UNLINK', P .. 'r' .. t, P .. 'scan' .. t, P .. 'log' .. t)
+    redis.call('UNLINK', P .. 'r' .. t, P .. 'scan' .. t, P .. 'log' .. t, P .. 'h' .. t)
     redis.call('HDEL', P .. 'ids', t)
     redis.call('HDEL', P .. 'writes', t)
   end

@@ -1,6 +1,6 @@
 -- Rows for statements, in one call.  wire.py has the form of a request.
 local P = KEYS[1]
-local version, requests, most = unpack(cmsgpack.unpack(ARGV[1]))
+local version, requests, most, holder, lease = unpack(cmsgpack.unpack(ARGV[1]))
 local call, byte, sub = redis.call, string.byte, string.sub
 if (call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 -- The last commits of the tables that a request watches, and whether they are those that
@@ -13,6 +13,67 @@ local function watch(request)
     if (commits[i] or '0') ~= known[i] then return commits, false end
   end
   return commits, #known > 0
+end
+
+-- Whether nobody else holds rows that a request has found, and for how many ms one may who is
+-- to be waited for: no other transaction of the same thread.
+local function free(request, found)
+  local time = call('TIME')
+  local now, left, all = time[1] * 1000 + math.floor(time[2] / 1000), 0, true
+  local thread = string.match(holder, '^(.*)%.')
+  for place, step in ipairs(request[1]) do
+    local numbers = {}
+    for i = 1, #found[place], 2 do numbers[#numbers + 1] = found[place][i] end
+    for start = 1, #numbers, 2000 do
+      local stop = math.min(start + 1999, #numbers)
+      for _, entry in ipairs(call('HMGET', P .. 'h' .. step[1], unpack(numbers, start, stop))) do
+        local last, other = string.match(entry or '', '^(%d+) (.*)$')
+        if other and other ~= holder and tonumber(last) > now then
+          all = false
+          if string.match(other, '^(.*)%.') ~= thread then left = math.max(left, last - now) end
+        end
+      end
+    end
+  end
+  return all, left, string.format('%.0f %s', now + lease, holder)
+end
+
+-- Hold the rows that a request has found for its transaction: until it ends, or for `lease` ms.
+-- Where the node takes no writes they aren't held.
+local function hold(request, found, entry)
+  for place, step in ipairs(request[1]) do
+    local key, numbers = P .. 'h' .. step[1], found[place]
+    for i = 1, #numbers, 2 do
+      local done = redis.pcall('HSET', key, numbers[i], entry)
+      if type(done) == 'table' and done.err then return 0 end
+    end
+    if #numbers > 0 then redis.pcall('PEXPIRE', key, 2 * lease) end
+  end
+  return 1
+end
+
+-- Hold the rows of those of the requests that ask for it.  The third part of an answer says: 1,
+-- they are held; 0, they aren't; below 0, another transaction may hold one for so many ms, and
+-- the rows aren't given.  Those of the first request come with none of others' that follow;
+-- of these all are held or none, so that nobody gets in between them.
+local function hold_all(answers)
+  local entries, together = {}, true
+  for number, answer in ipairs(answers) do
+    if answer[1] and requests[number][4] then
+      local all, left, entry = free(requests[number], answer[1])
+      entries[number] = all and entry
+      answer[3] = -left
+      together = together and (all or (number == 1 and left == 0))
+    end
+  end
+  for number, answer in ipairs(answers) do
+    local entry = entries[number]
+    if entry and (number == 1 or together) then
+      answer[3] = hold(requests[number], answer[1], entry)
+    elseif answer[3] and (number > 1 or answer[3] < 0) then
+      answer[1] = false
+    end
+  end
 end
 
 -- <shared with scan.lua>
@@ -72,7 +133,9 @@ if only and not only[8] then
       for i = 1, #columns do pieces[i + 1] = slice(row, columns[i], defaults) end
       row = table.concat(pieces)
     end
-    return {'rows', {{{row and {number, row} or {}}, commits}}}
+    local answers = {{{row and {number, row} or {}}, commits}}
+    if requests[1][4] then hold_all(answers) end
+    return {'rows', answers}
   end
 end
 
@@ -918,4 +981,5 @@ for number, request in ipairs(requests) do
   end
   answers[number] = {rows, commits}
 end
+if holder ~= '' then hold_all(answers) end
 return {'rows', answers}

@@ -13,7 +13,11 @@ import msgpack
 # Scripts that a node runs only while it is sure to be the master.
 FENCED = ("commit", "confirm", "schema")
 # What stands at the head of several scripts.
-_PARTS = {"lease.lua": FENCED, "slice.lua": ("check", "drop", "index", "ordered")}
+_PARTS = {
+    "lease.lua": FENCED,
+    "slice.lua": ("check", "drop", "index", "ordered"),
+    "holds.lua": ("commit", "release"),
+}
 
 
 @functools.cache

@@ -15,6 +15,7 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
     P scan<table>     string  somebody reads the table page by page       (these three expire)
     P log<table>      list    numbers of rows that were changed since then
     P s:<scan>        hash    how far one such read has come
+    P h<table>        hash    row number -> until when a transaction holds it, and its name
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rome.errors import InternalError, OperationalError, OutcomeUnknown
+from rome.stores import base
 from rome.stores.base import (
     UNBOUNDED,
     Answer,
@@ -42,7 +44,7 @@ from rome.stores.base import (
     Usage,
     Written,
 )
-from rome.stores.redis.commit import by_key
+from rome.stores.redis.commit import by_hash, by_key
 from rome.stores.redis.connection import Wire
 from rome.stores.redis.link import Server, slot_of
 from rome.stores.redis.pages import Lapsed, Send, read_in_pages
@@ -152,21 +154,23 @@ class RedisStore:
 
     # ------------------------------------------------------------ rows
 
-    def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
+    def read(self, version: str, requests: Sequence[Request], holder: str = "") -> list[Answer]:
         most = min(self._page, MOST)
         packed = [
-            ([pack_step(step) for step in steps], watched, unless)
-            for steps, watched, unless in requests
+            ([pack_step(step) for step in steps], watched, unless, hold)
+            for steps, watched, unless, hold in requests
         ]
-        word, *answer = self._runner.run("read", pack([version, packed, most]))[0]
+        request = pack([version, packed, most, holder, int(base.HOLD_S * 1000)])
+        word, *answer = self._runner.run("read", request)[0]
         if word == b"schema":
             raise SchemaChanged
         if word == b"large":
             return [read_in_pages(lambda: self._scan(version), requests[0], answer[0])]
-        return [
-            Answer(rows, [(commit or b"0").decode() for commit in commits or ()])
-            for rows, commits in answer[0]
-        ]
+        return [_answer(*each) for each in answer[0]]
+
+    def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
+        text, _ = script("release", False)
+        self._wire.post("EVAL", text, 1, self.prefix, pack([holder, by_hash(held)]))
 
     def levels(self, steps: Sequence[Step]) -> int:
         return 1
@@ -378,3 +382,9 @@ class RedisStore:
 
     def close(self) -> None:
         self._wire.close()
+
+
+def _answer(rows: list[Any] | None, commits: list[Any] | None, state: int | None = None) -> Answer:
+    """Return what the script has found.  state: see `held` of read.lua."""
+    tokens = [(commit or b"0").decode() for commit in commits or ()]
+    return Answer(rows, tokens, state == 1, max(-(state or 0), 0) / 1000)
