@@ -412,14 +412,16 @@ def test_rows_are_held_together_or_not_at_all(one: Engine, two: Engine) -> None:
         for first in (1, 3):
             pair(connection, first)
             connection.commit()
-        other.execute(compared(6, 0))
-        connection.execute(of(5)).all()
         driver: Any = connection.connection.dbapi_connection
-        assert driver.transaction.session.holds.rows == {}
-        other.rollback()
-        connection.rollback()
+        holds = driver.transaction.session.holds
         connection.execute(of(5)).all()
-        assert sorted(sum(driver.transaction.session.holds.rows.values(), [])) == ["5", "6"]
+        assert sorted(sum(holds.rows.values(), [])) == ["5", "6"]
+        for provider in (5, 6):
+            assert connection.execute(compared(provider, 0)).rowcount == 1
+        connection.commit()
+        other.execute(compared(8, 0))
+        connection.execute(of(7)).all()
+        assert holds.rows == {}
         connection.rollback()
 
 

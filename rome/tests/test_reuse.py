@@ -23,7 +23,7 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from tests.servers import RedisServer
 
@@ -446,3 +446,152 @@ def test_rows_that_are_compared_and_set_may_come_with_each_other(database: Engin
             connection.commit()
         assert trips(connection, lambda: claim(connection, "uuid-7")) == 2
         connection.commit()
+
+
+# ---------------------------------------------------------------- keys looked up ahead
+
+
+def tag(connection: Connection, uuid: str) -> None:
+    """Read notes, and write a row that needs a parent."""
+    connection.execute(by_uuid(notes, uuid)).all()
+    connection.execute(tags.insert().values(server=uuid, value="c"))
+
+
+def test_keys_of_new_rows_are_looked_up_ahead(database: Engine) -> None:
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            tag(connection, uuid)
+            connection.commit()
+
+        def whole() -> None:
+            tag(connection, "uuid-5")
+            connection.commit()
+
+        assert trips(connection, whole) == 2
+        assert len(connection.execute(by_uuid(tags, "uuid-5")).all()) == 2
+
+
+def test_a_duplicate_of_the_transactions_own_is_refused(database: Engine) -> None:
+    def create(connection: Connection, uuid: str) -> None:
+        connection.execute(servers.insert().values(uuid=uuid, state="new", size=1))
+        connection.execute(notes.insert().values(server=uuid, text=uuid * 100))
+        connection.execute(servers.insert().values(uuid=uuid, state="new", size=None))
+
+    with database.connect() as connection:
+        for uuid in ("a", "b", "c", "d"):
+            with pytest.raises(IntegrityError, match=r"UNIQUE constraint failed: servers\.uuid"):
+                create(connection, uuid)
+            connection.rollback()
+
+
+def test_two_inserts_need_one_look_up(database: Engine) -> None:
+    def create(connection: Connection, uuid: str, parent: str) -> None:
+        connection.execute(servers.insert().values(uuid=uuid, state=parent, size=1))
+        connection.execute(tags.insert().values(server=parent, value=uuid))
+
+    with database.connect() as connection:
+        for number in range(4):
+            create(connection, f"new-{number}", f"uuid-{number}")
+            connection.commit()
+        assert trips(connection, lambda: create(connection, "new-9", "uuid-9")) == 1
+        connection.commit()
+
+
+def test_a_parent_that_was_missing_ahead_is_looked_for_again(
+    database: Engine, other: Connection
+) -> None:
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            tag(connection, uuid)
+            connection.commit()
+        connection.execute(by_uuid(notes, "late")).all()  # looks for the server: there is none
+        other.execute(servers.insert().values(uuid="late", state="new", size=1))
+        other.commit()
+        connection.execute(tags.insert().values(server="late", value="c"))
+        connection.commit()
+        with pytest.raises(IntegrityError, match="FOREIGN KEY constraint failed"):
+            tag(connection, "nobody")
+        connection.rollback()
+
+
+def test_a_key_that_was_free_ahead_is_checked_by_the_commit(
+    database: Engine, other: Connection
+) -> None:
+    def create(connection: Connection, uuid: str) -> None:
+        connection.execute(by_uuid(notes, uuid)).all()
+        connection.execute(servers.insert().values(uuid=uuid, state="new", size=1))
+
+    with database.connect() as connection:
+        for number in range(4):
+            create(connection, f"new-{number}")
+            connection.commit()
+        connection.execute(by_uuid(notes, "new-9")).all()
+        other.execute(servers.insert().values(uuid="new-9", state="other", size=1))
+        other.commit()
+        connection.execute(servers.insert().values(uuid="new-9", state="new", size=1))
+        with pytest.raises(DBAPIError, match="try again"):
+            connection.commit()
+        connection.rollback()
+        assert connection.execute(by_uuid(servers, "new-9")).one().state == "other"
+        with pytest.raises(IntegrityError, match=r"UNIQUE constraint failed: servers\.uuid"):
+            create(connection, "new-9")  # it is known to be taken, and looked up again
+        connection.rollback()
+
+
+def test_a_parent_that_the_transaction_deletes_is_not_there(database: Engine) -> None:
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            tag(connection, uuid)
+            connection.commit()
+        connection.execute(by_uuid(notes, "uuid-8")).all()  # finds the server
+        connection.execute(tags.delete().where(tags.c.server == "uuid-8"))
+        connection.execute(servers.delete().where(servers.c.uuid == "uuid-8"))
+        with pytest.raises(IntegrityError, match="FOREIGN KEY constraint failed"):
+            connection.execute(tags.insert().values(server="uuid-8", value="c"))
+        connection.rollback()
+
+
+def test_a_key_that_this_process_has_taken_since_is_not_free(database: Engine) -> None:
+    def create(connection: Connection, uuid: str) -> None:
+        connection.execute(by_uuid(notes, uuid)).all()
+        connection.execute(servers.insert().values(uuid=uuid, state="new", size=1))
+
+    with database.connect() as connection, database.connect() as second:
+        for number in range(4):
+            create(connection, f"new-{number}")
+            connection.commit()
+        connection.execute(by_uuid(notes, "new-9")).all()
+        second.execute(servers.insert().values(uuid="new-9", state="other", size=1))
+        second.commit()
+        with pytest.raises(IntegrityError, match=r"UNIQUE constraint failed: servers\.uuid"):
+            connection.execute(servers.insert().values(uuid="new-9", state="new", size=1))
+        connection.rollback()
+
+
+def test_values_of_the_transaction_before_lead_to_rows(database: Engine) -> None:
+    """The second transaction's statements begin with what the first one has read."""
+
+    def read(connection: Connection, uuid: str) -> None:
+        number = connection.execute(by_uuid(servers, uuid)).one().id
+        connection.rollback()
+        connection.execute(select(func.count()).select_from(notes).where(notes.c.text == "b"))
+        assert connection.execute(select(servers).where(servers.c.id == number)).one().uuid == uuid
+        assert connection.execute(by_uuid(tags, uuid)).one().server == uuid
+        connection.rollback()
+
+    with database.connect() as connection:
+        for uuid in SERVERS[:4]:
+            read(connection, uuid)
+        for uuid in SERVERS[4:]:
+            assert trips(connection, lambda u=uuid: read(connection, u)) == 2  # type: ignore[misc]
+
+
+def test_a_join_with_nothing_asks_nobody(database: Engine) -> None:
+    """Also where the transaction has written a row that others might be joined with."""
+    joined = select(servers, tags).outerjoin(tags, tags.c.server == servers.c.uuid)
+    with database.connect() as connection:
+        connection.execute(servers.update().where(servers.c.uuid == "uuid-1").values(size=2))
+        statement = joined.where(servers.c.uuid.in_([]))
+        assert trips(connection, lambda: connection.execute(statement).all()) == 0
+        assert connection.execute(statement).all() == []
+        connection.rollback()

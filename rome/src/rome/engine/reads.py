@@ -335,7 +335,9 @@ class Reads:
             if not call.read and call.keys is None:
                 continue
             if call.many or isinstance(call.plan, TextPlan):
-                break
+                if call.read:
+                    break
+                continue
             parameters = call.first_parameters
             if call.read:
                 if not memorable(parameters):
