@@ -9,6 +9,7 @@ from typing import Any
 
 from rome.engine.moments import Moments
 from rome.engine.result_cache import CachedResult
+from rome.schema.tables import Table
 from rome.stores.base import HOLD_S, Answer, Request
 from rome.stores.wire import IndexKey, KeyLookup, Kind, Step
 
@@ -97,13 +98,13 @@ class Ahead:
             return None
         waiting = self._rows.get(sql, [])
         for place, rows in enumerate(waiting):
-            if rows.request != request or rows.hold != hold:
+            if rows.request != request or (hold and not rows.hold):
                 continue
             del waiting[place]
             self.counts[rows.source][1] += 1
             age = time.monotonic() - rows.moment
             tables = {step.table for step in request}
-            if age > (_HELD if hold else FRESH):
+            if age > (_HELD if rows.hold else FRESH):
                 return None
             if self._moments.written_since(tables, rows.moment):
                 return None
@@ -178,6 +179,16 @@ def place_of(step: Step) -> KeyPlace | None:
     if not isinstance(lookup, KeyLookup) or len(lookup.keys) != 1:
         return None
     return step.table, lookup.kind, lookup.index, lookup.keys[0]
+
+
+def row_step(table: Table, kind: Kind, index: int, key: IndexKey) -> Step:
+    """Return the step that reads a row by a key of its own, whatever else is said of it."""
+    return Step(table.number, [KeyLookup(kind, index, [key])], defaults=table.packed_defaults)
+
+
+def row_name(place: KeyPlace) -> str:
+    """Name the reads of rows by a kind of key, whatever statement wants them."""
+    return f"row {place[:3]}"
 
 
 def key_steps(places: Iterable[Any]) -> list[Step]:

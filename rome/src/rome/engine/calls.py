@@ -43,8 +43,9 @@ class Call:
 
     parameters: one set, or many.  taken: row numbers that it was given: table, first, count;
     given: how many of these a retry has used.  read: whether it needed rows of the store; asked:
-    whether it had to ask for them itself.  keys: those that it looked up; asked_keys: whether it
-    had to ask for them itself.  before: what its thread had executed when it asked.
+    whether it had to ask for them itself.  row: the row that it read to write it.  keys: those
+    that it looked up; asked_keys: whether it had to ask for them itself.  before: what its thread
+    had executed when it asked.
     """
 
     sql: str
@@ -57,6 +58,7 @@ class Call:
     read: bool = False
     asked: bool = False
     keys: Any = None  # KeysRead of prefetch.py
+    row: Any = None  # RowRead of prefetch.py
     asked_keys: bool = False
     before: tuple[Any, ...] = ()
     given: int = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from rome.engine.calls import Call
-from rome.engine.reads import ReadRequest, Reads
+from rome.engine.reads import ReadRequest, Reads, compares_keys, named_by_key
 from rome.engine.selects import needs_no_rows
 from rome.engine.session import Session
 from rome.planner.explain import describe_steps
@@ -46,12 +46,15 @@ def explain(session: Session, reads: Reads, call: Call, bound: BoundPlan) -> lis
 def _write_lines(session: Session, call: Call, bound: BoundPlan) -> list[str]:
     """Return the plan of an INSERT, UPDATE or DELETE."""
     lines = []
+    steps: list[Step] = []
     trips = ["1 for COMMIT"]
     checks = _constraint_checks(session, bound)
     if checks:
         trips.insert(0, f"{_at_most(session.store.levels([_BY_A_KEY]))} for constraints")
     if bound.fetches:
         steps, _ = bound.steps(call.first_parameters, call.layout, session.overlay.changes)
+        if len(steps) == 1 and not session.serializable:
+            steps = [named_by_key(bound, steps[0])]
         lines = [*describe_steps(steps, session.schema), *_text_lines(call), _pushdown_line(False)]
         trips.insert(0, f"{_at_most(session.store.levels(steps))} for the rows")
     if bound.insert is not None:
@@ -62,7 +65,8 @@ def _write_lines(session: Session, call: Call, bound: BoundPlan) -> list[str]:
         lines.append(f"constraint checks: look-ups of {' and '.join(checks)}")
     lines.append(f"round trips: {', '.join(trips)}")
     way = "compare-and-set of the rows" if bound.fetches and bound.compares_and_sets else "columns"
-    lines.append(f"concurrency control: optimistic, {way} validated at COMMIT")
+    held = "" if session.serializable or not compares_keys(bound, steps) else "; the rows are held"
+    lines.append(f"concurrency control: optimistic, {way} validated at COMMIT{held}")
     return lines
 
 

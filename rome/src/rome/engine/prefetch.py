@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rome.engine.recent import Executed
@@ -110,7 +110,38 @@ def key_values(table: int, kind: Kind, index: int, key: IndexKey) -> KeyValues |
     return table, kind, index, tuple(values)
 
 
-Read = StatementRead | KeysRead
+@dataclass(frozen=True, slots=True)
+class RowRead:
+    """A row that a statement wanted to write and named by a key of its own.
+
+    What else the statement says of the row doesn't matter, nor which statement it is.  hold:
+    whether it compared what it set.
+    """
+
+    version: str
+    key: KeyValues
+    hold: bool
+
+    @property
+    def form(self) -> Any:
+        """What two such reads have in common."""
+        return self.version, self.key[:3], len(self.key[3])
+
+    @property
+    def values(self) -> Sequence[Any]:
+        """The values that it is made with."""
+        return self.key[3]
+
+    def needed(self) -> set[int]:
+        """Return the places of values without which it would be another read."""
+        return set(range(len(self.values)))
+
+    def filled(self, values: Sequence[Any]) -> tuple[int, Kind, int, IndexKey]:
+        """Return the key to look up, with other values."""
+        return KeysRead("", self.version, (self.key,)).filled(values)[0]
+
+
+Read = StatementRead | KeysRead | RowRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +311,10 @@ def _follow_up(place: int, group: Sequence[Lesson]) -> FollowUp | None:
     group: lessons that have this read at this place, the latest one first.
     """
     read = group[0].later[place]
+    if isinstance(read, RowRead):
+        reads = [lesson.later[place] for lesson in group]
+        hold = any(isinstance(other, RowRead) and other.hold for other in reads)
+        read = replace(read, hold=hold)
     needed = read.needed()
     sources: list[Source] = []
     for position in range(len(read.values)):

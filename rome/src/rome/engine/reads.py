@@ -21,6 +21,8 @@ from rome.engine.ahead import (
     found_keys,
     key_steps,
     place_of,
+    row_name,
+    row_step,
 )
 from rome.engine.calls import Call
 from rome.engine.holds import FIRST_PAUSE, LONGEST_PAUSE
@@ -30,6 +32,7 @@ from rome.engine.prefetch import (
     Lesson,
     PrefetchHistory,
     Read,
+    RowRead,
     StatementRead,
     key_values,
     memorable,
@@ -54,7 +57,7 @@ class ReadRequest:
     store can do it.  pushed_down: whether the store tests all its conditions.  store_only: whether
     its answer comes from rows of the store only, none of the transaction's.  key, cached: the key
     in the result cache, and the result that is there.  hold: whether the rows are compared and
-    set, and so are held.
+    set, and so are held.  row: the key by which a statement names the one row that it writes.
     """
 
     steps: list[Step]
@@ -64,6 +67,7 @@ class ReadRequest:
     key: Any = None
     cached: CachedResult | None = None
     hold: bool = False
+    row: KeyPlace | None = None
 
 
 class Reads:
@@ -135,12 +139,15 @@ class Reads:
         prefetches = call is not None and self._prefetch_history is not None and not call.retrying
         if call is not None and prefetches:
             call.read = True
+            if read_request.row is not None:
+                call.row = self._row_read(read_request.row, read_request.hold)
             # Who reads the same again wants to see what has changed.
             statement = call.sql, tuple(call.first_parameters)
             if statement not in self._statements:
                 self._statements.add(statement)
+                name = row_name(read_request.row) if read_request.row else call.sql
                 ahead = self._ahead.take_rows(
-                    call.sql, read_request.sent, read_request.cached, read_request.hold
+                    name, read_request.sent, read_request.cached, read_request.hold
                 )
                 if ahead is not None:
                     if read_request.hold:
@@ -277,6 +284,14 @@ class Reads:
                 if read.version == schema.version:
                     reads.append((read.sql, list(read.filled(values))))
                 continue
+            if isinstance(read, RowRead):
+                place = read.filled(values)
+                table = schema.by_number(place[0]) if read.version == schema.version else None
+                if table is not None:
+                    rows = [row_step(table, *place[1:])]
+                    request = ReadRequest(rows, rows, False, False, hold=read.hold, row=place)
+                    reads.append((row_name(place), request))
+                continue
             bound = read.plan.bound
             if bound is None or bound.schema is not schema:
                 continue
@@ -314,6 +329,11 @@ class Reads:
 
     # ------------------------------------------------------------ learning
 
+    def _row_read(self, place: KeyPlace, hold: bool) -> RowRead | None:
+        """Return the read of a row by its key, for the history."""
+        key = key_values(*place)
+        return None if key is None else RowRead(self._session.schema.version, key, hold)
+
     def _keys_read(self, call: Call, steps: Sequence[Step]) -> KeysRead | None:
         """Return what a statement looks up, for the history; None: it isn't to be remembered."""
         keys: list[KeyValues] = []
@@ -340,9 +360,13 @@ class Reads:
                 continue
             parameters = call.first_parameters
             if call.read:
-                if not memorable(parameters):
+                read: Read
+                if call.row is not None:
+                    read = call.row
+                elif memorable(parameters):
+                    read = StatementRead(call.sql, tuple(parameters), call.plan, call.layout)
+                else:
                     break
-                read = StatementRead(call.sql, tuple(parameters), call.plan, call.layout)
                 readings.append((call, call.asked, call.sql, read))
             if call.keys is not None:
                 readings.append((call, call.asked_keys, _keys_of(call.sql), call.keys))
@@ -368,6 +392,28 @@ def compares_keys(bound: BoundPlan, steps: Sequence[Step]) -> bool:
             for step in steps
         )
     )
+
+
+def named_by_key(bound: BoundPlan, step: Step) -> Step:
+    """Return the step of an UPDATE or DELETE of one table without what else is said of its row,
+    where that is named by a key of its own: so it is the same step for all such statements."""
+    target = bound.target
+    if target is None or bound.inserts or step.table != target.number or step.limit:
+        return step
+    for lookup in step.lookups:
+        if isinstance(lookup, KeyLookup) and lookup.kind != "set" and len(lookup.keys) == 1:
+            return row_step(target, lookup.kind, lookup.index, lookup.keys[0])
+    return step
+
+
+def own_row(bound: BoundPlan, steps: Sequence[Step]) -> KeyPlace | None:
+    """Return the key of the one row that a statement reads to write it; None: it is another."""
+    if len(steps) != 1 or bound.target is None:
+        return None
+    place = place_of(steps[0])
+    if place is None or steps[0] != row_step(bound.target, *place[1:]):
+        return None
+    return place
 
 
 def _keys_of(sql: str) -> str:

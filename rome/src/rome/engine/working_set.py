@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rome.engine.reads import ReadRequest, Reads, compares_keys
+from rome.engine.reads import ReadRequest, Reads, compares_keys, own_row
 from rome.engine.session import Session
 from rome.errors import ConflictError, InternalError
 from rome.planner.plan import BoundPlan
@@ -53,8 +53,11 @@ class WorkingSet:
     def fetch(self, steps: Sequence[Step], bound: BoundPlan) -> None:
         """Read the rows of these steps, and have no others but the transaction's own."""
         self.prepare(bound.tables)
-        hold = compares_keys(bound, steps)
-        answer = self._reads.read(ReadRequest(list(steps), list(steps), False, False, hold=hold))
+        request = ReadRequest(list(steps), list(steps), False, False)
+        if not bound.reads_only:
+            request.hold = compares_keys(bound, steps)
+            request.row = own_row(bound, steps)
+        answer = self._reads.read(request)
         if self._session.serializable:
             self._session.overlay.saw_all(steps, answer.commits)
         self.bring_in(steps, answer.rows or [])

@@ -16,7 +16,7 @@ from rome.engine.cascades import Cascades
 from rome.engine.constraint_checks import ConstraintChecks
 from rome.engine.foreign_keys import ForeignKeys
 from rome.engine.plain_inserts import PlainInserts
-from rome.engine.reads import Reads
+from rome.engine.reads import Reads, named_by_key
 from rome.engine.row_numbers import RowNumbers
 from rome.engine.session import Session
 from rome.engine.statement_run import RowsNeeded, StatementRun, merged
@@ -89,6 +89,8 @@ class Writes:
             session.work.ensure([session.table_of(s.table) for s in aside[0]], overlay.clean)
             rows.bring_in(*aside)
         if not self._all_here(bound, steps):
+            if len(steps) == 1 and not session.serializable:
+                steps = [named_by_key(bound, steps[0])]
             rows.fetch(steps, bound)
             run.read_now = True
         return steps
