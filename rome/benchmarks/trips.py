@@ -34,7 +34,7 @@ _RUNS = 6  # of an operation before it is counted
 
 
 @contextmanager
-def _rome() -> Iterator[Backend]:
+def rome() -> Iterator[Backend]:
     """ROME's server alone."""
     with servers.redis() as server:
         handle = proxy.Handle(server.port)
@@ -123,11 +123,11 @@ def main() -> int:
     try:
         with backends.environment(options.python) as python:
             if options.what != "boot":
-                with _rome() as backend:
+                with rome() as backend:
                     traces = operations(backend, python, (_CLAIMS, _REPLACED, *_INSERTS), more)
             counts = {name: turns(trace) for name, trace in traces.items()}
             if options.what != "operations":
-                with _rome() as backend:
+                with rome() as backend:
                     several = boots(backend, python, options.boots, more)
                 traces["a boot"] = several[-1]
                 counts["a boot"] = statistics.mean(map(turns, several))
