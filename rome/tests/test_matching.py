@@ -121,8 +121,8 @@ def rows_read(connection: Connection, statement: Any) -> tuple[list[Any], Counte
     counts: Counter[str] = Counter()
     read = store.read
 
-    def counted(version: str, requests: Sequence[Request]) -> Any:
-        answers = read(version, requests)
+    def counted(version: str, requests: Sequence[Request], holder: str = "") -> Any:
+        answers = read(version, requests, holder)
         for step, rows in zip(requests[0].steps, answers[0].rows or (), strict=True):
             table = driver.transaction.session.schema.by_number(step.table)
             counts[table.name] += len(rows) // 2

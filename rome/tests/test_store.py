@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgpack import unpackb
 from rome.stores import rows
 from rome.stores.base import (
+    Answer,
     Changed,
     Commit,
     Dropped,
@@ -57,9 +58,9 @@ class Database:
         self, *steps: list[Any], watched: Sequence[int] = (), unless: Sequence[str] = ()
     ) -> tuple[list[Any], list[str]]:
         request = Request([typed(step) for step in steps], watched, unless)
-        rows, commits = self.store.read(self.version, [request])[0]
-        assert rows is not None
-        return rows, commits
+        answer = self.store.read(self.version, [request])[0]
+        assert answer.rows is not None
+        return answer.rows, answer.commits
 
     def read(self, *steps: list[Any]) -> list[dict[int, Any]]:
         answer, _ = self.ask(*steps)
@@ -535,7 +536,7 @@ def test_rows_that_did_not_change_are_not_sent(filled: Database) -> None:
     rows, commits = filled.ask(step(), watched=[T, U])
     assert rows[0]
     request = Request([typed(step())], [T, U], commits)
-    assert filled.store.read(filled.version, [request]) == [(None, commits)]
+    assert filled.store.read(filled.version, [request]) == [Answer(None, commits)]
     filled.commit(write("update", 1, checks=[], deltas=[[3, key(11)]]))
     changed, later = filled.ask(step(), watched=[T, U], unless=commits)
     assert changed[0] and later[0] != commits[0] and later[1] == commits[1]
@@ -552,7 +553,64 @@ def test_several_requests_are_answered_each_by_itself(filled: Database) -> None:
     first, second, third = filled.store.read(filled.version, requests)
     assert first.rows is not None and second.rows is not None
     assert first.rows[0][0] == b"1" and second.rows == [first.rows[0], []]
-    assert third == (None, commits)
+    assert third == Answer(None, commits)
+
+
+# ---------------------------------------------------------------- rows that are held
+
+
+def row_of(number: int) -> Request:
+    return Request([typed(step([("row", 0, [str(number)])]))], hold=True)
+
+
+def test_a_row_is_held_until_its_commit(filled: Database) -> None:
+    (mine,) = filled.store.read(filled.version, [row_of(1)], "a.1.1")
+    assert mine.held and mine.rows
+    (theirs,) = filled.store.read(filled.version, [row_of(1)], "b.1.1")
+    assert not theirs.held and theirs.rows is None and 0 < theirs.wait <= 5
+    (again,) = filled.store.read(filled.version, [row_of(1)], "a.1.1")
+    assert again.held
+    filled.commit(holder="a.1.1", held={T: ["1"]})
+    (theirs,) = filled.store.read(filled.version, [row_of(1)], "b.1.1")
+    assert theirs.held
+
+
+def test_a_row_is_held_until_it_is_let_go(filled: Database) -> None:
+    assert filled.store.read(filled.version, [row_of(1)], "a.1.1")[0].held
+    filled.store.release("b.1.1", {T: ["1"]})  # another's
+    assert filled.store.read(filled.version, [row_of(1)], "b.1.1")[0].wait
+    filled.store.release("a.1.1", {T: ["1", "77"]})
+    assert filled.store.read(filled.version, [row_of(1)], "b.1.1")[0].held
+    assert filled.read(step([("row", 0, ["1"])]))[0]  # who doesn't ask for it gets it
+
+
+def test_another_transaction_of_the_thread_is_no_hindrance(filled: Database) -> None:
+    assert filled.store.read(filled.version, [row_of(1)], "a.1.1")[0].held
+    (other,) = filled.store.read(filled.version, [row_of(1)], "a.1.2")
+    assert not other.held and other.rows and not other.wait
+    assert filled.store.read(filled.version, [row_of(1)], "a.2.1")[0].wait
+
+
+def test_of_rows_that_come_ahead_all_are_held_or_none(filled: Database) -> None:
+    assert filled.store.read(filled.version, [row_of(2)], "a.1.1")[0].held
+    first = Request([typed(step())])
+    requests = [first, row_of(1), row_of(2)]
+    answers = filled.store.read(filled.version, requests, "b.1.1")
+    assert answers[0].rows and [answer.held for answer in answers[1:]] == [False, False]
+    assert [answer.rows for answer in answers[1:]] == [None, None]
+    assert filled.store.read(filled.version, [row_of(1)], "c.1.1")[0].held
+    # A statement's own row is held all the same.
+    answers = filled.store.read(filled.version, [row_of(3), row_of(2)], "b.1.1")
+    assert [answer.held for answer in answers] == [True, False]
+    # Who waits for one takes none of the others.
+    answers = filled.store.read(filled.version, [row_of(2), row_of(4)], "b.1.1")
+    assert answers[0].wait and not answers[1].held
+
+
+def test_a_row_that_is_not_there_is_held_by_nobody(filled: Database) -> None:
+    (answer,) = filled.store.read(filled.version, [row_of(99)], "a.1.1")
+    assert answer.held and answer.rows == [[]]
+    assert filled.store.read(filled.version, [row_of(99)], "b.1.1")[0].held
 
 
 def test_numbers_that_an_application_chose(database: Database) -> None:

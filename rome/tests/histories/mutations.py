@@ -90,22 +90,26 @@ def acknowledges_early(store: RedisStore, commit: Commit) -> None:
 _old: dict[Any, tuple[float, list[Answer]]] = {}
 
 
-def reads_stale_rows(store: RedisStore, version: str, requests: Sequence[Request]) -> list[Answer]:
+def reads_stale_rows(
+    store: RedisStore, version: str, requests: Sequence[Request], holder: str = ""
+) -> list[Answer]:
     """Give for a while the answer that was given before."""
     name = (version, repr(requests))
     found = _old.get(name)
     if found is not None and time.monotonic() - found[0] < _DELAY_S:
         return found[1]
-    answers = _read(store, version, requests)
+    answers = _read(store, version, requests, holder)
     _old[name] = time.monotonic(), answers
     return answers
 
 
-def mixes_moments(store: RedisStore, version: str, requests: Sequence[Request]) -> list[Answer]:
+def mixes_moments(
+    store: RedisStore, version: str, requests: Sequence[Request], holder: str = ""
+) -> list[Answer]:
     """Answer a statement with rows of two moments."""
-    first = _read(store, version, requests)
+    first = _read(store, version, requests, holder)
     time.sleep(_DELAY_S / 10)
-    second = _read(store, version, requests)
+    second = _read(store, version, requests, holder)
     mixed = []
     for old, new in zip(first, second, strict=False):
         if old.rows is None or new.rows is None:
@@ -116,7 +120,7 @@ def mixes_moments(store: RedisStore, version: str, requests: Sequence[Request]) 
             half = len(after) // 4 * 2  # rows are numbers and bytes by turns
             same = len(before) == len(after) and before[::2] == after[::2]
             rows.append([*before[:half], *after[half:]] if same else after)
-        mixed.append(Answer(rows, new.commits))
+        mixed.append(new._replace(rows=rows))
     return mixed
 
 
