@@ -276,6 +276,8 @@ def memorable(parameters: Sequence[Any]) -> bool:
 
 def shortened(parameters: Sequence[Any]) -> list[Any]:
     """Return parameters without those that are too long to be remembered."""
+    if not isinstance(parameters, list | tuple):
+        return []  # by name
     return [None if _is_long(value) else value for value in parameters[:_LONGEST]]
 
 
