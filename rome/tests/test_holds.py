@@ -14,6 +14,7 @@ import pytest
 from rome.engine import row_locks
 from rome.engine.shared import Shared
 from rome.stores import base
+from rome.stores.redis.scripts import script
 from sqlalchemy import (
     Column,
     Connection,
@@ -444,3 +445,10 @@ def test_a_server_that_takes_no_writes_holds_nothing(
         client.close()
     assert multiprocessing.active_children() == []
     engine.dispose()
+
+
+def test_a_script_has_all_of_its_parts() -> None:
+    text, _ = script("commit", False)
+    assert text.startswith("#!lua\n")
+    assert "not_the_master_for_sure()" in text and "let_go(holder, held)" in text
+    assert "local function let_go" in text

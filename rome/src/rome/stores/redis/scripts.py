@@ -29,9 +29,9 @@ def script(name: str, frees: bool) -> tuple[str, str]:
     folder = files("rome.stores.redis")
     text = (folder / f"{name}.lua").read_text()
     flags, _, rest = text.partition("\n")
-    for part, users in _PARTS.items():
-        if name in users:
-            text = f"{flags}\n{(folder / part).read_text()}{rest}"
+    heads = [(folder / part).read_text() for part, users in _PARTS.items() if name in users]
+    if heads:
+        text = "\n".join([flags, *heads, rest])
     if name == "scan":
         common = re.findall(
             r"^-- <shared with scan.lua>\n(.*?)^-- </shared>$",
