@@ -85,11 +85,15 @@ class Knowledge:
 class CommitPlan:
     """What a commit depends on, and what it writes; keys and values are those of etcd."""
 
-    def __init__(self, keys: Keys, commit: Commit, refusals: int = 0) -> None:
-        """refusals: how often an outcome of this commit was made void."""
+    def __init__(
+        self, keys: Keys, commit: Commit, refusals: int = 0, held: Sequence[bytes] = ()
+    ) -> None:
+        """refusals: how often an outcome of this commit was made void; held: keys of rows that its
+        transaction holds, which are free afterwards."""
         self._keys = keys
         self.commit = commit
         self.refusals = refusals
+        self.held = held
         self.token = keys.token(f"{commit.token}.{refusals}" if refusals else commit.token)
         # Keys of unique indexes: who takes one (table, index, number), and who gives one up.
         self._taken: dict[bytes, tuple[int, int, bytes]] = {}
@@ -180,6 +184,7 @@ class CommitPlan:
             for table in self._tables():
                 for key in self._marks(table):
                     conditions[is_as_read(key, known.revision(key))] = None
+        writes.update({key: Delete(key) for key in self.held})
         token = self.commit.token.encode()
         for table in dict.fromkeys(write["t"] for write in self.commit.writes):
             key = self._keys.last_commit(table)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import random
@@ -55,6 +56,7 @@ class Hints:
     member that is asked, in the list of addresses.  away_since: when another than the first one was
     chosen, or the first one was tried again; away_for: seconds until that is done the next time.
     lease: an id, when it was taken, and for how many seconds; keys_of_lease: how many it has.
+    lease_of_holds: an id, and until when it lasts at least.
     seen: rows, as they were last; counters: by their keys, what was last reserved and when.
     Times are in seconds of the monotonic clock.
     """
@@ -65,6 +67,7 @@ class Hints:
     away_for: float = _RETURN_S
     lease: tuple[int, float, int] | None = None
     keys_of_lease: int = 0
+    lease_of_holds: tuple[int, float] | None = None
     seen: Seen = field(default_factory=Seen)
     counters: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
@@ -93,6 +96,10 @@ class Refused(Exception):
     """etcd has refused a request, and nothing was done; the text is etcd's."""
 
 
+class LeaseLost(Exception):
+    """The lease of a transaction is over, and nothing was done."""
+
+
 class Trouble(Exception):
     """A member doesn't answer, or can't now; `done`: whether the request may have been done."""
 
@@ -101,8 +108,23 @@ class Trouble(Exception):
         self.done = done
 
 
+class _Stream(io.BufferedReader):
+    """What comes on a socket.  HTTPResponse closes what it reads from, but several answers may
+    follow each other here."""
+
+    def makefile(self, _mode: str) -> _Stream:
+        """Return what an answer is read from."""
+        return self
+
+    def close(self) -> None:
+        """Do nothing: the socket is closed by its link."""
+
+
 class Link:
-    """One HTTP connection to a member, closed with its last reference."""
+    """One HTTP connection to a member, closed with its last reference.
+
+    owed: answers to come that nobody waits for.
+    """
 
     def __init__(self, address: Address, seconds: float, timeout: float) -> None:
         self.address = address
@@ -110,15 +132,29 @@ class Link:
         self.socket.settimeout(timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.owed = 0
+        self._stream: Any = _Stream(socket.SocketIO(self.socket, "r"))
         weakref.finalize(self, self.socket.close).atexit = False
 
     def is_over(self) -> bool:
         """Tell whether the member has closed it, so that a request on it would be in doubt."""
         try:
             # No answer is outstanding: what can be read is the end.
-            return bool(select.select([self.socket], [], [], 0)[0])
+            return not self.owed and bool(select.select([self.socket], [], [], 0)[0])
         except ValueError:
             return False  # select knows no more than 1024 files
+
+    def answer(self) -> tuple[int, bytes, int, bool]:
+        """Return the status and the text of the next answer, the bytes of its head, and whether the
+        member ends the connection with it.  Raises OSError, HTTPException."""
+        response = http.client.HTTPResponse(self._stream, method="POST")
+        try:
+            response.begin()
+            text = response.read()
+        finally:
+            response.close()
+        head = sum(len(name) + len(value) + 4 for name, value in response.getheaders()) + 19
+        return response.status, text, head, response.will_close
 
     def close(self, shutdown: bool) -> None:
         """Close it; with `shutdown` also for processes that have a copy of it."""
@@ -219,15 +255,32 @@ class Wire:
             text += "; leave user and password out of the URL, or enable it"
         raise OperationalError(f"{_place(link)} refuses the user or password: {text}")
 
-    def _post(self, link: Link, path: str, data: bytes) -> tuple[int, Json]:
-        """Return the status and the answer of one request on a connection.  Raises Trouble."""
+    def post(self, path: str, body: Json) -> None:
+        """Send a request for whose answer nobody waits; it may be lost."""
+        link = self._link
+        if link is None or self._process != os.getpid():
+            return
+        request = self._packed(link, path, json.dumps(body, separators=(",", ":")).encode())
+        try:
+            link.socket.sendall(request)
+        except OSError:
+            self._drop()
+            return
+        self.traffic.sent += len(request)
+        link.owed += 1
+
+    def _packed(self, link: Link, path: str, data: bytes) -> bytes:
         host, port = link.address
         login = f"Authorization: {self._token}\r\n" if self._token else ""
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
             f"{login}Content-Length: {len(data)}\r\n\r\n"
         )
-        request = head.encode() + data
+        return head.encode() + data
+
+    def _post(self, link: Link, path: str, data: bytes) -> tuple[int, Json]:
+        """Return the status and the answer of one request on a connection.  Raises Trouble."""
+        request = self._packed(link, path, data)
         traffic = self.traffic
         sent = answered = False
         try:
@@ -235,17 +288,17 @@ class Wire:
             sent = True
             traffic.round_trips += 1
             traffic.sent += len(request)
-            response = http.client.HTTPResponse(link.socket, method="POST")
-            try:
-                response.begin()
-                text = response.read()
-                answered = True
-                fields = response.getheaders()
-                traffic.received += len(text) + sum(len(n) + len(v) + 4 for n, v in fields) + 19
-                if response.will_close:
-                    self._drop()
-            finally:
-                response.close()
+            ends = False
+            while link.owed and not ends:
+                *_, ends = link.answer()
+                link.owed -= 1
+            if ends:
+                raise http.client.RemoteDisconnected
+            status, text, head, ends = link.answer()
+            answered = True
+            traffic.received += len(text) + head
+            if ends:
+                self._drop()
         except (OSError, http.client.HTTPException) as error:
             # Of half a request nothing is done.
             why = "it closed the connection" if _is_end(error) else str(error)
@@ -262,7 +315,7 @@ class Wire:
             answer = None
         if not isinstance(answer, dict):
             answer = {"error": text[:200].decode(errors="replace").strip()}
-        return response.status, answer
+        return status, answer
 
     # ------------------------------------------------------------ members
 
@@ -345,6 +398,11 @@ def remedy(text: str, most: int) -> str:
             " --quota-backend-bytes; then etcdctl alarm disarm"
         )
     return ""
+
+
+def is_lease_lost(refused: Refused) -> bool:
+    """Tell whether a request was refused as the lease that it names is over."""
+    return "lease not found" in str(refused)
 
 
 def _is_old_token(answer: Json) -> bool:

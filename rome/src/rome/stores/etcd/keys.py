@@ -13,8 +13,10 @@ etcd's keys are bytes in one order, so a table, an index and a set are ranges of
     P i<table>.<index>:<bytes><number>     set index: nothing; a key for each row
     P o<table>.<index>:<member>            ordered index: nothing; members that are row numbers
                                            are written as numbers
-    P t:<token>                            outcome of a commit or a change of the schema; it has a
+    P h<table>:<number>                    who holds a row (holds.py); it has a
                                            lease, and goes with it
+    P t:<token>                            outcome of a commit or a change of the schema; it has a
+                                           lease, too
 
 The bytes of the columns of one index are never the start of others' (each value tells its own
 length), so the keys of one set follow each other without those of another between them.
@@ -99,6 +101,10 @@ class Keys:
     def token(self, token: str) -> bytes:
         """Return the key of the outcome of a commit."""
         return self.prefix + b"t:" + token.encode()
+
+    def hold(self, table: int, number: int) -> bytes:
+        """Return the key that names who holds a row."""
+        return b"%bh%d:%b" % (self.prefix, table, pack_number(number))
 
     # ------------------------------------------------------------ rows and entries
 

@@ -161,6 +161,11 @@ def is_as_read(key: bytes, revision: int) -> Compare:
     return Compare(key, "MOD", revision)
 
 
+def is_unchanged(key: bytes, revision: int) -> Compare:
+    """Return the condition that nobody has written a key after a revision; it may be gone."""
+    return Compare(key, "MOD", revision + 1, "LESS")
+
+
 @dataclass(frozen=True, slots=True)
 class Txn:
     """A transaction: if all conditions hold, one list is done, else the other."""

@@ -43,7 +43,8 @@ from rome.stores.etcd.commit import (
     last_commit_is,
     same_version,
 )
-from rome.stores.etcd.connection import Server, Wire
+from rome.stores.etcd.connection import LeaseLost, Server, Wire
+from rome.stores.etcd.holds import Holds
 from rome.stores.etcd.indexes import Indexes
 from rome.stores.etcd.keys import Keys, Span, member_in, pack_number, unpack_number
 from rome.stores.etcd.operations import (
@@ -60,7 +61,7 @@ from rome.stores.etcd.operations import (
 )
 from rome.stores.etcd.read import Reading, levels_of
 from rome.stores.etcd.view import PAGE, View, with_a_view
-from rome.stores.etcd.writing import LeaseLost, Writing
+from rome.stores.etcd.writing import Writing
 from rome.stores.wire import Step
 
 # Times that a commit is tried whose conditions others break; then the application's statements are
@@ -86,6 +87,7 @@ class EtcdStore:
         self._keys = Keys(database)
         self._seen, self._counters = server.hints.seen, server.hints.counters
         self._writing = Writing(self._wire, int(2 * (server.patience + server.timeout)) + 1)
+        self._holds = Holds(self._keys, self._wire, self._writing, self._seen)
         self._indexes = Indexes(self._keys, self._wire, self._writing)
         self._linearizable = not server.local_reads
         half = server.txn_ops // 2
@@ -191,21 +193,28 @@ class EtcdStore:
 
     # ------------------------------------------------------------ rows
 
-    def read(self, version: str, requests: Sequence[Request]) -> list[Answer]:
+    def read(self, version: str, requests: Sequence[Request], holder: str = "") -> list[Answer]:
+        if holder and any(request.hold for request in requests):
+            return self._holds.read(version, requests, holder)
         reading = Reading(self._keys, version, self._seen)
         return with_a_view(
             self._wire, self._linearizable, lambda view: view.answer(reading.answers(requests))
         )
+
+    def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
+        self._holds.release(holder, held)
 
     def levels(self, steps: Sequence[Step]) -> int:
         return levels_of(steps)
 
     def commit(self, commit: Commit) -> None:
         token, refusals = self._refused
-        plan = CommitPlan(self._keys, commit, refusals if token == commit.token else 0)
+        held = self._holds.ending(commit.holder, commit.held)
+        plan = CommitPlan(self._keys, commit, refusals if token == commit.token else 0, held)
         self._writing.begin()
         try:
             self._writing.ended("commit", lambda: self._commit(plan))
+            self._holds.forget(held)
         except (SchemaChanged, Changed, Duplicate):
             outcome = self._writing.ended("commit", lambda: self._writing.outcome(plan.token))
             if outcome == VOID:

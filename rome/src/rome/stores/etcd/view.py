@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from rome.errors import ConflictError, OperationalError
-from rome.stores.etcd.connection import Refused, Wire, remedy
+from rome.stores.etcd.connection import LeaseLost, Refused, Wire, is_lease_lost, remedy
 from rome.stores.etcd.keys import Span
-from rome.stores.etcd.operations import Found, KeyValue, Range, unpack_ranges
+from rome.stores.etcd.operations import Found, Json, KeyValue, Range, Txn, unpack_ranges
 
 Result = TypeVar("Result")
 # Yields ranges that it wants of one view, gets what they have, and returns a result.  What several
@@ -38,30 +38,39 @@ class View:
     """The latest state of a database, as of the first request.
 
     linearizable: whether the first request asks for what the cluster has agreed on until then; else
-    for what the member has, which is never older than what this process has seen.
+    for what the member has, which is never older than what this process has seen.  opening:
+    transactions that the first request does before it looks (holds.py); opened: their answers.
     """
 
-    def __init__(self, wire: Wire, linearizable: bool) -> None:
+    def __init__(self, wire: Wire, linearizable: bool, opening: Sequence[Txn] = ()) -> None:
         self._wire = wire
-        self._linearizable = linearizable
+        self._linearizable = linearizable or bool(opening)
+        self._opening = opening
+        self.opened: list[Json] = []
         self.revision = 0
 
     def ask(self, ranges: Sequence[Range]) -> list[Found]:
         """Return what ranges have: one round trip, or several if they are many."""
         most = self._wire.server.txn_ops
         found: list[Found] = []
-        for start in range(0, len(ranges), most):
-            found += self._ask(ranges[start : start + most])
+        while len(found) < len(ranges):
+            # The transactions of the first request need room of their own.
+            size = most // 2 if self._opening and not self.revision else most
+            found += self._ask(ranges[len(found) : len(found) + size])
         return found
 
     def _ask(self, ranges: Sequence[Range]) -> list[Found]:
         linearizable = self._linearizable and not self.revision
+        opening = self._opening if not self.revision else ()
         least = self._wire.server.hints.revision
         while True:
-            request = {"success": [one.packed(self.revision, not linearizable) for one in ranges]}
+            looks = [one.packed(self.revision, not linearizable) for one in ranges]
+            request = {"success": [*(txn.packed() for txn in opening), *looks]}
             try:
                 answer = self._wire.call("/v3/kv/txn", request)
             except Refused as refused:
+                if is_lease_lost(refused):
+                    raise LeaseLost from refused
                 if "compacted" in str(refused):
                     raise Compacted from refused
                 if "future revision" in str(refused) and not linearizable:
@@ -75,7 +84,10 @@ class View:
                     linearizable = True
                     continue
                 self.revision = revision
-            return unpack_ranges(answer.get("responses", ()))
+            responses = answer.get("responses", ())
+            if opening:
+                self.opened = [one.get("response_txn", {}) for one in responses[: len(opening)]]
+            return unpack_ranges(responses[len(opening) :])
 
     def answer(self, question: Question[Result]) -> Result:
         """Return what a question finds out, level by level."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from rome.errors import OperationalError, OutcomeUnknown
 from rome.stores.etcd.commit import VOID, arranged
-from rome.stores.etcd.connection import Refused, Wire, remedy
+from rome.stores.etcd.connection import LeaseLost, Refused, Wire, is_lease_lost, remedy
 from rome.stores.etcd.operations import (
     Compare,
     Delete,
@@ -24,7 +25,6 @@ from rome.stores.etcd.operations import (
 LEAST_OPERATIONS = 32
 # Outcomes that one lease has at most: etcd removes all of them in one step when it ends.
 _KEYS_OF_A_LEASE = 4000
-_NO_LEASE = "lease not found"
 
 
 class Writing:
@@ -52,10 +52,10 @@ class Writing:
         try:
             return self._wire.call("/v3/kv/txn", txn.request(), writes)
         except Refused as refused:
-            text = str(refused)
-            if _NO_LEASE in text:
+            if is_lease_lost(refused):
                 self._wire.server.hints.lease = None
                 raise LeaseLost from refused
+            text = str(refused)
             raise OperationalError(f"etcd: {text}{remedy(text, self.most)}") from refused
 
     def lease(self, remember: int = 0) -> int:
@@ -68,12 +68,24 @@ class Writing:
                 hints.keys_of_lease += 1
                 return number
         length = 2 * seconds
+        hints.lease, hints.keys_of_lease = (self._grant(length), now, length), 1
+        return hints.lease[0]
+
+    def lease_of_holds(self, seconds: float) -> tuple[int, float]:
+        """Return a lease for rows that are held for so many seconds, and when it ends at the
+        earliest, on the monotonic clock."""
+        hints, now = self._wire.server.hints, time.monotonic()
+        if hints.lease_of_holds is None or hints.lease_of_holds[1] < now + seconds:
+            length = max(math.ceil(2 * seconds), 1)
+            hints.lease_of_holds = self._grant(length), now + length
+        return hints.lease_of_holds
+
+    def _grant(self, seconds: int) -> int:
         try:
-            answer = self._wire.call("/v3/lease/grant", {"TTL": length})
+            answer = self._wire.call("/v3/lease/grant", {"TTL": seconds})
         except Refused as refused:
             text = f"{refused}{remedy(str(refused), self.most)}"
             raise OperationalError(f"etcd grants no lease: {text}") from refused
-        hints.lease, hints.keys_of_lease = (int(answer["ID"]), now, length), 1
         return int(answer["ID"])
 
     # ------------------------------------------------------------ outcomes
@@ -115,7 +127,3 @@ class Writing:
             return VOID
         (found,) = unpack_ranges(answer.get("responses", ()))
         return found.pairs[0].value if found.pairs else VOID
-
-
-class LeaseLost(Exception):
-    """The lease of a transaction is over, and nothing was done."""
