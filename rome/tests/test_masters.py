@@ -419,6 +419,43 @@ def test_a_master_that_hangs_is_given_up_once_it_is_replaced(cluster: RedisClust
     engine.dispose()
 
 
+@pytest.mark.parametrize("asked", ["afterwards", "before"])
+def test_no_connection_believes_a_master_that_another_one_knows_to_be_replaced(
+    cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """A question waits in the sockets of a frozen master, which answers it when it goes on."""
+    engine = database(cluster.url(f"known-{asked}", patience=60))
+    add(engine, 1)
+    owner = cluster.owner(f"known-{asked}")
+    found: list[list[int]] = []
+    # By itself the one would never ask others who the master is.
+    monkeypatch.setattr(redis_wire, "HUNG_S", 600.0)
+    with engine.connect() as one:
+        assert one.scalars(select(things.c.n)).all() == [1]
+        one.rollback()
+        monkeypatch.undo()
+        with engine.connect() as two, owner.client() as client:
+            two.execute(insert(things), {"n": 2})
+            assert ask(client, "WAIT", 1, 5000) == 1
+            thread = threading.Thread(
+                target=lambda: found.append(list(one.scalars(select(things.c.n)).all()))
+            )
+            os.kill(owner.pid, signal.SIGSTOP)
+            try:
+                if asked == "before":
+                    thread.start()
+                two.commit()
+                if asked == "afterwards":
+                    thread.start()
+                    thread.join(0.3)
+            finally:
+                os.kill(owner.pid, signal.SIGCONT)
+            thread.join(60)
+    assert found == [[1, 2]]
+    assert wait_until(lambda: _follows(owner))
+    engine.dispose()
+
+
 def _is_replica_of(node: RedisServer, master: RedisServer) -> bool:
     with contextlib.closing(node.client()) as client:
         role = client.info("replication")

@@ -2,7 +2,9 @@
 
 All keys of a database lie in one hash slot, so one socket at a time is enough.  Commands are
 packed and answers parsed by hiredis.  While an answer is outstanding for long, the other nodes
-are asked who the master is, so that a node that hangs is given up as soon as it is replaced.
+are asked who the master is, so that a node that hangs is given up as soon as it is replaced.  What
+one connection has found out counts for all of a process: none goes on with a master that another
+one knows to be replaced, nor takes an answer of it.
 """
 
 from __future__ import annotations
@@ -136,6 +138,8 @@ class Wire:
 
     def _wait(self, deadline: float | None, attempt: int, why: str) -> None:
         if deadline is not None and time.monotonic() >= deadline:
+            # A cluster that was made anew begins with low epochs.
+            self.server.hints.epoch = 0
             raise OperationalError(
                 f"no answer from Redis: {why} (waited {self.server.patience_s:g} s)"
             )
@@ -145,6 +149,9 @@ class Wire:
 
     def _exchange(self, commands: Commands, stop: bytes | None) -> list[Any]:
         link = self._link
+        if link is not None and self._is_replaced(link):
+            self._drop()
+            link = None
         if link is None or self._process != os.getpid():
             link = self._connect()
         batch = commands(link.node) if callable(commands) else commands
@@ -184,6 +191,9 @@ class Wire:
                     stopped = True
                     break
             self.took = time.monotonic() - started
+            if self._is_replaced(link):
+                answers.clear()
+                raise Lost("another node is the master now")
             return answers
         except (OSError, hiredis.ProtocolError) as error:
             raise Lost(error) from error
@@ -194,6 +204,10 @@ class Wire:
                 self._drop()
                 if sent >= len(pieces[0]) and not stopped:
                     self.in_doubt = True
+
+    def _is_replaced(self, link: Link) -> bool:
+        """Tell whether this process knows a later master of the database."""
+        return 0 < link.node.epoch < self.server.hints.epoch
 
     def _silent(self, since: float | None) -> float:
         """Give the node up if another is the master or the time for an answer has passed.

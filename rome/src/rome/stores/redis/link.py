@@ -11,13 +11,14 @@ import binascii
 import contextlib
 import errno
 import os
+import re
 import selectors
 import socket
 import ssl
 import time
 import weakref
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hiredis
@@ -36,11 +37,17 @@ _PATIENCE_S = 15.0
 
 @dataclass
 class Hints:
-    """What a process has learned of a server: its last known master, all nodes, its timeout."""
+    """What a process has learned of a server: its last known master, all nodes, its timeout.
+
+    epoch: the highest configuration epoch of a master that has told it (0: none has).  It rises
+    with each failover, and with each move of the slot: a master of a lower one was replaced, and
+    may not know it yet.
+    """
 
     master: Address | None = None
     nodes: tuple[Address, ...] = ()
     node_timeout_ms: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,11 +94,13 @@ class Node:
 
     `id`: its name in a cluster, empty outside of one; None if it refuses to tell whether it is
     in one.  `timeout_ms`: the cluster's node timeout; None where the node refuses to tell it.
+    `epoch`: its configuration epoch as it was connected; 0 where it doesn't tell it.
     """
 
     address: Address
     id: str | None = ""
     timeout_ms: int | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -330,6 +339,7 @@ def _greeting(server: Server) -> list[tuple[Any, ...]]:
         ("ROLE",),
         ("CLUSTER", "SLOTS"),
         ("CLUSTER", "MYID"),
+        ("CLUSTER", "INFO"),
         ("CONFIG", "GET", "cluster-node-timeout"),
     ]
 
@@ -337,7 +347,7 @@ def _greeting(server: Server) -> list[tuple[Any, ...]]:
 def _node(server: Server, slot: int, address: Address, answers: list[Any]) -> Node:
     """Return what the greeting tells of a node; raises _NotTheMaster, OperationalError."""
     place = f"Redis at {address[0]}:{address[1]}"
-    login, (role, slots, name, timeout) = answers[:-4], answers[-4:]
+    login, (role, slots, name, cluster, timeout) = answers[:-5], answers[-5:]
     for answer in (*login, role):
         if isinstance(answer, hiredis.ReplyError):
             text = str(answer)
@@ -352,7 +362,8 @@ def _node(server: Server, slot: int, address: Address, answers: list[Any]) -> No
         timeout_ms = None
         if isinstance(timeout, list) and len(timeout) == 2:
             timeout_ms = int(timeout[1])
-        return _node_of_cluster(server, slot, address, slots, name, timeout_ms)
+        node = _node_of_cluster(server, slot, address, slots, name, timeout_ms)
+        return _newest(server, node, cluster)
     if isinstance(role, list) and role[0] == b"slave":
         host, port = role[1].decode(), int(role[2])
         raise _NotTheMaster(f"it is a replica of {host}:{port}, which takes no writes")
@@ -390,8 +401,21 @@ def _node_of_cluster(
     if owner[2] != name if is_bytes else place(owner) != address:
         host, port = place(owner)
         raise _NotTheMaster(f"it says that {host}:{port} has the database", (host, port))
-    server.hints.master = address
     return Node(address, owner[2].decode(), timeout)
+
+
+def _newest(server: Server, node: Node, cluster: Any) -> Node:
+    """Return a master with its configuration epoch, which CLUSTER INFO has.
+
+    Raises _NotTheMaster if this process has met a later master of the database.
+    """
+    found = re.search(rb"cluster_my_epoch:(\d+)", cluster) if isinstance(cluster, bytes) else None
+    epoch = int(found[1]) if found else 0
+    if epoch and epoch < server.hints.epoch:
+        raise _NotTheMaster("another node has replaced it as the master, which it doesn't know yet")
+    server.hints.epoch = max(server.hints.epoch, epoch)
+    server.hints.master = node.address
+    return replace(node, epoch=epoch)
 
 
 def close(link: Link, shutdown: bool) -> None:
