@@ -193,6 +193,27 @@ def test_prefetched_rows_are_not_older_than_what_the_client_knows(client: str, k
     assert found(reader, other, later, lists={"x 1": (1,), "z 1": ()}) == names
 
 
+@pytest.mark.parametrize("level", BOTH)
+@pytest.mark.parametrize(
+    ("client", "knows"), [("P0.0/0-1", True), ("P0.0/1-1", True), ("P1.0/0-1", False)]
+)
+def test_a_replaced_master_may_answer_who_does_not_know_better(
+    client: str, knows: bool, level: str
+) -> None:
+    """SELECTs at a time when it may answer are as of its begin, but for what their process has
+    committed to the same table."""
+    if client == "P0.0/1-1" and level == SERIALIZABLE:
+        knows = False  # of a whole transaction it is asked what its thread knows
+    writer = did(client, Append("x 1", 1), at=(20, 30), level=level)
+    reader = did("P0.0/0-9", saw(("x 1", ())), at=(50, 60), level=level)
+    lists = {"x 1": (1,)}
+    assert found(writer, reader, lists=lists) == {"G-single-realtime"}
+    names = {"G-single-realtime"} if knows else set()
+    assert found(writer, reader, lists=lists, stale=((10, 55),)) == names
+    for other in ((10, 40), (61, 70)):  # too early, too late
+        assert found(writer, reader, lists=lists, stale=(other,)) == {"G-single-realtime"}
+
+
 # ---------------------------------------------------------------- lost and invented
 
 
@@ -427,6 +448,7 @@ def test_a_history_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
         saw(("x", (1,)), k=None),
         {"m": 3},
         prefetches=False,
+        stale=((3, 7),),
     )
     model.save(history, tmp_path / "history.json")
     assert model.load(tmp_path / "history.json") == history

@@ -55,7 +55,8 @@ def found(
     rows: dict[str, Row] | None = None,
     initial: dict[str, int] | None = None,
     prefetches: bool = True,
+    stale: tuple[tuple[int, int], ...] = (),
 ) -> set[str]:
     """The names of what is wrong."""
     final = Read(lists or {}, rows or {})
-    return set(check(History(transactions, final, initial or {}, prefetches)).anomalies)
+    return set(check(History(transactions, final, initial or {}, prefetches, stale)).anomalies)

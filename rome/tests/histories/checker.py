@@ -8,7 +8,9 @@ The nodes of the graph of dependencies are what the isolation level promises to 
   prefetching: the statement's begin) and the statement's end.  It isn't before what the same
   thread has read or committed on another connection before the statement, nor before what the
   same process has committed to the same table.  No later SELECT may see an earlier moment, and
-  all come before the transaction's own writes.  So every cycle is an
+  all come before the transaction's own writes.  Where a master that was replaced may have answered
+  without knowing it (`stale` of a history), the moment may lie before the transaction, but for what
+  the same thread and process know.  So every cycle is an
   anomaly at this level too; what the level allows (read skew, write skew, lost updates by
   SELECT and SET of a constant) makes none, as its SELECTs are moments of their own.
 - SELECTs of transactions that weren't committed, at both levels: each by itself.
@@ -146,14 +148,17 @@ class _Checker:
                 continue
             if transaction.level == SERIALIZABLE:
                 whole.add(number)
-                self.writing[number] = self._node(transaction.name, transaction.began, transaction)
+                began = earliest = transaction.began
+                if len(transaction.steps) == 1 and not transaction.writes:
+                    # Its commit has nothing to check.
+                    earliest = self._earliest(began, transaction.steps[0])
+                self.writing[number] = self._node(transaction.name, began, transaction, earliest)
             elif transaction.writes:
                 began = transaction.began
                 if transaction.committing is not None:
                     began = transaction.committing
-                self.writing[number] = self._node(
-                    f"{transaction.name}'s commit", began, transaction
-                )
+                name = f"{transaction.name}'s commit"
+                self.writing[number] = self._node(name, began, transaction, began)
         for number, transaction in enumerate(self.history.transactions):
             self._steps(number, transaction, number in whole)
         for name, row in self.history.final.rows.items():
@@ -172,10 +177,11 @@ class _Checker:
         for name, text in self.graph.anomalies(doubtful):
             self.versions.report(name, text)
 
-    def _node(self, name: str, began: int, transaction: Transaction) -> int:
+    def _node(self, name: str, began: int, transaction: Transaction, earliest: int) -> int:
+        """Add a node; `earliest`: its moment may be as early to those who don't know its client."""
         node = self.graph.node(name)
         span = (node, began, transaction.ended if transaction.outcome == COMMITTED else None)
-        self.spans.append(span)
+        self.spans.append((node, earliest, span[2]))
         thread, process = _client(transaction)
         for place in (thread, *((process, _table(write.key)) for write in transaction.writes)):
             if span not in self.within[place]:
@@ -199,6 +205,8 @@ class _Checker:
                 own.add(action)
                 continue
             began = transaction.began if self.history.prefetches else step.began
+            if not whole or len(transaction.steps) == 1:
+                began = self._earliest(began, step)
             ended: float = step.ended
             if whole:
                 # A replay at its commit may have seen the same again, of a later time.
@@ -222,6 +230,11 @@ class _Checker:
                     self._taken(transaction, action, (began, ended))
         if last is not None and number in self.writing:
             self.graph.edge(last, self.writing[number], TIME, "later in the same transaction")
+
+    def _earliest(self, began: int, step: Step) -> int:
+        """Return the earliest moment that a statement may show: `began`, or a stale one."""
+        begins = [b for b, ended in self.history.stale if b <= step.ended and step.began <= ended]
+        return min([began, *begins])
 
     def _within(self, node: int, transaction: Transaction, step: Step) -> None:
         thread, process = _client(transaction)

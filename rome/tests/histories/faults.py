@@ -269,14 +269,16 @@ def freeze_leader(scene: Scene, seconds: float) -> None:
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A fault, how long it lasts (s), what it needs, and whether a commit that was acknowledged
-    with `wait=0` may be lost by it, as Redis replicates asynchronously.  etcd: members of an etcd
-    cluster in place of Redis."""
+    with `wait=0` may be lost by it, as Redis replicates asynchronously.  stale: whether the old
+    master goes on, and may answer reads before it knows that it was replaced.  etcd: members of an
+    etcd cluster in place of Redis."""
 
     act: Callable[[Scene, float], None]
     seconds: float
     cluster: bool = True
     namespaces: bool = False
     may_lose: bool = False
+    stale: bool = False
     disturbs: bool = True
     etcd: bool = False
 
@@ -294,11 +296,15 @@ FAULTS: dict[str, Fault] = {
     "server killed": Fault(kill_server, 1, cluster=False),
     "server frozen 10 s": Fault(freeze_server, 10, cluster=False),
     "master killed": Fault(kill_master, 1, may_lose=True),
-    "master frozen 4 s": Fault(freeze_master, 4, may_lose=True),
-    "master frozen 10 s": Fault(freeze_master, 10, may_lose=True),
-    "master frozen 60 s": Fault(freeze_master, 60, may_lose=True),
-    "master cut off from nodes 10 s": Fault(isolate_master, 10, namespaces=True, may_lose=True),
-    "master cut off from all 10 s": Fault(unplug_master, 10, namespaces=True, may_lose=True),
+    "master frozen 4 s": Fault(freeze_master, 4, may_lose=True, stale=True),
+    "master frozen 10 s": Fault(freeze_master, 10, may_lose=True, stale=True),
+    "master frozen 60 s": Fault(freeze_master, 60, may_lose=True, stale=True),
+    "master cut off from nodes 10 s": Fault(
+        isolate_master, 10, namespaces=True, may_lose=True, stale=True
+    ),
+    "master cut off from all 10 s": Fault(
+        unplug_master, 10, namespaces=True, may_lose=True, stale=True
+    ),
     "replica frozen 10 s": Fault(freeze_replica, 10),
     "replica frozen, master killed": Fault(kill_master_with_lagging_replica, 2, may_lose=True),
     "none, etcd": Fault(nothing, 8, disturbs=False, etcd=True),

@@ -134,6 +134,9 @@ class History:
     initial: Mapping[str, int] = field(default_factory=dict)
     # Whether a statement may be answered from rows that came with an earlier one.
     prefetches: bool = True
+    # Times, each from a begin to an end, in which a master that was replaced without knowing it may
+    # have answered SELECTs, by what it had at the begin.
+    stale: tuple[tuple[int, int], ...] = ()
 
 
 _ACTIONS: dict[str, Any] = {kind.__name__: kind for kind in (*WRITES, Missed, Taken)}
@@ -206,6 +209,7 @@ def save(history: History, file: Path) -> None:
         "final": encode_read(history.final),
         "initial": dict(history.initial),
         "prefetches": history.prefetches,
+        "stale": history.stale,
         "transactions": [
             {
                 "name": t.name,
@@ -234,4 +238,5 @@ def load(file: Path) -> History:
         final=decode_read(data["final"]),
         initial=data["initial"],
         prefetches=data["prefetches"],
+        stale=tuple((began, ended) for began, ended in data.get("stale", ())),
     )

@@ -38,6 +38,8 @@ from tests.servers import CannotStart
 _numbers = itertools.count(1)
 # Wait so long (s) for a client to end by itself: longer than its patience.
 _JOIN_S = 90.0
+# A master that goes on knows after so long (s) that it was replaced.
+_NEWS_S = 2.0
 # Clients that end no transaction for so long (s) never will.
 _IDLE_S = 60.0
 
@@ -94,7 +96,9 @@ class Outcome:
         Redis replicates asynchronously: a failover may undo what was acknowledged with `wait=0`,
         and then a later read is as of an earlier time.  With `wait` it may undo what was read
         while its own client hadn't heard of the outcome.  It never undoes a part of a commit,
-        and never mixes what it undoes with what it keeps.  With `reads=local` a member of etcd
+        and never mixes what it undoes with what it keeps.  That a master which was replaced answers
+        reads is no anomaly where no connection of the process knows better (`stale` of a history).
+        With `reads=local` a member of etcd
         may lack what the cluster has agreed on.
         """
         explained: set[str] = set()
@@ -277,7 +281,14 @@ class _Stage:
             final = read_everything(connection)
         engine.dispose()
         transactions: Sequence[Transaction] = transactions_of(self.folder.glob("*.jsonl"))
-        return History(tuple(transactions), final, initial, run.prefetches)
+        return History(tuple(transactions), final, initial, run.prefetches, self._stale())
+
+    def _stale(self) -> tuple[tuple[int, int], ...]:
+        """Return when a master that was replaced may have answered without knowing it (ns)."""
+        events = [event for event in self.scene.events if event.failover_s is not None]
+        if not FAULTS[self.run.fault].stale:
+            return ()
+        return tuple((int(e.began * 1e9), int((e.healed + _NEWS_S) * 1e9)) for e in events)
 
     def _start(self, client: Client) -> None:
         process = new_processes().Process(target=run_client, args=(client,))
