@@ -133,6 +133,41 @@ def test_one_connection_for_all_requests(member: New) -> None:
     assert not asked.in_doubt
 
 
+def test_nobody_waits_for_what_is_posted(member: New) -> None:
+    """Its answer isn't taken for that of the next request, whether it has come by then or not."""
+    slow = threading.Event()
+
+    def answers(path: str, body: Any) -> Answer:
+        if body == {"n": "slow"}:
+            slow.wait(5)
+        return good(path, body)
+
+    etcd = member(answers)
+    asked = wire(etcd)
+    asked.post("/v3/kv/txn", {"n": 0})  # there is no connection: it is lost
+    assert asked.call("/v3/kv/txn", {"n": 1})["said"] == {"n": 1}
+    for name in ("quick", "slow"):
+        asked.post("/v3/kv/txn", {"n": name})
+        if name == "slow":
+            threading.Timer(0.1, slow.set).start()
+        else:
+            assert wait_until(lambda: len(etcd.requests) == 2)
+        assert asked.call("/v3/kv/txn", {"n": 2}, writes=True)["said"] == {"n": 2}
+    assert len(etcd.requests) == 5 and asked.traffic.round_trips == 3
+    assert not asked.in_doubt
+
+
+def test_a_member_that_ends_after_what_was_posted_leaves_no_doubt(member: New) -> None:
+    etcd = member(good)
+    asked = wire(etcd)
+    asked.call("/v3/kv/txn", {"n": 1})
+    asked.post("/v3/kv/txn", {"n": 2})
+    assert wait_until(lambda: len(etcd.requests) == 2)
+    etcd.drop()
+    assert asked.call("/v3/kv/txn", {"n": 3}, writes=True)["said"] == {"n": 3}
+    assert not asked.in_doubt
+
+
 def test_a_refusal_is_said_as_it_is(member: New) -> None:
     etcd = member(
         lambda path, body: error("etcdserver: too many operations in txn request", 3, 400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rome.errors import OperationalError
 from rome.stores.etcd.commit import TooManyConditions, arranged, raised
+from rome.stores.etcd.holds import Attempt
 from rome.stores.etcd.keys import (
     Keys,
     member_in,
@@ -18,7 +20,17 @@ from rome.stores.etcd.keys import (
     row_number_in,
     unpack_number,
 )
-from rome.stores.etcd.operations import Delete, KeyValue, Put, Range, Txn, is_absent
+from rome.stores.etcd.operations import (
+    Delete,
+    KeyValue,
+    Put,
+    Range,
+    Txn,
+    has_value,
+    is_absent,
+    is_there,
+    is_unchanged,
+)
 from rome.stores.etcd.seen import Seen
 from rome.stores.etcd.view import together
 from rome.stores.rows import pack_value
@@ -153,6 +165,91 @@ def test_transactions_are_within_the_limit(
     assert operations(txn, most) == writes
     assert list(txn.conditions) == some
     assert list(txn.otherwise) in ([], asked)
+
+
+# ---------------------------------------------------------------- rows that are held
+
+ROWS = {0: [(1, 5)], 2: [(1, 6), (2, 7), (1, 5)]}
+
+
+def attempt(*own: tuple[int, int], rows: Any = None) -> Attempt:
+    keys = {KEYS.hold(*row) for row in own}
+    return Attempt(KEYS, ROWS if rows is None else rows, "a.1.3", 9, 100.0, keys)
+
+
+def names(*holders: str) -> dict[str, Any]:
+    """The answer to a transaction that has found these holders."""
+    encoded = [b64encode(name.encode()).decode() for name in holders]
+    found = [{"kvs": [{"key": "aA==", "value": value}], "count": "1"} for value in encoded]
+    return {"responses": [{"response_range": one} for one in found]}
+
+
+def test_rows_are_held_if_nobody_holds_them() -> None:
+    """The first request's by themselves, the others' with them; a key is put once."""
+    first, others = attempt().transactions(0)
+    assert first.conditions == [is_absent(KEYS.hold(1, 5))]
+    held = [KEYS.hold(*row) for row in ((1, 5), (1, 6), (2, 7))]
+    assert others.conditions == [is_absent(key) for key in held]
+    puts = [inner.then[0] for one in (first, others) for inner in one.then
+            if isinstance(inner, Txn)]  # fmt: skip
+    assert puts == [Put(key, b"a.1.3", 9) for key in held]
+    assert others.otherwise == [Range(key) for key in held]
+
+
+def test_rows_that_were_read_before_are_held_if_they_are_the_same() -> None:
+    first, _ = attempt().transactions(12)
+    row = KEYS.row(1, 5)
+    assert first.conditions == [is_absent(KEYS.hold(1, 5)), is_there(row), is_unchanged(row, 12)]
+    assert first.then == [Put(KEYS.hold(1, 5), b"a.1.3", 9)]
+
+
+def test_a_hold_is_renewed() -> None:
+    first, _ = attempt((1, 5)).transactions(12)
+    assert first.conditions[0] == has_value(KEYS.hold(1, 5), b"a.1.3")
+
+
+@pytest.mark.parametrize(
+    ("holders", "outcome"),
+    [
+        (["b.1.1"], (False, True)),
+        (["a.1.1"], (False, False)),  # another transaction of the thread
+        (["a.1.1", "a.2.1"], (False, True)),
+        (["a.1.3"], None),  # its own: of a request whose answer was lost
+        ([], None),  # it is free again, or the row has changed
+    ],
+)
+def test_who_hinders(holders: list[str], outcome: Any) -> None:
+    one = attempt()
+    one.transactions(12)
+    first, others = one.outcomes([names(*holders), names("c.1.1")])
+    assert (first, others) == (outcome, (False, True))
+    assert one.held == ([b"h"] * 2 if holders == ["a.1.3"] else [])
+
+
+def test_what_is_not_there_is_held_by_nobody() -> None:
+    one = attempt()
+    one.transactions(0)
+    done = [{"response_txn": {"succeeded": True}}, {"response_txn": {}}]
+    answers = [{"succeeded": True, "responses": done[:1]}, {"succeeded": True, "responses": done}]
+    assert one.outcomes(answers) == ((True, False), (True, False))
+    assert one.held == [KEYS.hold(1, 5), KEYS.hold(1, 6)]
+    assert attempt(rows={}).outcomes([]) == ((True, False), (True, False))
+
+
+def test_holding_is_within_the_limits() -> None:
+    for most in (32, 128, 512):
+        rows = {0: [(1, 1)], 1: [(1, n) for n in range(2, min(16, most // 8) + 1)]}
+        for read_at in (0, 12):
+            txns = attempt(rows=rows).transactions(read_at)
+            looks = [Range(b"q%d" % n) for n in range(most // 2)]
+            assert within(Txn(then=(*txns, *looks)), most)  # type: ignore[arg-type]
+
+
+def within(txn: Txn, most: int) -> bool:
+    """Whether etcd takes a transaction with those inside of it."""
+    own = max(len(txn.conditions), len(txn.then), len(txn.otherwise))
+    inner = [one for one in (*txn.then, *txn.otherwise) if isinstance(one, Txn)]
+    return own <= most and all(within(one, most - own) for one in inner)
 
 
 # ---------------------------------------------------------------- questions

@@ -139,10 +139,18 @@ class Link:
     def is_over(self) -> bool:
         """Tell whether the member has closed it, so that a request on it would be in doubt."""
         try:
-            # No answer is outstanding: what can be read is the end.
-            return not self.owed and bool(select.select([self.socket], [], [], 0)[0])
+            while select.select([self.socket], [], [], 0)[0]:
+                if not self.owed:
+                    return True  # no answer is outstanding: what can be read is the end
+                *_, ends = self.answer()
+                self.owed -= 1
+                if ends:
+                    return True
+        except (OSError, http.client.HTTPException):
+            return True
         except ValueError:
-            return False  # select knows no more than 1024 files
+            pass  # select knows no more than 1024 files
+        return False
 
     def answer(self) -> tuple[int, bytes, int, bool]:
         """Return the status and the text of the next answer, the bytes of its head, and whether the
