@@ -73,6 +73,7 @@ def test_nothing_is_wrong(
     [
         (("result_cache", "off"), ("prefetch", "off")),
         (("page", "4"),),  # as tables that are too large for one script are read
+        (("table_lease", "0.1"),),
     ],
 )
 def test_nothing_is_wrong_with_both_levels_at_once(
@@ -93,7 +94,11 @@ def test_nothing_is_wrong_while_the_schema_changes(
 
 @pytest.mark.parametrize(
     "options",
-    [(("wait", "0"),), (("wait", "1"), ("result_cache", "off"), ("prefetch", "off"))],
+    [
+        (("wait", "0"),),
+        (("wait", "1"), ("result_cache", "off"), ("prefetch", "off")),
+        (("wait", "0"), ("table_lease", "0.1")),
+    ],
 )
 @pytest.mark.parametrize("fault", ["master killed", "master frozen 4 s"])
 def test_a_master_fails(
@@ -165,13 +170,20 @@ def test_etcds_leader_fails(
         ("acknowledges_early", "swaps", READ_COMMITTED, {"G-single-realtime", "lost"}),
         ("reads_stale_rows", "text lists", SERIALIZABLE, {"G-single-realtime"}),
         ("mixes_moments", "text lists", READ_COMMITTED, {"G-single"}),
+        ("believes_leases_for_long", "text lists", READ_COMMITTED, {"G-single-realtime"}),
     ],
 )
 def test_a_mutated_rome_is_found(
     server: RedisServer, mutation: str, workload: str, level: str, names: set[str]
 ) -> None:
+    leases = (("table_lease", "0.05"),) if "leases" in mutation else ()
     run = dataclasses.replace(
-        SHORT, workload=workload, levels=(level,), mutation=mutation, transactions=400
+        SHORT,
+        workload=workload,
+        levels=(level,),
+        mutation=mutation,
+        transactions=400,
+        options=leases,
     )
     # It is a matter of chance whether a short run shows it.
     assert any(names & set(perform(run, server).verdict.anomalies) for _ in range(3))

@@ -1,6 +1,6 @@
 """Defects that are put into ROME on purpose, to show that the checker finds them.
 
-Each takes the place of a method of the store, in the clients' processes only.
+Each takes the place of a method of the store, or of table leases, in the clients' processes only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rome.engine.table_leases import TableLeases
 from rome.errors import ConflictError
 from rome.stores.base import Answer, Commit, Request
 from rome.stores.redis.store import RedisStore
@@ -21,6 +22,7 @@ _SHARE = 0.1
 _chance = random.Random(1)
 _commit = RedisStore.commit
 _read = RedisStore.read
+_granted = TableLeases.granted
 # Seconds for which the stale store gives an old answer again, and by which the early one acts
 # too late.
 _DELAY_S = 0.05
@@ -124,6 +126,13 @@ def mixes_moments(
     return mixed
 
 
+def believes_leases_for_long(
+    leases: TableLeases, tables: Sequence[int], commits: Sequence[str], asked: float, seconds: float
+) -> None:
+    """Take a lease for one that lasts ten times as long."""
+    _granted(leases, tables, commits, asked, 10 * seconds)
+
+
 MUTATIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
@@ -136,6 +145,7 @@ MUTATIONS: dict[str, Callable[..., Any]] = {
         acknowledges_early,
         reads_stale_rows,
         mixes_moments,
+        believes_leases_for_long,
     )
 }
 
@@ -143,5 +153,8 @@ MUTATIONS: dict[str, Callable[..., Any]] = {
 def apply(name: str) -> None:
     """Put one into this process."""
     function = MUTATIONS[name]
+    if function is believes_leases_for_long:
+        TableLeases.granted = function  # type: ignore[method-assign]
+        return
     is_read = function in (reads_stale_rows, mixes_moments)
     setattr(RedisStore, "read" if is_read else "commit", function)

@@ -32,7 +32,7 @@ _PAGE = 500
 _LEAST = 50  # what a script costs that looks at nothing, in rows
 _STRICT = re.compile(r"\)[^)]*\bSTRICT\b[^)]*\Z", re.I)
 _KEY = re.compile(
-    rb"(?:(meta|schema|ids|writes|lease)|[ts]:[0-9a-f]+|(?:scan|log|h)\d+"
+    rb"(?:(meta|schema|ids|writes|leases?)|[ts]:[0-9a-f]+|(?:scan|log|h)\d+"
     rb"|([ruio])(\d+)(?:\.(\d+)(:)?)?)",
     re.S,
 )

@@ -38,7 +38,7 @@ from rome.stores.etcd.store import EtcdStore
 from rome.stores.etcd.writing import LEAST_OPERATIONS
 from rome.stores.memory.store import MemoryStore
 from rome.stores.redis.link import Server
-from rome.stores.redis.store import RedisStore
+from rome.stores.redis.store import LONGEST_TABLE_LEASE_S, RedisStore
 
 
 class RomeExecutionContext(SQLiteExecutionContext):
@@ -168,9 +168,18 @@ class RomeDialect(SQLiteDialect):
             tag = None
         replicas = int(options.number("wait", 0))
         page = max(4, int(options.number("page", 20000)))
+        table_lease = options.number("table_lease", 0)
+        if table_lease > LONGEST_TABLE_LEASE_S:
+            raise ValueError(
+                f"option table_lease={table_lease:g}: give {LONGEST_TABLE_LEASE_S:g} seconds at"
+                " most, as commits to a leased table wait for so long"
+            )
         return {
-            "store": functools.partial(RedisStore, server, database, tag, replicas, page),
+            "store": functools.partial(
+                RedisStore, server, database, tag, replicas, page, table_lease
+            ),
             "shared": shared((addresses, database, tag)),
+            "table_lease": table_lease,
         }
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:

@@ -96,11 +96,14 @@ def connect(
     serializable: bool = False,
     result_cache: bool = True,
     prefetch: bool = True,
+    table_lease: float = 0.0,
 ) -> Connection:
     """Return a connection to a database.
 
     `store` makes its connection to the key/value store; `shared` is the same for all
     connections to one database.  `result_cache`: use results that the process has cached while
-    they are right; `prefetch`: read what will follow together with a statement.
+    they are right; `prefetch`: read what will follow together with a statement; `table_lease`: the
+    seconds for which the store leases tables, if it shall.
     """
-    return Connection(store(), shared, Options(foreign_keys, serializable, result_cache, prefetch))
+    options = Options(foreign_keys, serializable, result_cache, prefetch, table_lease)
+    return Connection(store(), shared, options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,6 +83,11 @@ class Ahead:
     def put_keys(self, keys: AheadKeys) -> None:
         """Note keys that were looked up."""
         self._keys.append(keys)
+
+    def oldest(self) -> float:
+        """Return when the oldest of it was asked for; infinite if there is nothing."""
+        rows = (one.moment for waiting in self._rows.values() for one in waiting)
+        return min(itertools.chain(rows, (one.moment for one in self._keys)), default=math.inf)
 
     # ------------------------------------------------------------ using
 

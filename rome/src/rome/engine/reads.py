@@ -41,6 +41,7 @@ from rome.engine.prefetch import (
 from rome.engine.result_cache import CachedResult, cache_key
 from rome.engine.session import Session
 from rome.engine.shared import Options, Shared
+from rome.engine.table_leases import TableLeases
 from rome.planner.plan import BoundPlan, Layout, TextPlan
 from rome.stores.base import Answer, Request
 from rome.stores.wire import KeyLookup, Step
@@ -76,6 +77,8 @@ class Reads:
     def __init__(self, session: Session, shared: Shared, options: Options) -> None:
         self.result_cache = shared.result_cache if options.result_cache else None
         self._prefetch_history = shared.prefetch_history if options.prefetch else None
+        self._table_leases = shared.table_leases if options.table_lease else None
+        self._table_lease_s = options.table_lease
         self._moments = shared.moments
         self._recent = shared.recent
         self._me = object()  # names this connection to `moments`
@@ -136,6 +139,10 @@ class Reads:
             return self._ask(
                 [Request(read_request.sent, [step.table for step in read_request.sent])]
             )[0]
+        if call is not None and not call.retrying and read_request.cached is not None:
+            commits = read_request.cached.commits
+            if self._is_leased(read_request.sent, commits):
+                return Answer(None, list(commits))
         prefetches = call is not None and self._prefetch_history is not None and not call.retrying
         if call is not None and prefetches:
             call.read = True
@@ -157,10 +164,23 @@ class Reads:
             self._ahead.discard()
         return self._ask_ahead(
             call if prefetches else None,
-            _request(read_request),
+            self._request(read_request),
             read_request.sent,
             call.sql if call else "",
         )
+
+    def _is_leased(self, steps: Sequence[Step], commits: Sequence[str]) -> bool:
+        """Tell whether these are the last commits of the tables now, without asking; the statement
+        then sees this moment."""
+        leases = self._table_leases
+        since = leases.known_since(_tables(steps), commits) if leases is not None else None
+        if since is None:
+            return False
+        # What has come ahead is right beside it if nothing was committed to the tables since then.
+        if not self._moments.heard_last(self._me) or self._ahead.oldest() < since:
+            self._ahead.discard()
+        self._moments.heard(self._me)
+        return True
 
     def check(self, request: Request, keys: Sequence[Step] = ()) -> Answer:
         """Ask the store beside what the statement has read: for keys, parents, children.
@@ -207,8 +227,11 @@ class Reads:
             deadline = time.monotonic() + row_locks.WAIT
             self._wait_here(requests[0].steps)
         while True:
+            asked = time.monotonic()
             answers = session.store.read(session.schema.version, requests, holder)
             self._moments.heard(self._me)
+            if self._table_leases is not None:
+                self._note_commits(self._table_leases, requests, answers, asked)
             if holds:
                 for request, answer in zip(requests, answers, strict=False):
                     session.holds.note(request.steps, answer)
@@ -220,6 +243,21 @@ class Reads:
                 continue
             time.sleep(min(pause * (0.5 + random.random()), answers[0].wait, deadline - now))
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _note_commits(
+        self,
+        leases: TableLeases,
+        requests: Sequence[Request],
+        answers: Sequence[Answer],
+        asked: float,
+    ) -> None:
+        """Note the last commits of tables that answers have, and which tables are leased."""
+        for request, answer in zip(requests, answers, strict=False):
+            if request.watched:
+                leases.saw(request.watched, answer.commits)
+                if answer.leased:
+                    seconds = self._table_lease_s
+                    leases.granted(request.watched, answer.commits, asked, seconds)
 
     def _wait_here(self, steps: Sequence[Step], seconds: float | None = None) -> None:
         """Wait until no other transaction of this process compares and sets the same rows."""
@@ -256,7 +294,7 @@ class Reads:
             if not call.many:
                 follow_ups = self._follow_ups(call, source, sent, history)
         requests = [
-            _request(other) if isinstance(other, ReadRequest) else Request(key_steps(other))
+            self._request(other) if isinstance(other, ReadRequest) else Request(key_steps(other))
             for _, other in follow_ups
         ]
         moment = time.monotonic()
@@ -300,10 +338,22 @@ class Reads:
                 # What isn't held should be read as late as it can be: the longer the way to the
                 # commit, the more often another transaction is faster.
                 break
+            if other.cached is not None and self._table_leases is not None:
+                commits = other.cached.commits
+                if self._table_leases.known_since(_tables(other.sent), commits) is not None:
+                    continue
             # Who reads the same again wants to see what has changed.
             if other.sent and other.sent != sent:
                 reads.append((read.sql, other))
         return reads
+
+    def _request(self, read_request: ReadRequest) -> Request:
+        if read_request.key is None:
+            return Request(read_request.sent, hold=read_request.hold)
+        tables, cached = _tables(read_request.sent), read_request.cached
+        leases = self._table_leases
+        lease = leases is not None and leases.are_quiet(tables)
+        return Request(read_request.sent, tables, cached.commits if cached else (), lease=lease)
 
     # ------------------------------------------------------------ explaining
 
@@ -421,10 +471,6 @@ def _keys_of(sql: str) -> str:
     return f"keys of {sql}"
 
 
-def _request(read_request: ReadRequest) -> Request:
-    if read_request.key is None:
-        return Request(read_request.sent, hold=read_request.hold)
-    tables = list(dict.fromkeys(step.table for step in read_request.sent))
-    return Request(
-        read_request.sent, tables, read_request.cached.commits if read_request.cached else ()
-    )
+def _tables(steps: Sequence[Step]) -> list[int]:
+    """Return the tables that steps read, each once."""
+    return list(dict.fromkeys(step.table for step in steps))

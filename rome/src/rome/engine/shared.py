@@ -13,6 +13,7 @@ from rome.engine.prefetch import PrefetchHistory
 from rome.engine.recent import Recent
 from rome.engine.result_cache import ResultCache
 from rome.engine.row_locks import RowLocks
+from rome.engine.table_leases import TableLeases
 from rome.planner.plan import Plan
 from rome.schema.catalogue import Catalogue
 from rome.schema.ids import Ids
@@ -29,19 +30,22 @@ class Shared:
         self.row_locks = RowLocks()
         self.moments = Moments()
         self.recent = Recent()
+        self.table_leases = TableLeases()
         self.texts: dict[str, Plan] = {}  # of statements that are only known as text
 
 
 @dataclass(frozen=True)
 class Options:
     """A connection's own: whether it checks foreign keys, commits only what could have
-    happened one after the other, uses the result cache, and prefetches.
+    happened one after the other, uses the result cache, and prefetches; the seconds for which the
+    store leases tables, 0 if no leases are asked for.
     """
 
     foreign_keys: bool = True
     serializable: bool = False
     result_cache: bool = True
     prefetch: bool = True
+    table_lease: float = 0.0
 
 
 _shared: weakref.WeakValueDictionary[Any, Shared] = weakref.WeakValueDictionary()

@@ -57,24 +57,29 @@ class Request(NamedTuple):
     """Steps of one statement; tables whose last commits are wanted as well; and if these are
     the ones in `unless`, the rows aren't wanted.
 
-    hold: whether the rows are to be held for the holder that asks."""
+    hold: whether the rows are to be held for the holder that asks.  lease: whether the tables
+    watched are to be leased, so that nobody writes them for a while; for how long is the store's
+    own setting, and it may do nothing of the kind."""
 
     steps: Sequence[Step]
     watched: Sequence[int] = ()
     unless: Sequence[str] = ()
     hold: bool = False
+    lease: bool = False
 
 
 class Answer(NamedTuple):
     """Rows by step (None: not wanted, or held by another), and the last commits of the tables
     watched.
 
-    held: whether the rows are held now as asked.  wait: seconds for which another may hold them."""
+    held: whether the rows are held now as asked.  wait: seconds for which another may hold them.
+    leased: whether the tables watched are leased as asked, from the question on."""
 
     rows: list[Rows] | None
     commits: list[str]
     held: bool = False
     wait: float = 0.0
+    leased: bool = False
 
 
 class SchemaChanged(Exception):

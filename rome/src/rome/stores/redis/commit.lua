@@ -8,7 +8,7 @@ local version, token, remember, tables, inserts, changes, unique_add, unique_del
 local call, sub, byte = redis.call, string.sub, string.byte
 local done = P .. 't:' .. token
 if call('EXISTS', done) == 1 then return {'done'} end
-if ARGV[4] then
+if ARGV[4] and ARGV[4] ~= '' then
   -- Replicas that follow and were heard of within the last two seconds.
   local replicas = 0
   for lag in string.gmatch(call('INFO', 'replication'), 'state=online,offset=%d+,lag=(%d+)') do
@@ -16,7 +16,13 @@ if ARGV[4] then
   end
   if replicas < tonumber(ARGV[4]) then return {'replicas', replicas} end
 end
-if (call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
+local schema, leases = unpack(call('HMGET', P .. 'meta', 'schema', 'leases'))
+if (schema or '0') ~= version then return {'schema'} end
+if leases and #tables > 0 then
+  if ARGV[5] == '' then return {'unnamed'} end
+  local wait = wait_for_leases(tables)
+  if wait > 0 then return {'leased', wait} end
+end
 
 local NIL, MOST = '\192', 2000
 

@@ -63,4 +63,3 @@ local function not_the_master_for_sure()
     math.max(10000, 2 * timeout))
   return unsure
 end
-if ARGV[2] and ARGV[2] ~= '' and not_the_master_for_sure() then return {'lease'} end

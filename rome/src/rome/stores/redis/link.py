@@ -94,13 +94,15 @@ class Node:
 
     `id`: its name in a cluster, empty outside of one; None if it refuses to tell whether it is
     in one.  `timeout_ms`: the cluster's node timeout; None where the node refuses to tell it.
-    `epoch`: its configuration epoch as it was connected; 0 where it doesn't tell it.
+    `epoch`: its configuration epoch as it was connected; 0 where it doesn't tell it.  `run`: the id
+    of the process, "" where it doesn't tell it.
     """
 
     address: Address
     id: str | None = ""
     timeout_ms: int | None = None
     epoch: int = 0
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -340,6 +342,7 @@ def _greeting(server: Server) -> list[tuple[Any, ...]]:
         ("CLUSTER", "SLOTS"),
         ("CLUSTER", "MYID"),
         ("CLUSTER", "INFO"),
+        ("INFO", "server"),
         ("CONFIG", "GET", "cluster-node-timeout"),
     ]
 
@@ -347,7 +350,9 @@ def _greeting(server: Server) -> list[tuple[Any, ...]]:
 def _node(server: Server, slot: int, address: Address, answers: list[Any]) -> Node:
     """Return what the greeting tells of a node; raises _NotTheMaster, OperationalError."""
     place = f"Redis at {address[0]}:{address[1]}"
-    login, (role, slots, name, cluster, timeout) = answers[:-5], answers[-5:]
+    login, (role, slots, name, cluster, info, timeout) = answers[:-6], answers[-6:]
+    found = re.search(rb"run_id:(\w+)", info) if isinstance(info, bytes) else None
+    run = found[1].decode() if found else ""
     for answer in (*login, role):
         if isinstance(answer, hiredis.ReplyError):
             text = str(answer)
@@ -363,14 +368,14 @@ def _node(server: Server, slot: int, address: Address, answers: list[Any]) -> No
         if isinstance(timeout, list) and len(timeout) == 2:
             timeout_ms = int(timeout[1])
         node = _node_of_cluster(server, slot, address, slots, name, timeout_ms)
-        return _newest(server, node, cluster)
+        return replace(_newest(server, node, cluster), run=run)
     if isinstance(role, list) and role[0] == b"slave":
         host, port = role[1].decode(), int(role[2])
         raise _NotTheMaster(f"it is a replica of {host}:{port}, which takes no writes")
     if isinstance(role, list) and role[0] == b"sentinel":
         raise _NotTheMaster("it is a Sentinel, which has no data")
     server.hints.master = address
-    return Node(address, None if str(slots).startswith("NOPERM") else "")
+    return Node(address, None if str(slots).startswith("NOPERM") else "", run=run)
 
 
 def _is_refusal(text: str) -> bool:

@@ -1,6 +1,6 @@
 -- Rows for statements, in one call.  wire.py has the form of a request.
 local P = KEYS[1]
-local version, requests, most, holder, lease = unpack(cmsgpack.unpack(ARGV[1]))
+local version, requests, most, holder, lease, length, guard = unpack(cmsgpack.unpack(ARGV[1]))
 local call, byte, sub = redis.call, string.byte, string.sub
 if (call('HGET', P .. 'meta', 'schema') or '0') ~= version then return {'schema'} end
 -- The last commits of the tables that a request watches, and whether they are those that
@@ -119,7 +119,11 @@ if only and not only[8] then
   for i = 1, #filters do simple = simple and filters[i][2] == 'in' and #filters[i][3] == 1 end
   if simple then
     local commits, same = watch(requests[1])
-    if same then return {'rows', {{false, commits}}} end
+    if same then
+      local answers = {{false, commits}}
+      if give_leases then give_leases(requests, answers, length, guard) end
+      return {'rows', answers}
+    end
     local number, row = keys[1]
     if kind == 'unique' then number = call('HGET', P .. 'u' .. table_no .. '.' .. index, number) end
     if number then row = call('HGET', P .. 'r' .. table_no, number) end
@@ -135,6 +139,7 @@ if only and not only[8] then
     end
     local answers = {{{row and {number, row} or {}}, commits}}
     if requests[1][4] then hold_all(answers) end
+    if give_leases then give_leases(requests, answers, length, guard) end
     return {'rows', answers}
   end
 end
@@ -982,4 +987,5 @@ for number, request in ipairs(requests) do
   answers[number] = {rows, commits}
 end
 if holder ~= '' then hold_all(answers) end
+if give_leases then give_leases(requests, answers, length, guard) end
 return {'rows', answers}

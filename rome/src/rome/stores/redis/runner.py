@@ -12,7 +12,7 @@ from rome.errors import OperationalError, OutcomeUnknown
 from rome.stores.base import Unbuilt
 from rome.stores.redis.connection import Wire
 from rome.stores.redis.link import Node
-from rome.stores.redis.scripts import script
+from rome.stores.redis.scripts import READ_LEASED, script
 
 # An answer that took longer than this share of the cluster's node timeout may be of a node that
 # was halted after it had looked at its lease, and that is the master no more.
@@ -64,12 +64,9 @@ class Runner:
             if self.built_on not in (None, self.wire.connections) and name == "schema":
                 self.built_on = None
                 raise Unbuilt
-            more: tuple[Any, ...] = ()
-            if timeout := self._node_timeout_ms(node):
-                more = (node.id, timeout)
-            if replicas:
-                more = (*(more or ("", 0)), replicas)
-            return (self.prefix, argument, *more)
+            timeout = self._node_timeout_ms(node)
+            who = (node.id if timeout else "", timeout)
+            return (self.prefix, argument, *who, replicas or "", node.run)
 
         try:
             answers = self.wire.pipeline(by_name, stop=b"replicas")
@@ -82,6 +79,22 @@ class Runner:
                 raise OutcomeUnknown(f"{why}; whether the {kind} was done is not known") from error
             raise
         return answers
+
+    def run_leased(self, argument: bytes) -> Any:
+        """Return the answer of a read that asks for leases of tables."""
+        text, digest = script(READ_LEASED, False)
+
+        def more(node: Node) -> tuple[Any, ...]:
+            try:
+                timeout = self._node_timeout_ms(node)
+            except OperationalError:
+                return (self.prefix, argument, "", 0, "", "")  # which gets none
+            return (self.prefix, argument, node.id if timeout else "", timeout, "", node.run)
+
+        answers = self.wire.pipeline(lambda node: [("EVALSHA", digest, 1, *more(node))])
+        if isinstance(answers[0], hiredis.ReplyError):  # NOSCRIPT
+            answers = self.wire.pipeline(lambda node: [("EVAL", text, 1, *more(node))])
+        return answers[0]
 
     def _node_timeout_ms(self, node: Node) -> int:
         """Return the node timeout of the cluster that a node belongs to; 0: no lease is asked for.

@@ -8,6 +8,11 @@ local expected, puts, drops, empty, unwritten, complete, token, remember =
 local done = redis.call('GET', P .. 't:' .. token)
 if done then return {'done', done} end
 if version ~= expected then return {'schema'} end
+if redis.call('HEXISTS', P .. 'meta', 'leases') == 1 then
+  if ARGV[5] == '' then return {'unnamed'} end
+  local wait = wait_for_leases()
+  if wait > 0 then return {'leased', wait} end
+end
 for _, t in ipairs(empty) do
   if redis.call('HLEN', P .. 'r' .. t) > 0 then return {'filled'} end
 end

@@ -12,9 +12,14 @@ import msgpack
 
 # Scripts that a node runs only while it is sure to be the master.
 FENCED = ("commit", "confirm", "schema")
+_FENCE = "if ARGV[2] and ARGV[2] ~= '' and not_the_master_for_sure() then return {'lease'} end"
+# A read that gives leases of tables, beside `read`, which has no function for that.
+READ_LEASED = "read, leased"
 # What stands at the head of several scripts.
 _PARTS = {
-    "lease.lua": FENCED,
+    "lease.lua": (*FENCED, READ_LEASED),
+    "leases.lua": ("commit", "schema", READ_LEASED),
+    "give.lua": (READ_LEASED,),
     "slice.lua": ("check", "drop", "index", "ordered"),
     "holds.lua": ("commit", "release"),
 }
@@ -27,9 +32,13 @@ def script(name: str, frees: bool) -> tuple[str, str]:
     frees: whether it frees memory, and so has to run when there is none left.
     """
     folder = files("rome.stores.redis")
-    text = (folder / f"{name}.lua").read_text()
+    text = (folder / f"{name.partition(',')[0]}.lua").read_text()
     flags, _, rest = text.partition("\n")
     heads = [(folder / part).read_text() for part, users in _PARTS.items() if name in users]
+    if name in FENCED:
+        heads.insert(1, _FENCE)
+    if name == "read":
+        heads.append("local give_leases")
     if heads:
         text = "\n".join([flags, *heads, rest])
     if name == "scan":

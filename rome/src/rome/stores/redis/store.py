@@ -16,12 +16,14 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
     P log<table>      list    numbers of rows that were changed since then
     P s:<scan>        hash    how far one such read has come
     P h<table>        hash    row number -> until when a transaction holds it, and its name
+    P leases          hash    table -> until when nobody writes it (leases.lua)
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -67,6 +69,11 @@ MOST = 4000
 # Milliseconds that a table stays marked after a page of it was read: as long may a client take
 # between two pages.  commit.lua keeps what it notes for twice as long.
 LEASE_MS = 30000
+# Seconds for which a table may be leased: as leases.lua has it.
+LONGEST_TABLE_LEASE_S = 5.0
+# Milliseconds that pass from the first question for a lease of a table to the first lease: a server
+# that takes the master's place after that knows that there may be some.
+GUARD_MS = 10000
 # Redis runs all commands that it has read from a client before it looks at other clients.  An
 # argument of 32 KiB (PROTO_MBULK_BIG_ARG) it reads by itself, to its last byte: a command that
 # ends with one stands alone, so others are served before the next, however many were sent.
@@ -83,9 +90,10 @@ class RedisStore:
         tag: str | None = None,
         replicas: int = 0,
         page: int = 20000,
+        table_lease: float = 0,
     ) -> None:
         """`replicas` have a commit before it counts as done; one script looks at no more
-        than `page` rows."""
+        than `page` rows; tables are leased for `table_lease` seconds."""
         self.traffic = Traffic()
         self.portion = UNBOUNDED
         self._wire = Wire(server, self.traffic, slot_of(tag or database))
@@ -94,6 +102,7 @@ class RedisStore:
         self._scans = Scans(self._runner)
         self._replicas = replicas
         self._page = page
+        self._table_lease_ms = int(table_lease * 1000)
         # A commit is sent again for as long as `patience`, and each time for one answer.
         self._remember = int(2 * ((server.patience or _LONG_S) + server.timeout)) + 1
 
@@ -139,6 +148,8 @@ class RedisStore:
         self._wire.in_doubt = False
         while True:
             answer = self._runner.run_on_master("schema", pack(request), frees=not puts)[0]
+            if _waited_for_leases(answer):
+                continue
             if answer[0] != b"done" or self._runner.in_time() or self._runner.is_there(token):
                 break
         if answer[0] == b"done":
@@ -156,12 +167,17 @@ class RedisStore:
 
     def read(self, version: str, requests: Sequence[Request], holder: str = "") -> list[Answer]:
         most = min(self._page, MOST)
+        leased = any(request.lease for request in requests)
         packed = [
-            ([pack_step(step) for step in steps], watched, unless, hold)
-            for steps, watched, unless, hold in requests
+            ([pack_step(step) for step in steps], watched, unless, hold, lease)
+            for steps, watched, unless, hold, lease in requests
         ]
-        request = pack([version, packed, most, holder, int(base.HOLD_S * 1000)])
-        word, *answer = self._runner.run("read", request)[0]
+        request = [version, packed, most, holder, int(base.HOLD_S * 1000)]
+        if leased:
+            answered = self._runner.run_leased(pack([*request, self._table_lease_ms, GUARD_MS]))
+        else:
+            answered = self._runner.run("read", pack(request))[0]
+        word, *answer = answered
         if word == b"schema":
             raise SchemaChanged
         if word == b"large":
@@ -206,6 +222,8 @@ class RedisStore:
         self._wire.in_doubt = False
         while True:
             answers = self._runner.run_on_master("commit", request, frees, self._replicas)
+            if _waited_for_leases(answers[0]):
+                continue
             word, *rest = answers[0]
             if word == b"schema":
                 raise SchemaChanged
@@ -384,7 +402,25 @@ class RedisStore:
         self._wire.close()
 
 
-def _answer(rows: list[Any] | None, commits: list[Any] | None, state: int | None = None) -> Answer:
-    """Return what the script has found.  state: see `held` of read.lua."""
+def _answer(
+    rows: list[Any] | None,
+    commits: list[Any] | None,
+    state: int | None = None,
+    leased: int | None = None,
+) -> Answer:
+    """Return what the script has found.  state: see `hold_all` of read.lua."""
     tokens = [(commit or b"0").decode() for commit in commits or ()]
-    return Answer(rows, tokens, state == 1, max(-(state or 0), 0) / 1000)
+    return Answer(rows, tokens, state == 1, max(-(state or 0), 0) / 1000, bool(leased))
+
+
+def _waited_for_leases(answer: Sequence[Any]) -> bool:
+    """Wait if a script has answered that tables are leased; then it has to be run again."""
+    if answer[0] == b"unnamed":
+        raise OperationalError(
+            "tables of the database are leased (table_lease in URLs), and the server refuses"
+            " INFO server, without which leases of before a failover can't be told: allow it"
+        )
+    if answer[0] != b"leased":
+        return False
+    time.sleep(answer[1] / 1000 + 0.001)
+    return True
