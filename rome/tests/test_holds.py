@@ -96,6 +96,12 @@ def trips(connection: Connection, run: Callable[[], Any]) -> int:
     return after - before
 
 
+def warm_up(engine: Engine) -> None:
+    """Know the schema, and in etcd have the lease that holds of the next seconds go with."""
+    with engine.connect() as connection:
+        assert connection.execute(compared(8, 0)).rowcount == 1
+
+
 def in_thread(run: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
     """Run it in a thread of its own; what it returns or raises is put into the list."""
     found: list[Any] = []
@@ -142,6 +148,8 @@ def test_who_waited_for_a_rollback_sets_the_row(one: Engine, two: Engine) -> Non
 
 
 def test_a_hold_costs_no_round_trip(one: Engine, two: Engine) -> None:
+    warm_up(one)
+    warm_up(two)
     with one.connect() as connection:
         assert trips(connection, lambda: connection.execute(compared(1, 0))) == 1
         assert trips(connection, connection.commit) == 1
@@ -149,7 +157,6 @@ def test_a_hold_costs_no_round_trip(one: Engine, two: Engine) -> None:
         assert trips(connection, connection.rollback) == 0
         # Nothing was left behind for the next ones.
         with two.connect() as other:
-            other.execute(select(claims))  # it knows the schema now
             assert trips(other, lambda: other.execute(compared(1, 1))) == 1
 
 
@@ -365,7 +372,8 @@ def test_a_row_comes_held_with_the_first_statement(learnt: Connection, two: Engi
         assert claim(learnt, 5) == 1
         learnt.commit()
 
-    assert trips(learnt, whole) == 3  # the provider; all that the claim needs; COMMIT
+    # The provider; all that the claim needs; COMMIT.  In etcd, of each an index before its rows.
+    assert trips(learnt, whole) == (5 if learnt.dialect.driver == "etcd" else 3)
     assert claim(learnt, 6) == 1
     thread, found = in_thread(lambda: set_in(two, compared(7, 0)))
     thread.join(0.1)
@@ -395,8 +403,8 @@ def test_what_was_held_in_vain_is_free_at_the_end(learnt: Connection, two: Engin
     learnt.rollback()
     learnt.execute(claims.select().where(claims.c.consumer == "nobody")).all()
     learnt.rollback()  # it has changed its mind
+    warm_up(two)
     with two.begin() as other:
-        other.execute(select(claims))  # it knows the schema now
         assert trips(other, lambda: other.execute(compared(row.id, 0))) == 1
 
 
