@@ -2,7 +2,10 @@
 
 It needs no MariaDB: ROME's Redis alone, with a proxy before it that counts the turns.
 
-    python -m benchmarks.trips [--boots 3] [--url-options prefetch=off] [--save]
+    python -m benchmarks.trips [--boots 3] [--url-options prefetch=off] [--save [NAME]]
+
+With `--url-options table_lease=2` boots want a warm-up of half a minute, until tables count as
+seldom written: `--warm-up 40`.
 """
 
 from __future__ import annotations
@@ -44,13 +47,15 @@ def rome() -> Iterator[Backend]:
             handle.close()
 
 
-def boots(backend: Backend, python: Python, count: int, options: str) -> list[list[list[Any]]]:
-    """What each of some boots asks, after some others."""
+def boots(
+    backend: Backend, python: Python, count: int, options: str, warm_up: int
+) -> list[list[list[Any]]]:
+    """What each of some boots asks, after `warm_up` others."""
     worker = Worker(python, "boot_worker", backend.urls(_DELAY, options))
     try:
         worker.ask("start")
         backend.proxy.delay(_DELAY)
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             worker.ask("boot")
             say("one more boot to warm up")
         return [worker.ask("trace", control=backend.proxy.control) for _ in range(count)]
@@ -114,7 +119,10 @@ def main() -> int:
     parser = backends.parser(__doc__)
     parser.add_argument("--boots", type=int, default=3)
     parser.add_argument("--url-options", default="", help="of ROME's URLs")
-    parser.add_argument("--save", action="store_true", help="write trips.json, trips.txt")
+    parser.add_argument(
+        "--save", nargs="?", const="trips", help="write NAME.json, NAME.txt (default: trips)"
+    )
+    parser.add_argument("--warm-up", type=int, default=WARM_UP, help="boots before those counted")
     parser.add_argument("--what", choices=("all", "boot", "operations"), default="all")
     options = parser.parse_args()
     more = f"?{options.url_options}" if options.url_options else ""
@@ -128,7 +136,7 @@ def main() -> int:
             counts = {name: turns(trace) for name, trace in traces.items()}
             if options.what != "operations":
                 with rome() as backend:
-                    several = boots(backend, python, options.boots, more)
+                    several = boots(backend, python, options.boots, more, options.warm_up)
                 traces["a boot"] = several[-1]
                 counts["a boot"] = statistics.mean(map(turns, several))
     except (Failed, *tables.KNOWN) as error:
@@ -140,8 +148,8 @@ def main() -> int:
         lines = [f"{own:4d} x{times:3d}  {words}\n" for (own, words), times in kinds.items()]
         sys.stdout.write(f"--- {name}: {counts[name]:.1f}\n{''.join(lines)}\n")
     if options.save:
-        (options.results / "trips.txt").write_text(text)
-        (options.results / "trips.json").write_text(json.dumps(counts, indent=1) + "\n")
+        (options.results / f"{options.save}.txt").write_text(text)
+        (options.results / f"{options.save}.json").write_text(json.dumps(counts, indent=1) + "\n")
     return 0
 
 
