@@ -47,6 +47,7 @@ def _write_lines(session: Session, call: Call, bound: BoundPlan) -> list[str]:
     """Return the plan of an INSERT, UPDATE or DELETE."""
     lines = []
     steps: list[Step] = []
+    held = False
     trips = ["1 for COMMIT"]
     checks = _constraint_checks(session, bound)
     if checks:
@@ -56,7 +57,8 @@ def _write_lines(session: Session, call: Call, bound: BoundPlan) -> list[str]:
         if len(steps) == 1 and not session.serializable:
             steps = [named_by_key(bound, steps[0])]
         lines = [*describe_steps(steps, session.schema), *_text_lines(call), _pushdown_line(False)]
-        trips.insert(0, f"{_at_most(session.store.levels(steps))} for the rows")
+        held = not session.serializable and compares_keys(bound, steps)
+        trips.insert(0, f"{_at_most(session.store.levels(steps, held))} for the rows")
     if bound.insert is not None:
         lines.append("evaluation: rows are made from the parameters, without SQLite")
     else:
@@ -65,8 +67,8 @@ def _write_lines(session: Session, call: Call, bound: BoundPlan) -> list[str]:
         lines.append(f"constraint checks: look-ups of {' and '.join(checks)}")
     lines.append(f"round trips: {', '.join(trips)}")
     way = "compare-and-set of the rows" if bound.fetches and bound.compares_and_sets else "columns"
-    held = "" if session.serializable or not compares_keys(bound, steps) else "; the rows are held"
-    lines.append(f"concurrency control: optimistic, {way} validated at COMMIT{held}")
+    way += " validated at COMMIT" + ("; the rows are held" if held else "")
+    lines.append(f"concurrency control: optimistic, {way}")
     return lines
 
 

@@ -227,9 +227,9 @@ class Store(Protocol):
     def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
         """Let rows go that a holder holds, by table.  Nobody waits for it, and it may be lost."""
 
-    def levels(self, steps: Sequence[Step]) -> int:
+    def levels(self, steps: Sequence[Step], hold: bool = False) -> int:
         """Return how many round trips a read of these steps takes at most, where none of its
-        tables is large; for EXPLAIN."""
+        tables is large; for EXPLAIN.  hold: its rows are to be held."""
 
     def commit(self, commit: Commit) -> None:
         """Do all of a commit or nothing.  Sent again after a lost answer it is done once.

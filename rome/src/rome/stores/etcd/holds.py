@@ -74,7 +74,7 @@ class Holds:
     ) -> list[Answer] | None:
         """Return the answers; None: rows have changed before they were held."""
         reading = Reading(self._keys, version, self._seen).answers(requests)
-        rows = _rows_named(requests)
+        rows = rows_named(requests)
         if rows is not None and sum(map(len, rows.values())) <= self._most:
             attempt = self._attempt(rows, holder)
             view = View(self._wire, True, attempt.transactions(0))
@@ -255,7 +255,7 @@ class Attempt:
         return names
 
 
-def _rows_named(requests: Sequence[Request]) -> dict[int, list[Row]] | None:
+def rows_named(requests: Sequence[Request]) -> dict[int, list[Row]] | None:
     """Return the rows that requests name by number, by the place of the request; None: they name
     some otherwise."""
     rows: dict[int, list[Row]] = {}

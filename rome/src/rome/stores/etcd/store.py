@@ -44,7 +44,7 @@ from rome.stores.etcd.commit import (
     same_version,
 )
 from rome.stores.etcd.connection import LeaseLost, Server, Wire
-from rome.stores.etcd.holds import Holds
+from rome.stores.etcd.holds import Holds, rows_named
 from rome.stores.etcd.indexes import Indexes
 from rome.stores.etcd.keys import Keys, Span, member_in, pack_number, unpack_number
 from rome.stores.etcd.operations import (
@@ -204,8 +204,8 @@ class EtcdStore:
     def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
         self._holds.release(holder, held)
 
-    def levels(self, steps: Sequence[Step]) -> int:
-        return levels_of(steps)
+    def levels(self, steps: Sequence[Step], hold: bool = False) -> int:
+        return levels_of(steps) + (hold and rows_named([Request(steps, hold=True)]) is None)
 
     def commit(self, commit: Commit) -> None:
         token, refusals = self._refused

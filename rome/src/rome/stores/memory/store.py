@@ -105,7 +105,7 @@ class MemoryStore:
         with self.database.lock:
             let_go(self.database, holder, held)
 
-    def levels(self, steps: Sequence[Step]) -> int:
+    def levels(self, steps: Sequence[Step], hold: bool = False) -> int:
         return 1
 
     def commit(self, commit: Commit) -> None:

@@ -188,7 +188,7 @@ class RedisStore:
         text, _ = script("release", False)
         self._wire.post("EVAL", text, 1, self.prefix, pack([holder, by_hash(held)]))
 
-    def levels(self, steps: Sequence[Step]) -> int:
+    def levels(self, steps: Sequence[Step], hold: bool = False) -> int:
         return 1
 
     def _scan(self, version: str) -> Send:
