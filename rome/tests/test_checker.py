@@ -206,7 +206,7 @@ def test_a_replaced_master_may_answer_who_does_not_know_better(
         knows = False  # of a whole transaction it is asked what its thread knows
     writer = did(client, Append("x 1", 1), at=(20, 30), level=level)
     reader = did("P0.0/0-9", saw(("x 1", ())), at=(50, 60), level=level)
-    lists = {"x 1": (1,)}
+    lists: dict[str, tuple[int, ...]] = {"x 1": (1,)}
     assert found(writer, reader, lists=lists) == {"G-single-realtime"}
     names = {"G-single-realtime"} if knows else set()
     assert found(writer, reader, lists=lists, stale=((10, 55),)) == names

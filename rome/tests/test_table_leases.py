@@ -260,7 +260,7 @@ def test_after_a_restart_nobody_writes_for_a_while() -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(table_leases.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("rome.engine.table_leases.time.monotonic", lambda: now[0])
     return now
 
 

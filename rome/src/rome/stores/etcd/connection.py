@@ -301,7 +301,7 @@ class Wire:
                 *_, ends = link.answer()
                 link.owed -= 1
             if ends:
-                raise http.client.RemoteDisconnected
+                raise http.client.RemoteDisconnected("")
             status, text, head, ends = link.answer()
             answered = True
             traffic.received += len(text) + head
