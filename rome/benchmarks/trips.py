@@ -4,8 +4,8 @@ It needs no MariaDB: ROME's Redis alone, with a proxy before it that counts the 
 
     python -m benchmarks.trips [--boots 3] [--url-options prefetch=off] [--save [NAME]]
 
-With `--url-options table_lease=2` boots want a warm-up of half a minute, until tables count as
-seldom written: `--warm-up 40`.
+With `--url-options table_lease=2` the warm-up has to last half a minute, until tables count as
+seldom written: `--warm-up 10 --pause 4`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import collections
 import json
 import statistics
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,15 +49,16 @@ def rome() -> Iterator[Backend]:
 
 
 def boots(
-    backend: Backend, python: Python, count: int, options: str, warm_up: int
+    backend: Backend, python: Python, count: int, options: str, warm_up: int, pause: float
 ) -> list[list[list[Any]]]:
-    """What each of some boots asks, after `warm_up` others."""
+    """What each of some boots asks, after `warm_up` others with pauses (s) between them."""
     worker = Worker(python, "boot_worker", backend.urls(_DELAY, options))
     try:
         worker.ask("start")
         backend.proxy.delay(_DELAY)
         for _ in range(warm_up):
             worker.ask("boot")
+            time.sleep(pause)
             say("one more boot to warm up")
         return [worker.ask("trace", control=backend.proxy.control) for _ in range(count)]
     finally:
@@ -123,6 +125,7 @@ def main() -> int:
         "--save", nargs="?", const="trips", help="write NAME.json, NAME.txt (default: trips)"
     )
     parser.add_argument("--warm-up", type=int, default=WARM_UP, help="boots before those counted")
+    parser.add_argument("--pause", type=float, default=0, help="seconds between these")
     parser.add_argument("--what", choices=("all", "boot", "operations"), default="all")
     options = parser.parse_args()
     more = f"?{options.url_options}" if options.url_options else ""
@@ -136,7 +139,9 @@ def main() -> int:
             counts = {name: turns(trace) for name, trace in traces.items()}
             if options.what != "operations":
                 with rome() as backend:
-                    several = boots(backend, python, options.boots, more, options.warm_up)
+                    several = boots(
+                        backend, python, options.boots, more, options.warm_up, options.pause
+                    )
                 traces["a boot"] = several[-1]
                 counts["a boot"] = statistics.mean(map(turns, several))
     except (Failed, *tables.KNOWN) as error:
