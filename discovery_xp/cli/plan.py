@@ -122,7 +122,7 @@ def _databases_in_words(made: Plan) -> list[str]:
     store = cloud.redis if cloud else None
     if cloud is None or store is None:
         return []
-    moved, stay = cloud.held_by(databases.ROME), cloud.held_by(databases.MYSQL)
+    names = cloud.held_by(databases.ROME)
     words = {
         "everysec": "on disk within a second",
         "always": "on disk before it is answered",
@@ -132,7 +132,7 @@ def _databases_in_words(made: Plan) -> list[str]:
         lines = [f"databases on Redis servers, {words}: of each cell its own at its site"]
     elif store.kind == "server":
         there = sum("data" in host.roles for host in made.hosts)
-        lines = [f"databases on one Redis server, {words}: {', '.join(moved)}"]
+        lines = [f"databases on one Redis server, {words}: {', '.join(names)}"]
         if cloud.options.rome.store == "auto":
             lines.append(
                 f"a Redis Cluster would need {databases.MIN_MASTERS} data nodes, there "
@@ -140,16 +140,14 @@ def _databases_in_words(made: Plan) -> list[str]:
             )
     else:
         held: dict[str, list[str]] = {}
-        for name in moved:
+        for name in names:
             held.setdefault(store.master_of(name).host, []).append(name)
         copies = {0: "no copy", 1: "a copy", 2: "two copies"}[cloud.options.rome.replicas]
         lines = [
             f"databases on a Redis Cluster of {len(store.masters)} masters, {copies} of each, "
             f"{words}",
-            *(f"  {', '.join(names)} on {host}" for host, names in held.items()),
+            *(f"  {', '.join(own)} on {host}" for host, own in held.items()),
         ]
-    if stay:
-        lines.append(f"databases that ROME doesn't carry, on MariaDB: {', '.join(stay)}")
     return lines
 
 

@@ -157,9 +157,11 @@ def describe(hosts: Hosts, cloud: CloudVariables, run: PlayRun) -> Deployment:
               "rally": software.RALLY.locked_versions["rally"]}  # fmt: skip
     packages: tuple[str, ...] = (
         "nova", "keystone", "glance", "neutron", "openstack-placement", "sqlalchemy",
-        "pymysql", "oslo-db", "oslo-messaging", "gunicorn", "rally",
+        "oslo-db", "oslo-messaging", "gunicorn", "rally",
     )  # fmt: skip
-    if cloud.rome is not None:
+    if cloud.rome is None:
+        packages += ("pymysql",)
+    else:
         packages += ("sqlalchemy-rome", "apsw", "redis", "hiredis")
         locked[software.ROME.name] = software.ROME.version
     return Deployment(

@@ -53,10 +53,14 @@ class KeptSchemas:
 def kept_for(hosts: Hosts, is_new: bool) -> KeptSchemas:
     """Return what a deployment is told; `is_new` says that no playbook ran on its hosts.
 
-    Hosts of which dumps are to be kept are given those that there are, too.
+    Hosts of which dumps are to be kept are given those that there are, too; those without MariaDB
+    none.
     """
-    dumps, layout = read(), hosts.plan.require_cloud()
+    layout = hosts.plan.require_cloud()
     needed = layout.held_by(databases.MYSQL)
+    if not needed:
+        return KeptSchemas()
+    dumps = read()
     # Nobody lends them, and this machine made what is on them.
     is_ours = hosts.plan.platform is None and hosts.is_prepared and is_new
     # Galera's nodes number rows by turns, and cells' databases are on other hosts: dumps are made

@@ -133,8 +133,8 @@ class CloudVariables:
     """All that the roles are told of a cloud but its secrets.
 
     `options` are the topology's choices as results keep them, and what came of them.  `redis`,
-    `galera`, `rome` and `firewall` are None where there is none; `mariadb_databases` is by owner,
-    and `mariadb_by_host` by host and owner.  `cells` are Nova's, none where all sites share one;
+    `galera`, `rome` and `firewall` are None where there is none; `mariadb_by_host` has databases by
+    host and owner, none with Redis.  `cells` are Nova's, none where all sites share one;
     `nova_mappings` is what Nova maps, and `nova_database` the database that its services outside
     of cells call theirs.  `nova_services` has the hosts of each of Nova's binaries, as it names
     them, `nova_queues` by host of a message bus who reads each queue of it.  `is_prepared` is true
@@ -150,7 +150,6 @@ class CloudVariables:
     environments: Mapping[str, EnvironmentVariables]
     is_prepared: bool
     firewall: FirewallVariables | None
-    mariadb_databases: Mapping[str, tuple[str, ...]]
     mariadb_by_host: Mapping[str, Mapping[str, tuple[str, ...]]]
     galera: GaleraVariables | None
     redis: RedisVariables | None
@@ -254,7 +253,6 @@ def _cloud(
         },
         is_prepared=hosts.is_prepared,
         firewall=None if hosts.is_guarded else _firewall(testbed, addresses),
-        mariadb_databases=_by_owner(layout, layout.stores_of(databases.MARIADB)),
         mariadb_by_host=_mariadb_by_host(layout),
         galera=galera_variables(hosts.plan.name, layout, addresses),
         redis=_redis(layout.stores_of(databases.REDIS), addresses),

@@ -1,9 +1,9 @@
 """Which store holds which of OpenStack's databases, and how a key/value store is laid out.
 
 Pure, as plans are.  With `backend: mysql` MariaDB on the master holds all of them, with
-`backend: galera` MariaDB at each site, which Galera replicates.  With `backend: rome` Redis holds
-those that ROME carries, and MariaDB on the master the others.  A cell's own database is at the
-cell's site: on a server there, or in the part of a Redis Cluster that is there.
+`backend: galera` MariaDB at each site, which Galera replicates, and with `backend: rome` Redis.
+A cell's own database is at the cell's site: on a server there, or in the part of a Redis Cluster
+that is there.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ OWNERS: Mapping[str, str] = {
     "glance": "glance",
     CELL0: "nova",
 }
-# Those that ROME carries; the others stay on MariaDB.  It carries a cell's as it does `ONE_CELL`.
-CARRIED_BY_ROME = ("nova", "nova_api", "placement", "keystone", "glance", "nova_cell0")
 
 USER = "rome"
 SLOTS = 16_384
@@ -117,11 +115,6 @@ def owner_of(name: str) -> str:
     return OWNERS[ONE_CELL if is_database_of_cell(name) else name]
 
 
-def is_carried_by_rome(name: str) -> bool:
-    """Tell whether ROME carries a database."""
-    return (ONE_CELL if is_database_of_cell(name) else name) in CARRIED_BY_ROME
-
-
 def place(
     options: OpenStack,
     master: str,
@@ -133,30 +126,22 @@ def place(
     """Decide which stores there are, and which of them holds which database.
 
     `near` are the data hosts at the master's site, `far` those elsewhere; `galera_nodes` are the
-    hosts of Galera's nodes.  One MariaDB is on the master, where a database needs it, and one on
-    the host of each of the `cells` for its own.  Raises Refused where the hosts are too few for
-    what the options ask.
+    hosts of Galera's nodes.  With one MariaDB it is on the master, and another one on the host of
+    each of the `cells` for its own database.  Raises Refused where the hosts are too few for what
+    the options ask.
     """
-    backends = {
-        name: ROME if options.backend == ROME and is_carried_by_rome(name) else MYSQL
-        for name in names_with(cells)
-    }
-    by_backend = {
-        backend: [name for name, own in backends.items() if own == backend]
-        for backend in (MYSQL, ROME)
-    }
-    held: list[tuple[Store, Sequence[str]]] = []
-    if options.backend == GALERA:
-        nodes = tuple(_mariadb_node(host) for host in galera_nodes)
-        held.append((Store(GALERA, MARIADB, GALERA, nodes), by_backend[MYSQL]))
-    else:
-        held += _servers(MARIADB, by_backend[MYSQL], master, cells, _mariadb_server)
+    names = names_with(cells)
+    held: list[tuple[Store, Sequence[str]]]
     if options.backend == ROME:
-        held += _redis(options.rome, by_backend[ROME], master, near, far, cells)
-    holders = {name: store.name for store, names in held for name in names}
-    all_databases = tuple(
-        Database(name, owner_of(name), backend, holders[name]) for name, backend in backends.items()
-    )
+        held = [*_redis(options.rome, names, master, near, far, cells)]
+    elif options.backend == GALERA:
+        nodes = tuple(_mariadb_node(host) for host in galera_nodes)
+        held = [(Store(GALERA, MARIADB, GALERA, nodes), names)]
+    else:
+        held = [*_servers(MARIADB, names, master, cells, _mariadb_server)]
+    backend = ROME if options.backend == ROME else MYSQL
+    holders = {name: store.name for store, own in held for name in own}
+    all_databases = tuple(Database(name, owner_of(name), backend, holders[name]) for name in names)
     return tuple(store for store, _ in held), all_databases
 
 
@@ -192,7 +177,7 @@ def _servers(
 
 def _redis(
     options: Rome,
-    carried: Sequence[str],
+    names: Sequence[str],
     master: str,
     near: Sequence[str],
     far: Sequence[str],
@@ -219,7 +204,7 @@ def _redis(
         )
     if kind == "server":
         yield from _servers(
-            REDIS, carried, data[0] if data else master, cells,
+            REDIS, names, data[0] if data else master, cells,
             lambda name, host: Store(name, REDIS, "server", (_node(host),), options.persistence),
         )  # fmt: skip
         return
@@ -235,11 +220,11 @@ def _redis(
     tags = {
         cell.database: tag_within(cell.database, slots_of[cell.host])
         for cell in cells
-        if cell.host in slots_of and cell.database in carried
+        if cell.host in slots_of
     }
-    others = [name for name in carried if name not in tags]
+    others = [name for name in names if name not in tags]
     tags |= spread(others, ranges[: len(near)], ranges[len(near) :])
-    yield Store(REDIS, REDIS, kind, (*masters, *replicas), options.persistence, tags), carried
+    yield Store(REDIS, REDIS, kind, (*masters, *replicas), options.persistence, tags), names
 
 
 def _node(

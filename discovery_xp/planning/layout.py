@@ -198,7 +198,7 @@ class CloudLayout:
 
     @property
     def redis(self) -> Store | None:
-        """Return where Redis runs; None where MariaDB holds all databases.
+        """Return where Redis runs; None where MariaDB holds the databases.
 
         With servers of cells it is the one that holds the others.
         """
@@ -261,9 +261,8 @@ def decide(
     layout_of_galera = (
         galera.decide(options.galera, hosts, links, time_scale) if replicated else None
     )
-    held_by = [(node.host, node.unit) for store in stores for node in store.nodes]
     processes = [
-        *sorted(held_by, key=lambda each: each[1] == databases.MARIADB),  # after Redis
+        *((node.host, node.unit) for store in stores for node in store.nodes),
         *_units_of_galera(layout_of_galera, [host.name for host in nodes]),
         *((cell.host, BUS) for cell in cells),
     ]

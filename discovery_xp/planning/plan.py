@@ -243,24 +243,24 @@ def _steps(topology: Topology, cloud: CloudLayout | None, *acquire: str) -> tupl
     servers = ["the message bus and the cache"]
     if cloud.cells:
         servers = ["the cache, a message bus for each cell and one above them"]
-    if cloud.stores_of(databases.MARIADB):
-        database = (
-            f"Galera's {len(cloud.stores[0].nodes)} nodes" if cloud.galera else "the database"
-        )
-        if cloud.cells and not cloud.galera:
-            database = "MariaDB above the cells and in each"
-        servers.insert(0, "MariaDB" if cloud.redis else database)
-    if cloud.redis:
-        servers.insert(0, "Redis" if cloud.redis.kind == "server" else "the Redis Cluster")
     return (
         *acquire,
         "install OpenStack on hosts that haven't got it",
-        f"start {', '.join(servers)}, bring the schemas up to date",
+        f"start {', '.join((_stores_in_words(cloud), *servers))}, bring the schemas up to date",
         "start Keystone, Glance, Placement and Neutron; make endpoints, users and an image",
         "start Nova on the controllers, then on the computes, and map the computes",
         *links,
         f"boot a VM at each of {sites} sites, through the API that serves it",
     )
+
+
+def _stores_in_words(cloud: CloudLayout) -> str:
+    """Name what holds the databases."""
+    if cloud.redis:
+        return "Redis" if cloud.redis.kind == "server" else "the Redis Cluster"
+    if cloud.galera:
+        return f"Galera's {len(cloud.stores[0].nodes)} nodes"
+    return "MariaDB above the cells and in each" if cloud.cells else "the database"
 
 
 def _cloud_memory(cloud: CloudLayout | None, hosts: Iterable[PlannedHost]) -> int:

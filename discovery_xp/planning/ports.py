@@ -69,7 +69,7 @@ LISTENERS: tuple[Listener, ...] = (
     SSH,
     Listener("MariaDB", "mariadbd", (catalogue.MARIADB_PORT,), "master", Address.HOST,
              "user and password; root only locally", f"{_PASSWORDS}: database", is_brief=True,
-             remark="absent where Redis holds all; at each site with `backend: galera` or "
+             remark="absent with `backend: rome`; at each site with `backend: galera` or "
              "`layout: cells`",
              also_on=("data", "controller")),
     Listener("Galera: its nodes' group", "mariadbd", (catalogue.GALERA_PORT,), "data",

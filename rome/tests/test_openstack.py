@@ -18,6 +18,8 @@ SUITES = {
     "placement": 98.0,
     "glance": 98.0,
     "keystone": 98.0,
+    "neutron": 98.0,
+    "neutron-objects": 98.0,
 }
 
 

@@ -8,7 +8,7 @@ from discovery_xp.planning import databases
 from discovery_xp.planning.databases import Node, key_slot, slot_ranges, spread
 from discovery_xp.planning.plan import Plan, make_plan
 
-CARRIED = ["nova", "nova_api", "placement", "keystone", "glance", "nova_cell0"]
+ALL = ["nova", "nova_api", "placement", "keystone", "neutron", "glance", "nova_cell0"]
 
 
 def plan_of(text: str) -> Plan:
@@ -39,19 +39,17 @@ def test_mariadb_holds_everything_unless_something_else_is_asked_for() -> None:
     assert make_plan(derive_topology(3)).cloud is None, "hosts alone have no database"
 
 
-def test_rome_holds_what_it_carries_and_mariadb_the_rest() -> None:
-    cloud = plan_with(1).require_cloud()
-    assert cloud.held_by("rome") == CARRIED
-    assert cloud.held_by("mysql") == ["neutron"]
-
-
-def test_mariadb_is_there_only_where_a_database_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    units = [service.unit for service in plan_with(1).require_cloud().services]
-    assert {"mariadb", "redis-server"} <= set(units)
-    monkeypatch.setattr(databases, "CARRIED_BY_ROME", tuple(databases.OWNERS))
-    units = [service.unit for service in plan_with(1).require_cloud().services]
-    assert "redis-server" in units
-    assert "mariadb" not in units
+@pytest.mark.parametrize("data", [0, 1, 3])
+@pytest.mark.parametrize("layout", ["shared", "cells"])
+def test_rome_holds_everything_and_mariadb_is_on_no_host(data: int, layout: str) -> None:
+    cloud = plan_of(
+        f"sites: [{{name: s, count: 2, data: {data}}}]\n"
+        f"openstack: {{backend: rome, layout: {layout}}}"
+    ).require_cloud()
+    assert cloud.held_by("rome") == list(databases.names_with(cloud.cells))
+    assert cloud.held_by("mysql") == []
+    assert {store.engine for store in cloud.stores} == {"redis"}
+    assert "mariadb" not in {service.component for service in cloud.services}
 
 
 # ---------------------------------------------------------------- where Redis runs
@@ -61,7 +59,7 @@ def test_mariadb_is_there_only_where_a_database_needs_it(monkeypatch: pytest.Mon
 def test_fewer_than_three_data_hosts_are_one_server(data: int, host: str) -> None:
     store = store_of(plan_with(data))
     assert (store.kind, store.nodes) == ("server", (Node(host, "redis-server", 6379),))
-    assert {store.master_of(name).host for name in CARRIED} == {host}
+    assert {store.master_of(name).host for name in ALL} == {host}
     assert store.tags == {}
 
 
@@ -144,8 +142,8 @@ def test_each_process_is_a_service_of_its_host_before_those_that_ask_it() -> Non
     server = plan_with(0).require_cloud().services
     assert [service.unit for service in server if service.host == "a-master-1"][:3] == [
         "redis-server",
-        "mariadb",
         "rabbitmq-server",
+        "memcached",
     ]
 
 
@@ -165,9 +163,8 @@ def test_the_order_of_play_names_what_is_started() -> None:
     }.items()}  # fmt: skip
     assert steps == {
         "mysql": "start the database, the message bus and the cache, bring the schemas up to date",
-        "server": "start Redis, MariaDB, the message bus and the cache, "
-        "bring the schemas up to date",
-        "cluster": "start the Redis Cluster, MariaDB, the message bus and the cache, "
+        "server": "start Redis, the message bus and the cache, bring the schemas up to date",
+        "cluster": "start the Redis Cluster, the message bus and the cache, "
         "bring the schemas up to date",
     }
 
@@ -196,8 +193,8 @@ def test_each_slot_has_one_master_and_shares_are_equal(masters: int) -> None:
 def places_of(near: int, far: int) -> dict[str, int]:
     """Which master takes each database: the near ones come first."""
     ranges = slot_ranges(near + far)
-    tags = spread(CARRIED, ranges[:near], ranges[near:])
-    assert spread(CARRIED, ranges[:near], ranges[near:]) == tags
+    tags = spread(ALL, ranges[:near], ranges[near:])
+    assert spread(ALL, ranges[:near], ranges[near:]) == tags
     assert len(set(tags.values())) == len(tags)
     for name, tag in tags.items():
         assert tag.startswith(name)
@@ -212,7 +209,7 @@ def places_of(near: int, far: int) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("near", "far", "used"),
-    [(3, 0, 3), (4, 0, 4), (2, 2, 4), (0, 3, 3), (1, 2, 3), (1, 7, 4), (25, 0, 6)],
+    [(3, 0, 3), (4, 0, 4), (2, 2, 4), (0, 3, 3), (1, 2, 3), (1, 7, 4), (25, 0, 7)],
 )
 def test_databases_are_spread_over_the_masters_by_their_tags(
     near: int, far: int, used: int
@@ -222,33 +219,35 @@ def test_databases_are_spread_over_the_masters_by_their_tags(
     assert len({places[name] for name in ("nova", "nova_api", "nova_cell0")}) == 3
     if not far:
         counts = [list(places.values()).count(place) for place in range(near)]
-        assert max(counts) == max(1, len(CARRIED) // near + (len(CARRIED) % near > 0))
+        assert max(counts) == max(1, len(ALL) // near + (len(ALL) % near > 0))
 
 
 @pytest.mark.parametrize(("near", "far"), [(1, 2), (1, 7), (2, 2), (3, 1)])
 def test_what_is_asked_at_the_masters_site_alone_stays_there(near: int, far: int) -> None:
     places = places_of(near, far)
-    assert all(places[name] < near for name in ("placement", "keystone", "glance"))
+    assert all(places[name] < near for name in ("placement", "keystone", "neutron", "glance"))
     assert places["nova"] == near, "Nova's is asked from everywhere: the first far one has it"
 
 
 def test_a_database_is_on_the_master_that_has_its_slot() -> None:
     one_site = store_of(plan_with(3))
-    assert {name: one_site.master_of(name).host for name in CARRIED} == {
+    assert {name: one_site.master_of(name).host for name in ALL} == {
         "nova": "a-data-1",
         "nova_api": "a-data-2",
         "nova_cell0": "a-data-3",
         "placement": "a-data-3",
         "keystone": "a-data-2",
-        "glance": "a-data-1",
+        "neutron": "a-data-1",
+        "glance": "a-data-3",
     }
     sites = store_of(plan_of("sites: [{name: s, count: 3, data: 1}]\nopenstack: {backend: rome}"))
-    assert {name: sites.master_of(name).host for name in CARRIED} == {
+    assert {name: sites.master_of(name).host for name in ALL} == {
         "nova": "s2-data-1",
         "nova_api": "s3-data-1",
         "nova_cell0": "s1-data-1",
         "placement": "s1-data-1",
         "keystone": "s1-data-1",
+        "neutron": "s1-data-1",
         "glance": "s1-data-1",
     }
 
@@ -287,7 +286,7 @@ def test_a_server_is_named_without_tags() -> None:
     assert urls["nova_api"] == (
         f"rome+redis://rome:secret@{known['a-data-1']}:6379/nova_api?nova_regexp=on"
     )
-    assert urls["neutron"] == f"mysql+pymysql://neutron:secret@{known['a-master-1']}/neutron"
+    assert urls["neutron"] == f"rome+redis://rome:secret@{known['a-data-1']}:6379/neutron"
     assert databases.cell0_template(plan.require_cloud().redis, known) == (
         f"{{scheme}}://{{username}}:{{password}}@{known['a-data-1']}:6379/nova_cell0?nova_regexp=on"
     )
@@ -298,7 +297,7 @@ def test_a_cluster_is_named_by_its_masters_and_each_database_by_its_tag() -> Non
     known, store = addresses(plan), store_of(plan)
     seeds = ",".join(known[f"a-data-{n}"] for n in (1, 2, 3))
     urls = urls_of(plan)
-    for name in CARRIED:
+    for name in ALL:
         regexp = "&nova_regexp=on" if name.startswith("nova") else ""
         assert urls[name] == (
             f"rome+redis://rome:secret@{seeds}:6379/{name}?tag={store.tags[name]}{regexp}"

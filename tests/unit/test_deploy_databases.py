@@ -12,6 +12,7 @@ from discovery_xp.deployment import deploy, variables
 from discovery_xp.deployment.variables import PlayVariables, RomeVariables, Secrets, play_variables
 from discovery_xp.inputs.topology import parse_topology
 from discovery_xp.onhost import catalogue
+from discovery_xp.planning import databases
 from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.providers import static
 from discovery_xp.testbeds import passwords
@@ -56,7 +57,8 @@ def told(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pla
 def test_with_mariadb_nothing_of_redis_is_told(told: Callable[..., PlayVariables]) -> None:
     cloud = told("backend: mysql").cloud
     assert (cloud.redis, cloud.rome, cloud.cell0_template) == (None, None, "")
-    assert cloud.mariadb_databases["nova"] == ("nova", "nova_api", "nova_cell0")
+    (by_owner,) = cloud.mariadb_by_host.values()
+    assert by_owner["nova"] == ("nova", "nova_api", "nova_cell0")
     # Results with other keys than these count as those of another cloud.
     assert set(cloud.options) == {
         "backend", "placement", "periodic_tasks", "virt_driver", "nics", "workers", "config",
@@ -69,16 +71,11 @@ def test_what_holds_what_is_part_of_the_clouds_description(
 ) -> None:
     options = told("backend: rome, rome: {replicas: 1}", data=4).cloud.options
     assert options["rome"] == {"store": "cluster", "persistence": "everysec", "replicas": 1}
-    assert options["databases"] == {
-        **dict.fromkeys(
-            ("nova", "nova_api", "placement", "keystone", "glance", "nova_cell0"), "rome"
-        ),
-        "neutron": "mysql",
-    }
+    assert options["databases"] == dict.fromkeys(databases.OWNERS, "rome")
     assert (options["nodes"], options["replicas"]) == (4, 1)
     options = told("backend: rome", data=2).cloud.options
     assert (options["rome"]["store"], options["nodes"], options["replicas"]) == ("server", 1, 0)
-    assert told("backend: rome").cloud.mariadb_databases == {"neutron": ("neutron",)}
+    assert told("backend: rome").cloud.mariadb_by_host == {}
 
 
 def test_redis_gets_its_passwords_as_hashes_and_nodes_by_host(
@@ -122,7 +119,7 @@ def test_servers_are_installed_where_they_run(told: Callable[..., PlayVariables]
         "a-compute-1": False,
         "a-data-1": True,
     }
-    assert "mariadb-server" in packages["a-master-1"]
+    assert not any("mariadb" in package for names in packages.values() for package in names)
     assert packages["a-compute-1"] == ["python3-venv", "nftables"]
     assert packages["a-data-1"] == ["python3-venv", "nftables", "redis-server"]
     packages = packages_of("backend: mysql")
@@ -176,6 +173,18 @@ OTHER = [
     ("backend: rome", "backend: rome, rome: {replicas: 1}"),
     ("backend: rome, rome: {persistence: none}", "backend: rome"),
 ]
+
+
+def test_neutrons_database_goes_from_where_earlier_versions_had_it(
+    testbed: Testbed, removals: Removals
+) -> None:
+    """With this back end it was on MariaDB: Neutron mustn't start on an empty one beside it."""
+    first = settle(testbed, "backend: rome")
+    note = json.loads(deploy.databases_file(testbed).read_text())
+    note["holders"]["neutron"] = "mysql"
+    deploy.databases_file(testbed).write_text(json.dumps(note))
+    assert settle(testbed, "backend: rome").passwords != first.passwords
+    assert removals.count == 1
 
 
 @pytest.mark.parametrize(("before", "after"), SAME)

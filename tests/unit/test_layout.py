@@ -46,15 +46,14 @@ def shown(cloud: CloudLayout) -> Iterator[str]:
 SHARED = "mariadb rabbitmq-server memcached keystone-api glance-api placement-api neutron-api"
 CONTROLLER = "nova-conductor nova-scheduler nova-api"
 SUPER = "nova-super-conductor"
-MARIADB = "holds nova nova_api placement keystone neutron glance nova_cell0"
-REDIS = "holds nova nova_api placement keystone glance nova_cell0"
+ALL = "holds nova nova_api placement keystone neutron glance nova_cell0"
 
 LAYOUTS = {
     "one-site": f"""
         site1-master-1: {SHARED}
         site1-controller-1: {CONTROLLER}
         site1-compute-1 ... site1-compute-2 (2): nova-compute
-        mariadb server at site1-master-1:3306 {MARIADB}
+        mariadb server at site1-master-1:3306 {ALL}
         region site1 at site1-controller-1 boots VMs of site1
     """,
     "two-sites": f"""
@@ -63,12 +62,12 @@ LAYOUTS = {
         site1-compute-1 ... site1-compute-2 (2): nova-compute
         site2-controller-1: {CONTROLLER}
         site2-compute-1 ... site2-compute-2 (2): nova-compute
-        mariadb server at site1-master-1:3306 {MARIADB}
+        mariadb server at site1-master-1:3306 {ALL}
         region site1 at site1-controller-1 boots VMs of site1
         region site2 at site2-controller-1 boots VMs of site2
     """,
     "three-sites-redis": f"""
-        site1-master-1: {SHARED}
+        site1-master-1: {SHARED.removeprefix("mariadb ")}
         site1-controller-1: {CONTROLLER}
         site1-compute-1 ... site1-compute-2 (2): nova-compute
         site1-data-1: redis-server redis-replica-1
@@ -78,9 +77,8 @@ LAYOUTS = {
         site3-controller-1: {CONTROLLER}
         site3-compute-1 ... site3-compute-2 (2): nova-compute
         site3-data-1: redis-server redis-replica-1
-        mariadb server at site1-master-1:3306 holds neutron
         redis cluster at site1-data-1:6379 site2-data-1:6379 site3-data-1:6379 \
-site2-data-1:6380 site3-data-1:6380 site1-data-1:6380 {REDIS}
+site2-data-1:6380 site3-data-1:6380 site1-data-1:6380 {ALL}
         region site1 at site1-controller-1 boots VMs of site1
         region site2 at site2-controller-1 boots VMs of site2
         region site3 at site3-controller-1 boots VMs of site3
@@ -93,7 +91,7 @@ site2-data-1:6380 site3-data-1:6380 site1-data-1:6380 {REDIS}
         site2-controller-1: haproxy {CONTROLLER}
         site2-compute-1 ... site2-compute-2 (2): nova-compute
         site2-data-1: mariadb galera-check
-        galera galera at site1-data-1:3306 site2-data-1:3306 {MARIADB}
+        galera galera at site1-data-1:3306 site2-data-1:3306 {ALL}
         region site1 at site1-controller-1 boots VMs of site1
         region site2 at site2-controller-1 boots VMs of site2
     """,
@@ -121,7 +119,7 @@ nova_cell0
         nantes-compute-1 ... nantes-compute-2 (2): nova-compute
         lyon-controller-1: {CONTROLLER}
         lyon-compute-1 ... sophia-compute-1 (3): nova-compute
-        mariadb server at rennes-master-1:3306 {MARIADB}
+        mariadb server at rennes-master-1:3306 {ALL}
         region rennes at rennes-controller-1 boots VMs of rennes sophia
         region nantes at nantes-controller-1 boots VMs of nantes
         region lyon at lyon-controller-1 boots VMs of lyon
@@ -132,7 +130,7 @@ nova_cell0
         west-compute-1: nova-compute
         east-controller-1: {CONTROLLER}
         east-compute-1: nova-compute
-        mariadb server at west-master-1:3306 {MARIADB}
+        mariadb server at west-master-1:3306 {ALL}
         region west at west-controller-1 boots VMs of west
         region east at east-controller-1 boots VMs of east
     """,
@@ -146,7 +144,7 @@ def alike(prefix: str, sites: int, computes: int) -> str:
         site = f"{prefix}{number}"
         lines.append(f"{site}-controller-1: {CONTROLLER}")
         lines.append(f"{site}-compute-1 ... {site}-compute-{computes} ({computes}): nova-compute")
-    lines.append(f"mariadb server at {prefix}1-master-1:3306 {MARIADB}")
+    lines.append(f"mariadb server at {prefix}1-master-1:3306 {ALL}")
     for number in range(1, sites + 1):
         site = f"{prefix}{number}"
         lines.append(f"region {site} at {site}-controller-1 boots VMs of {site}")

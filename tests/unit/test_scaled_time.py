@@ -216,7 +216,9 @@ def test_rome_gets_its_timeouts_by_its_url() -> None:
     assert told.settings["nova_database"]["database"]["connection_parameters"] == (
         "timeout=60&connect_timeout=10&patience=30"
     )
-    assert told.settings["neutron"]["database"]["connection_parameters"] == "connect_timeout=20"
+    assert told.settings["neutron"]["database"]["connection_parameters"] == (
+        "timeout=60&connect_timeout=10&patience=30"
+    )
 
 
 def test_what_a_topology_says_of_a_time_is_scaled_and_comes_before_our_choices() -> None:

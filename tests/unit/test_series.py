@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery_xp import probes, store
-from discovery_xp.inputs.topology import derive_topology
+from discovery_xp.inputs.topology import derive_topology, parse_topology
 from discovery_xp.onhost import catalogue, checks, systemd
 from discovery_xp.onhost.probes import places, window
 from discovery_xp.onhost.probes.inside import series as inside
@@ -153,6 +153,10 @@ def test_only_services_with_rome_have_a_probe_of_it_inside() -> None:
     told = probes._variables(mysql, ["series"])["xp_probes"]
     assert not [each for units_ in told["units"].values() for each in units_.values()
                 if each["probes"]]  # fmt: skip
+    rome = make_plan(parse_topology("sites: [{name: a}]\nopenstack: {backend: rome}"), cloud=True)
+    told = probes._variables(rome, ["series"])["xp_probes"]
+    assert {unit for units_ in told["units"].values() for unit, each in units_.items()
+            if each["probes"]} >= {"neutron-api", "keystone-api", "nova-conductor"}  # fmt: skip
 
 
 # ---------------------------------------------------------------- control groups

@@ -172,7 +172,9 @@ def summary(result: Result) -> str:
 
 def service_versions() -> dict[str, str]:
     """The versions that matter to whoever reads the figures."""
-    names = ("glance", "keystone", "nova", "openstack-placement", "oslo-db", "sqlalchemy")
+    names = (
+        "glance", "keystone", "neutron", "nova", "openstack-placement", "oslo-db", "sqlalchemy",
+    )  # fmt: skip
     locked = versions()
     return {name: locked[name] for name in names}
 

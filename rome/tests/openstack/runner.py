@@ -35,7 +35,9 @@ class Worker:
     """One process that has loaded the tests and runs those it is given."""
 
     def __init__(self, python: Path, suite: Suite, url: str | None, path: str) -> None:
-        job = {"package": suite.package, "modules": suite.modules, "url": url}
+        job = {
+            "package": suite.package, "modules": suite.modules, "base": suite.base, "url": url,
+        }  # fmt: skip
         # What tests print and log; its end tells why a worker died.
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(

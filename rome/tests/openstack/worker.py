@@ -2,8 +2,9 @@
 
 It is given a JSON object as its argument: `package` is imported first (Nova patches the
 standard library when its tests' package is imported), `modules` are the packages and modules
-whose tests there are, `url` is where connections to SQLite go (none: to SQLite).  Its first
-line lists the tests; then it reads a test's number a line and answers each with a line.
+whose tests there are, `base` (empty: any) the class that theirs are derived from, `url` is where
+connections to SQLite go (none: to SQLite).  Its first line lists the tests; then it reads a test's
+number a line and answers each with a line.
 """
 
 # What this imports is in the suites' environment only.
@@ -140,8 +141,8 @@ def count_statements() -> collections.Counter[str]:
     return counts
 
 
-def load(modules: list[str]) -> list[unittest.TestCase]:
-    """The tests of modules and packages, in the order of their ids."""
+def load(modules: list[str], base: str = "") -> list[unittest.TestCase]:
+    """The tests of modules and packages, in the order of their ids: of `base`'s classes, or all."""
     loader = unittest.TestLoader()
     found = unittest.TestSuite()
     for name in modules:
@@ -152,7 +153,11 @@ def load(modules: list[str]) -> list[unittest.TestCase]:
             continue
         top = where.parents[name.count(".") + 1]
         found.addTests(loader.discover(str(where.parent), "test*.py", str(top)))
-    tests = {test.id(): test for test in flattened(found)}
+    wanted = unittest.TestCase
+    if base:
+        module_name, _, class_name = base.partition(":")
+        wanted = getattr(importlib.import_module(module_name), class_name)
+    tests = {test.id(): test for test in flattened(found) if isinstance(test, wanted)}
     return [tests[name] for name in sorted(tests)]
 
 
@@ -170,7 +175,7 @@ def serve(requests: TextIO, answers: TextIO, job: dict[str, Any]) -> None:
     importlib.import_module(job["package"])
     redirection = Redirection(job["url"]) if job["url"] else None
     counts = count_statements()
-    tests = load(job["modules"])
+    tests = load(job["modules"], job["base"])
     ids = [test.id() for test in tests]
     answers.write(json.dumps({"tests": ids}) + "\n")
     answers.flush()
