@@ -12,14 +12,19 @@ from sqlalchemy import (
     Connection,
     Engine,
     ForeignKey,
+    Insert,
     Integer,
     MetaData,
     String,
     Table,
     UniqueConstraint,
+    and_,
+    cast,
     func,
+    literal,
     select,
     text,
+    union_all,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.types import UserDefinedType
@@ -37,6 +42,47 @@ class Declared(UserDefinedType[Any]):
 
     def get_col_spec(self, **_: Any) -> str:
         return self.name
+
+
+vnis = Table(
+    "vnis",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("vni", Integer),
+    Column("net", String(9)),
+    UniqueConstraint("vni", "net"),
+)
+LOW, HIGH = 10, 17
+
+
+def drawn(draw: float, net: str) -> Insert:
+    """Insert one of the free numbers of a net, as Neutron draws a VNI: all in one statement.
+
+    `draw`, below 1, is which one, as a share of those that are free.
+    """
+    own = and_(vnis.c.net == net, vnis.c.vni.between(LOW, HIGH))
+    before = func.coalesce(func.lag(vnis.c.vni).over(order_by=vnis.c.vni), LOW - 1)
+    taken = select(vnis.c.vni, before.label("before")).where(own).cte("taken")
+    last = select(func.max(vnis.c.vni).label("vni")).where(own).cte("last")
+    gaps = union_all(
+        select(
+            (taken.c.before + 1).label("first"), (taken.c.vni - taken.c.before - 1).label("size")
+        ).where(taken.c.vni - taken.c.before > 1),
+        select(func.coalesce(last.c.vni + 1, LOW), HIGH - func.coalesce(last.c.vni, LOW - 1)),
+    ).cte("gaps")
+    free = select(func.sum(gaps.c.size).label("n")).cte("free")
+    chosen = select(cast(func.floor(draw * free.c.n), Integer)).where(free.c.n > 0)
+    place = chosen.scalar_subquery()
+    skipped = func.sum(gaps.c.size).over(order_by=gaps.c.first) - gaps.c.size
+    numbered = select(gaps.c.first, gaps.c.size, skipped.label("skipped")).cte("numbered")
+    found = (
+        select((numbered.c.first + place - numbered.c.skipped).label("vni"))
+        .where(place.between(numbered.c.skipped, numbered.c.skipped + numbered.c.size - 1))
+        .limit(1)
+        .subquery()
+    )
+    row = select(found.c.vni, literal(net)).where(found.c.vni.isnot(None))
+    return vnis.insert().from_select(["vni", "net"], row)
 
 
 DECLARED = ["INTEGER", "VARCHAR(9)", "TEXT", "BLOB", "REAL", "NUMERIC", "BOOLEAN", "DATETIME"]
@@ -251,3 +297,35 @@ def test_text_inserts_do_not_read_their_table(engine: Engine) -> None:
         assert connection.scalar(text("SELECT x FROM plain WHERE k = 'all'")) == 51
         with pytest.raises(IntegrityError):
             connection.execute(text("INSERT INTO plain VALUES ('key 7', 1)"))
+
+
+def test_a_number_drawn_by_window_functions_is_sqlites(both: list[Connection]) -> None:
+    """Over rows of the store and over the transaction's own, until none is free."""
+    order = [0.5, 0.0, 0.99, 0.3, 0.6, 0.1, 0.8, 0.4, 0.5]
+    kept = []
+    for connection in both:
+        vnis.create(connection)
+        connection.execute(vnis.insert(), [{"vni": n, "net": "other"} for n in (LOW, HIGH)])
+        counts = []
+        for number, draw in enumerate(order):
+            counts.append(connection.execute(drawn(draw, "a")).rowcount)
+            if number % 3 == 0:
+                connection.commit()
+        rows = connection.execute(select(vnis.c.vni, vnis.c.net).order_by(vnis.c.id)).all()
+        kept.append((counts, [tuple(row) for row in rows]))
+    (counts, rows), (_, theirs) = kept  # Python's sqlite3 doesn't count after WITH
+    assert rows == theirs
+    assert counts == [1] * (HIGH - LOW + 1) + [0]
+    assert sorted(vni for vni, net in rows if net == "a") == list(range(LOW, HIGH + 1))
+
+
+def test_one_number_that_two_draw_at_once_is_one_transactions(engine: Engine) -> None:
+    """The slower one draws again over the rows of then."""
+    vnis.create(engine)
+    with engine.connect() as one, engine.connect() as two:
+        for connection in (one, two):
+            connection.execute(drawn(0.0, "a"))
+        one.commit()
+        two.commit()
+        found = one.scalars(select(vnis.c.vni).order_by(vnis.c.vni)).all()
+    assert found == [LOW, LOW + 1]

@@ -413,13 +413,17 @@ def test_p4_lost_update_prevented_by_for_update(weak: Engine, opened: Opened, co
     assert values(weak)[1] == 11
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["update", "share"])
 @pytest.mark.parametrize("columns", ["one", "all"])
-def test_for_update_of_a_row_that_isnt_written(weak: Engine, opened: Opened, columns: str) -> None:
-    """It holds back a commit that relied on it, and only that."""
+def test_for_update_of_a_row_that_isnt_written(
+    weak: Engine, opened: Opened, columns: str, shared: bool
+) -> None:
+    """It holds back a commit that relied on it, and only that; FOR SHARE is the same."""
     one, two, three = opened(weak, 3)
     wanted = [numbers.c.value] if columns == "one" else [numbers]
+    read = select(*wanted).where(numbers.c.id == 1).with_for_update(read=shared)
     for connection in (one, three):
-        connection.execute(select(*wanted).where(numbers.c.id == 1).with_for_update()).all()
+        connection.execute(read).all()
         set_value(connection, 2, 77)
     one.commit()
     set_value(two, 1, 11)
