@@ -302,21 +302,22 @@ def test_text_inserts_do_not_read_their_table(engine: Engine) -> None:
 def test_a_number_drawn_by_window_functions_is_sqlites(both: list[Connection]) -> None:
     """Over rows of the store and over the transaction's own, until none is free."""
     order = [0.5, 0.0, 0.99, 0.3, 0.6, 0.1, 0.8, 0.4, 0.5]
-    kept = []
+    counts: list[list[int]] = []
+    rows: list[list[tuple[Any, ...]]] = []
     for connection in both:
         vnis.create(connection)
         connection.execute(vnis.insert(), [{"vni": n, "net": "other"} for n in (LOW, HIGH)])
-        counts = []
+        counts.append([])
         for number, draw in enumerate(order):
-            counts.append(connection.execute(drawn(draw, "a")).rowcount)
+            counts[-1].append(connection.execute(drawn(draw, "a")).rowcount)
             if number % 3 == 0:
                 connection.commit()
-        rows = connection.execute(select(vnis.c.vni, vnis.c.net).order_by(vnis.c.id)).all()
-        kept.append((counts, [tuple(row) for row in rows]))
-    (counts, rows), (_, theirs) = kept  # Python's sqlite3 doesn't count after WITH
-    assert rows == theirs
-    assert counts == [1] * (HIGH - LOW + 1) + [0]
-    assert sorted(vni for vni, net in rows if net == "a") == list(range(LOW, HIGH + 1))
+        found = connection.execute(select(vnis.c.vni, vnis.c.net).order_by(vnis.c.id))
+        rows.append([tuple(row) for row in found])
+    assert rows[0] == rows[1]
+    # Python's sqlite3 doesn't count after WITH.
+    assert counts[0] == [1] * (HIGH - LOW + 1) + [0]
+    assert sorted(vni for vni, net in rows[0] if net == "a") == list(range(LOW, HIGH + 1))
 
 
 def test_one_number_that_two_draw_at_once_is_one_transactions(engine: Engine) -> None:
