@@ -35,8 +35,6 @@ _SUITES = {
     "placement": "Placement",
     "glance": "Glance",
     "keystone": "Keystone",
-    "neutron": "Neutron",
-    "neutron-objects": "Neutron, objects",
 }
 
 
@@ -131,7 +129,7 @@ def suites() -> str:
     for file, words in _SUITES.items():
         found = json.loads((SUITES / f"{file}.json").read_text())
         package = {"nova-unit": "nova", "nova-functional": "nova", "placement":
-                   "openstack-placement", "neutron-objects": "neutron"}.get(file, file)  # fmt: skip
+                   "openstack-placement"}.get(file, file)  # fmt: skip
         rows.append(
             [
                 f"{words} ({package} {found['versions'][package]})",

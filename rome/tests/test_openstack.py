@@ -19,7 +19,6 @@ SUITES = {
     "glance": 98.0,
     "keystone": 98.0,
     "neutron": 98.0,
-    "neutron-objects": 98.0,
 }
 
 

@@ -70,15 +70,6 @@ SUITES = {
                "neutron.tests.functional.db.test_ipam",
                "neutron.tests.functional.db.test_models",
                "neutron.tests.functional.db.test_network",
-               "neutron.tests.functional.db.test_rangeallocator",
-               "neutron.tests.unit.db",
-               "neutron.tests.unit.ipam",
-               "neutron.tests.unit.plugins.ml2.drivers.test_type_flat",
-               "neutron.tests.unit.plugins.ml2.drivers.test_type_vlan",
-               "neutron.tests.unit.plugins.ml2.drivers.test_type_vxlan",
-               "neutron.tests.unit.plugins.ml2.test_db",
-               "neutron.tests.unit.services.revisions"), 40, 98.0, _NEUTRONS),
-        Suite("neutron-objects", "Neutron, objects", "neutron.tests.unit",
-              ("neutron.tests.unit.objects",), 40, 98.0, _NEUTRONS),
+               "neutron.tests.functional.db.test_rangeallocator"), 50, 98.0, _NEUTRONS),
     )
 }  # fmt: skip
