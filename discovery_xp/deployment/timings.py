@@ -151,6 +151,8 @@ SECONDS: Mapping[str, int] = {
     # Redis: when a node of a cluster is taken for dead, and when a silent client is asked.
     "redis_node_timeout": 15,
     "redis_tcp_keepalive": 60,
+    # For its nodes to be one cluster, each with its own part.
+    "redis_cluster": 120,
     # For Nova's services to be up, for a VM of the smoke test to be ACTIVE, or gone.
     "services_up": 300,
     "smoke_boot": 120,

@@ -1,7 +1,8 @@
 """Make one Redis Cluster of servers that run in cluster mode, each with its share of the slots.
 
 What is there is looked at first, so a run that is killed meanwhile is made good by the next
-one; `redis-cli --cluster create` wants empty nodes instead.
+one; `redis-cli --cluster create` wants empty nodes instead.  So is a cluster after a failover:
+masters whose place a replica took get it back, and a node that lost its disk gets a copy.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ import contextlib
 import functools
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from .process import Failure, changed
 
 SLOTS = 16384
+# Redis gives up a failover that it was asked for after 5 s.
+FAILOVER_AGAIN_S = 6.0
+
+# What a node says of all that it knows, by id; see `read_nodes`.
+View = dict[str, dict[str, Any]]
 
 
 class RedisError(Exception):
@@ -28,7 +34,16 @@ class Connection:
     def __init__(self, address: str, port: int, password: str) -> None:
         self.socket = socket.create_connection((address, port), timeout=10)
         self.file: BinaryIO = self.socket.makefile("rb")
-        self.ask("AUTH", password)
+        try:
+            self.ask("AUTH", password)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End it."""
+        self.file.close()
+        self.socket.close()
 
     def ask(self, *words: object) -> Any:
         """Return a server's answer: text, a number, a list or None; raises RedisError."""
@@ -56,9 +71,9 @@ class Connection:
         return [self.read() for _ in range(size)]
 
 
-def read_nodes(text: str) -> dict[str, dict[str, Any]]:
+def read_nodes(text: str) -> View:
     """Return what CLUSTER NODES says, by id; `slots` holds those that are a master's own."""
-    nodes: dict[str, dict[str, Any]] = {}
+    nodes: View = {}
     for line in text.splitlines():
         words = line.split()
         if len(words) < 8:
@@ -79,7 +94,11 @@ def read_nodes(text: str) -> dict[str, dict[str, Any]]:
 
 
 class Cluster:
-    """The wanted nodes, and what each says."""
+    """The wanted nodes, and what each says.
+
+    A node of these has `slots`, which it is to hold as a master, or `copies`, the host of the
+    master that it is to be a replica of.
+    """
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         self.args = args
@@ -90,33 +109,71 @@ class Cluster:
         self.ids: list[str] = []
 
     def run(self) -> None:
-        """Connect, assign slots, have the nodes meet, copy; each is done where it lacks."""
+        """Connect, assign slots, have the nodes meet, copy; each is done where it lacks.
+
+        Last of all masters get their places back from replicas that stood in for them.
+        """
         for node in self.nodes:
             self.connections.append(self.wait(functools.partial(self.connect, node)))
         self.ids = [connection.ask("CLUSTER", "MYID") for connection in self.connections]
-        self.refuse_strangers()
-        self.assign_slots()
+        views = self.views()
+        self.refuse_strangers(views)
+        self.forget_lost(views)
+        self.assign_slots(views)
         self.meet()
-        self.wait(self.disagreement, until=lambda words: not words)
+        self.wait(self.disagreement, until=_is_nothing)
         self.copy()
-        self.wait(self.disagreement_of_copies, until=lambda words: not words)
+        self.wait(self.disagreement_of_copies, until=_is_nothing)
+        self.hand_back()
 
     # ------------------------------------------------------------ steps
 
     def connect(self, node: Mapping[str, Any]) -> Connection:
-        return Connection(node["address"], int(node["port"]), self.args["password"])
+        """Log in to a node; raises Failure where it refuses the password."""
+        try:
+            return Connection(node["address"], int(node["port"]), self.args["password"])
+        except RedisError as error:
+            if not str(error).startswith(("WRONGPASS", "NOAUTH", "ERR")):
+                raise
+            raise Failure(
+                f"Redis on {_named(node)} refuses its administrator's password ({error}): it was "
+                "changed while Redis ran; restart Redis there, whose file has the right one, "
+                "then deploy again"
+            ) from None
 
-    def view(self, index: int) -> dict[str, dict[str, Any]]:
+    def view(self, index: int) -> View:
         """Return the cluster as a node sees it."""
         return read_nodes(self.connections[index].ask("CLUSTER", "NODES"))
 
-    def refuse_strangers(self) -> None:
-        """Refuse nodes of another cluster, or of one laid out otherwise: they hold data of it."""
-        for index, node in enumerate(self.nodes):
+    def views(self) -> list[View]:
+        """Return the cluster as each node sees it, in the order of the nodes."""
+        return [self.view(index) for index in range(len(self.nodes))]
+
+    def selves(self) -> list[dict[str, Any]]:
+        """Return what each node says of itself, in the order of the nodes."""
+        return [view[name] for view, name in zip(self.views(), self.ids, strict=True)]
+
+    def others(self, views: Sequence[View]) -> View:
+        """Return the nodes that aren't among the wanted ones, as the last that knows them says."""
+        return {
+            name: seen
+            for view in views
+            for name, seen in view.items()
+            if name not in self.ids and "handshake" not in seen["flags"]
+        }
+
+    def refuse_strangers(self, views: Sequence[View]) -> None:
+        """Refuse nodes of another cluster, or of one laid out otherwise: they hold data of it.
+
+        What a wanted node was before it lost its disk is none: it had the node's place, and has
+        none once the node itself answers there.
+        """
+        places = {f"{node['address']}:{node['port']}" for node in self.nodes}
+        for view, node in zip(views, self.nodes, strict=True):
             strangers = {
                 seen["place"]
-                for name, seen in self.view(index).items()
-                if name not in self.ids and "handshake" not in seen["flags"]
+                for seen in self.others([view]).values()
+                if "noaddr" not in seen["flags"] and seen["place"] not in places
             }
             if strangers:
                 raise Failure(
@@ -124,17 +181,44 @@ class Cluster:
                     "which aren't wanted: 'destroy --cloud-only', then deploy again"
                 )
 
-    def assign_slots(self) -> None:
+    def forget_lost(self, views: Sequence[View]) -> None:
+        """Forget nodes whose disk was lost: what is at their place now is another one.
+
+        Raises Failure where one held slots that no replica has taken over: a replica that still
+        followed it has copied the empty disk by now.
+        """
+        selves = [view[name] for view, name in zip(views, self.ids, strict=True)]
+        for name, lost in self.others(views).items():
+            # Who sees the slots where they were is late.
+            if not any(lost["slots"] <= own["slots"] for own in selves):
+                raise Failure(
+                    f"Redis on {self._planned_for(lost['slots'])} began with an empty disk, and "
+                    "nobody else has what it held: 'destroy --cloud-only', then deploy again"
+                )
+            for connection in self.connections:
+                with contextlib.suppress(RedisError):  # this one doesn't know it
+                    connection.ask("CLUSTER", "FORGET", name)
+            self.changes.append("a node that lost its disk forgotten")
+
+    def _planned_for(self, slots: set[int]) -> str:
+        """Return the hosts that are to hold these slots."""
+        return " or ".join(
+            node["host"]
+            for node in self.nodes
+            if node.get("slots") and not slots.isdisjoint(_range(node["slots"]))
+        )
+
+    def assign_slots(self, views: Sequence[View]) -> None:
         """Give each master its slots; a slot that one of them has already stays there."""
         assigned: set[int] = set()
-        for index in range(len(self.nodes)):
-            for seen in self.view(index).values():
+        for view in views:
+            for seen in view.values():
                 assigned |= seen["slots"]
         for index, node in enumerate(self.nodes):
             if not node.get("slots"):
                 continue
             first, last = node["slots"]
-            if assigned.isdisjoint(range(first, last + 1)):
+            if assigned.isdisjoint(_range(node["slots"])):
                 with contextlib.suppress(RedisError):  # it knows others, and has an epoch
                     self.connections[index].ask("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
                 self.connections[index].ask("CLUSTER", "ADDSLOTSRANGE", first, last)
@@ -146,25 +230,44 @@ class Cluster:
         for index, node in enumerate(self.nodes[1:], start=1):
             if self.ids[index] not in members:
                 self.connections[0].ask("CLUSTER", "MEET", node["address"], node["port"])
-                self.changes.append(f"{node['host']}:{node['port']} in the cluster")
+                self.changes.append(f"{_named(node)} in the cluster")
 
     def copy(self) -> None:
-        """Have replicas that still call themselves masters copy theirs."""
-        masters = {
-            node["host"]: self.ids[index]
-            for index, node in enumerate(self.nodes)
-            if node.get("slots")
-        }
+        """Have each node that holds nothing copy who holds the slots that it is there for."""
+        slots_of = {node["host"]: node["slots"] for node in self.nodes if node.get("slots")}
+        selves = self.selves()
         for index, node in enumerate(self.nodes):
-            seen = self.view(index)[self.ids[index]]
-            if node.get("copies") and "master" in seen["flags"] and not seen["slots"]:
-                self.connections[index].ask("CLUSTER", "REPLICATE", masters[node["copies"]])
-                self.changes.append(f"{node['host']}:{node['port']} copies {node['copies']}")
+            slots = _range(slots_of[node.get("copies") or node["host"]])
+            holders = [at for at, own in enumerate(selves) if not own["slots"].isdisjoint(slots)]
+            if selves[index]["slots"] or not holders:
+                continue
+            if selves[index]["master"] != self.ids[holders[0]]:
+                self.connections[index].ask("CLUSTER", "REPLICATE", self.ids[holders[0]])
+                self.changes.append(f"{_named(node)} copies {self.nodes[holders[0]]['host']}")
+
+    def hand_back(self) -> None:
+        """Have each master take its place again from a replica that stands in for it.
+
+        Nothing is lost by it: who stands in takes no writes until the master has all of them.
+        """
+        due = [
+            index
+            for index, own in enumerate(self.selves())
+            if self.nodes[index].get("slots") and "slave" in own["flags"]
+        ]
+        for index in due:
+            self.wait(_Promotion(self, index).poll, until=_is_nothing)
+            self.changes.append(f"{_named(self.nodes[index])} is a master again")
+        if due:
+            self.wait(self.disagreement, until=_is_nothing)
+            self.copy()
+            self.wait(self.disagreement_of_copies, until=_is_nothing)
 
     # ------------------------------------------------------------ waiting
 
     def disagreement(self) -> str:
         """Return what keeps the nodes from being one cluster; nothing once they are."""
+        agreed: dict[str, set[int]] = {}
         for index, node in enumerate(self.nodes):
             view = self.view(index)
             missing = set(self.ids) - view.keys()
@@ -175,32 +278,73 @@ class Cluster:
             held = sum(len(seen["slots"]) for seen in view.values())
             if held != SLOTS:
                 return f"{node['host']} knows who holds {held} of {SLOTS} slots"
+            holders = {name: seen["slots"] for name, seen in view.items() if seen["slots"]}
+            agreed = agreed or holders
+            if holders != agreed:  # a master that comes back doesn't know yet who replaced it
+                return f"{node['host']} has another view of who holds which slots"
             if "cluster_state:ok" not in self.connections[index].ask("CLUSTER", "INFO"):
                 return f"{node['host']} says that the cluster isn't well"
         return ""
 
     def disagreement_of_copies(self) -> str:
         """Return what keeps them from being one cluster whose replicas have their copies."""
-        for index, node in enumerate(self.nodes):
-            if "slave" in self.view(index)[self.ids[index]]["flags"]:
+        for index, (node, own) in enumerate(zip(self.nodes, self.selves(), strict=True)):
+            if "slave" in own["flags"]:
                 answer = self.connections[index].ask("INFO", "replication")
                 if "master_link_status:up" not in answer:
-                    return f"{node['host']}:{node['port']} has no copy yet"
+                    return f"{_named(node)} has no copy yet"
         return self.disagreement()
 
     def wait(self, poll: Callable[[], Any], until: Callable[[Any], bool] = bool) -> Any:
-        """Return what `poll` gives once that is good; raises Failure with its last words."""
+        """Return what `poll` gives once that is good; raises Failure with its last words.
+
+        A node that loads its data, or isn't there yet, is asked again.
+        """
         while True:
             try:
                 result = poll()
                 if until(result):
                     return result
                 words = str(result)
-            except OSError as error:
+            except (OSError, RedisError) as error:
                 words = str(error)
             if time.monotonic() > self.deadline:
                 raise Failure(f"no cluster within {self.args['timeout_s']} s: {words}")
             time.sleep(0.2)
+
+
+class _Promotion:
+    """A replica that is to be the master again which it was planned as."""
+
+    def __init__(self, cluster: Cluster, index: int) -> None:
+        self.cluster, self.index = cluster, index
+        self.asked = -FAILOVER_AGAIN_S
+
+    def poll(self) -> str:
+        """Ask for the failover where that is due; returns nothing once all know of it."""
+        cluster, name = self.cluster, self.cluster.ids[self.index]
+        slots = set(_range(cluster.nodes[self.index]["slots"]))
+        views = cluster.views()
+        if all(slots <= view[name]["slots"] for view in views):
+            return ""
+        now = time.monotonic()
+        is_replica = "slave" in views[self.index][name]["flags"]
+        if is_replica and now - self.asked >= FAILOVER_AGAIN_S:
+            self.asked = now
+            cluster.connections[self.index].ask("CLUSTER", "FAILOVER")
+        return f"{_named(cluster.nodes[self.index])} isn't a master again"
+
+
+def _range(slots: Sequence[int]) -> range:
+    return range(slots[0], slots[1] + 1)
+
+
+def _named(node: Mapping[str, Any]) -> str:
+    return f"{node['host']}:{node['port']}"
+
+
+def _is_nothing(words: object) -> bool:
+    return not words
 
 
 def ensure(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,4 +354,7 @@ def ensure(args: Mapping[str, Any]) -> dict[str, Any]:
         cluster.run()
     except (Failure, RedisError, OSError) as error:
         raise Failure(str(error), changes=cluster.changes) from None
+    finally:
+        for connection in cluster.connections:
+            connection.close()
     return changed(cluster.changes)
