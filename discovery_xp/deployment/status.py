@@ -43,7 +43,9 @@ class ServiceStatus:
     `answers` is what its port says over HTTP, None where it has none; `nova` what Nova
     itself calls it ('up', 'down'), None where Nova doesn't know it or wasn't asked; `listens`
     says whether it reads its queue of the message bus, None where it has none or RabbitMQ
-    wasn't asked.  `node` is what a node of Galera says of itself, None of all else.
+    wasn't asked.  `node` is what a node of Galera says of itself, None of all else.  `lists` says
+    of the API that was asked for Nova's services whether it listed them, None of all else: one
+    whose database refuses it answers at its port all the same.
     """
 
     unit: str
@@ -55,6 +57,7 @@ class ServiceStatus:
     nova: str | None
     listens: bool | None
     node: NodeStatus | None = None
+    lists: bool | None = None
 
     @property
     def is_up(self) -> bool:
@@ -68,6 +71,8 @@ class ServiceStatus:
             return "its host doesn't answer" if self.state == "unknown" else self.state
         if self.answers is False:
             return "active, but its port doesn't answer"
+        if self.lists is False:
+            return "active, but it doesn't list Nova's services: its journal may tell why"
         if self.node is not None and not self.node.is_well:
             return f"active, but its node is {self.node.in_words}"
         if self.nova == "down":
@@ -76,6 +81,7 @@ class ServiceStatus:
 
 
 GALERA_CHECK = "galera-check"
+NOVA_API = "nova-api"
 
 _NOVA_LIST = (
     f"{software.OPENSTACK.place}/bin/openstack --os-cloud admin compute service list -f json"
@@ -146,6 +152,7 @@ def read_status(
     states: dict[tuple[str, str], dict[str, str]] = {}
     answered: dict[tuple[str, str], bool] = {}
     nova: dict[tuple[str, str], str] = {}
+    nova_lists: bool | None = None
     queues: dict[str, dict[str, bool]] = {}
     nodes: dict[str, NodeStatus] = {}
     for host, text in outputs.items():
@@ -158,8 +165,10 @@ def read_status(
             elif kind == "port":
                 answered[unit, host] = value.startswith("HTTP/")
             elif kind == "nova":
+                nova_lists = False
                 with contextlib.suppress(answers.Unfit):  # the client had nothing to say
                     nova |= _nova_states(rest)
+                    nova_lists = True
             elif kind == "node":
                 with contextlib.suppress(answers.Unfit):  # the check doesn't run
                     nodes[host] = _read_node(rest)
@@ -172,6 +181,8 @@ def read_status(
         for service in services
         if service.component == "rabbitmq"
     }
+    apis = (each for own in by_host.values() for each in own if each.unit == NOVA_API)
+    asked = next(apis, None)  # the client asks the first region's
     return [
         ServiceStatus(
             service.unit,
@@ -185,6 +196,7 @@ def read_status(
             nova.get(service.known_to_nova_as),
             _listens(service, queues.get(buses.get(service.cell, ""))),
             nodes.get(host) if service.unit == GALERA_CHECK else None,
+            nova_lists if service is asked else None,
         )
         for host, services in by_host.items()
         for service in services

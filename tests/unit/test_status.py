@@ -81,3 +81,18 @@ def test_without_nova_s_own_word_systemd_s_counts(words: str) -> None:
     said["a-master-1"] += f"\n{words}"
     service = seen(said)["nova-compute"]
     assert (service.nova, service.is_up) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "lists"), [("nova ", False), ("nova [{", False), (f"nova {json.dumps(NOVA)}", True)]
+)
+def test_an_api_that_answers_and_cannot_list_services_is_not_up(words: str, lists: bool) -> None:
+    """As one does whose database refuses its password."""
+    said = {host: text.partition("\nnova ")[0] for host, text in SAID.items()}
+    said["a-master-1"] += f"\n{words}"
+    said["a-controller-1"] += " HTTP/1.1 200 OK"
+    service = seen(said)["nova-api"]
+    assert (service.answers, service.lists, service.is_up) == (True, lists, lists)
+    assert ("it doesn't list Nova's services" in service.complaint) is not lists
+    said["a-master-1"] = said["a-master-1"].rpartition("\n")[0]
+    assert seen(said)["nova-api"].lists is None, "nobody asked it"
