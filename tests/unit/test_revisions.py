@@ -146,7 +146,8 @@ def test_a_revision_that_nobody_knows_is_told(tmp_path: Path) -> None:
 def arguments(*components: Component, url: str = "", **more: Any) -> dict[str, Any]:
     return {
         "schemas": [component.schema(**more) for component in components],
-        "urls": {"nova": url or components[0].url}, "inputs": {}, "dumps": "", "keep": False,
+        "urls": {"nova": url or components[0].url}, "cells": {}, "inputs": {}, "dumps": "",
+        "keep": False,
     }  # fmt: skip
 
 
@@ -157,8 +158,30 @@ def test_what_is_done_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_database_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     args = arguments(Component(tmp_path, "two"), url=f"sqlite:///{tmp_path}/nowhere/nova.db")
-    with pytest.raises(Failure, match="the database can't be asked: unable to open"):
+    with pytest.raises(Failure, match="database 'nova' can't be asked: unable to open"):
         schemas.migrate_due(args)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("Redis at 10.0.0.4:6379 refuses the user or password: WRONGPASS invalid", "restart Redis"),
+        ("(1045, \"Access denied for user 'nova'@'10.0.0.2' (using password: YES)\")", ""),
+    ],
+)
+def test_a_refused_password_is_told_in_a_line_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, remedy: str
+) -> None:
+    def refuse(*_: object) -> bool:
+        raise sqlalchemy.exc.OperationalError("SELECT 1", None, Exception(words))
+
+    monkeypatch.setattr(schemas, "is_done", refuse)
+    with pytest.raises(Failure) as caught:
+        schemas.migrate_due(arguments(Component(tmp_path, "two")))
+    said = str(caught.value)
+    assert said.startswith(f"database 'nova' can't be asked: {words}")
+    assert remedy in said and ("restart" in said) is bool(remedy)
+    assert len(said.splitlines()) == 1
 
 
 class Judged:

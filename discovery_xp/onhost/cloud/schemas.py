@@ -17,6 +17,10 @@ from .schema_dumps import Dumps
 
 # The schema of Nova's cells: of the one that all sites share, and of each that a site has.
 CELL = "nova"
+# What ROME says of a login that Redis refuses.  MariaDB's passwords are set anew by each run; those
+# of Redis are in the file that it is started with.
+REFUSED = "refuses the user or password"
+REMEDY = ": it was changed while Redis ran; restart Redis there, then deploy again"
 
 
 def migrate_due(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,14 +28,15 @@ def migrate_due(args: Mapping[str, Any]) -> dict[str, Any]:
     import sqlalchemy
 
     packages = os.path.dirname(os.path.dirname(sqlalchemy.__file__))
-    try:
-        due = [
-            schema
-            for schema in of_cells(args["schemas"], args["cells"])
-            if not is_done(schema, args["urls"][schema["name"]], packages)
-        ]
-    except sqlalchemy.exc.OperationalError as error:
-        raise Failure(f"the database can't be asked: {error.orig}") from None
+    due = []
+    for schema in of_cells(args["schemas"], args["cells"]):
+        try:
+            if not is_done(schema, args["urls"][schema["name"]], packages):
+                due.append(schema)
+        except sqlalchemy.exc.OperationalError as error:
+            words = str(error.orig)
+            remedy = REMEDY if REFUSED in words else ""
+            raise Failure(f"database '{schema['name']}' can't be asked: {words}{remedy}") from None
     dumps = Dumps(args["dumps"], args["keep"])
 
     def is_newest(schema: Mapping[str, Any], url: str) -> bool:
