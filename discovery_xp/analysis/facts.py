@@ -127,7 +127,7 @@ def _databases(run: Measurements) -> str:
         return ""
     parts = [f"{', '.join(names)} on {holder}" for holder, names in by_holder.items()]
     rome = options.get("rome", {})
-    if rome.get("store") == "server":
+    if rome.get("store") in ("server", "servers"):
         servers = nodes(run.record)
         parts.append("one Redis server" if servers == 1 else f"{servers} Redis servers")
     elif rome:

@@ -128,7 +128,14 @@ def _databases_in_words(made: Plan) -> list[str]:
         "always": "on disk before it is answered",
         "none": "nothing on disk",
     }[store.persistence]
-    if store.kind == "server" and cloud.cells:
+    if cloud.options.rome.store == databases.SERVERS:
+        servers = cloud.stores_of(databases.REDIS)
+        count = f"{len(servers)} Redis servers" if len(servers) > 1 else "one Redis server"
+        lines = [f"databases on {count}, {words}"]
+        for server in servers:
+            names = [each.name for each in cloud.databases if each.store == server.name]
+            lines.append(f"  {', '.join(names)} on {server.nodes[0].host}")
+    elif store.kind == "server" and cloud.cells:
         lines = [f"databases on Redis servers, {words}: of each cell its own at its site"]
     elif store.kind == "server":
         there = sum("data" in host.roles for host in made.hosts)

@@ -108,16 +108,16 @@ def remove_other_databases(hosts: Hosts, testbed: Testbed, progress: Progress) -
     is killed meanwhile is found, too.
     """
     layout = hosts.plan.require_cloud()
-    store = layout.redis
+    redis = layout.stores_of(databases.REDIS)
+    held = ((each.name, layout.store_of(each)) for each in layout.databases)
+    servers = {name: store.nodes[0].host for name, store in held if store in redis}
     planned = {
         "holders": {each.name: each.backend for each in layout.databases},
-        "nodes": [
-            [node.host, node.port]
-            for each in layout.stores_of(databases.REDIS)
-            for node in each.nodes
-        ],
+        "nodes": [[node.host, node.port] for each in redis for node in each.nodes],
         # A Redis that keeps nothing starts with nothing, whatever it is started with.
-        "is_kept": store is None or store.persistence != "none",
+        "is_kept": not redis or redis[0].persistence != "none",
+        # Servers may be where the nodes of a cluster would be, and share databases out otherwise.
+        **({"servers": servers} if len(redis) > 1 else {}),
         # Galera's nodes may come and go: each has everything.
         **({databases.GALERA: True} if layout.galera else {}),
         # Nova remembers where the database and the message bus of each cell are.

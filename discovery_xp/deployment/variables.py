@@ -372,7 +372,10 @@ def result_options(layout: CloudLayout) -> dict[str, Any]:
         return record
     return {
         **record,
-        "rome": {**record["rome"], "store": store.kind},
+        "rome": {
+            **record["rome"],
+            "store": store.kind if options.rome.store == "auto" else options.rome.store,
+        },
         "databases": {each.name: each.backend for each in layout.databases},
         "nodes": sum(len(each.masters) for each in layout.stores_of(databases.REDIS)),
         "replicas": options.rome.replicas,

@@ -140,10 +140,10 @@ Settings = dict[Section, dict[Option, Setting]]
 class RomeEntry(Entry):
     """Redis, where ROME keeps the services' databases in it."""
 
-    store: Literal["auto", "server", "cluster"] = Field(
+    store: Literal["auto", "server", "servers", "cluster"] = Field(
         "auto",
-        description="one Redis server, or a Redis Cluster with a master on each data node; "
-        "auto: a cluster from 3 data nodes on",
+        description="one Redis server, servers on the data nodes that share the databases out, "
+        "or a Redis Cluster with a master on each data node; auto: a cluster from 3 data nodes on",
     )
     persistence: Literal["everysec", "always", "none"] = Field(
         "everysec",

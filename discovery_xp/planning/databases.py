@@ -12,6 +12,7 @@ import binascii
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.topology import OpenStack, Rome
@@ -42,6 +43,8 @@ OWNERS: Mapping[str, str] = {
 
 USER = "rome"
 SLOTS = 16_384
+# Of a topology: the value of `rome.store` that makes a server of each data host.
+SERVERS = "servers"
 MIN_MASTERS = 3  # fewer can't agree on who is a master
 
 
@@ -194,19 +197,25 @@ def _redis(
     if kind == "cluster" and len(data) < MIN_MASTERS:
         raise Refused(
             f"a Redis Cluster needs {MIN_MASTERS} data nodes, and there are {len(data)}",
-            "write 'data: 1' for more sites, or 'rome: {store: server}'",
+            f"write 'data: 1' for more sites, or 'rome: {{store: {SERVERS}}}', a server on each",
         )
-    if kind == "server" and options.replicas:
-        why = "" if options.store == "server" else f", as {len(data)} data nodes are"
+    if kind != "cluster" and options.replicas:
+        why = f", as {len(data)} data nodes are" if options.store == "auto" else ""
+        what = "these are servers" if kind == SERVERS else f"this is one server{why}"
         raise Refused(
-            f"'replicas: {options.replicas}' is for a Redis Cluster, and this is one server{why}",
+            f"'replicas: {options.replicas}' is for a Redis Cluster, and {what}",
             f"write 'store: cluster' and at least {MIN_MASTERS} data nodes, or 'replicas: 0'",
         )
-    if kind == "server":
-        yield from _servers(
-            REDIS, names, data[0] if data else master, cells,
-            lambda name, host: Store(name, REDIS, "server", (_node(host),), options.persistence),
-        )  # fmt: skip
+
+    def server(name: str, host: str) -> Store:
+        return Store(name, REDIS, "server", (_node(host),), options.persistence)
+
+    if kind == SERVERS and data:
+        for host, own in _shared_out(names, near, far, cells).items():
+            yield server(f"{REDIS}-{host}", host), own
+        return
+    if kind != "cluster":
+        yield from _servers(REDIS, names, data[0] if data else master, cells, server)
         return
     ranges = slot_ranges(len(data))
     masters = [_node(host, slots=slots) for host, slots in zip(data, ranges, strict=True)]
@@ -225,6 +234,21 @@ def _redis(
     others = [name for name in names if name not in tags]
     tags |= spread(others, ranges[: len(near)], ranges[len(near) :])
     yield Store(REDIS, REDIS, kind, (*masters, *replicas), options.persistence, tags), names
+
+
+def _shared_out(
+    names: Sequence[str], near: Sequence[str], far: Sequence[str], cells: Sequence[Cell]
+) -> dict[str, list[str]]:
+    """Return which host's server has which databases: they take turns as in a cluster.
+
+    A cell's own is on the cell's host.  A host that none is left for has no server.
+    """
+    cells_own = {cell.database: cell.host for cell in cells}
+    others = [name for name in names if name not in cells_own]
+    places = cells_own | take_turns(others, near, far)
+    hosts = dict.fromkeys([*near, *far, *cells_own.values()])
+    held = {host: [name for name in names if places[name] == host] for host in hosts}
+    return {host: own for host, own in held.items() if own}
 
 
 def _node(
@@ -258,16 +282,25 @@ def spread(
 ) -> dict[str, str]:
     """Choose a hash tag for each database, so that the masters take turns; always the same ones.
 
-    `near` are the slots of the masters at the site where all services but Nova's run: what
-    these ask stays there.  Nova's databases are asked from every site and take the far
-    masters first.
+    `near` are the slots of the masters at the site where all services but Nova's run.
+    """
+    return {name: tag_within(name, slots) for name, slots in take_turns(names, near, far).items()}
+
+
+_Master = TypeVar("_Master")
+
+
+def take_turns(
+    names: Sequence[str], near: Sequence[_Master], far: Sequence[_Master]
+) -> dict[str, _Master]:
+    """Choose a master for each database; always the same ones.
+
+    `near` are those at the site where all services but Nova's run: what these ask stays there.
+    Nova's databases are asked from every site and take the far masters first.
     """
     everywhere = itertools.cycle([*far, *near])
     at_home = itertools.cycle([*reversed(near)] or far)
-    return {
-        name: tag_within(name, next(everywhere if owner_of(name) == "nova" else at_home))
-        for name in names
-    }
+    return {name: next(everywhere if owner_of(name) == "nova" else at_home) for name in names}
 
 
 def urls(

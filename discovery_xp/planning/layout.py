@@ -200,7 +200,8 @@ class CloudLayout:
     def redis(self) -> Store | None:
         """Return where Redis runs; None where MariaDB holds the databases.
 
-        With servers of cells it is the one that holds the others.
+        With servers of cells it is the one that holds the others, with servers that share the
+        databases out the first.
         """
         return next(iter(self.stores_of(databases.REDIS)), None)
 

@@ -1,12 +1,14 @@
 import itertools
+import json
 
 import pytest
 
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.topology import derive_topology, parse_topology
-from discovery_xp.planning import databases
+from discovery_xp.planning import databases, layout_checks
 from discovery_xp.planning.databases import Node, key_slot, slot_ranges, spread
 from discovery_xp.planning.plan import Plan, make_plan
+from discovery_xp.planning.plan_json import plan_from_json
 
 ALL = ["nova", "nova_api", "placement", "keystone", "neutron", "glance", "nova_cell0"]
 
@@ -109,6 +111,8 @@ def test_one_server_may_be_asked_for_with_many_data_hosts() -> None:
     [
         (2, "store: cluster", "a Redis Cluster needs 3 data nodes, and there are 2; write"),
         (0, "store: cluster", "and there are 0; write 'data: 1' for more sites, or"),
+        (2, "store: cluster", "or 'rome: {store: servers}', a server on each"),
+        (2, "store: servers, replicas: 1", "and these are servers; write 'store: cluster'"),
         (2, "replicas: 1", "is for a Redis Cluster, and this is one server, as 2 data nodes are;"),
         (5, "store: server, replicas: 2", "and this is one server; write 'store: cluster'"),
     ],
@@ -130,6 +134,64 @@ def test_what_is_refused_for_a_cloud_is_no_hindrance_for_its_hosts() -> None:
 def test_the_options_of_redis_say_nothing_with_another_backend() -> None:
     text = "sites: [{name: a}]\nopenstack: {rome: {store: cluster, replicas: 2}}"
     assert plan_of(text).require_cloud().redis is None
+
+
+# ---------------------------------------------------------------- servers that share out
+
+
+PAIR = "sites: [{name: a, data: 1}, {name: b, data: 1}]\n"
+SERVERS = "openstack: {backend: rome, rome: {store: servers}%s}\n"
+
+
+def holders(plan: Plan) -> dict[str, list[str]]:
+    """The databases of each Redis server, by its host."""
+    cloud = plan.require_cloud()
+    return {
+        store.nodes[0].host: [each.name for each in cloud.databases if each.store == store.name]
+        for store in cloud.stores_of("redis")
+    }
+
+
+def test_two_sites_may_have_a_server_each() -> None:
+    """As in the experiments of 2016, whose two clusters had a node each."""
+    plan = plan_of(PAIR + SERVERS % "")
+    by_host = holders(plan)
+    assert by_host["b-data-1"] == ["nova", "nova_cell0"]
+    assert sorted(by_host["a-data-1"]) == sorted({*CARRIED} - {"nova", "nova_cell0"})
+    cloud = plan.require_cloud()
+    assert {store.kind for store in cloud.stores_of("redis")} == {"server"}
+    assert list(layout_checks.faults(cloud, plan.hosts)) == []
+    assert plan_from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    known, urls = addresses(plan), urls_of(plan)
+    assert urls["nova"] == f"rome+redis://rome:secret@{known['b-data-1']}:6379/nova?nova_regexp=on"
+    assert urls["glance"] == f"rome+redis://rome:secret@{known['a-data-1']}:6379/glance"
+
+
+def test_servers_take_databases_as_a_clusters_masters_do() -> None:
+    sites = "sites: [{name: a, count: 4, data: 1}]\n"
+    cluster = store_of(plan_of(f"{sites}openstack: {{backend: rome}}"))
+    shared_out = holders(plan_of(sites + SERVERS % ""))
+    assert {name: host for host, names in shared_out.items() for name in names} == {
+        name: cluster.master_of(name).host for name in cluster.tags
+    }
+
+
+def test_a_host_that_no_database_is_left_for_has_no_server() -> None:
+    plan = plan_of("sites: [{name: a, data: 9}]\n" + SERVERS % "")
+    assert sorted(name for names in holders(plan).values() for name in names) == sorted(CARRIED)
+    assert len(holders(plan)) == len(CARRIED)
+
+
+def test_without_data_hosts_servers_are_one_on_the_master() -> None:
+    assert list(holders(plan_of("sites: [{name: a}]\n" + SERVERS % ""))) == ["a-master-1"]
+
+
+def test_with_cells_the_server_at_a_site_has_the_cells_own_database() -> None:
+    plan = plan_of(PAIR + SERVERS % ", layout: cells")
+    by_host = holders(plan)
+    assert "nova_cell_a" in by_host["a-data-1"]
+    assert "nova_cell_b" in by_host["b-data-1"]
+    assert list(layout_checks.faults(plan.require_cloud(), plan.hosts)) == []
 
 
 def test_each_process_is_a_service_of_its_host_before_those_that_ask_it() -> None:

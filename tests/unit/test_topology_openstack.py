@@ -137,7 +137,8 @@ BAD = [
     ),
     (
         "openstack:\n  rome:\n    store: shards",
-        "4: openstack.rome.store: 'shards' is unknown; write one of 'auto', 'server' or 'cluster'",
+        "4: openstack.rome.store: 'shards' is unknown; "
+        "write one of 'auto', 'server', 'servers' or 'cluster'",
     ),
     (
         "openstack:\n  rome:\n    persistence: rdb",
