@@ -172,6 +172,9 @@ OTHER = [
     ("backend: rome", "backend: rome, rome: {store: server}"),
     ("backend: rome", "backend: rome, rome: {replicas: 1}"),
     ("backend: rome, rome: {persistence: none}", "backend: rome"),
+    ("backend: rome", "backend: rome, rome: {persistence: none}"),
+    ("backend: rome", "backend: rome, rome: {store: servers}"),
+    ("backend: rome, rome: {store: server}", "backend: rome, rome: {store: servers}"),
 ]
 
 
@@ -206,6 +209,83 @@ def test_a_cloud_whose_databases_move_goes_first_and_its_passwords_with_it(
     assert secrets.passwords == passwords.load(testbed) != first.passwords
     settle(testbed, after)
     assert removals.count == 1, "once is enough"
+
+
+# ---------------------------------------------------------------- every pair of back end and layout
+
+THREE_SITES = """name: mine
+sites: [{name: a, data: 1}, {name: b, data: 1}, {name: c, data: 1}]
+openstack: {%s}
+provider:
+  type: static
+  hosts:
+    a: [192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4]
+    b: [192.0.2.5, 192.0.2.6, 192.0.2.7]
+    c: [192.0.2.8, 192.0.2.9, 192.0.2.10]
+"""
+CLOUDS = [
+    f"backend: {backend}, layout: {layout}"
+    for backend in ("mysql", "galera", "rome")
+    for layout in ("shared", "cells")
+]
+# Where the same processes would hold other databases.
+CLOUDS += [
+    f"backend: rome, layout: {layout}, rome: {{store: {store}}}"
+    for layout in ("shared", "cells")
+    for store in ("server", "servers")
+]
+# Of each back end: what an option changes on a cloud that stays.
+OPTIONS = [
+    ("backend: mysql", "nics: 1"),
+    ("backend: galera", "galera: {writers: one}"),
+    ("backend: galera", "galera: {sync_wait: 0}"),
+    ("backend: galera", "galera: {segments: false}"),
+    ("backend: rome", "rome: {persistence: always}"),
+    ("backend: rome, layout: cells", "placement: availability-zones"),
+]
+
+
+def settle_on_sites(testbed: Testbed, openstack: str) -> None:
+    """Do what `install` does first, on three sites with a data host each."""
+    plan = make_plan(parse_topology(THREE_SITES % openstack), cloud=True)
+    deploy.remove_other_databases(static.hosts(plan, testbed), testbed, lambda *_: None)
+
+
+@pytest.mark.parametrize("before", CLOUDS)
+@pytest.mark.parametrize("after", CLOUDS)
+def test_another_back_end_or_layout_takes_the_cloud_off_first(
+    testbed: Testbed, removals: Removals, before: str, after: str
+) -> None:
+    settle_on_sites(testbed, before)
+    settle_on_sites(testbed, after)
+    assert removals.count == (before != after)
+    settle_on_sites(testbed, before)
+    assert removals.count == 2 * (before != after), "the way back is one, too"
+
+
+@pytest.mark.parametrize(("cloud", "option"), OPTIONS)
+def test_options_that_leave_databases_where_they_are_change_the_cloud_that_is_there(
+    testbed: Testbed, removals: Removals, cloud: str, option: str
+) -> None:
+    settle_on_sites(testbed, cloud)
+    settle_on_sites(testbed, f"{cloud}, {option}")
+    assert removals.count == 0
+
+
+def test_a_run_that_was_killed_while_the_cloud_went_takes_it_off_again(
+    testbed: Testbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    settle_on_sites(testbed, "backend: galera")
+    monkeypatch.setattr(deploy, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        settle_on_sites(testbed, "backend: mysql")
+    again = Removals(testbed)
+    monkeypatch.setattr(deploy, "remove", again)
+    settle_on_sites(testbed, "backend: mysql")
+    assert again.count == 1
 
 
 def test_a_damaged_note_counts_as_another_one(testbed: Testbed, removals: Removals) -> None:
