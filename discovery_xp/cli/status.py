@@ -159,7 +159,7 @@ def _print_services(out: Console, plan: Plan, services: Sequence[ServiceStatus])
             out.print(f"Galera's node on {service.host}: {service.node.in_words}")
     down = [service for service in services if not service.is_up]
     for service in down[:20]:
-        out.print(f"{service.unit} on {service.host}: {service.complaint}")
+        out.print(f"{service.unit} on {service.host}: {service.complaint}", soft_wrap=True)
     if len(down) > 20:
         out.print(f"and {len(down) - 20} more; see all with --json")
 

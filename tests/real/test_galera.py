@@ -1,4 +1,7 @@
-"""OpenStack's databases on Galera over two sites: a node dies, all of them die."""
+"""OpenStack's databases on Galera over two sites: a node dies, all of them die, a disk is full.
+
+Last of all the databases go to one MariaDB.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +88,14 @@ def kill(cli: Cli, *hosts: str) -> None:
         on(cli, host, "systemctl kill -s KILL mariadb; systemctl stop mariadb; true")
 
 
+def fill_disk(cli: Cli, host: str) -> None:
+    """Leave nothing of a node's disk, however small what is to be written."""
+    place = "/var/lib/mysql/fill"
+    script = f"for size in 1M 64k 4k 1k; do dd if=/dev/zero of={place} bs=$size oflag=append "
+    script += "conv=notrunc 2>/dev/null; sync; done; df --output=avail /var/lib/mysql"
+    assert on(cli, host, script).split()[-1] == "0"
+
+
 def test_two_nodes_and_an_arbitrator_are_one_cluster(cli: Cli, cloud: str) -> None:
     assert nodes(cli) == dict.fromkeys(NODES, ("Primary", "Synced", 3))
     assert on(cli, MASTER, "systemctl is-active garb").strip() == "active"
@@ -167,3 +178,29 @@ def test_after_all_were_killed_the_most_advanced_starts(cli: Cli, cloud: str) ->
     assert f"a cluster started by {NODES[1]}" in log
     for host in NODES:
         assert int(sql(cli, host, "SELECT MAX(id) FROM nova.instances")) >= int(newest)
+
+
+def test_a_node_whose_disk_is_full_leaves_and_the_cloud_goes_on(cli: Cli, cloud: str) -> None:
+    fill_disk(cli, NODES[1])
+    sql(cli, NODES[0], "CREATE TABLE nova.full (a LONGTEXT)")
+    sql(cli, NODES[0], "INSERT INTO nova.full SELECT REPEAT('x', 1000000) FROM seq_1_to_16")
+    wait_for(cli, NODES[1], 503)
+    assert boot(cli, "half") == "ACTIVE"
+    on(cli, NODES[1], "rm /var/lib/mysql/fill")
+    deploy(cli, cloud)
+    assert nodes(cli) == dict.fromkeys(NODES, ("Primary", "Synced", 3))
+    assert sql(cli, NODES[1], "SELECT COUNT(*) FROM nova.full") == "16"
+    sql(cli, NODES[0], "DROP TABLE nova.full")
+
+
+def test_databases_that_go_to_one_mariadb_begin_anew(cli: Cli, cloud: str) -> None:
+    said = deploy(cli, cli.topology("moved", CLOUD))
+    assert "other databases: the cloud goes first" in said.stderr
+    assert "ACTIVE" in said.stdout
+    for host in NODES:
+        left = "ls -d /var/lib/mysql /usr/local/lib/discovery-xp; pgrep -l 'mariadbd|haproxy'; true"
+        assert on(cli, host, left) == ""
+    report = status(cli)
+    assert report["is_healthy"]
+    units = {each["unit"] for each in report["services"]}
+    assert "mariadb" in units and not units & {"galera-check", "garb", "haproxy"}

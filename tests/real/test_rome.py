@@ -1,4 +1,8 @@
-"""OpenStack's databases on a Redis Cluster over three sites: it boots VMs, fails over, moves."""
+"""OpenStack's databases on a Redis Cluster over three sites: it boots VMs, fails over, moves.
+
+A master is killed under load: one that systemd starts again, one that its replica replaces, one
+whose replica is dead, too.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +51,7 @@ ROME = "openstack: {backend: rome, nics: 1, rome: {replicas: 1}}\n"
 FOLDER = HOME / "testbeds/keys"
 MASTER = "near-master-1"
 NODES = ("near-data-1", "far1-data-1", "far2-data-1")
+AT_ONCE = 4
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,54 @@ def redis(cli: Cli, host: str, *words: str, user: str = "default", port: int = 6
     return on(cli, host, f"redis-cli {login} {' '.join(words)}").strip()
 
 
+def ask_for_vms(cli: Cli, name: str) -> None:
+    """Ask for some VMs at once, and don't wait for them."""
+    cli.run("openstack", "server", "create", "--flavor", "m1.tiny", "--image", "discovery",
+            "--no-network", "--min", str(AT_ONCE), "--max", str(AT_ONCE), name)  # fmt: skip
+
+
+def vms(cli: Cli, name: str) -> list[str]:
+    """The status of each of the VMs that were asked for at once."""
+    said = cli.run("openstack", "server", "list", "--all-projects", "--name", name, "-f", "json")
+    return [each["Status"] for each in json.loads(said.stdout)]
+
+
+def wait_for_vms(cli: Cli, name: str) -> None:
+    """Wait until all of them are ACTIVE; none may be in ERROR meanwhile, or be lost."""
+    for _ in range(60):
+        found = vms(cli, name)
+        assert len(found) == AT_ONCE and "ERROR" not in found, found
+        if set(found) == {"ACTIVE"}:
+            return
+        time.sleep(2)
+    raise AssertionError(f"{name}: {vms(cli, name)}")
+
+
+def delete_vms(cli: Cli, name: str) -> None:
+    names = [f"{name}-{number}" for number in range(1, AT_ONCE + 1)]
+    cli.run("openstack", "server", "delete", "--wait", *names)
+
+
+def kill(cli: Cli, host: str, unit: str = "redis-server") -> None:
+    """Kill a Redis process, and keep systemd from starting it again: its host is taken for lost."""
+    on(cli, host, f"systemctl kill -s KILL {unit}; systemctl stop {unit}; true")
+
+
+def assert_as_planned(cli: Cli) -> None:
+    """Each host has a master with its own share and a replica of another's."""
+    for host in NODES:
+        assert "role:master" in redis(cli, host, "info", "replication"), host
+        assert "role:slave" in redis(cli, host, "info", "replication", port=6380), host
+    assert_databases_are_where_the_plan_says(cli)
+
+
+def assert_consistent(cli: Cli) -> None:
+    """ROME finds rows, index entries and constraints of Nova's databases right."""
+    script = "set -e; for url in $(sed -n 's/^connection *= *//p' /etc/nova/nova-database.conf)"
+    script += '; do /opt/openstack/bin/rome check "$url"; done'
+    on(cli, "near-controller-1", script)
+
+
 def boot(cli: Cli, name: str) -> str:
     """Ask for a VM with a port, delete it; returns the status that it got to."""
     said = cli.run("openstack", "server", "create", "--flavor", "m1.tiny", "--image", "discovery",
@@ -107,6 +161,10 @@ def test_the_nodes_are_one_cluster_each_with_a_master_and_a_copy_of_another(
 def test_each_database_is_on_the_master_that_the_plan_says_and_nothing_else_is(
     cli: Cli, cloud: str
 ) -> None:
+    assert_databases_are_where_the_plan_says(cli)
+
+
+def assert_databases_are_where_the_plan_says(cli: Cli) -> None:
     laid_out = store()
     for host in NODES:
         own = {tag for name, tag in laid_out.tags.items() if laid_out.master_of(name).host == host}
@@ -161,8 +219,14 @@ def test_deploy_again_changes_nothing(cli: Cli, cloud: str) -> None:
     assert [on(cli, host, look) for host in NODES] == before
 
 
-def test_a_boot_works_after_a_restart_of_redis(cli: Cli, cloud: str) -> None:
-    on(cli, NODES[0], "systemctl restart redis-server")
+def test_a_wrong_password_of_redis_is_told_in_a_line_with_what_helps(cli: Cli, cloud: str) -> None:
+    host = store().master_of("nova").host
+    redis(cli, host, "acl", "setuser", "rome", "resetpass", "'>another'")
+    said = deploy(cli, cloud, code=1).stderr
+    (line,) = [line for line in said.splitlines() if "refuses the user or password" in line]
+    assert "database 'nova' can't be asked" in line and "restart Redis there" in line
+    assert "Traceback" not in said
+    on(cli, host, "systemctl restart redis-server")
     assert boot(cli, "after-restart") == "ACTIVE"
 
 
@@ -214,13 +278,42 @@ def test_a_bench_counts_what_rome_and_redis_did(cli: Cli, cloud: str, tmp_path: 
     assert "on mysql" not in page
 
 
-def test_a_replica_takes_the_place_of_a_master_that_dies(cli: Cli, cloud: str) -> None:
-    on(cli, store().master_of("nova").host, "systemctl stop redis-server")
+def test_a_master_that_is_killed_under_load_is_started_again(cli: Cli, cloud: str) -> None:
+    """Before its replica takes its place; it has all that it had acknowledged."""
+    ask_for_vms(cli, "restarted")
+    on(cli, store().master_of("nova").host, "systemctl kill -s KILL redis-server")
+    wait_for_vms(cli, "restarted")
+
+
+def test_a_replica_takes_the_place_of_a_master_until_deploy_gives_it_back(
+    cli: Cli, cloud: str
+) -> None:
+    ask_for_vms(cli, "replaced")
+    kill(cli, store().master_of("nova").host)
     lost = [each["unit"] for each in status(cli, code=1)["services"] if each["state"] != "active"]
     assert lost == ["redis-server"]
-    assert boot(cli, "failed-over") == "ACTIVE"
+    wait_for_vms(cli, "replaced")
     deploy(cli, cloud)
     assert status(cli)["is_healthy"]
+    assert_as_planned(cli)
+    assert vms(cli, "restarted") == vms(cli, "replaced") == ["ACTIVE"] * AT_ONCE
+    assert_consistent(cli)
+    delete_vms(cli, "replaced")
+
+
+def test_a_master_without_a_living_copy_comes_back_with_its_data(cli: Cli, cloud: str) -> None:
+    laid_out = store()
+    host = laid_out.master_of("nova").host
+    (copy,) = [node for node in laid_out.nodes if node.copies == host]
+    ask_for_vms(cli, "in-vain")  # what becomes of these nobody can say
+    kill(cli, host)
+    kill(cli, copy.host, copy.unit)
+    deploy(cli, cloud)
+    assert status(cli)["is_healthy"]
+    assert vms(cli, "restarted") == ["ACTIVE"] * AT_ONCE
+    assert_consistent(cli)
+    delete_vms(cli, "restarted")
+    assert boot(cli, "again") == "ACTIVE"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ CELL = "nova"
 # What ROME says of a login that Redis refuses.  MariaDB's passwords are set anew by each run; those
 # of Redis are in the file that it is started with.
 REFUSED = "refuses the user or password"
-REMEDY = ": it was changed while Redis ran; restart Redis there, then deploy again"
+REMEDY = "; it was changed while Redis ran: restart Redis there, then deploy again"
 
 
 def migrate_due(args: Mapping[str, Any]) -> dict[str, Any]:

@@ -291,6 +291,16 @@ def test_a_service_that_dies_at_its_start_is_shown_with_its_journal(cli: Cli, cl
     assert down == ["glance-api"]
 
 
+def test_a_wrong_password_of_the_database_is_told_by_status(cli: Cli, cloud: str) -> None:
+    """And by the services; the next test's `deploy` sets the right one again."""
+    sql = "ALTER USER 'nova'@'%' IDENTIFIED BY 'another'"
+    on(cli, "site1-master-1", f'mariadb --execute="{sql}" && systemctl restart mariadb')
+    said = cli.run("status", code=1).stdout
+    assert "nova-api on site1-controller-1: active, but it doesn't list Nova's services" in said
+    journal = on(cli, "site1-controller-1", "journalctl --no-pager --unit=nova-api --lines=200")
+    assert "Access denied for user 'nova'" in journal
+
+
 def test_other_options_reach_a_cloud_that_they_repair(cli: Cli, cloud: str) -> None:
     """Zones for sites, a NIC for each VM, two workers, OpenStack's own periodic tasks."""
     options = (
