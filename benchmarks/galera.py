@@ -5,9 +5,9 @@ transaction's first read waits until its node has what was committed before, any
 reads what the node has; `one-writer` has all services ask one node, and needs no waiting; `flat`
 has no segments; `one-server` is one MariaDB, without replication.  Nothing is asserted.
 
-Each row is a bench of its own, by the command line, on new hosts, with a home and a results' folder
-of its own; the file is written after each, and rows that it has of other variants stay.  A row takes
-about ten minutes: run it as root on a machine that does nothing else.
+Each row is a bench of its own, by the command line, on new hosts, with a home and results of its
+own; the file is written after each, and rows that it has of other variants stay.  A row takes about
+ten minutes: run it as root on a machine that does nothing else.
 
     ./.venv/bin/python benchmarks/galera.py [--variants wait,no-wait,one-writer,flat,one-server]
         [--vms 60] [--at-once 4] [--folder FOLDER] [--json FILE]

@@ -60,8 +60,8 @@ class BackendList(click.ParamType[tuple[str, ...]]):
 @click.command()
 @topology_options
 @click.option("--backend", "backends", type=BackendList(), help="What holds the databases, in "
-              "place of what the topology says: 'mysql', 'rome', or both with a comma, which makes "
-              "a run of each and compares them.")  # fmt: skip
+              "place of what the topology says: 'mysql', 'galera' or 'rome'; several with commas "
+              "make a run of each, and compare them.")  # fmt: skip
 @layout_option
 @time_scale_option
 @click.option("--placement", type=click.Choice(["shared", "availability-zones"]),
