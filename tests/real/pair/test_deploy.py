@@ -297,8 +297,9 @@ def test_a_wrong_password_of_the_database_is_told_by_status(cli: Cli, cloud: str
     on(cli, "site1-master-1", f'mariadb --execute="{sql}" && systemctl restart mariadb')
     said = cli.run("status", code=1).stdout
     assert "nova-api on site1-controller-1: active, but it doesn't list Nova's services" in said
-    journal = on(cli, "site1-controller-1", "journalctl --no-pager --unit=nova-api --lines=200")
-    assert "Access denied for user 'nova'" in journal
+    # That grep finds nothing would be an error.
+    words = "Access denied for user .nova"
+    on(cli, "site1-controller-1", f"journalctl --no-pager --unit=nova-api | grep '{words}'")
 
 
 def test_other_options_reach_a_cloud_that_they_repair(cli: Cli, cloud: str) -> None:
