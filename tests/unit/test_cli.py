@@ -58,6 +58,28 @@ def test_plan_says_what_holds_which_database() -> None:
     assert "databases on" not in discovery_xp("plan", "--sites", "3", "--backend", "mysql").stdout
 
 
+TWO_DATA_HOSTS = """sites: [{name: a, count: 2, data: 1}]
+openstack: {backend: rome, rome: {store: %s}}
+"""
+
+
+def test_plan_says_which_server_has_which_database(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(TWO_DATA_HOSTS % "servers")
+    servers = discovery_xp("plan", str(file)).stdout
+    assert "databases on 2 Redis servers, on disk within a second\n" in servers
+    assert "  nova, nova_cell0 on a2-data-1\n" in servers
+
+
+def test_three_masters_on_two_data_hosts_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(TWO_DATA_HOSTS % "cluster")
+    done = discovery_xp("plan", str(file))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "a Redis Cluster needs 3 data nodes, and there are 2; write 'data: 1'" in line
+
+
 def test_plan_prints_the_requests_to_grid5000() -> None:
     done = discovery_xp("plan", str(TOPOLOGIES / "grid5000-eight-clusters.yaml"))
     assert done.returncode == 0
