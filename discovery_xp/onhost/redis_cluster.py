@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 from .process import Failure, changed
 
 SLOTS = 16384
-# Redis gives up a failover that it was asked for after 5 s.
-FAILOVER_AGAIN_S = 6.0
+# A replica that wasn't elected tries again after so many node timeouts at the earliest, at least
+# after 4 s; until then its master would stop writes in vain.
+FAILOVER_AGAIN_TIMEOUTS, FAILOVER_AGAIN_S = 4, 4.0
 
 # What a node says of all that it knows, by id; see `read_nodes`.
 View = dict[str, dict[str, Any]]
@@ -287,8 +288,16 @@ class Cluster:
         return ""
 
     def disagreement_of_copies(self) -> str:
-        """Return what keeps them from being one cluster whose replicas have their copies."""
-        for index, (node, own) in enumerate(zip(self.nodes, self.selves(), strict=True)):
+        """Return what keeps them from being one cluster whose replicas have their copies.
+
+        All have to know who is whose replica: a master doesn't vote for one that it takes for a
+        master.
+        """
+        views = self.views()
+        for index, (node, name) in enumerate(zip(self.nodes, self.ids, strict=True)):
+            own = views[index][name]
+            if any(view[name]["master"] != own["master"] for view in views):
+                return f"not all know what {_named(node)} is"
             if "slave" in own["flags"]:
                 answer = self.connections[index].ask("INFO", "replication")
                 if "master_link_status:up" not in answer:
@@ -318,7 +327,11 @@ class _Promotion:
 
     def __init__(self, cluster: Cluster, index: int) -> None:
         self.cluster, self.index = cluster, index
-        self.asked = -FAILOVER_AGAIN_S
+        connection = cluster.connections[index]
+        timeout_ms = int(connection.ask("CONFIG", "GET", "cluster-node-timeout")[1])
+        again_s = FAILOVER_AGAIN_TIMEOUTS * timeout_ms / 1000
+        self.again_s = max(FAILOVER_AGAIN_S, again_s) + 1
+        self.due = 0.0
 
     def poll(self) -> str:
         """Ask for the failover where that is due; returns nothing once all know of it."""
@@ -328,9 +341,8 @@ class _Promotion:
         if all(slots <= view[name]["slots"] for view in views):
             return ""
         now = time.monotonic()
-        is_replica = "slave" in views[self.index][name]["flags"]
-        if is_replica and now - self.asked >= FAILOVER_AGAIN_S:
-            self.asked = now
+        if "slave" in views[self.index][name]["flags"] and now >= self.due:
+            self.due = now + self.again_s
             cluster.connections[self.index].ask("CLUSTER", "FAILOVER")
         return f"{_named(cluster.nodes[self.index])} isn't a master again"
 
