@@ -52,6 +52,13 @@ def on(cli: Cli, host: str, command: str) -> str:
     return cli.on(host, command)
 
 
+def fill_disk(cli: Cli, host: str, file: str) -> None:
+    """Leave next to nothing of a host's disk; the file takes it."""
+    script = f"for size in 1M 64k 4k 1k; do dd if=/dev/zero of={file} bs=$size oflag=append "
+    script += f"conv=notrunc 2>/dev/null; sync; done; df --output=avail {file}"
+    assert int(on(cli, host, script).split()[-1]) < 1024  # KiB
+
+
 def status(cli: Cli, code: int = 0) -> dict[str, Any]:
     report: dict[str, Any] = json.loads(cli.run("status", "--json", code=code).stdout)
     return report

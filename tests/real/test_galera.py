@@ -17,7 +17,7 @@ import pytest
 from discovery_xp.onhost import catalogue
 from discovery_xp.planning import databases
 from tests.real import listening
-from tests.real.cloud import deploy, files_with, kill_in, on, status
+from tests.real.cloud import deploy, files_with, fill_disk, kill_in, on, status
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import traces
 
@@ -33,6 +33,7 @@ GALERA = "openstack: {backend: galera}\n"
 FOLDER = HOME / "testbeds/nodes"
 MASTER = "near-master-1"
 NODES = ("near-data-1", "far-data-1")
+FILL = "/var/lib/mysql/fill"
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +87,6 @@ def kill(cli: Cli, *hosts: str) -> None:
     """Kill MariaDB, and keep systemd from starting it again: the host is taken for lost."""
     for host in hosts:
         on(cli, host, "systemctl kill -s KILL mariadb; systemctl stop mariadb; true")
-
-
-def fill_disk(cli: Cli, host: str) -> None:
-    """Leave next to nothing of a node's disk."""
-    place = "/var/lib/mysql/fill"
-    script = f"for size in 1M 64k 4k 1k; do dd if=/dev/zero of={place} bs=$size oflag=append "
-    script += "conv=notrunc 2>/dev/null; sync; done; df --output=avail /var/lib/mysql"
-    assert int(on(cli, host, script).split()[-1]) < 1024  # KiB
 
 
 def test_two_nodes_and_an_arbitrator_are_one_cluster(cli: Cli, cloud: str) -> None:
@@ -181,13 +174,13 @@ def test_after_all_were_killed_the_most_advanced_starts(cli: Cli, cloud: str) ->
 
 
 def test_a_node_whose_disk_is_full_leaves_and_the_cloud_goes_on(cli: Cli, cloud: str) -> None:
-    fill_disk(cli, NODES[1])
+    fill_disk(cli, NODES[1], FILL)
     sql(cli, NODES[0], "CREATE TABLE nova.full (a LONGTEXT)")
     sql(cli, NODES[0], "INSERT INTO nova.full SELECT REPEAT('x', 1000000) FROM seq_1_to_16")
     wait_for(cli, NODES[1], 503)
     time.sleep(10)  # until the proxies know
     assert boot(cli, "half") == "ACTIVE"
-    on(cli, NODES[1], "rm /var/lib/mysql/fill")
+    on(cli, NODES[1], f"rm {FILL}")
     deploy(cli, cloud)
     assert nodes(cli) == dict.fromkeys(NODES, ("Primary", "Synced", 3))
     assert sql(cli, NODES[1], "SELECT COUNT(*) FROM nova.full") == "16"

@@ -28,6 +28,7 @@ from tests.real import listening
 from tests.real.cloud import (
     deploy,
     files_with,
+    fill_disk,
     is_loaded,
     keep_schemas,
     kill_in,
@@ -45,6 +46,7 @@ sites:
   - {name: near, data: 1}
   - {name: far, count: 2, controllers: 0, computes: 0, data: 1}
 network: {delay: 5ms}
+provider: {type: local, limits: {data: {disk: 1GiB}}}
 """
 # Each VM has a port, so that Neutron's database is written, too.
 ROME = "openstack: {backend: rome, nics: 1, rome: {replicas: 1}}\n"
@@ -228,6 +230,25 @@ def test_a_wrong_password_of_redis_is_told_in_a_line_with_what_helps(cli: Cli, c
     assert "Traceback" not in said
     on(cli, host, "systemctl restart redis-server")
     assert boot(cli, "after-restart") == "ACTIVE"
+
+
+def test_a_full_disk_is_refused_by_redis_until_there_is_room(cli: Cli, cloud: str) -> None:
+    laid_out, fill = store(), "/var/lib/redis/discovery-xp/fill"
+    host, key = laid_out.master_of("nova").host, f"'{{{laid_out.tags['nova']}}}full'"
+
+    def write_until(words: str) -> None:
+        for _ in range(60):
+            if redis(cli, host, "-x", "set", key, "</usr/bin/redis-cli").startswith(words):
+                return
+            time.sleep(0.5)
+        raise AssertionError(f"Redis never said {words}")
+
+    fill_disk(cli, host, fill)
+    write_until("MISCONF Errors writing to the AOF file: No space left on device")
+    on(cli, host, f"rm {fill}")
+    write_until("OK")
+    redis(cli, host, "del", key)
+    assert boot(cli, "with-room") == "ACTIVE"
 
 
 def test_status_and_backup_have_redis_and_no_password(cli: Cli, cloud: str, tmp_path: Path) -> None:
