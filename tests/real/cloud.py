@@ -48,6 +48,20 @@ def kill_in(cli: Cli, stage: str, *command: str) -> None:
     process.stderr.close()
 
 
+def kill_host(testbed: str, host: str) -> None:
+    """End all of a host's processes at once, as a power cut would."""
+    for tree in [*Path("/sys/fs/cgroup").iterdir(), Path("/sys/fs/cgroup")]:
+        group = tree / "discovery-xp" / testbed / f"host.{host}"
+        for _ in range(50):
+            found = [file for file in group.rglob("cgroup.procs") if file.read_text().strip()]
+            if not found:
+                break
+            for file in found:
+                for pid in file.read_text().split():
+                    subprocess.run(["kill", "-KILL", pid], check=False, stderr=subprocess.DEVNULL)
+            time.sleep(0.1)
+
+
 def on(cli: Cli, host: str, command: str) -> str:
     return cli.on(host, command)
 

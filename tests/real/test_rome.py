@@ -31,6 +31,7 @@ from tests.real.cloud import (
     fill_disk,
     is_loaded,
     keep_schemas,
+    kill_host,
     kill_in,
     on,
     status,
@@ -309,10 +310,12 @@ def test_a_master_that_is_killed_under_load_is_started_again(cli: Cli, cloud: st
 def test_a_replica_takes_the_place_of_a_master_until_deploy_gives_it_back(
     cli: Cli, cloud: str
 ) -> None:
+    host = store().master_of("nova").host
     ask_for_vms(cli, "replaced")
-    kill(cli, store().master_of("nova").host)
-    lost = [each["unit"] for each in status(cli, code=1)["services"] if each["state"] != "active"]
-    assert lost == ["redis-server"]
+    kill_host("keys", host)
+    lost = {(each["host"], each["unit"]) for each in status(cli, code=1)["services"]
+            if each["state"] != "active"}  # fmt: skip
+    assert lost == {(host, "redis-server"), (host, "redis-replica-1")}
     wait_for_vms(cli, "replaced")
     deploy(cli, cloud)
     assert status(cli)["is_healthy"]

@@ -9,14 +9,13 @@ import re
 import shlex
 import subprocess
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.real import listening, strangers
-from tests.real.cloud import deploy, files_with, on, status
+from tests.real.cloud import deploy, files_with, kill_host, on, status
 from tests.real.conftest import HOME, Cli
 from tests.real.pair.bench import CLOUD, PWNED, STRANGE
 
@@ -346,17 +345,3 @@ def test_a_killed_compute_is_named_and_vms_elsewhere_still_boot(cli: Cli, cloud:
     assert status(cli)["is_healthy"]
     zones = openstack(cli, "site1", "availability", "zone", "list", "--compute")
     assert [zone["Zone Name"] for zone in zones if zone["Zone Name"].startswith("site")] == []
-
-
-def kill_host(testbed: str, host: str) -> None:
-    """End all of a host's processes at once, as a power cut would."""
-    for tree in [*Path("/sys/fs/cgroup").iterdir(), Path("/sys/fs/cgroup")]:
-        group = tree / "discovery-xp" / testbed / f"host.{host}"
-        for _ in range(50):
-            found = [file for file in group.rglob("cgroup.procs") if file.read_text().strip()]
-            if not found:
-                break
-            for file in found:
-                for pid in file.read_text().split():
-                    subprocess.run(["kill", "-KILL", pid], check=False, stderr=subprocess.DEVNULL)
-            time.sleep(0.1)
