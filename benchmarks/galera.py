@@ -96,11 +96,10 @@ def figures(run: Measurements) -> dict[str, Any]:
     statements = run.statements
     totals = statements.groupby(["kind", "site"])[["count", "duration_ms"]].sum()
     waited: dict[str, dict[str, float]] = {}
-    for (kind, site), row in totals.iterrows():
-        if row["count"] and kind != DEADLOCK:
-            waited.setdefault(str(kind), {})[str(site)] = round(
-                float(row["duration_ms"] / row["count"]), 2
-            )
+    for row in totals.reset_index().to_dict("records"):
+        if row["count"] and row["kind"] != DEADLOCK:
+            mean_ms = round(float(row["duration_ms"]) / float(row["count"]), 2)
+            waited.setdefault(str(row["kind"]), {})[str(row["site"])] = mean_ms
     replicated = run.traffic[run.traffic["service"] == "galera"]
     crosses = replicated["site"] != replicated["peer_site"]
     return {
