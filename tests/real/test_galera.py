@@ -176,7 +176,7 @@ def test_after_all_were_killed_the_most_advanced_starts(cli: Cli, cloud: str) ->
 def test_a_node_whose_disk_is_full_leaves_and_the_cloud_goes_on(cli: Cli, cloud: str) -> None:
     fill_disk(cli, NODES[1], FILL)
     sql(cli, NODES[0], "CREATE TABLE nova.full (a LONGTEXT)")
-    sql(cli, NODES[0], "INSERT INTO nova.full SELECT REPEAT('x', 1000000) FROM seq_1_to_16")
+    sql(cli, NODES[0], "INSERT INTO nova.full SELECT REPEAT('x', 1000000) FROM nova.seq_1_to_16")
     wait_for(cli, NODES[1], 503)
     time.sleep(10)  # until the proxies know
     assert boot(cli, "half") == "ACTIVE"
