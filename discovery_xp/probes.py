@@ -27,6 +27,7 @@ from discovery_xp.onhost import catalogue
 from discovery_xp.onhost.sources import sources
 from discovery_xp.onhost.wire import counters, series
 from discovery_xp.onhost.wire import probes as records
+from discovery_xp.onhost.wire import spans as wire
 from discovery_xp.planning.databases import ROME
 from discovery_xp.planning.plan import Plan
 from discovery_xp.store.tables import MOST_ROWS_OF
@@ -138,7 +139,17 @@ def collect(
         for host in hosts.by_name().values()
     }
     every_s = (sampling or Sampling()).every_s
-    return to_rows(places, probes, run.results("probes"), complain, window, every_s)
+    nodes = proxied_nodes(hosts.plan)
+    return to_rows(places, probes, run.results("probes"), complain, window, every_s, nodes)
+
+
+def proxied_nodes(plan: Plan) -> dict[str, str]:
+    """Return for each host with a proxy of its own the host of the database's node behind it.
+
+    That is the first node of its order; the others stand in only while that one is down.
+    """
+    galera = plan.require_cloud().galera
+    return {} if galera is None else {host: order[0] for host, order in galera.proxies.items()}
 
 
 def only(hosts: Hosts, names: Collection[str]) -> Hosts:
@@ -193,10 +204,12 @@ def to_rows(
     complain: Callable[[str], None],
     window: tuple[float, float] = (0.0, 0.0),
     every_s: float = 5.0,
+    nodes: Mapping[str, str] | None = None,
 ) -> dict[str, list[Row]]:
     """Return what `probes_collect.yml` brought by host, as tables; `hosts` has address and site.
 
     What services count of themselves becomes series of a value each `every_s` of the window.
+    `nodes` is for each host with a proxy the host of the database behind it.
     """
     names = {host["address"]: name for name, host in hosts.items()}
     buses = [host for host, result in results.items() if result.get("messages")]
@@ -205,6 +218,8 @@ def to_rows(
         place = {"host": host, "site": hosts[host]["site"]}
         try:
             host_rows = _rows_of(result, place, hosts, names, complain)
+            for row in host_rows["spans"]:
+                row |= _peer(row, hosts, names, (nodes or {}).get(host))
         except (answers.Unfit, archives.Hostile) as error:
             complain(f"{host}: what it measured can't be used: {error}")
             continue
@@ -238,7 +253,7 @@ def _rows_of(
         packed = archives.decode(result["records"])
         text = archives.inflate(packed).decode(errors="replace")
         for table, row in records.parse(text, place, complain):
-            rows[table].append(_placed(row, hosts, names) if table == "spans" else row)
+            rows[table].append(row)
     for address, port, sent, packets in counters.parse_traffic(result.get("traffic", {})):
         peer = names.get(address, address)
         rows["traffic"].append(
@@ -263,12 +278,20 @@ def _rows_of(
     return rows
 
 
-def _placed(row: Row, hosts: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> Row:
-    """Return a span with its peer's name and site in the place of its address."""
-    if row["peer"] is None:
-        return row
-    peer = names.get(row["peer"], row["peer"])
-    return {**row, "peer": peer, "peer_site": hosts[peer]["site"] if peer in hosts else None}
+def _peer(
+    span: Row,
+    hosts: Mapping[str, Mapping[str, Any]],
+    names: Mapping[str, str],
+    node: str | None,
+) -> Row:
+    """Return a span's peer, the name in the place of its address, and the peer's site.
+
+    A statement that a proxy passes on has crossed links to `node`, the host of the database.
+    """
+    peer = names.get(span["peer"], span["peer"])
+    if node and span["kind"] == wire.DATABASE and peer == catalogue.DATABASE_PROXY_ADDRESS:
+        peer = node
+    return {"peer": peer, "peer_site": hosts[peer]["site"] if peer in hosts else None}
 
 
 def _thinned(rows: list[Row], complain: Callable[[str], None]) -> list[Row]:

@@ -20,7 +20,8 @@ GALERA_IST_PORT = 4568
 GALERA_SST_PORT = 4444
 ARBITRATOR_PORT = 4569  # not a node's: no arbitrator is taken for one
 GALERA_CHECK_PORT = 9200  # whether a node takes clients, over HTTP
-DATABASE_PROXY_PORT = 3307  # where services ask for Galera, on their own host
+# Where services ask for Galera: of their own host.
+DATABASE_PROXY_ADDRESS, DATABASE_PROXY_PORT = "127.0.0.1", 3307
 RABBITMQ_PORT = 5672
 # Erlang's: between RabbitMQ's nodes, of rabbitmqctl while it runs, of the port mapper.
 ERLANG_PORT = 25672

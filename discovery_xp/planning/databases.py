@@ -324,7 +324,7 @@ def urls(
 def _server(store: Store, addresses: Mapping[str, str]) -> str:
     """Return where services ask for MariaDB: of Galera their own host's proxy."""
     if store.kind == GALERA:
-        return f"127.0.0.1:{catalogue.DATABASE_PROXY_PORT}"
+        return f"{catalogue.DATABASE_PROXY_ADDRESS}:{catalogue.DATABASE_PROXY_PORT}"
     return addresses[store.nodes[0].host]
 
 

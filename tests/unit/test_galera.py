@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from discovery_xp import probes
 from discovery_xp.deployment import galera as files
 from discovery_xp.deployment.status import NodeStatus, read_status
 from discovery_xp.errors import InvalidInput
@@ -98,6 +99,8 @@ def test_services_ask_their_own_sites_node_then_the_nearest() -> None:
 def test_with_one_writer_all_ask_the_nodes_in_the_same_order() -> None:
     orders = set(galera_of(UNEVEN, "writers: one").proxies.values())
     assert orders == {("a-data-1", "b-data-1", "c-data-1")}
+    asked = probes.proxied_nodes(plan_of(UNEVEN, "writers: one"))
+    assert asked["c-controller-1"] == "a-data-1", "where its statements cross to"
 
 
 def test_each_site_is_a_segment_its_arbitrator_included() -> None:

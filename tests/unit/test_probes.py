@@ -1311,6 +1311,25 @@ def test_what_hosts_say_becomes_rows_of_the_format() -> None:
     }  # fmt: skip
 
 
+def test_a_statement_that_a_proxy_passes_on_has_gone_to_the_node_behind_it() -> None:
+    def span(number: str, kind: str, peer: str) -> tuple[Any, ...]:
+        return ("p", 5.0, 0.1, 0.0, 0.0, kind, "SELECT", peer, "", number, "", "", 1, 1, "", "")
+
+    spans = lines.encode(
+        [span("a", "database", "127.0.0.1"), span("b", "client", "127.0.0.1"),
+         span("c", "database", "10.0.0.1")], 0, 1,
+    )  # fmt: skip
+    said = {"site1-controller-1": {"records": packed(f"@\tnova-api\t17\n{spans}")}}
+    nodes = {"site1-controller-1": "site2-compute-1"}
+    for given, first in ((nodes, ("site2-compute-1", "site2")), (None, ("127.0.0.1", None))):
+        rows = probes.to_rows(HOSTS, ["spans"], said, pytest.fail, nodes=given)["spans"]
+        assert [(row["span"], row["peer"], row["peer_site"]) for row in rows] == [
+            ("a", *first),
+            ("b", "127.0.0.1", None),
+            ("c", "site1-master-1", "site1"),
+        ]
+
+
 def test_what_a_host_could_not_read_is_told() -> None:
     said: list[str] = []
     result = {"site1-master-1": {"problems": ["rabbitmqctl: down"]}}
