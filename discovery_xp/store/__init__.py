@@ -6,31 +6,27 @@ it had: files are replaced in one step, and rows that are appended become files 
 own at once, which are merged into the table's file when the run ends.
 
 Whatever is read may be a stranger's: `files` opens regular files of bounded size only,
-`records` and `tables` check type, length and range of every value, `pages` how much a table
-unpacks to.  One that doesn't pass is refused in a line; nothing of it is ever executed.
+`records`, `links` and `tables` check type, length and range of every value, `pages` how much a
+table unpacks to.  One that doesn't pass is refused in a line; nothing of it is ever executed.
 """
 
 from discovery_xp.store.files import damaged, replace_file
-from discovery_xp.store.records import (
-    FORMAT,
-    VERIFY,
+from discovery_xp.store.links import Links, Pair
+from discovery_xp.store.parts import (
     Arm,
     Drawn,
     Harness,
-    Links,
     Load,
     Machine,
     MachineState,
     Merging,
-    Pair,
     Recipe,
-    RunRecord,
     ThrottledShare,
     Validity,
     Vms,
     Window,
-    record_from_json,
 )
+from discovery_xp.store.records import FORMAT, VERIFY, RunRecord, record_from_json
 from discovery_xp.store.runs import (
     FILES,
     FOLDERS,

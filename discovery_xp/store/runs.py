@@ -27,14 +27,12 @@ from discovery_xp.store.files import (
     replace_file,
     require_plain,
 )
+from discovery_xp.store.links import MOST_LINKS_BYTES, Links, links_from_json
 from discovery_xp.store.records import (
-    MOST_LINKS_BYTES,
     MOST_RECORD_BYTES,
     TIME,
-    Links,
     RunRecord,
     fitting,
-    links_from_json,
     record_from_json,
 )
 from discovery_xp.store.tables import (

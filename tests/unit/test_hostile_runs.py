@@ -31,7 +31,7 @@ from discovery_xp.analysis import tables as shown_tables
 from discovery_xp.analysis.measurements import Measurements, read_runs
 from discovery_xp.cli.main import cli
 from discovery_xp.errors import Refused
-from discovery_xp.store import Run, files, pages, records, runs, tables
+from discovery_xp.store import Run, files, links, pages, records, runs, tables, values
 from tests.unit.synthetic_run import call, make_run
 
 NASTY = "\x1b[31m$\\foo$\u202e<script>\r\n=cmd|' /C calc'!A0 {{ 7*7 }} {0.__class__} [bold]%s\x9b東"
@@ -247,7 +247,7 @@ def test_text_that_is_no_record_is_refused(run: Run, name: str, text: bytes) -> 
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("run.json", records.MOST_RECORD_BYTES), ("links.json", records.MOST_LINKS_BYTES),
+    [("run.json", records.MOST_RECORD_BYTES), ("links.json", links.MOST_LINKS_BYTES),
      ("usage.parquet", tables.MOST_BYTES)],
 )  # fmt: skip
 def test_a_file_of_any_size_is_not_read(run: Run, name: str, size: int) -> None:
@@ -945,9 +945,9 @@ def test_the_docs_tell_the_limits() -> None:
     section = text.split("### Limits")[1].split("\n## ")[0]
     for limit in (
         f"{files.MOST_FILES:,} in a run",
-        f"{records.MOST_RECORD_BYTES >> 20} MiB, {records.MOST_LINKS_BYTES >> 20} MiB; UTF-8",
-        f"{records._MOST_VALUES:,} values, {records._MOST_NESTED} in each other, texts of "
-        f"{records._MOST_TEXT:,} characters",
+        f"{records.MOST_RECORD_BYTES >> 20} MiB, {links.MOST_LINKS_BYTES >> 20} MiB; UTF-8",
+        f"{values.MOST_VALUES:,} values, {values.MOST_NESTED} in each other, texts of "
+        f"{values.MOST_TEXT:,} characters",
         f"{tables.MOST_ROWS:,} rows, `calls`, `requests`, `spans` and `series` "
         f"{tables.MOST_ROWS_OF['calls']:,}; "
         f"{runs._MOST_PARTS} parts; a file "
