@@ -30,8 +30,13 @@ def describe(command: str) -> dict[str, Any]:
 
 
 def write(path: Path, command: str, figures: dict[str, Any]) -> None:
-    """Write a benchmark's figures with their provenance; `./xp docs` shows them then."""
-    path.write_text(json.dumps({**describe(command), **figures}, indent=1) + "\n")
+    """Write a benchmark's figures with their provenance; `./xp docs` shows them then.
+
+    The file is replaced in one step: a benchmark that goes on with it may be killed at any moment.
+    """
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(json.dumps({**describe(command), **figures}, indent=1) + "\n")
+    new.replace(path)
 
 
 def _commit() -> str | None:

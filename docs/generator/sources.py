@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from discovery_xp.store.tables import TABLES
-from docs.generator import benchmarks, code, reference, rome, verification
+from docs.generator import back_ends, benchmarks, code, reference, rome, verification
 from docs.generator.blocks import Source
 
 SOURCES: Mapping[str, Source] = {
@@ -48,6 +48,8 @@ SOURCES: Mapping[str, Source] = {
     "probes-bench-provenance": partial(benchmarks.provenance, "probes-bench"),
     "time-scale": benchmarks.time_scale,
     "time-scale-provenance": partial(benchmarks.provenance, "time-scale"),
+    "back-ends-arms": back_ends.arms,
+    "back-ends": back_ends.figures,
     "placement": benchmarks.placement,
     "placement-provenance": partial(benchmarks.provenance, "placement"),
     "rome-operations": rome.operations,
