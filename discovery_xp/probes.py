@@ -186,7 +186,7 @@ def _variables(
 def _code() -> dict[str, str]:
     """Return what services with a probe import, by path below a folder of PYTHONPATH."""
     package = sources(
-        "catalogue", "checks", "process", "redis_cluster", "wire/probes", "wire/series",
+        "catalogue", "checks", "process", "redis_client", "wire/probes", "wire/series",
         "wire/spans", "probes/inside", "probes/series", "probes/sitecustomize",
     )  # fmt: skip
     # Python looks for it at the top of each folder.

@@ -15,7 +15,7 @@ import pytest
 
 from discovery_xp.onhost import redis_cluster
 from discovery_xp.onhost.process import Failure
-from discovery_xp.onhost.redis_cluster import Connection, RedisError
+from discovery_xp.onhost.redis_client import Connection, RedisError
 from discovery_xp.planning.databases import key_slot, slot_ranges
 
 HOSTS = ("a", "b", "c")

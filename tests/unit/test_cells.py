@@ -424,7 +424,11 @@ def test_each_cells_database_gets_novas_schema_by_its_own_file() -> None:
     ]
 
 
-def test_no_dumps_are_made_of_cells_which_are_on_other_hosts() -> None:
+def test_no_dumps_are_made_of_cells_which_are_on_other_hosts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # This machine may have the dumps: none are made again.
+    monkeypatch.setenv("DISCOVERY_XP_CACHE", str(tmp_path))
     kept = [
         schemas.kept_for(Hosts(plan_of(layout=layout), {}, {}, is_prepared=True), is_new=True).keep
         for layout in ("shared", "cells")

@@ -13,7 +13,7 @@ from discovery_xp.analysis.figures import FIGURES, Figure
 from discovery_xp.analysis.measurements import Measurements
 from discovery_xp.cli.compare import Percentage
 from discovery_xp.errors import Refused
-from discovery_xp.store import Arm, Drawn, Validity
+from discovery_xp.store import FORMAT, Arm, Drawn, Validity
 from tests.unit.synthetic_run import make_run
 from tests.unit.test_cli import discovery_xp
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"more_record": {"time_scale": 2.0}}, "time scale 1 and 2"),
-        ({"more_record": {"format": 1}}, "format 2 and 1"),
+        ({"more_record": {"format": 1}}, f"format {FORMAT} and 1"),
         ({"asked": 10}, "scenario vms 20 and 10"),
         ({"placement": "availability-zones"}, "option placement shared and availability-zones"),
     ],

@@ -157,7 +157,7 @@ def test_two_sites_may_have_a_server_each() -> None:
     plan = plan_of(PAIR + SERVERS % "")
     by_host = holders(plan)
     assert by_host["b-data-1"] == ["nova", "nova_cell0"]
-    assert sorted(by_host["a-data-1"]) == sorted({*CARRIED} - {"nova", "nova_cell0"})
+    assert sorted(by_host["a-data-1"]) == sorted({*ALL} - {"nova", "nova_cell0"})
     cloud = plan.require_cloud()
     assert {store.kind for store in cloud.stores_of("redis")} == {"server"}
     assert list(layout_checks.faults(cloud, plan.hosts)) == []
@@ -178,8 +178,8 @@ def test_servers_take_databases_as_a_clusters_masters_do() -> None:
 
 def test_a_host_that_no_database_is_left_for_has_no_server() -> None:
     plan = plan_of("sites: [{name: a, data: 9}]\n" + SERVERS % "")
-    assert sorted(name for names in holders(plan).values() for name in names) == sorted(CARRIED)
-    assert len(holders(plan)) == len(CARRIED)
+    assert sorted(name for names in holders(plan).values() for name in names) == sorted(ALL)
+    assert len(holders(plan)) == len(ALL)
 
 
 def test_without_data_hosts_servers_are_one_on_the_master() -> None:

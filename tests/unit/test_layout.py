@@ -67,13 +67,12 @@ LAYOUTS = {
         region site2 at site2-controller-1 boots VMs of site2
     """,
     "one-site-redis": f"""
-        site1-master-1: {SHARED}
+        site1-master-1: {SHARED.removeprefix("mariadb ")}
         site1-controller-1: {CONTROLLER}
         site1-compute-1 ... site1-compute-6 (6): nova-compute
         site1-data-1 ... site1-data-4 (4): redis-server redis-replica-1
-        mariadb server at site1-master-1:3306 holds neutron
         redis cluster at site1-data-1:6379 site1-data-2:6379 site1-data-3:6379 site1-data-4:6379 \
-site1-data-2:6380 site1-data-3:6380 site1-data-4:6380 site1-data-1:6380 {REDIS}
+site1-data-2:6380 site1-data-3:6380 site1-data-4:6380 site1-data-1:6380 {ALL}
         region site1 at site1-controller-1 boots VMs of site1
     """,
     "three-sites-redis": f"""

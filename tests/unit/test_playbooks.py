@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from discovery_xp.onhost import component, held, http, redis_cluster, software
+from discovery_xp.onhost import component, held, http, redis_client, software
 from discovery_xp.onhost import systemd as systemd_module
 from discovery_xp.onhost.process import Failure
 
@@ -566,7 +566,7 @@ a7d1eec 127.0.0.1:30005@31005 handshake - 0 0 0 disconnected
 
 
 def test_what_a_node_says_of_its_cluster_is_read_as_redis_documents_it() -> None:
-    nodes = redis_cluster.read_nodes(SEEN)
+    nodes = redis_client.read_nodes(SEEN)
     assert {name: seen["slots"] for name, seen in nodes.items()} == {
         "07c37df": set(),
         "67ed2db": {5461, 5462, 5463},

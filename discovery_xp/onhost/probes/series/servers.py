@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...redis_cluster import Connection, RedisError
+from ...redis_client import Connection, RedisError
 from ...wire.series import ALL_QUEUES
 
 Reading = tuple[str, str, float]
