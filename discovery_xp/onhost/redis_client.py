@@ -1,4 +1,4 @@
-"""The least of a client of Redis: commands and answers, and what a cluster's node says of others."""
+"""The least of a client of Redis: commands, answers, and what a cluster's node says of others."""
 
 from __future__ import annotations
 
