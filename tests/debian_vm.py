@@ -22,7 +22,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from discovery_xp.providers.local import cgroups, image
+from discovery_xp.providers.local import cgroups, image, recipes
+from discovery_xp.providers.local.recipes import Recipe
 from discovery_xp.testbeds.testbed import Testbed
 from tests.netem_vm import Step, StepResult, output, program, read_results, run_qemu
 from tests.real.machine import LOCK
@@ -214,13 +215,13 @@ def _hosts_image() -> Path:
 
 
 def _ensured_image() -> Path:
-    if not image.is_cached(openstack=False):
+    if not image.is_cached(Recipe.HOSTS):
         builder = Testbed("debian-vm")
         try:
-            image.ensure(builder, False, lambda _stage, _done, _total: None)
+            image.ensure(builder, Recipe.HOSTS, lambda _stage, _done, _total: None)
         finally:
             cgroups.kill(builder.name)
-    return image.tree(image.key(openstack=False)).parent
+    return image.tree(recipes.key(Recipe.HOSTS)).parent
 
 
 # The disk

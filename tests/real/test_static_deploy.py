@@ -28,7 +28,8 @@ import pytest
 
 from discovery_xp import software
 from discovery_xp.places import cache
-from discovery_xp.providers.local import image
+from discovery_xp.providers.local import image, recipes
+from discovery_xp.providers.local.recipes import Recipe
 from tests.real.conftest import HOME, Cli
 
 DEPLOY_S = 1500
@@ -92,7 +93,7 @@ def lent(cli: Cli, plan: dict[str, Any]) -> str:
 @pytest.fixture(scope="module")
 def mirror(plan: dict[str, Any]) -> Iterator[Mirror]:
     """Ends with the tests; only the testbed's hosts reach it."""
-    packages = packages_folder(software.debian_packages(), image.tree(image.key(openstack=False)))
+    packages = packages_folder(software.debian_packages(), image.tree(recipes.key(Recipe.HOSTS)))
     with Mirror(plan["machine"], packages) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

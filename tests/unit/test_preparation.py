@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +16,8 @@ from discovery_xp.errors import Failed
 from discovery_xp.inputs.topology import derive_topology, parse_topology
 from discovery_xp.planning.plan import Plan, make_plan
 from discovery_xp.providers import preparation
-from discovery_xp.providers.local import cgroups, image
+from discovery_xp.providers.local import cgroups, image, recipes
+from discovery_xp.providers.local.recipes import Recipe, recipe_of
 from discovery_xp.testbeds.testbed import Testbed
 from discovery_xp.wheels import Programs
 from tests.unit.test_bench import wanted
@@ -32,8 +35,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def write_tree(openstack: bool) -> None:
-    folder = image.tree(image.key(openstack)).parent
+def write_tree(recipe: Recipe) -> None:
+    folder = image.tree(recipes.key(recipe)).parent
     files.make_folder(folder)
     (folder / "image.json").touch()
 
@@ -44,9 +47,9 @@ def test_the_time_is_that_of_what_is_missing(cache: Path) -> None:
     for environment in software.ENVIRONMENTS:
         files.make_folder(environment.wheels_folder)
     assert 0 < preparation.needed_s(plan()) <= bare
-    write_tree(openstack=False)
+    write_tree(Recipe.HOSTS)
     assert preparation.needed_s(plan(cloud=False)) == 0
-    write_tree(openstack=True)
+    write_tree(Recipe.CLOUD)
     assert preparation.needed_s(plan()) == 0
 
 
@@ -60,7 +63,7 @@ def test_hosts_that_are_not_there_need_nothing(cache: Path) -> None:
 def test_the_first_run_and_later_ones_are_told_apart(cache: Path, tmp_path: Path) -> None:
     first = bench_request.foretell(plan(), wanted(tmp_path))[2]
     assert "this first time, when packages are fetched" in first
-    write_tree(openstack=True)
+    write_tree(Recipe.CLOUD)
     later = bench_request.foretell(plan(), wanted(tmp_path))[2]
     assert "first time" not in later
     minutes = [int(line.split(" minutes")[0].split()[-1]) for line in (first, later)]
@@ -118,11 +121,13 @@ def builders(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
 
 def test_fetching_and_building_go_on_at_once(builders: list[str]) -> None:
     stages: list[str] = []
-    key = image.ensure(Testbed("try"), True, lambda stage, _done, _total: stages.append(stage))
+    key = image.ensure(
+        Testbed("try"), Recipe.CLOUD, lambda stage, _done, _total: stages.append(stage)
+    )
     assert sorted(builders[:2]) == ["tree", "wheels"]
     assert sorted(builders[2:]) == ["openstack", "rally"]
-    assert image.is_cached(openstack=True)
-    assert key == image.key(openstack=True)
+    assert image.is_cached(Recipe.CLOUD)
+    assert key == recipes.key(Recipe.CLOUD)
     assert stages[0] == "fetching OpenStack's and Rally's packages meanwhile"
 
 
@@ -135,7 +140,7 @@ def test_wheels_that_cannot_be_had_leave_no_tree(
     monkeypatch.setattr(software, "ensure_all_wheels", fail)
     monkeypatch.setattr(image, "_bootstrap", lambda *arguments: write_system(arguments[2]))
     with pytest.raises(Failed, match="can't be fetched: no route"):
-        image.ensure(Testbed("try"), True, lambda *_arguments: None)
+        image.ensure(Testbed("try"), Recipe.CLOUD, lambda *_arguments: None)
     assert [path.name for path in (cache / "images").iterdir()] == [".lock"]
 
 
@@ -162,5 +167,76 @@ def test_that_another_command_builds_is_told(builders: list[str], cache: Path) -
             if "another command" in stage:
                 fcntl.flock(held, fcntl.LOCK_UN)
 
-        image.ensure(Testbed("try"), True, progress)
+        image.ensure(Testbed("try"), Recipe.CLOUD, progress)
     assert "the hosts' root tree, which another command builds" in stages
+
+
+# ---------------------------------------------------------------- without MariaDB
+
+
+def cloud_on(backend: str) -> Plan:
+    text = f"sites: [{{name: a}}]\nopenstack: {{backend: {backend}}}\n"
+    return make_plan(parse_topology(text), cloud=True)
+
+
+@pytest.mark.parametrize(
+    ("made", "recipe"),
+    [
+        (plan(cloud=False), Recipe.HOSTS),
+        (cloud_on("mysql"), Recipe.CLOUD),
+        (cloud_on("galera"), Recipe.CLOUD),
+        (cloud_on("rome"), Recipe.CLOUD_WITHOUT_MARIADB),
+    ],
+)
+def test_hosts_have_mariadb_where_it_holds_databases(made: Plan, recipe: Recipe) -> None:
+    assert recipe_of(made) is recipe
+
+
+def test_what_has_no_mariadb_is_a_layer_above_what_has(
+    builders: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sequence[str]] = []
+
+    def contained(_testbed: Testbed, _group: str, command: Sequence[str], _log: Path) -> int:
+        asked.append(command)
+        layer = Path(command[5])
+        (layer / "tree/var/lib/dpkg").mkdir(parents=True)
+        (layer / "tree/var/lib/dpkg/status").write_text("Package: systemd\nVersion: 252\n")
+        return 0
+
+    monkeypatch.setattr(image, "_contained", contained)
+    wanted = Recipe.CLOUD_WITHOUT_MARIADB
+    key = image.ensure(Testbed("try"), wanted, lambda *_arguments: None)
+    whole, layer = image.tree(recipes.key(Recipe.CLOUD)), image.tree(key)
+    assert image.trees(key) == (layer, whole)
+    assert image.trees(recipes.key(Recipe.CLOUD)) == (whole,)
+    (command,) = asked
+    assert str(whole) in command and {"mariadb-server", "galera-arbitrator-4"} <= {*command}
+    assert sorted(path.name for path in layer.parent.iterdir()) == ["image.json", "tree"]
+    assert len(builders) == 4, "the whole tree is built first"
+    assert image.is_cached(wanted)
+    assert not image.serves(key, Recipe.CLOUD), "hosts without MariaDB can't run it"
+    assert not image.serves(recipes.key(Recipe.CLOUD), wanted)
+    assert image.serves(key, wanted) and image.serves(key, Recipe.HOSTS)
+    assert image.ensure(Testbed("try"), wanted, lambda *_arguments: None) == key
+    assert len(asked) == 1, "it is built once"
+    shutil.rmtree(whole.parent)
+    assert not image.is_cached(wanted) and not image.serves(key, wanted)
+
+
+def test_a_layer_takes_no_time_where_the_tree_is_there(cache: Path) -> None:
+    assert preparation.needed_s(cloud_on("rome")) == preparation.needed_s(cloud_on("mysql")) > 60
+    write_tree(Recipe.CLOUD)
+    assert 0 < preparation.needed_s(cloud_on("rome")) < 10
+
+
+def test_a_tree_is_kept_as_long_as_a_layer_above_it(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = cache / "images"
+    for name, base in (("1" * 12, None), ("2" * 12, "1" * 12), ("3" * 12, None)):
+        files.make_folder(images / name)
+        (images / name / "image.json").write_text(json.dumps({"base": base} if base else {}))
+    monkeypatch.setattr(image, "testbeds", list)
+    image._prune(images, keep={"2" * 12})
+    assert sorted(path.name for path in images.iterdir()) == ["1" * 12, "2" * 12]

@@ -31,6 +31,7 @@ from discovery_xp.providers.local import (
     merging,
     shares,
 )
+from discovery_xp.providers.local.recipes import recipe_of
 from discovery_xp.providers.local.vde import VdeWan
 from discovery_xp.testbeds.hosts import (
     Hosts,
@@ -67,13 +68,13 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     claims.claim(testbed)
     running = [host for host in plan.hosts if containers.is_running(testbed, host)]
     whole = fabric.is_whole(plan)
-    openstack = plan.cloud is not None
+    recipe = recipe_of(plan)
     state = testbed.load()
-    fit = image.serves(state.image, openstack)
+    fit = image.serves(state.image, recipe)
     machine.check(
         plan,
         hosts_to_start=len(plan.hosts) - (len(running) if whole and fit else 0),
-        image_is_cached=fit or image.is_cached(openstack),
+        image_is_cached=fit or image.is_cached(recipe),
     )
     machine.check_addresses(plan, fabric.machine_device(plan.name))
     _raise_limits(plan)
@@ -81,7 +82,7 @@ def acquire(plan: Plan, testbed: Testbed, progress: Progress) -> Hosts:
     # Once chosen it stays: what was imposed one way can only be changed the same way.
     wan = state.wan or choose_wan(plan)
     if not fit:
-        key = image.ensure(testbed, openstack, progress)
+        key = image.ensure(testbed, recipe, progress)
         if state.image is not None:
             # What the hosts wrote belongs to the tree that they stood on.
             cgroups.kill(testbed.name)

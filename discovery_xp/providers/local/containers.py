@@ -114,7 +114,9 @@ def _hosts_file(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def start(testbed: Testbed, host: PlannedHost, root_tree: Path, merge: bool = False) -> None:
+def start(
+    testbed: Testbed, host: PlannedHost, root_trees: Sequence[Path], merge: bool = False
+) -> None:
     """Start a host, detached from this process; it is up when ssh answers.
 
     With `merge`, equal pages of its memory are merged, see `merging`.
@@ -123,13 +125,13 @@ def start(testbed: Testbed, host: PlannedHost, root_tree: Path, merge: bool = Fa
     groups = cgroups.create(testbed.name, group(host.name), Bounds.of(host.limit))
     device, device_path = disks.attach(disk(testbed, host.name))
     try:
-        starting = script(own, root_tree, device_path, groups)
+        starting = script(own, root_trees, device_path, groups)
         _start(testbed, host, groups, device, starting, merge)
     finally:
         os.close(device)
 
 
-def script(own: Path, root_tree: Path, device: Path, groups: Sequence[Path]) -> str:
+def script(own: Path, root_trees: Sequence[Path], device: Path, groups: Sequence[Path]) -> str:
     """What makes a host's root, in sh; its arguments are the command to run then.
 
     The mounts are for a namespace of their own: they end with the host, however it ends.
@@ -148,7 +150,7 @@ def script(own: Path, root_tree: Path, device: Path, groups: Sequence[Path]) -> 
             f"rm -rf {disk}/work",
             f"mkdir -m 700 {disk}/work",
             copy_command(files, disk),
-            f"mount -t overlay overlay -o lowerdir={shlex.quote(str(root_tree))}"
+            f"mount -t overlay overlay -o lowerdir={shlex.quote(':'.join(map(str, root_trees)))}"
             f",upperdir={disk}/upper,workdir={disk}/work {root}",
             'exec "$@" </dev/null',
         ]
@@ -281,13 +283,13 @@ def boot(
 
     Raises Failed with the names and consoles of those that didn't come up.
     """
-    coroutines.run(_boot(testbed, hosts, image.tree(image_key), booted, merge))
+    coroutines.run(_boot(testbed, hosts, image.trees(image_key), booted, merge))
 
 
 async def _boot(
     testbed: Testbed,
     hosts: Sequence[PlannedHost],
-    root_tree: Path,
+    root_trees: Sequence[Path],
     booted: Callable[[int], None],
     merge: bool,
 ) -> None:
@@ -298,7 +300,7 @@ async def _boot(
     async def one(host: PlannedHost) -> None:
         nonlocal done
         async with places:
-            start(testbed, host, root_tree, merge)
+            start(testbed, host, root_trees, merge)
             if not await _wait_for_ssh(host, 90.0, lambda: is_running(testbed, host)):
                 lost.append(host.name)
                 return

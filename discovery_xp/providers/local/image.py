@@ -1,14 +1,10 @@
-"""The root tree that all emulated hosts share, built once for each recipe.
-
-There are two recipes: plain hosts, and hosts that have OpenStack's software besides.
-"""
+"""The root trees that emulated hosts share, each built once for its recipe."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import functools
-import hashlib
 import json
 import os
 import platform
@@ -23,114 +19,27 @@ from discovery_xp.files import write_atomically
 from discovery_xp.onhost.environment import STAMP, script, steps
 from discovery_xp.places import cache
 from discovery_xp.providers.local import cgroups
+from discovery_xp.providers.local.recipes import (
+    EXCLUDED,
+    FILES,
+    MARIADB,
+    MASKED_UNITS,
+    PACKAGES,
+    SERVERS,
+    SUITE,
+    WITHOUT_MARIADB,
+    Recipe,
+    key,
+)
 from discovery_xp.software import Environment
 from discovery_xp.testbeds.hosts import Progress
 from discovery_xp.testbeds.testbed import Testbed, testbeds
 from discovery_xp.wheels import Programs, beside
 
-# Whatever the control machine runs: mmdebstrap makes it on Debian 13 and on Ubuntu, too.
-SUITE = "bookworm"
 # Debian's keys, which apt on Ubuntu doesn't trust by itself.
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-PACKAGES = (
-    "systemd",
-    "systemd-sysv",
-    "openssh-server",
-    "python3",  # python3-minimal lacks modules that Ansible needs
-    "iproute2",
-    "iputils-ping",
-    "fping",
-    "iperf3",
-    "procps",
-)
-
-# What a server in a container has no use for: devices, terminals, the firmware's and
-# the clock's housekeeping.  Each unit that doesn't start saves CPU at every boot.
-MASKED_UNITS = (
-    "apt-daily-upgrade.timer",
-    "apt-daily.timer",
-    "console-getty.service",
-    "cryptsetup.target",
-    "dev-hugepages.mount",
-    "dev-mqueue.mount",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "e2scrub_reap.service",
-    "fstrim.timer",
-    "getty.target",
-    "integritysetup.target",
-    "kmod-static-nodes.service",
-    "proc-sys-fs-binfmt_misc.automount",
-    "remote-fs.target",
-    "sys-fs-fuse-connections.mount",
-    "sys-kernel-config.mount",
-    "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount",
-    "systemd-ask-password-console.path",
-    "systemd-ask-password-wall.path",
-    "systemd-binfmt.service",
-    "systemd-firstboot.service",
-    "systemd-initctl.socket",
-    "systemd-journal-flush.service",
-    "systemd-journald-audit.socket",
-    "systemd-logind.service",
-    "systemd-machine-id-commit.service",
-    "systemd-modules-load.service",
-    "systemd-pcrphase-sysinit.service",
-    "systemd-pcrphase.service",
-    "systemd-pstore.service",
-    "systemd-random-seed.service",
-    "systemd-remount-fs.service",
-    "systemd-repart.service",
-    "systemd-resolved.service",
-    "systemd-sysctl.service",
-    "systemd-sysusers.service",
-    "systemd-tmpfiles-clean.timer",
-    "systemd-tmpfiles-setup-dev.service",
-    "systemd-udev-trigger.service",
-    "systemd-udevd-control.socket",
-    "systemd-udevd-kernel.socket",
-    "systemd-udevd.service",
-    "systemd-update-utmp-runlevel.service",
-    "systemd-update-utmp.service",
-    "systemd-user-sessions.service",
-    "veritysetup.target",
-)
-
-FILES = {
-    "etc/ssh/sshd_config.d/emulated-host.conf": (
-        "# Keys only; without PAM, name look-ups and greetings a login is quick.\n"
-        "UsePAM no\nUseDNS no\nPrintMotd no\nPrintLastLog no\n"
-        "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
-        "HostKey /etc/ssh/ssh_host_ed25519_key\n"
-        "MaxStartups 200\nMaxSessions 200\n"
-    ),
-    # The configuration is the same on every host: checking it at each start is waste.
-    "etc/systemd/system/ssh.service.d/quick-start.conf": "[Service]\nExecStartPre=\n",
-    "etc/systemd/journald.conf.d/small.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n",
-    "etc/fstab": "",
-    "etc/resolv.conf": "",
-}
-
 # The control group of all builders of a testbed.
 GROUP = "image"
-
-_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
-
-
-# Debian starts servers once they are installed; here a deployment starts them.
-SERVERS = ("mariadb.service", "rabbitmq-server.service", "memcached.service", "epmd.socket",
-           "epmd.service", "logrotate.timer", "cron.service", "mysql.service",
-           "redis-server.service", "redis.service", "haproxy.service", "garb.service")  # fmt: skip
-
-
-def key(openstack: bool) -> str:
-    """Twelve hexadecimal digits that change with the recipe, with or without OpenStack."""
-    recipe: list[object] = [SUITE, platform.machine(), PACKAGES, MASKED_UNITS, FILES, _EXCLUDED]
-    if openstack:
-        recipe += [software.debian_packages(), SERVERS,
-                   [(each.lock_digest, each.place) for each in software.ENVIRONMENTS]]  # fmt: skip
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _folder(image: str) -> Path:
@@ -138,56 +47,88 @@ def _folder(image: str) -> Path:
 
 
 def tree(image: str) -> Path:
-    """The root tree of a built image."""
+    """The root tree of a built image, or the layer that it puts above its base."""
     return _folder(image) / "tree"
 
 
-def is_cached(openstack: bool) -> bool:
+def trees(image: str) -> tuple[Path, ...]:
+    """The tree that hosts stand on, and those below it, from the top."""
+    base = _base(image)
+    return (tree(image), *(trees(base) if base else ()))
+
+
+def _base(image: str) -> str | None:
+    """Return the image that one is a layer above; None for a whole tree, and what isn't there."""
+    with contextlib.suppress(OSError, ValueError):
+        description = json.loads((_folder(image) / "image.json").read_text())
+        return str(description["base"]) if "base" in description else None
+    return None
+
+
+def is_cached(wanted: Recipe) -> bool:
     """True when the tree of today's recipe is there, where only we can have put it."""
-    exists = (_folder(key(openstack)) / "image.json").exists()
+    exists = all((path.parent / "image.json").exists() for path in trees(key(wanted)))
     if exists:
         _images()
     return exists
 
 
-def serves(image: str | None, openstack: bool) -> bool:
+def serves(image: str | None, wanted: Recipe) -> bool:
     """True when hosts may stand on the tree `image`: it is there, with what is wanted."""
-    if image is None or not tree(image).is_dir():
+    if image is None or not all(path.is_dir() for path in trees(image)):
         return False
     _images()
-    return not openstack or image == key(openstack)
+    return not wanted.has_openstack or image == key(wanted)
 
 
-def ensure(testbed: Testbed, openstack: bool, progress: Progress) -> str:
+def ensure(testbed: Testbed, wanted: Recipe, progress: Progress) -> str:
     """Build the tree of today's recipe unless it is there; returns its key.
 
     The build runs in the testbed's control groups, so that a killed run's builder is
     found by `destroy`.  Raises Failed with the builder's last lines.
     """
-    image = key(openstack)
-    if is_cached(openstack):
+    image = key(wanted)
+    if is_cached(wanted):
         return image
-    if openstack and software.missing_wheels():
+    if wanted is Recipe.CLOUD_WITHOUT_MARIADB:
+        base = ensure(testbed, Recipe.CLOUD, progress)
+        _ensure_built(testbed, wanted, progress, lambda building: _peel(testbed, building, base))
+        return image
+    if wanted.has_openstack and software.missing_wheels():
         progress("fetching OpenStack's and Rally's packages meanwhile", 0, 0)
     # pip waits for the network most of the time.
-    fetching = beside(software.ensure_all_wheels) if openstack else contextlib.nullcontext(_none)
+    fetching = (
+        beside(software.ensure_all_wheels)
+        if wanted.has_openstack
+        else contextlib.nullcontext(_none)
+    )
     with fetching as wait_for_wheels:
-        images = _images()
-        with _build_lock(images, progress):
-            if is_cached(openstack):  # another testbed built it while we waited
-                return image
-            remove_unfinished()
-            building = images / f".building-{image}"
-            files.make_folder(building)
-            try:
-                _build(testbed, building, openstack, progress, wait_for_wheels)
-            except BaseException:
-                cgroups.kill(testbed.name, GROUP)
-                shutil.rmtree(building, ignore_errors=True)
-                raise
-            building.rename(_folder(image))
-            _prune(images, keep={image, key(openstack=False), key(openstack=True)})
+        _ensure_built(
+            testbed, wanted, progress,
+            lambda building: _build(testbed, building, wanted, progress, wait_for_wheels),
+        )  # fmt: skip
     return image
+
+
+def _ensure_built(
+    testbed: Testbed, wanted: Recipe, progress: Progress, build: Callable[[Path], None]
+) -> None:
+    """Have `build` fill a folder that becomes the image's, alone and as a whole."""
+    image, images = key(wanted), _images()
+    with _build_lock(images, progress):
+        if is_cached(wanted):  # another testbed built it while we waited
+            return
+        remove_unfinished()
+        building = images / f".building-{image}"
+        files.make_folder(building)
+        try:
+            build(building)
+        except BaseException:
+            cgroups.kill(testbed.name, GROUP)
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        building.rename(_folder(image))
+        _prune(images, keep={key(recipe) for recipe in Recipe})
 
 
 def _none() -> None:
@@ -197,17 +138,17 @@ def _none() -> None:
 def _build(
     testbed: Testbed,
     building: Path,
-    openstack: bool,
+    wanted: Recipe,
     progress: Progress,
     wait_for_wheels: Callable[[], None],
 ) -> None:
     """Make the tree and its description in the folder `building`."""
     target = building / "tree"
     progress("building the hosts' root tree (once for each recipe)", 0, 0)
-    packages = PACKAGES + (software.debian_packages() if openstack else ())
+    packages = PACKAGES + (software.debian_packages() if wanted.has_openstack else ())
     _bootstrap(testbed, packages, target, building / "build.log")
     _adapt(target)
-    if openstack:
+    if wanted.has_openstack:
         if software.missing_wheels():
             progress("fetching OpenStack's and Rally's packages (once for each lock file)", 0, 0)
         wait_for_wheels()
@@ -222,6 +163,23 @@ def _build(
                 wait()
         _clear_servers(target)
     _describe(building)
+
+
+def _peel(testbed: Testbed, building: Path, base: str) -> None:
+    """Make the layer above the tree `base` that has no MariaDB, in the folder `building`."""
+    for name in ("tree", "work", "root"):
+        files.make_folder(building / name)
+    (building / "tree").chmod(0o755)  # what hosts have as their root
+    log = building / "build.log"
+    command = ["sh", "-ec", WITHOUT_MARIADB, "sh", str(tree(base)), str(building), *MARIADB]
+    if _contained(testbed, f"{GROUP}/layer", command, log):
+        raise Failed(
+            f"MariaDB can't be taken out of the hosts' root tree: {_complaint(log, 'E:')}",
+            f"see {log.name}, then try again",
+        )
+    shutil.rmtree(building / "work")
+    (building / "root").rmdir()
+    _describe(building, base)
 
 
 def _images() -> Path:
@@ -270,7 +228,7 @@ def _bootstrap(testbed: Testbed, packages: Sequence[str], target: Path, log: Pat
     command = [
         "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
         '--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"',
-        *(f"--dpkgopt=path-exclude={path}" for path in _EXCLUDED),
+        *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED),
         *([f"--keyring={KEYRING}"] if KEYRING.exists() else []),
         SUITE, str(target), *([mirror] if mirror else []),
     ]  # fmt: skip
@@ -354,7 +312,8 @@ def _adapt(target: Path) -> None:
         host_key.unlink()
 
 
-def _describe(building: Path) -> None:
+def _describe(building: Path, base: str | None = None) -> None:
+    """Write what a tree has; `base` is the image that it is a layer above."""
     status = (building / "tree/var/lib/dpkg/status").read_text()
     packages = {}
     for stanza in status.split("\n\n"):
@@ -364,6 +323,8 @@ def _describe(building: Path) -> None:
         if "Package" in fields:
             packages[fields["Package"]] = fields.get("Version", "")
     description = {"suite": SUITE, "architecture": platform.machine(), "packages": packages}
+    if base:
+        description["base"] = base
     write_atomically(building / "image.json", json.dumps(description, indent=1) + "\n")
 
 
@@ -373,6 +334,7 @@ def _prune(images: Path, keep: set[str]) -> None:
     for name in testbeds():
         with contextlib.suppress(Exception):  # a damaged state names no image
             used.add(Testbed(name).load().image or "")
+    used |= {_base(name) or "" for name in used}
     unused = {entry.name for entry in images.iterdir() if entry.is_dir()} - used
     for name in unused - _mounted(images, unused):
         shutil.rmtree(images / name, ignore_errors=True)
