@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,28 @@ import pytest
 from discovery_xp.onhost import catalogue
 from discovery_xp.planning import databases
 from tests.real import listening
+from tests.real.at_sites.hosts import DATA, FOLDER, MASTER, NAME, SITES
 from tests.real.cloud import deploy, files_with, fill_disk, kill_in, on, status
-from tests.real.conftest import HOME, Cli
-from tests.real.traces import traces
+from tests.real.conftest import Cli
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
-CLOUD = """
-name: nodes
-sites: [{name: near, data: 1}, {name: far, data: 1}]
-network: {delay: 5ms}
-provider: {type: local, limits: {data: {disk: 1GiB}}}
-"""
 GALERA = "openstack: {backend: galera}\n"
-FOLDER = HOME / "testbeds/nodes"
-MASTER = "near-master-1"
-NODES = ("near-data-1", "far-data-1")
+NODES = tuple(DATA.values())
 FILL = "/var/lib/mysql/fill"
 
 
 @pytest.fixture(scope="module")
-def cloud(cli: Cli) -> Iterator[str]:
-    """A cloud whose making was killed while its cluster was made, and resumed."""
-    path = cli.topology("nodes", CLOUD + GALERA)
+def cloud(cli: Cli, testbed: str) -> str:
+    """A cloud whose making was killed while its cluster was made, and resumed.
+
+    That of the cells, which is there unless this module's tests run by themselves, goes first.
+    """
+    path = cli.topology("nodes", SITES + GALERA)
     kill_in(cli, "Galera", "deploy", path)
     said = deploy(cli, path).stdout
     assert "ACTIVE" in said, said
-    yield path
-    cli.run("destroy")
-    assert traces("nodes") == []
+    return path
 
 
 def sql(cli: Cli, host: str, statement: str) -> str:
@@ -97,6 +89,16 @@ def test_two_nodes_and_an_arbitrator_are_one_cluster(cli: Cli, cloud: str) -> No
         assert set(sql(cli, host, "SHOW DATABASES").split()) - system == set(databases.OWNERS)
 
 
+def test_another_layout_leaves_nothing_of_the_cells(cli: Cli, cloud: str) -> None:
+    for host in NODES:
+        assert on(cli, host, "systemctl is-active rabbitmq-server || true").strip() != "active"
+        assert on(cli, host, "ls -d /var/lib/mysql/nova_cell_* 2>/dev/null || true") == ""
+    for site in DATA:
+        units = on(cli, f"{site}-controller-1", "systemctl list-units --plain 'nova-*'")
+        assert "nova-super-conductor" not in units
+        assert "nova-conductor.service" in units
+
+
 def test_services_ask_their_own_sites_node(cli: Cli, cloud: str) -> None:
     for controller, node in (("near-controller-1", NODES[0]), ("far-controller-1", NODES[1])):
         own = on(cli, controller, "hostname -I").split()[0]
@@ -106,7 +108,7 @@ def test_services_ask_their_own_sites_node(cli: Cli, cloud: str) -> None:
 
 
 def test_hosts_listen_where_the_table_says(cli: Cli, cloud: str) -> None:
-    assert listening.differences(cli, "nodes") == []
+    assert listening.differences(cli, NAME) == []
 
 
 def test_deploy_again_changes_nothing(cli: Cli, cloud: str) -> None:
@@ -120,7 +122,7 @@ def test_deploy_again_changes_nothing(cli: Cli, cloud: str) -> None:
 def test_a_bench_counts_what_galera_did(cli: Cli, cloud: str, tmp_path: Path) -> None:
     results = tmp_path / "results"
     cli.run("bench", cloud, "--vms", "4", "--keep", "--results", str(results), timeout_s=900)
-    (folder,) = (results / "nodes").iterdir()
+    (folder,) = (results / NAME).iterdir()
     record = json.loads((folder / "run.json").read_text())
     assert (record["backend"], record["vms"]["active"], record["options"]["nodes"]) == (
         "galera",
@@ -188,7 +190,7 @@ def test_a_node_whose_disk_is_full_leaves_and_the_cloud_goes_on(cli: Cli, cloud:
 
 
 def test_databases_that_go_to_one_mariadb_begin_anew(cli: Cli, cloud: str) -> None:
-    said = deploy(cli, cli.topology("moved", CLOUD))
+    said = deploy(cli, cli.topology("moved", SITES))
     assert "other databases: the cloud goes first" in said.stderr
     assert "ACTIVE" in said.stdout
     for host in NODES:

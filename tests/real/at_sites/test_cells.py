@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +12,28 @@ import pytest
 
 from discovery_xp.onhost import catalogue
 from tests.real import listening
+from tests.real.at_sites.hosts import DATA, FOLDER, MASTER, NAME, SITES
 from tests.real.cloud import deploy, files_with, kill_in, on, status
-from tests.real.conftest import HOME, Cli
-from tests.real.traces import traces
+from tests.real.conftest import Cli
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
-SITES = """
-name: cells
-sites: [{name: near, data: 1}, {name: far, data: 1}]
-network: {delay: 5ms}
-provider: {type: local, limits: {data: {disk: 1GiB}}}
-"""
 CELLS = "openstack: {layout: cells, placement: availability-zones}\n"
-FOLDER = HOME / "testbeds/cells"
-MASTER = "near-master-1"
-HOSTS = {"near": "near-data-1", "far": "far-data-1"}
 
 
 @pytest.fixture(scope="module")
-def cloud(cli: Cli) -> Iterator[str]:
+def cloud(cli: Cli, testbed: str) -> str:
     """A cloud whose making was killed while its schemas were made, and resumed."""
     path = cli.topology("cells", SITES + CELLS)
     kill_in(cli, "schemas", "deploy", path)
     said = deploy(cli, path).stdout
     assert "ACTIVE" in said, said
-    yield path
-    cli.run("destroy")
-    assert traces("cells") == []
+    return path
 
 
 def sql(cli: Cli, site: str, statement: str) -> str:
     words = f'mariadb --batch --skip-column-names --execute="{statement}"'
-    return on(cli, HOSTS[site], words).strip()
+    return on(cli, DATA[site], words).strip()
 
 
 def boot(cli: Cli, name: str, region: str) -> str:
@@ -85,18 +73,18 @@ def addresses() -> dict[str, str]:
 
 
 def test_each_bus_is_read_by_its_own_cell(cli: Cli, cloud: str) -> None:
-    for site, host in HOSTS.items():
+    for site, host in DATA.items():
         assert readers(cli, host) == {f"compute.{site}-compute-1", f"conductor.{site}-controller-1"}
     assert readers(cli, MASTER) == {
         f"{topic}.{site}-controller-1{suffix}"
-        for site in HOSTS
+        for site in DATA
         for topic, suffix in (("scheduler", ""), ("conductor", "-super"))
     }
 
 
 def test_each_service_of_a_cell_talks_to_its_own_bus_and_database(cli: Cli, cloud: str) -> None:
     known = addresses()
-    for site, host in HOSTS.items():
+    for site, host in DATA.items():
         own, controller = {known[host]}, f"{site}-controller-1"
         for unit, at in (("nova-compute", f"{site}-compute-1"), ("nova-conductor", controller)):
             assert peers(cli, at, unit, catalogue.RABBITMQ_PORT) == own, (unit, at)
@@ -106,41 +94,41 @@ def test_each_service_of_a_cell_talks_to_its_own_bus_and_database(cli: Cli, clou
 
 
 def test_a_vm_lands_in_the_cell_and_the_database_of_its_site(cli: Cli, cloud: str) -> None:
-    for site in HOSTS:
+    for site in DATA:
         assert boot(cli, f"at-{site}", site) == f"{site}-compute-1"
         names = {
             other: sql(cli, other, f"SELECT display_name FROM nova_cell_{other}.instances "
                                    "WHERE deleted = 0").split()
-            for other in HOSTS
+            for other in DATA
         }  # fmt: skip
         assert [other for other, own in names.items() if f"at-{site}" in own] == [site]
     said = cli.run("openstack", "server", "list", "--all-projects", "-f", "json").stdout
     assert {each["Name"] for each in json.loads(said)} >= {"at-near", "at-far"}
-    for site in HOSTS:
+    for site in DATA:
         cli.run("openstack", "--os-region-name", site, "server", "delete", "--wait", f"at-{site}")
 
 
 def test_hosts_listen_where_the_table_says(cli: Cli, cloud: str) -> None:
-    assert listening.differences(cli, "cells") == []
+    assert listening.differences(cli, NAME) == []
 
 
 def test_deploy_again_changes_nothing(cli: Cli, cloud: str) -> None:
     look = "systemctl show --value --property=MainPID mariadb rabbitmq-server"
-    before = [on(cli, host, look) for host in HOSTS.values()]
+    before = [on(cli, host, look) for host in DATA.values()]
     deploy(cli, cloud)
     assert json.loads((FOLDER / "deployment.json").read_text())["changes"] == 0
-    assert [on(cli, host, look) for host in HOSTS.values()] == before
+    assert [on(cli, host, look) for host in DATA.values()] == before
 
 
 def test_a_bench_counts_each_bus_and_both_conductors(cli: Cli, cloud: str, tmp_path: Path) -> None:
     results = tmp_path / "results"
     cli.run("bench", cloud, "--vms", "4", "--keep", "--results", str(results), timeout_s=900)
-    (folder,) = (results / "cells").iterdir()
+    (folder,) = (results / NAME).iterdir()
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["vms"]["active"]) == ("complete", 4)
     assert (record["options"]["layout"], record["options"]["cells"]) == ("cells", 2)
     queues: list[dict[str, Any]] = pq.read_table(folder / "messages.parquet").to_pylist()
-    for host in (MASTER, *HOSTS.values()):
+    for host in (MASTER, *DATA.values()):
         assert any(row["queue"] == f"conductor on {host}" for row in queues), host
     calls = pq.read_table(folder / "calls.parquet").to_pylist()
     assert {"nova-conductor", "nova-super-conductor"} <= {row["service"] for row in calls}
@@ -155,29 +143,17 @@ def test_backup_has_each_cells_database_and_no_password(
     cli.run("backup", "--to", str(folder))
     passwords = json.loads((FOLDER / "passwords.json").read_text())
     assert files_with([*passwords.values()], folder) == []
-    for site, host in HOSTS.items():
+    for site, host in DATA.items():
         dumps = [path.name for path in (folder / host / "mariadb").rglob("*.sql")]
         assert dumps == [f"nova_cell_{site}.sql"]
         assert (folder / host / "rabbitmq").is_dir()
 
 
 def test_a_cell_without_its_bus_is_told_and_repaired(cli: Cli, cloud: str) -> None:
-    on(cli, HOSTS["far"], "systemctl stop rabbitmq-server")
+    on(cli, DATA["far"], "systemctl stop rabbitmq-server")
     down = {(each["unit"], each["host"]) for each in status(cli, code=1)["services"]
             if each["state"] != "active"}  # fmt: skip
-    assert down == {("rabbitmq-server", HOSTS["far"])}
+    assert down == {("rabbitmq-server", DATA["far"])}
     assert boot(cli, "elsewhere", "near") == "near-compute-1"
     deploy(cli, cloud)
     assert boot(cli, "again", "far") == "far-compute-1"
-
-
-def test_another_layout_leaves_nothing_of_the_cells(cli: Cli, cloud: str) -> None:
-    deploy(cli, cli.topology("cells", SITES))
-    for host in HOSTS.values():
-        for unit in ("mariadb", "rabbitmq-server"):
-            assert on(cli, host, f"systemctl is-active {unit} || true").strip() != "active"
-        assert on(cli, host, "ls -d /var/lib/mysql/nova* 2>/dev/null || true") == ""
-    for site in HOSTS:
-        units = on(cli, f"{site}-controller-1", "systemctl list-units --plain 'nova-*'")
-        assert "nova-super-conductor" not in units
-        assert "nova-conductor.service" in units
