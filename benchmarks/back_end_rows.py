@@ -115,6 +115,10 @@ ARMS: Mapping[str, Arm] = {
     "galera-no-segments": _galera(SHARED, "sites are no segments of the group", segments=False),
     "galera-cells": _galera(CELLS, "databases of the cells on Galera, as all others"),
     "rome": Arm("rome", SHARED, "one Redis, at the first site", {"rome": {"store": "server"}}),
+    "rome-servers": Arm(
+        "rome", SHARED, "a Redis at each site, which share the databases out",
+        {"rome": {"store": "servers"}},
+    ),
     "rome-sites": _cluster("a Redis Cluster, a node at each of three sites", has_third_site=True),
     "rome-4": _cluster("a Redis Cluster of 4 nodes", data=2),
     "rome-4-replica": _cluster("4 nodes, a replica of each", replicas=1, data=2),
