@@ -19,6 +19,18 @@ def deploy(cli: Cli, path: str, code: int = 0) -> subprocess.CompletedProcess[st
     return cli.run("deploy", path, code=code, timeout_s=900)
 
 
+def small_bench(cli: Cli, path: str, folder: Path) -> Path:
+    """Boot four VMs on a cloud that is up, with all probes; return the run's folder."""
+    scenario, results = folder / "small.yaml", folder / "results"
+    # What counts here is that something was counted: no VMs before the clock starts.
+    scenario.write_text("kind: boot\nvms: 4\nwarm_up: 0\n")
+    cli.run("bench", path, "--scenario", str(scenario), "--keep", "--results", str(results),
+            timeout_s=900)  # fmt: skip
+    (experiment,) = results.iterdir()
+    (run,) = experiment.iterdir()
+    return run
+
+
 def keep_schemas(cli: Cli) -> None:
     """Make a cloud `schemas` on hosts that are new, which keeps what its migrations made."""
     schemas.file().unlink(missing_ok=True)

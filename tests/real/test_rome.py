@@ -34,6 +34,7 @@ from tests.real.cloud import (
     kill_host,
     kill_in,
     on,
+    small_bench,
     status,
 )
 from tests.real.conftest import HOME, Cli
@@ -215,14 +216,6 @@ def test_rome_is_where_databases_are_asked_and_nowhere_else(cli: Cli, cloud: str
     )
 
 
-def test_deploy_again_changes_nothing(cli: Cli, cloud: str) -> None:
-    look = "systemctl show --value --property=MainPID redis-server redis-replica-1"
-    before = [on(cli, host, look) for host in NODES]
-    deploy(cli, cloud)
-    assert json.loads((FOLDER / "deployment.json").read_text())["changes"] == 0
-    assert [on(cli, host, look) for host in NODES] == before
-
-
 def test_a_wrong_password_of_redis_is_told_in_a_line_with_what_helps(cli: Cli, cloud: str) -> None:
     host = store().master_of("nova").host
     redis(cli, host, "acl", "setuser", "rome", "resetpass", "'>another'")
@@ -273,10 +266,14 @@ def test_status_and_backup_have_redis_and_no_password(cli: Cli, cloud: str, tmp_
     assert (redis_records / "journal/redis-server.log").stat().st_size
 
 
-def test_a_bench_counts_what_rome_and_redis_did(cli: Cli, cloud: str, tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    cli.run("bench", cloud, "--vms", "4", "--keep", "--results", str(results), timeout_s=900)
-    (folder,) = (results / "keys").iterdir()
+def test_a_bench_deploys_nothing_anew_and_counts_what_rome_and_redis_did(
+    cli: Cli, cloud: str, tmp_path: Path
+) -> None:
+    look = "systemctl show --value --property=MainPID redis-server redis-replica-1"
+    before = [on(cli, host, look) for host in NODES]
+    folder = small_bench(cli, cloud, tmp_path)
+    assert json.loads((FOLDER / "deployment.json").read_text())["changes"] == 0
+    assert [on(cli, host, look) for host in NODES] == before
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["backend"], record["vms"]["active"]) == ("complete", "rome", 4)
     assert record["options"]["databases"] == dict.fromkeys(databases.OWNERS, "rome")

@@ -13,7 +13,7 @@ import pytest
 from discovery_xp.onhost import catalogue
 from tests.real import listening
 from tests.real.at_sites.hosts import DATA, FOLDER, MASTER, NAME, SITES
-from tests.real.cloud import deploy, files_with, kill_in, on, status
+from tests.real.cloud import deploy, files_with, kill_in, on, small_bench, status
 from tests.real.conftest import Cli
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
@@ -112,18 +112,14 @@ def test_hosts_listen_where_the_table_says(cli: Cli, cloud: str) -> None:
     assert listening.differences(cli, NAME) == []
 
 
-def test_deploy_again_changes_nothing(cli: Cli, cloud: str) -> None:
+def test_a_bench_deploys_nothing_anew_and_counts_each_bus_and_both_conductors(
+    cli: Cli, cloud: str, tmp_path: Path
+) -> None:
     look = "systemctl show --value --property=MainPID mariadb rabbitmq-server"
     before = [on(cli, host, look) for host in DATA.values()]
-    deploy(cli, cloud)
+    folder = small_bench(cli, cloud, tmp_path)
     assert json.loads((FOLDER / "deployment.json").read_text())["changes"] == 0
     assert [on(cli, host, look) for host in DATA.values()] == before
-
-
-def test_a_bench_counts_each_bus_and_both_conductors(cli: Cli, cloud: str, tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    cli.run("bench", cloud, "--vms", "4", "--keep", "--results", str(results), timeout_s=900)
-    (folder,) = (results / NAME).iterdir()
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["vms"]["active"]) == ("complete", 4)
     assert (record["options"]["layout"], record["options"]["cells"]) == ("cells", 2)
