@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
@@ -26,7 +26,10 @@ _steps = st.lists(_seeds, min_size=10, max_size=25)
 
 def test_like_sqlite(new_url: Callable[[], str]) -> None:
     counts: Counter[str] = Counter()
+    # What is above the stores is one code; each step is several requests to etcd.
+    share = 0.3 if new_url().startswith("rome+etcd") else 1.0
 
+    @settings(max_examples=int(settings().max_examples * share))
     @given(schema=_seeds, steps=_steps)
     def examples(schema: int, steps: list[int]) -> None:
         pair = Pair(schema, create_engine(new_url()))
@@ -40,7 +43,7 @@ def test_like_sqlite(new_url: Callable[[], str]) -> None:
 
     examples()
     # Statements that all fail, or find nothing, would show nothing.
-    assert counts["query"] > 500
+    assert counts["query"] > 500 * share
     assert counts["query with rows"] > counts["query"] / 4
-    assert counts["write of rows"] > 1000
+    assert counts["write of rows"] > 1000 * share
     assert counts["failed query"] < counts["query"] / 50

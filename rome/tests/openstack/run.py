@@ -55,7 +55,9 @@ def _run(suite: Suite, python: Path, url: str | None, rome: Installed, options: 
         chosen: Iterable[str] = tests
         if baseline:
             chosen = (
-                baseline.sample(tests, suite.sample) if options.sample else baseline.passing(tests)
+                baseline.passing(tests)
+                if options.sample is None
+                else baseline.sample(tests, options.sample or suite.sample)
             )
         pattern = options.only
         return [test for test in chosen if pattern is None or pattern.search(test)]
@@ -73,7 +75,7 @@ def _run(suite: Suite, python: Path, url: str | None, rome: Installed, options: 
             file.writelines(json.dumps(asdict(result)) + "\n" for result in results)
     if baseline is None:
         return _report_baseline(suite, results, seconds, whole=options.only is None)
-    whole = not options.sample and options.only is None
+    whole = options.sample is None and options.only is None
     comparison = Comparison(suite, whole, results, seconds, rome.commit)
     print("\n".join(comparison.lines()), flush=True)
     if options.details:
@@ -122,7 +124,7 @@ class _Options(argparse.Namespace):
     url: str | None
     store: str
     baseline: bool
-    sample: bool
+    sample: int | None  # 0: as many as the suite says
     save: bool
     only: re.Pattern[str] | None
     concurrency: int
@@ -145,7 +147,8 @@ def _options() -> _Options:
                         help="that ROME uses where no URL is given (%(default)s)")  # fmt: skip
     parser.add_argument("--baseline", action="store_true",
                         help="run on SQLite and write what passes to baseline/")  # fmt: skip
-    parser.add_argument("--sample", action="store_true", help="a small, fixed choice of the tests")
+    parser.add_argument("--sample", type=int, nargs="?", const=0, metavar="N",
+                        help="a small, fixed choice of the tests (N of them)")  # fmt: skip
     parser.add_argument("--save", action="store_true", help="write the figures to results/")
     parser.add_argument("--only", type=_pattern, metavar="REGEX", help="tests whose ids match")
     parser.add_argument("--concurrency", type=int, default=os.cpu_count() or 1, metavar="N",
@@ -162,7 +165,9 @@ def _options() -> _Options:
             parser.error(f"no suite is called '{name}'; there are {', '.join(SUITES)}")
     if options.concurrency < 1 or options.timeout <= 0:
         parser.error("--concurrency and --timeout must be above 0")
-    if options.save and (options.sample or options.only or options.baseline):
+    if options.sample is not None and options.sample < 0:
+        parser.error("--sample must be above 0")
+    if options.save and (options.sample is not None or options.only or options.baseline):
         parser.error("--save is for whole suites on ROME")
     if options.save and options.store != "redis":
         parser.error("--save is for ROME on Redis, whose figures the README shows")
