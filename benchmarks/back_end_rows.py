@@ -115,6 +115,10 @@ ARMS: Mapping[str, Arm] = {
     "galera-no-segments": _galera(SHARED, "sites are no segments of the group", segments=False),
     "galera-cells": _galera(CELLS, "databases of the cells on Galera, as all others"),
     "rome": Arm("rome", SHARED, "one Redis, at the first site", {"rome": {"store": "server"}}),
+    "rome-leases": Arm(
+        "rome", SHARED, "one Redis, with tables that are only read leased for 2 s",
+        {"rome": {"store": "server", "table_lease": 2}},
+    ),
     "rome-servers": Arm(
         "rome", SHARED, "a Redis at each site, which share the databases out",
         {"rome": {"store": "servers"}},

@@ -134,6 +134,8 @@ def _databases(run: Measurements) -> str:
         parts.append(f"a Redis Cluster of {configuration(nodes(run.record), replicas(run.record))}")
     if "persistence" in rome:
         parts.append(f"appendfsync {rome['persistence']}")
+    if rome.get("table_lease"):
+        parts.append(f"tables leased for {rome['table_lease']} s")
     return "; ".join(parts)
 
 

@@ -222,7 +222,12 @@ def _resolve_openstack(entry: OpenStackEntry) -> OpenStack:
     return OpenStack(
         backend=entry.backend,
         layout=entry.layout,
-        rome=Rome(entry.rome.store, entry.rome.persistence, entry.rome.replicas),
+        rome=Rome(
+            entry.rome.store,
+            entry.rome.persistence,
+            entry.rome.replicas,
+            entry.rome.table_lease,
+        ),
         galera=_resolve_galera(entry.galera),
         placement=entry.placement,
         periodic_tasks=entry.periodic_tasks,

@@ -34,6 +34,7 @@ MAX_HOSTS = 10_000
 DOCS = "see docs/topologies.md"
 # A period of the kernel's control of CPU shares is of as many milliseconds, at most a second.
 MAX_TIME_SCALE = 1000
+MAX_TABLE_LEASE_S = 5  # ROME's own limit
 
 
 class SiteEntry(Entry):
@@ -151,6 +152,13 @@ class RomeEntry(Entry):
         "before it answers, or never",
     )
     replicas: int = Field(0, ge=0, le=2, description="copies of each datum, on other data nodes")
+    table_lease: int = Field(
+        0,
+        ge=0,
+        le=MAX_TABLE_LEASE_S,
+        description="for so many seconds services may be promised that a table which nobody wrote "
+        "of late stays as it is, and not ask for it; writes of it wait meanwhile",
+    )
 
 
 class GaleraEntry(Entry):

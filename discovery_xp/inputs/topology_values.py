@@ -138,11 +138,15 @@ Provider: TypeAlias = LocalProvider | StaticProvider | PlatformProvider
 
 @dataclass(frozen=True)
 class Rome:
-    """How Redis is run where ROME keeps databases in it; `docs/openstack.md` says more."""
+    """How Redis is run where ROME keeps databases in it; `docs/openstack.md` says more.
+
+    `table_lease` is in seconds of a clock, whatever the time scale; 0 leases none.
+    """
 
     store: str = "auto"
     persistence: str = "everysec"
     replicas: int = 0
+    table_lease: int = 0
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Store:
     `engine` is 'mariadb' or 'redis', `kind` 'server', 'cluster' (of Redis) or 'galera' (each node
     has everything); `name` tells the stores of a cloud apart.  `persistence` is Redis's.  `tags`
     holds for each database the hash tag that puts it on a master of its own, as far as there are
-    enough; a single server needs none.
+    enough; a single server needs none.  `table_lease` is how long ROME leases tables, in seconds.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Store:
     nodes: tuple[Node, ...]
     persistence: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    table_lease: int = 0
 
     @property
     def masters(self) -> tuple[Node, ...]:
@@ -208,7 +209,8 @@ def _redis(
         )
 
     def server(name: str, host: str) -> Store:
-        return Store(name, REDIS, "server", (_node(host),), options.persistence)
+        nodes, lease = (_node(host),), options.table_lease
+        return Store(name, REDIS, "server", nodes, options.persistence, table_lease=lease)
 
     if kind == SERVERS and data:
         for host, own in _shared_out(names, near, far, cells).items():
@@ -233,7 +235,8 @@ def _redis(
     }
     others = [name for name in names if name not in tags]
     tags |= spread(others, ranges[: len(near)], ranges[len(near) :])
-    yield Store(REDIS, REDIS, kind, (*masters, *replicas), options.persistence, tags), names
+    nodes = (*masters, *replicas)
+    yield Store(REDIS, REDIS, kind, nodes, options.persistence, tags, options.table_lease), names
 
 
 def _shared_out(
@@ -351,6 +354,8 @@ def _place(database: str, store: Store, addresses: Mapping[str, str]) -> str:
     if owner_of(database) == "nova":
         # Nova knows no dialect of this name, and writes its regular expressions as LIKE.
         options.append("nova_regexp=on")
+    if store.table_lease:
+        options.append(f"table_lease={store.table_lease}")
     return f"{hosts}:{store.masters[0].port}/{database}" + (
         f"?{'&'.join(options)}" if options else ""
     )

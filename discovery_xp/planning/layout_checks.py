@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from discovery_xp.inputs.topology_file import MAX_TABLE_LEASE_S
 from discovery_xp.onhost import catalogue
 from discovery_xp.planning import cells, databases
 from discovery_xp.planning.databases import Store
@@ -157,6 +158,7 @@ def _is_store(store: Store) -> bool:
         and store.engine in (databases.MARIADB, databases.REDIS)
         and store.kind in ("server", "cluster", databases.GALERA)
         and store.persistence in ("", "everysec", "always", "none")
+        and 0 <= store.table_lease <= MAX_TABLE_LEASE_S
         and all(re.fullmatch("[a-z0-9_]+", tag) for tag in store.tags.values())
         and bool(store.masters)
         and (store.kind != "cluster" or _are_shared_out(store))

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from discovery_xp.errors import Refused
+from discovery_xp.errors import InvalidInput, Refused
 from discovery_xp.inputs.topology import derive_topology, parse_topology
 from discovery_xp.planning import databases, layout_checks
 from discovery_xp.planning.databases import Node, key_slot, slot_ranges, spread
@@ -229,6 +229,26 @@ def test_the_order_of_play_names_what_is_started() -> None:
         "cluster": "start the Redis Cluster, the message bus and the cache, "
         "bring the schemas up to date",
     }
+
+
+@pytest.mark.parametrize("kind", ["server", "servers", "cluster"])
+def test_services_are_told_for_how_long_tables_are_leased(kind: str) -> None:
+    plan = plan_with(3, f"store: {kind}, table_lease: 2")
+    assert {store.table_lease for store in plan.require_cloud().stores} == {2}
+    assert list(layout_checks.faults(plan.require_cloud(), plan.hosts)) == []
+    assert plan_from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    for name, url in urls_of(plan).items():
+        options = url.partition("?")[2].split("&")
+        assert "table_lease=2" in options, name
+        assert ("nova_regexp=on" in options) is name.startswith("nova")
+    assert "lease" not in "".join(urls_of(plan_with(3, f"store: {kind}")).values())
+
+
+def test_a_lease_is_no_longer_than_rome_allows() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"rome\.table_lease: '6' is out of range; write at most 5"
+    ):
+        plan_with(1, "table_lease: 6")
 
 
 # ---------------------------------------------------------------- hash slots and tags
