@@ -133,7 +133,8 @@ BAD = [
     ),
     (
         "openstack:\n  rome:\n    kind: x",
-        "4: openstack.rome.kind: unknown key; known here: persistence, replicas, store, table_lease",
+        "4: openstack.rome.kind: unknown key; "
+        "known here: persistence, replicas, store, table_lease",
     ),
     (
         "openstack:\n  rome:\n    store: shards",
