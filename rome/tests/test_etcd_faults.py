@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import functools
 import multiprocessing
 import os
-import random
 import signal
 import threading
 import time
@@ -23,11 +21,17 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from rome import errors
-from tests.cutting_proxy import AFTER, BEFORE, HALF, HALF_ANSWER, IN_ETCD, POINTS, CuttingProxy
+from tests.cutting_proxy import AFTER, BEFORE, IN_ETCD, CuttingProxy
 from tests.etcd_servers import EtcdCluster, EtcdServer, etcd_cluster, etcd_server
-from tests.processes import new_processes
 from tests.servers import wait_until
-from tests.test_faults import children, database, done, parents, transaction
+from tests.transactions import (
+    children,
+    count_of,
+    database,
+    done,
+    parents,
+    transaction,
+)
 
 
 @pytest.fixture
@@ -68,52 +72,6 @@ def sound(url: str) -> None:
 # ---------------------------------------------------------------- lost connections
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_commit_whose_connection_breaks_is_done_once(
-    url: str, proxy: CuttingProxy, point: str
-) -> None:
-    direct = database(url)
-    engine = create_engine(proxy.url(direct.url.database or ""))
-    with engine.connect() as connection:
-        transaction(connection, "first")
-        proxy.cut_at(point)
-        connection.commit()
-        assert proxy.reached.is_set()
-        assert proxy.commits == 2  # it was sent again
-        assert done(direct) == 1
-        transaction(connection, "second")  # the connection goes on
-        connection.commit()
-    assert done(direct) == 2
-    sound(url)
-    engine.dispose()
-    direct.dispose()
-
-
-def test_commit_is_done_once_although_its_rows_have_changed_since(
-    url: str, proxy: CuttingProxy
-) -> None:
-    """The commit is known by its token, not by what the rows look like."""
-    direct = database(url)
-    engine = create_engine(proxy.url(direct.url.database or ""))
-
-    def commit() -> None:
-        with engine.begin() as connection:
-            transaction(connection, "slow")
-
-    proxy.hold_at(AFTER)
-    other = threading.Thread(target=commit)
-    other.start()
-    assert proxy.reached.wait(60)
-    with direct.begin() as connection:
-        transaction(connection, "quick")
-    proxy.release.set()
-    other.join()
-    assert done(direct) == 2
-    sound(url)
-    engine.dispose()
-    direct.dispose()
-
-
 def test_a_commit_that_was_refused_is_not_done_later(url: str, proxy: CuttingProxy) -> None:
     """Its request was under way when it was refused: the token is void then."""
     direct = database(url)
@@ -134,22 +92,6 @@ def test_a_commit_that_was_refused_is_not_done_later(url: str, proxy: CuttingPro
     direct.dispose()
 
 
-def test_commit_without_an_answer_says_that_its_outcome_is_unknown(
-    url: str, proxy: CuttingProxy
-) -> None:
-    direct = database(url)
-    engine = create_engine(proxy.url(direct.url.database or "", "?patience=0.2"))
-    with engine.connect() as connection:
-        transaction(connection, "x")
-        proxy.cut_at(AFTER)
-        proxy.refuse()
-        with pytest.raises(OperationalError, match="whether the commit was done is not known"):
-            connection.commit()
-    assert done(direct) == 1
-    engine.dispose()
-    direct.dispose()
-
-
 def test_change_of_the_schema_whose_answer_is_lost_is_made_once(
     url: str, proxy: CuttingProxy
 ) -> None:
@@ -166,80 +108,6 @@ def test_change_of_the_schema_whose_answer_is_lost_is_made_once(
     with direct.connect() as connection:
         assert connection.execute(text("SELECT * FROM more")).all() == []
     engine.dispose()
-    direct.dispose()
-
-
-# ---------------------------------------------------------------- killed clients
-
-
-def _one_transaction(url: str) -> None:
-    with create_engine(url).begin() as connection:
-        transaction(connection, "child")
-
-
-@pytest.mark.parametrize(
-    ("point", "expected"), [(BEFORE, 0), (HALF, 0), (AFTER, 1), (HALF_ANSWER, 1)]
-)
-def test_client_killed_in_its_commit(
-    url: str, proxy: CuttingProxy, point: str, expected: int
-) -> None:
-    direct = database(url)
-    proxy.hold_at(point)
-    child = new_processes().Process(
-        target=_one_transaction, args=(proxy.url(direct.url.database or ""),)
-    )
-    child.start()
-    assert proxy.reached.wait(60)
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
-    proxy.release.set()
-    assert done(direct) == expected
-    sound(url)
-    direct.dispose()
-
-
-def _many_transactions(url: str, number: int) -> None:
-    engine = create_engine(url)
-    for i in range(100000):
-        try:
-            with engine.begin() as connection:
-                transaction(connection, f"{number}-{i}")
-        except OperationalError as error:
-            assert isinstance(error.orig, errors.ConflictError)
-
-
-def _count_of(engine: Engine) -> int:
-    with engine.connect() as connection:
-        count: int = connection.scalars(select(parents.c.n).where(parents.c.id == 1)).one()
-    return count
-
-
-def _beyond(engine: Engine, count: int) -> bool:
-    return _count_of(engine) > count
-
-
-def test_clients_killed_at_any_time(url: str) -> None:
-    direct = database(url)
-    chance = random.Random(7)
-    context = new_processes()
-    before = 0
-    for round_number in range(3):
-        running = [
-            context.Process(target=_many_transactions, args=(url, 2 * round_number + i))
-            for i in range(2)
-        ]
-        for process in running:
-            process.start()
-        assert wait_until(functools.partial(_beyond, direct, before))
-        for process in running:
-            time.sleep(chance.random() * 0.05)
-            os.kill(process.pid, signal.SIGKILL)
-        for process in running:
-            process.join()
-        before = done(direct)
-        sound(url)
-    assert before > 2
     direct.dispose()
 
 
@@ -288,7 +156,7 @@ def test_a_member_that_restarts() -> None:
     with etcd_server() as server:
         engine = database(server.url("restarts"))
         for how in (server.kill, server.stop):
-            before = _count_of(engine)
+            before = count_of(engine)
             with engine.connect() as connection:
                 transaction(connection, f"{how.__name__}")
                 how()

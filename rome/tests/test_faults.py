@@ -7,7 +7,6 @@ import functools
 import importlib
 import multiprocessing
 import os
-import random
 import re
 import signal
 import subprocess
@@ -26,11 +25,8 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
-    ForeignKey,
     Integer,
-    LargeBinary,
     MetaData,
-    String,
     Table,
     create_engine,
     delete,
@@ -46,34 +42,21 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from rome import errors
-from tests.cutting_proxy import AFTER, BEFORE, HALF, HALF_ANSWER, POINTS, CuttingProxy
+from tests.cutting_proxy import AFTER, BEFORE, CuttingProxy
 from tests.processes import new_processes
 from tests.servers import RedisServer, ask, redis_cluster, redis_server, wait_until
-
-metadata = MetaData()
-parents = Table(
-    "parents",
+from tests.transactions import (
+    children,
+    count_of,
+    database,
+    done,
+    is_beyond,
+    many_transactions,
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("n", Integer, nullable=False, default=0, index=True),
+    one_transaction,
+    parents,
+    transaction,
 )
-children = Table(
-    "children",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("parent_id", ForeignKey("parents.id"), nullable=False),
-    Column("name", String(40), unique=True),
-    Column("data", LargeBinary),
-)
-
-
-def database(url: str, **options: Any) -> Engine:
-    """An engine of a database with the tables and one parent, whose n is 0."""
-    engine = create_engine(url, **options)
-    metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(insert(parents), {"id": 1, "n": 0})
-    return engine
 
 
 @pytest.fixture(scope="module")
@@ -93,26 +76,6 @@ def proxy(server: RedisServer) -> Iterator[CuttingProxy]:
     made = CuttingProxy(server.port)
     yield made
     made.close()
-
-
-def transaction(connection: Connection, name: str) -> None:
-    """Writes of every kind: an update, inserts into two tables, in every kind of index."""
-    connection.execute(update(parents).where(parents.c.id == 1).values(n=parents.c.n + 1))
-    parent = connection.execute(insert(parents), {"n": 5}).inserted_primary_key
-    assert parent is not None
-    connection.execute(
-        insert(children), [{"parent_id": parent[0], "name": f"{name}-{i}"} for i in range(3)]
-    )
-
-
-def done(engine: Engine) -> int:
-    """How many of these transactions there are; fails if there is a part of one."""
-    with engine.connect() as connection:
-        count: int = connection.scalars(select(parents.c.n).where(parents.c.id == 1)).one()
-        others = select(func.count()).select_from(parents).where(parents.c.id != 1)
-        assert connection.scalar(others) == count
-        assert connection.scalar(select(func.count()).select_from(children)) == 3 * count
-    return count
 
 
 def _store(url: str) -> RedisStore:
@@ -145,64 +108,8 @@ def client_id(connection: Connection) -> int:
 # ---------------------------------------------------------------- lost connections
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_commit_whose_connection_breaks_is_done_once(
-    url: str, server: RedisServer, proxy: CuttingProxy, point: str
-) -> None:
+def test_a_commit_that_never_left_is_known_not_to_be_done(url: str) -> None:
     direct = database(url)
-    engine = create_engine(proxy.url(direct.url.database or ""))
-    with engine.connect() as connection:
-        transaction(connection, "first")
-        proxy.cut_at(point)
-        connection.commit()
-        assert proxy.reached.is_set()
-        assert proxy.commits == 2  # it was sent again
-        assert done(direct) == 1
-        transaction(connection, "second")  # the connection goes on
-        connection.commit()
-    assert done(direct) == 2
-    sound(url)
-    engine.dispose()
-    direct.dispose()
-
-
-def test_commit_is_done_once_although_its_rows_have_changed_since(
-    url: str, proxy: CuttingProxy
-) -> None:
-    """The commit is known by its token, not by what the rows look like."""
-    direct = database(url)
-    engine = create_engine(proxy.url(direct.url.database or ""))
-
-    def commit() -> None:
-        with engine.begin() as connection:
-            transaction(connection, "slow")
-
-    proxy.hold_at(AFTER)
-    other = threading.Thread(target=commit)
-    other.start()
-    assert proxy.reached.wait(60)
-    with direct.begin() as connection:
-        transaction(connection, "quick")
-    proxy.release.set()
-    other.join()
-    assert proxy.commits == 2
-    assert done(direct) == 2
-    sound(url)
-
-
-def test_commit_without_an_answer_says_that_its_outcome_is_unknown(
-    url: str, proxy: CuttingProxy
-) -> None:
-    direct = database(url)
-    engine = create_engine(proxy.url(direct.url.database or "", "?patience=0.2"))
-    with engine.connect() as connection:
-        transaction(connection, "x")
-        proxy.cut_at(AFTER)
-        proxy.refuse()
-        with pytest.raises(OperationalError, match="whether the commit was done is not known"):
-            connection.commit()
-    assert done(direct) == 1
-    # A commit that never left is known not to be done.
     never = create_engine(url + "?patience=0.2")
     with never.connect() as connection:
         transaction(connection, "y")
@@ -213,8 +120,7 @@ def test_commit_without_an_answer_says_that_its_outcome_is_unknown(
         with pytest.raises(OperationalError, match="no answer from Redis") as failure:
             connection.commit()
     assert "not known" not in str(failure.value)
-    assert done(direct) == 1
-    engine.dispose()
+    assert done(direct) == 0
 
 
 def test_an_interrupted_statement_leaves_no_answer_behind(url: str, server: RedisServer) -> None:
@@ -248,85 +154,6 @@ def test_an_interrupted_statement_leaves_no_answer_behind(url: str, server: Redi
     assert cursor.fetchall() == [(1, "right")]
     raw.close()
     engine.dispose()
-
-
-# ---------------------------------------------------------------- killed clients
-
-
-def _one_transaction(url: str) -> None:
-    with create_engine(url).begin() as connection:
-        transaction(connection, "child")
-
-
-@pytest.mark.parametrize(
-    ("point", "expected"), [(BEFORE, 0), (HALF, 0), (AFTER, 1), (HALF_ANSWER, 1)]
-)
-def test_client_killed_in_its_commit(
-    url: str, proxy: CuttingProxy, point: str, expected: int
-) -> None:
-    direct = database(url)
-    proxy.hold_at(point)
-    child = new_processes().Process(
-        target=_one_transaction, args=(proxy.url(direct.url.database or ""),)
-    )
-    child.start()
-    assert proxy.reached.wait(60)
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
-    proxy.release.set()
-    assert done(direct) == expected
-    sound(url)
-    direct.dispose()
-
-
-def _many_transactions(url: str, number: int) -> None:
-    engine = create_engine(url)
-    for i in range(100000):
-        try:
-            with engine.begin() as connection:
-                transaction(connection, f"{number}-{i}")
-                if i % 3 == 0:
-                    old = connection.scalars(
-                        select(children.c.parent_id).where(children.c.name == f"{number}-{i - 2}-0")
-                    ).one_or_none()
-                    if old is not None:
-                        connection.execute(delete(children).where(children.c.parent_id == old))
-                        connection.execute(delete(parents).where(parents.c.id == old))
-                        connection.execute(
-                            update(parents).where(parents.c.id == 1).values(n=parents.c.n - 1)
-                        )
-        except OperationalError as error:
-            assert isinstance(error.orig, errors.ConflictError)
-
-
-def _beyond(engine: Engine, count: int) -> bool:
-    return _count_of(engine) > count
-
-
-def test_clients_killed_at_any_time(url: str) -> None:
-    direct = database(url)
-    chance = random.Random(7)
-    context = new_processes()
-    before = 0
-    for round_number in range(4):
-        running = [
-            context.Process(target=_many_transactions, args=(url, 2 * round_number + i))
-            for i in range(2)
-        ]
-        for process in running:
-            process.start()
-        assert wait_until(functools.partial(_beyond, direct, before))
-        for process in running:
-            time.sleep(chance.random() * 0.05)
-            os.kill(process.pid, signal.SIGKILL)
-        for process in running:
-            process.join()
-            assert process.exitcode == -signal.SIGKILL
-        before = done(direct)
-        sound(url)
-    assert before > 5
-    direct.dispose()
 
 
 # ---------------------------------------------------------------- changes of the schema
@@ -389,11 +216,11 @@ def test_client_killed_in_a_change_of_the_schema(
 
 def test_changes_of_the_schema_beside_writers(url: str) -> None:
     direct = database(url, poolclass=NullPool)
-    running = [new_processes().Process(target=_many_transactions, args=(url, i)) for i in range(2)]
+    running = [new_processes().Process(target=many_transactions, args=(url, i)) for i in range(2)]
     for process in running:
         process.start()
     for turn in range(3):
-        before = _count_of(direct)
+        before = count_of(direct)
         for sql in (
             "CREATE INDEX by_data ON children (data)",
             "CREATE UNIQUE INDEX by_both ON children (parent_id, name)",
@@ -405,7 +232,7 @@ def test_changes_of_the_schema_beside_writers(url: str) -> None:
         ):
             with direct.begin() as connection:
                 connection.execute(text(sql))
-        assert wait_until(functools.partial(_beyond, direct, before))  # they go on
+        assert wait_until(functools.partial(is_beyond, direct, before))  # they go on
     for process in running:
         assert process.is_alive()
         os.kill(process.pid, signal.SIGKILL)
@@ -413,11 +240,6 @@ def test_changes_of_the_schema_beside_writers(url: str) -> None:
     assert done(direct) > 0
     sound(url)
     direct.dispose()
-
-
-def _count_of(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return int(connection.scalars(select(parents.c.n).where(parents.c.id == 1)).one())
 
 
 # ---------------------------------------------------------------- forks and threads
@@ -647,7 +469,7 @@ def test_server_killed_in_a_commit(durable: RedisServer, point: str) -> None:
     proxy = CuttingProxy(durable.port)
     engine = create_engine(proxy.url("test"))
     proxy.hold_at(point)
-    committer = threading.Thread(target=_one_transaction, args=(proxy.url("test"),))
+    committer = threading.Thread(target=one_transaction, args=(proxy.url("test"),))
     committer.start()
     assert proxy.reached.wait(60)
     durable.kill()
@@ -1144,7 +966,7 @@ def test_tls(certificates: Path) -> None:
         context = multiprocessing.get_context("fork")
         with engine.connect() as connection:
             before = client_id(connection)
-            child = context.Process(target=_one_transaction, args=(good,))
+            child = context.Process(target=one_transaction, args=(good,))
             child.start()
             child.join()
             assert child.exitcode == 0
