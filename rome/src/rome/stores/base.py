@@ -193,11 +193,11 @@ class Store(Protocol):
     traffic: Traffic
     portion: Portion
 
-    def schema(self) -> tuple[str, Mapping[str, bytes]]:
-        """Return version and entries."""
-
     def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
-        """Return version and entries, or None if the version is still this one."""
+        """Return version and entries, or None if the version is still this one.
+
+        No version is empty.
+        """
 
     def change_schema(
         self,

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rome.errors import InternalError, OperationalError
+from rome.errors import OperationalError
 from rome.stores.base import (
     Answer,
     Area,
@@ -97,12 +97,6 @@ class EtcdStore:
         self._refused = ("", 0)
 
     # ------------------------------------------------------------ schema
-
-    def schema(self) -> tuple[str, Mapping[str, bytes]]:
-        schema = self.schema_unless("")
-        if schema is None:
-            raise InternalError("the version of the schema is empty")
-        return schema
 
     def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
         start = len(self._keys.entry(""))

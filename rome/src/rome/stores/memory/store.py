@@ -54,13 +54,10 @@ class MemoryStore:
         if str(self.database.version) != version:
             raise SchemaChanged
 
-    def schema(self) -> tuple[str, Mapping[str, bytes]]:
+    def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
         self._trip()
         with self.database.lock:
-            return str(self.database.version), dict(self.database.schema)
-
-    def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
-        now, entries = self.schema()
+            now, entries = str(self.database.version), dict(self.database.schema)
         return None if now == version else (now, entries)
 
     def change_schema(

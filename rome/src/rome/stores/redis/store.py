@@ -28,7 +28,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rome.errors import InternalError, OperationalError, OutcomeUnknown
+from rome.errors import OperationalError, OutcomeUnknown
 from rome.stores import base
 from rome.stores.base import (
     UNBOUNDED,
@@ -116,12 +116,6 @@ class RedisStore:
         self._runner.prefix = prefix
 
     # ------------------------------------------------------------ schema
-
-    def schema(self) -> tuple[str, Mapping[str, bytes]]:
-        schema = self.schema_unless("")
-        if schema is None:
-            raise InternalError("the version of the schema is empty")
-        return schema
 
     def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
         now, *entries = self._runner.run("schema_read", version.encode())[0]
