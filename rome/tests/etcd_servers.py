@@ -11,11 +11,12 @@ import subprocess
 import tempfile
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.servers import CannotStart, free_port, program, wait_until
+from tests.servers import CannotStart, free_port, program, running, wait_until
 
 _WAIT_S = 60
 # An election takes half a second in place of one or two, as the members are near.
@@ -209,26 +210,14 @@ class EtcdCluster:
             member.remove()
 
 
-@contextlib.contextmanager
-def etcd_server(**settings: str) -> Iterator[EtcdServer]:
+def etcd_server(**settings: str) -> AbstractContextManager[EtcdServer]:
     """A running member that is a cluster by itself, removed at the end."""
-    server = EtcdServer(**settings)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
+    return running(EtcdServer(**settings))
 
 
-@contextlib.contextmanager
-def etcd_cluster(**settings: str) -> Iterator[EtcdCluster]:
+def etcd_cluster(**settings: str) -> AbstractContextManager[EtcdCluster]:
     """A running cluster, removed at the end."""
-    cluster = EtcdCluster(**settings)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.remove()
+    return running(EtcdCluster(**settings))
 
 
 def _text(data: bytes) -> str:

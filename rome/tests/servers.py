@@ -11,8 +11,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import redis
@@ -199,10 +200,17 @@ class RedisCluster:
             node.remove()
 
 
+class _Removable(Protocol):
+    def start(self) -> None: ...
+    def remove(self) -> None: ...
+
+
+_Server = TypeVar("_Server", bound=_Removable)
+
+
 @contextlib.contextmanager
-def redis_server(**settings: str) -> Iterator[RedisServer]:
-    """A running server, removed at the end."""
-    server = RedisServer(**settings)
+def running(server: _Server) -> Iterator[_Server]:
+    """A server or cluster that is started, and removed at the end."""
     try:
         server.start()
         yield server
@@ -210,15 +218,16 @@ def redis_server(**settings: str) -> Iterator[RedisServer]:
         server.remove()
 
 
-@contextlib.contextmanager
-def redis_cluster(replicas: int = 0, node_timeout_ms: int = 1000) -> Iterator[RedisCluster]:
+def redis_server(**settings: str) -> AbstractContextManager[RedisServer]:
+    """A running server, removed at the end."""
+    return running(RedisServer(**settings))
+
+
+def redis_cluster(
+    replicas: int = 0, node_timeout_ms: int = 1000
+) -> AbstractContextManager[RedisCluster]:
     """A running cluster, removed at the end."""
-    cluster = RedisCluster(replicas, node_timeout_ms)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.remove()
+    return running(RedisCluster(replicas, node_timeout_ms))
 
 
 def ask(client: redis.Redis, *command: str | bytes | int) -> Any:
