@@ -45,7 +45,7 @@ def main() -> int:
 def _own_url(store: str) -> Iterator[str]:
     with own_url(store, "openstack") as url:
         print(f"on {url}", flush=True)
-        yield f"{url}?fresh=true"
+        yield f"{url}{'&' if '?' in url else '?'}fresh=true"
 
 
 def _run(suite: Suite, python: Path, url: str | None, rome: Installed, options: _Options) -> bool:

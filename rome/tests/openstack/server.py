@@ -16,6 +16,7 @@ from tests.servers import CannotStart
 
 START_TIMEOUT_S = 20
 STORES = ("redis", "etcd")
+ETCD_OPERATIONS = 512
 
 
 @contextlib.contextmanager
@@ -26,9 +27,12 @@ def own_url(store: str, database: str) -> Iterator[str]:
             yield f"rome+redis://127.0.0.1:{port}/{database}"
         return
     try:
-        # Each engine gets a database of its own, and nobody removes it.
-        with etcd_server(quota_backend_bytes=str(8 * 2**30)) as member:
-            yield member.url(database)
+        # Each engine gets a database of its own, and nobody removes it.  What refers to Neutron's
+        # ports is in more tables than etcd compares in one transaction unless it is told to.
+        with etcd_server(
+            quota_backend_bytes=str(8 * 2**30), max_txn_ops=str(ETCD_OPERATIONS)
+        ) as member:
+            yield member.url(database, txn_ops=ETCD_OPERATIONS)
     except CannotStart as error:
         raise Failed(f"etcd doesn't start: {error}") from error
 
