@@ -14,7 +14,7 @@ from tests.fuzz.case import Case
 # The kinds of findings, with the table's headings.
 KINDS: Mapping[str, str] = {
     "traceback": "tracebacks",
-    "hang": "hangs over 5 s",
+    "hang": "hangs over 15 s",
     "memory": "out of memory",
     "outside": "files touched outside",
     "started": "programs, sockets",

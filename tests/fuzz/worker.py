@@ -211,7 +211,7 @@ class Limits:
     The latter are far more than a busy machine may be late.
     """
 
-    cpu_s: int = 5
+    cpu_s: int = 15
     wait_s: float = 30.0
 
 
