@@ -70,7 +70,8 @@ def test_what_holds_what_is_part_of_the_clouds_description(
     told: Callable[..., PlayVariables],
 ) -> None:
     options = told("backend: rome, rome: {replicas: 1}", data=4).cloud.options
-    assert options["rome"] == {"store": "cluster", "persistence": "everysec", "replicas": 1}
+    told_of_rome = {"store": "cluster", "persistence": "everysec", "replicas": 1, "table_lease": 0}
+    assert options["rome"] == told_of_rome
     assert options["databases"] == dict.fromkeys(databases.OWNERS, "rome")
     assert (options["nodes"], options["replicas"]) == (4, 1)
     options = told("backend: rome", data=2).cloud.options
