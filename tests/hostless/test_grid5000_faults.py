@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from tests.grid5000 import Emulator, RunningClock, Server
 from tests.grid5000.jobs import Job, Jobs, Pace, Submission
 from tests.hostless.conftest import HOME
 from tests.real.conftest import Cli
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -163,7 +164,7 @@ def test_when_the_second_site_refuses_the_first_has_no_job(cli: Cli, grid: Grid)
     grid.emulator.jobs.admission.append(only_one)
     assert "one is enough" in refused(cli, TWO)
     assert len(grid.ours()) == 1
-    wait_for(lambda: grid.active() == [])
+    wait_until(lambda: grid.active() == [])
 
 
 def test_two_jobs_of_one_name(cli: Cli, grid: Grid) -> None:
@@ -224,8 +225,8 @@ def start(cli: Cli, grid: Grid, *options: str) -> subprocess.Popen[str]:
     grid.occupy("rennes", 4)
     process = cli.start("up", *options, cli.topology("booked", ONE))
     grid.started.append(process)
-    wait_for(lambda: len(grid.active()) == 1)
-    wait_for(lambda: '"rennes"' in text_of(HOME / "testbeds/booked/grid5000.json"))
+    wait_until(lambda: len(grid.active()) == 1)
+    wait_until(lambda: '"rennes"' in text_of(HOME / "testbeds/booked/grid5000.json"))
     return process
 
 
@@ -237,13 +238,6 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, st
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     return process.returncode, said
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 40) -> None:
-    latest = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < latest
-        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -314,7 +308,7 @@ def test_a_submission_that_nobody_can_be_asked_about_stays_known(cli: Cli, grid:
     grid.faults.lose_answers(504, calls=1, method="POST", path="/jobs")
     process = cli.start("up", cli.topology("booked", ONE))
     grid.started.append(process)
-    wait_for(lambda: any(method == "POST" for method, _ in grid.server.calls))
+    wait_until(lambda: any(method == "POST" for method, _ in grid.server.calls))
     grid.faults.fail(503)
     _, said = process.communicate(timeout=90)
     assert (process.returncode, "Traceback" in said) == (1, False)

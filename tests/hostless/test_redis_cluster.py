@@ -6,7 +6,6 @@ import random
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from discovery_xp.onhost import redis_cluster
 from discovery_xp.onhost.process import Failure
 from discovery_xp.onhost.redis_client import Connection, RedisError
 from discovery_xp.planning.databases import key_slot, slot_ranges
+from tests.waiting import wait_until
 
 HOSTS = ("a", "b", "c")
 PASSWORD = "secret"
@@ -64,16 +64,8 @@ class Server:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for what takes a moment; an error says that it isn't there yet."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if holds():
-                return
-        except (OSError, RedisError):
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    """Wait for an answer, also of a server that doesn't listen yet."""
+    wait_until(holds, despite=(OSError, RedisError))
 
 
 def free_ports(count: int) -> list[int]:

@@ -17,6 +17,7 @@ import pytest
 from discovery_xp.providers.local.machine import kernel_has_netem
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import traces
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.alone]
 
@@ -111,16 +112,22 @@ def test_an_interrupted_up_says_how_to_go_on(
     assert traces() == []
 
 
+def is_building() -> bool:
+    """Say whether the victim's hosts' root tree is being built."""
+    return any("mmdebstrap" in trace for trace in traces("victim"))
+
+
 def test_a_killed_image_build_leaves_nothing(cli: Cli, victim: str, tmp_path: Path) -> None:
     own = {**cli.environment, "DISCOVERY_XP_CACHE": str(tmp_path / "cache")}
-    for delay_s in (1.5, 4.0):
+    for delay_s in (0.5, 3.0):
         process = subprocess.Popen(
             cli.command("up", victim), env=own, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
+        wait_until(is_building)
         time.sleep(delay_s)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert any("mmdebstrap" in trace for trace in traces("victim")), "it was still building"
+        assert is_building()
         subprocess.run(cli.command("destroy", "--all"), env=own, check=True, timeout=60)
         assert traces() == []
         left = [entry.name for entry in (tmp_path / "cache/images").iterdir()]

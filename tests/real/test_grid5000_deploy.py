@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from discovery_xp.store import runs_under
 from tests.real.conftest import HOME, Cli
 from tests.real.emulated_nodes import Grid, emulated_grid
+from tests.waiting import wait_until
 
 DEPLOY_S = 900
 
@@ -148,7 +148,10 @@ def test_the_platform_ends_a_job_in_the_middle_of_a_bench(
         "bench", topology, "--vms", "40", "--probes", "none", "--keep", "--results", str(tmp_path)
     )
     try:
-        wait_for(lambda: [run.table("vms").num_rows >= 3 for run in runs_under(tmp_path)] == [True])
+        wait_until(
+            lambda: [run.table("vms").num_rows >= 3 for run in runs_under(tmp_path)] == [True],
+            within_s=DEPLOY_S,
+        )
         with grid.emulator.lock:
             (job,) = grid.emulator.jobs.of("rennes")
             grid.emulator.jobs.kill(job, "maintenance")
@@ -182,15 +185,8 @@ def test_a_new_deployment_starts_clean(cli: Cli, grid: Grid) -> None:
 def test_destroy_gives_all_back(cli: Cli, grid: Grid) -> None:
     cli.run("destroy", "--testbed", "cloud")
     assert {state for states in grid.states().values() for state in states} == {"error"}
-    wait_for(lambda: grid.running() == set())
+    wait_until(lambda: grid.running() == set(), within_s=DEPLOY_S)
     assert not (HOME / "testbeds/cloud").exists()
-
-
-def wait_for(condition: Any, seconds: float = DEPLOY_S) -> None:
-    latest = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < latest
-        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("network", ["kavlan", "kavlan-global"])

@@ -42,6 +42,7 @@ from discovery_xp.onhost.wire import probes as lines
 from discovery_xp.planning.plan import make_plan
 from discovery_xp.store import TABLES
 from discovery_xp.testbeds.hosts import Hosts
+from tests.waiting import wait_until
 
 PLACE = {"host": "site1-controller-1", "site": "site1"}
 
@@ -250,20 +251,13 @@ def own(tmp_path: Path) -> recorder.Recorder:
     return recorder.Recorder(str(tmp_path), 0.1)
 
 
-def wait_for(look: Any, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_records_are_written_soon_without_being_asked(
     own: recorder.Recorder, tmp_path: Path
 ) -> None:
     own.record(CALL)
-    wait_for(lambda: len(written(tmp_path)) == 1)
+    wait_until(lambda: len(written(tmp_path)) == 1)
     own.record(CALL)  # after it went to sleep again
-    wait_for(lambda: len(written(tmp_path)) == 2)
+    wait_until(lambda: len(written(tmp_path)) == 2)
     header = Path(own.path).read_text().splitlines()[0].split("\t")
     assert header == ["#", "discovery-probes", "1", str(os.getpid()), sys.argv[0]]
     assert not list(tmp_path.glob("*.problems"))
@@ -284,23 +278,23 @@ def test_no_record_of_many_threads_is_lost_or_doubled(
     for thread in threads:
         thread.join()
     own.flush()
-    wait_for(lambda: len(written(tmp_path)) >= 16000)
+    wait_until(lambda: len(written(tmp_path)) >= 16000)
     assert len(set(written(tmp_path))) == len(written(tmp_path)) == 16000
 
 
 def test_a_thread_sleeps_while_there_is_nothing(own: recorder.Recorder, tmp_path: Path) -> None:
     own.record(CALL)
-    wait_for(lambda: written(tmp_path))
-    wait_for(lambda: not own._awake)
+    wait_until(lambda: written(tmp_path))
+    wait_until(lambda: not own._awake)
     assert not own._something.is_set()
 
 
 def test_a_file_may_be_removed_at_any_time(own: recorder.Recorder, tmp_path: Path) -> None:
     own.record(CALL)
-    wait_for(lambda: written(tmp_path))
+    wait_until(lambda: written(tmp_path))
     Path(own.path).unlink()
     own.record(CALL)
-    wait_for(lambda: len(written(tmp_path)) == 1)
+    wait_until(lambda: len(written(tmp_path)) == 1)
 
 
 def test_a_folder_that_is_gone_is_counted_and_nobody_else_notices(
@@ -338,7 +332,7 @@ def test_a_record_that_cant_be_written_costs_only_its_batch(
     own.flush()
     own.record(CALL)
     own.flush()
-    wait_for(lambda: len(written(tmp_path)) == 1)
+    wait_until(lambda: len(written(tmp_path)) == 1)
     assert own.errors == 1
 
 

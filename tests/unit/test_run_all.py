@@ -8,13 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests import run_all
 from tests.run_all import Command
+from tests.waiting import wait_until
 
 SAY = "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"
 
@@ -85,14 +85,6 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
     wait_until(lambda: len(list(folder.glob("*.pid"))) == 3)
     return process
-
-
-def wait_until(condition: object) -> None:
-    assert callable(condition)
-    latest = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < latest
-        time.sleep(0.05)
 
 
 def is_there(file: Path) -> bool:
