@@ -1,8 +1,11 @@
-"""Run all tests, in three processes at once: two with emulated hosts, one without.
+"""Run the tests, in three processes at once: two with emulated hosts, one without.
+
+Tests marked `long` are further cases of what others show, or emulate a whole machine; they are
+run with `--all` only.
 
 The first has the terminal: the cloud that most tests use, then the tests that need the
-machine for themselves.  The second has the other clouds, then a virtual machine; the third
-the tests without hosts, then ROME's.  These two run in the background.  They have less of the
+machine for themselves.  The second has the other clouds, then (with `--all`) a virtual machine; the
+third the tests without hosts, then ROME's.  These two run in the background.  They have less of the
 processors while the first wants them, since it measures round trips and times.
 
 A few tests that failed are run once more when all has ended, alone: real services on two busy
@@ -12,6 +15,7 @@ only then is named at the end.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -22,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -39,7 +43,9 @@ TESTS_FAILED = 1  # pytest's exit code for that
 MOST_AGAIN = 4
 AGAIN_BEFORE_S = 4500
 
-PYTEST = (sys.executable, "-m", "pytest")
+# The slowest ones are named, so that each run tells where its time went.
+PYTEST = (sys.executable, "-m", "pytest", "--durations=15")
+USUAL = ("-m", "not long")
 # Each makes a cloud of its own; the lock in `tests.real.machine` keeps the two sides apart
 # where they would see each other.
 SECOND_SIDE = tuple(
@@ -54,12 +60,18 @@ class Command:
     """What one process runs, and the home of the emulated hosts that it makes, if any.
 
     `cache` is pytest's own of this command, which knows the tests that failed; None for what
-    isn't run again.
+    isn't run again.  `is_long` says that all of its tests are marked `long`.
     """
 
     words: tuple[str, ...]
     home: Path | None = None
     cache: Path | None = None
+    is_long: bool = False
+
+    @property
+    def usual(self) -> Command:
+        """The same without tests that are marked `long`."""
+        return replace(self, words=(*self.words, *USUAL)) if self.cache else self
 
     @property
     def all_words(self) -> tuple[str, ...]:
@@ -101,7 +113,7 @@ BACKGROUND = (
     (
         Command((*PYTEST, *SECOND_SIDE), HOMES[1], CACHES / "second"),
         # A machine of its own, whose clock doesn't show how busy this one is.
-        Command((*PYTEST, "tests/vm"), cache=CACHES / "vm"),
+        Command((*PYTEST, "tests/vm"), cache=CACHES / "vm", is_long=True),
     ),
     (
         Command(
@@ -109,7 +121,8 @@ BACKGROUND = (
         ),
         # An environment and servers of their own.
         Command(
-            (str(CHECKOUT / "xp"), "test", "rome", "--numprocesses", "1"), cache=CACHES / "rome"
+            (str(CHECKOUT / "xp"), "test", "rome", "--numprocesses", "1", "--durations=15"),
+            cache=CACHES / "rome",
         ),
     ),
 )
@@ -259,8 +272,11 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number))
 
 
-def main() -> int:
-    """Run what `./xp test` stands for."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run what `./xp test` stands for, with `--all` if it is among the arguments."""
+    parser = argparse.ArgumentParser(prog="./xp test", description="Run the tests.")
+    parser.add_argument("--all", action="store_true", help="those that are marked `long`, too")
+    everything = parser.parse_args(arguments).all
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     os.chdir(CHECKOUT)
@@ -272,8 +288,11 @@ def main() -> int:
         return 2
     for home in HOMES:
         destroy_all(home)
-    return run(FOREGROUND, BACKGROUND, sys.stdout.buffer)
+    if everything:
+        return run(FOREGROUND, BACKGROUND, sys.stdout.buffer)
+    usual = [[each.usual for each in queue if not each.is_long] for queue in BACKGROUND]
+    return run(FOREGROUND.usual, usual, sys.stdout.buffer)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,15 @@ network: {delay: 4ms}
 
 # How long a `destroy` of two hosts takes, about: kills spread over it.
 DESTROY_S = 1.5
+
+
+def points(count: int, usual: tuple[int, ...]) -> list[Any]:
+    """Numbers from 1 on, as parameters of tests; those that aren't among `usual` are long."""
+    return [
+        number if number in usual else pytest.param(number, marks=pytest.mark.long)
+        for number in range(1, count + 1)
+    ]
+
 
 LIMITS = ("fs/inotify/max_user_instances", "net/ipv4/neigh/default/gc_thresh3")
 
@@ -68,7 +78,7 @@ def duration_s(cli: Cli) -> float:
     return taken
 
 
-@pytest.mark.parametrize("point", range(1, 13))
+@pytest.mark.parametrize("point", points(12, (2, 6, 10)))
 def test_after_sigkill_at_any_point_destroy_leaves_nothing(
     cli: Cli, victim: str, duration_s: float, point: int
 ) -> None:
@@ -80,7 +90,7 @@ def test_after_sigkill_at_any_point_destroy_leaves_nothing(
     assert not HOME.exists()
 
 
-@pytest.mark.parametrize("point", range(1, 9))
+@pytest.mark.parametrize("point", points(8, (3, 6)))
 def test_after_sigkill_at_any_point_up_completes(
     cli: Cli, victim: str, duration_s: float, point: int
 ) -> None:
@@ -251,7 +261,7 @@ def test_a_full_disk_is_told_of_in_one_line_and_the_same_command_goes_on(
     assert traces() == []
 
 
-@pytest.mark.parametrize("point", range(1, 9))
+@pytest.mark.parametrize("point", points(8, (3, 6)))
 def test_a_destroy_that_is_killed_on_a_full_disk_is_ended_by_the_next(
     cli: Cli, small_disk: SmallDisk, point: int
 ) -> None:

@@ -189,7 +189,9 @@ def test_destroy_gives_all_back(cli: Cli, grid: Grid) -> None:
     assert not (HOME / "testbeds/cloud").exists()
 
 
-@pytest.mark.parametrize("network", ["kavlan", "kavlan-global"])
+@pytest.mark.parametrize(
+    "network", [pytest.param("kavlan", marks=pytest.mark.long), "kavlan-global"]
+)
 def test_nodes_in_vlans(cli: Cli, grid: Grid, network: str) -> None:
     alone = network == "kavlan"
     provider = grid.provider(alone, network=network)

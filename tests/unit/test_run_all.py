@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests import run_all
-from tests.run_all import Command
+from tests.run_all import USUAL, Command
 from tests.waiting import wait_until
 
+NOTHING_COLLECTED = 5  # pytest's exit code
 SAY = "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"
 
 
@@ -149,6 +150,55 @@ def test_what_destroys_all_testbeds_is_alone() -> None:
         text = path.read_text()
         if '"--all"' in text or re.search(r"(?<!\.)traces\(\)", text):
             assert "pytest.mark.alone" in text, path
+
+
+LONG = """
+from pathlib import Path
+import pytest
+def test_usual(): Path("usual").touch()
+@pytest.mark.long
+def test_long(): Path("long").touch()
+"""
+ASK = """
+import sys
+from pathlib import Path
+from tests import run_all
+from tests.run_all import Command
+run_all.CHECKOUT, run_all.HOMES, run_all.others_testbeds = Path.cwd(), (), list
+words = (sys.executable, "-m", "pytest", "--rootdir=.", "test_both.py")
+run_all.FOREGROUND = Command(words, cache=Path("cache"))
+never = Command((sys.executable, "-c", "from pathlib import Path; Path('whole').touch()"),
+                is_long=True)
+run_all.BACKGROUND = [[never]]
+sys.exit(run_all.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [((), {"usual"}), (("--all",), {"usual", "long", "whole"})]
+)
+def test_long_tests_are_left_out_unless_all_are_asked_for(
+    tmp_path: Path, asked: tuple[str, ...], expected: set[str]
+) -> None:
+    (tmp_path / "test_both.py").write_text(LONG)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = long")
+    subprocess.run(
+        [sys.executable, "-c", ASK, *asked],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(run_all.CHECKOUT)},
+        stdout=subprocess.DEVNULL, check=True,
+    )  # fmt: skip
+    assert {"usual", "long", "whole"} & {path.name for path in tmp_path.iterdir()} == expected
+
+
+def test_only_long_tests_are_in_a_command_that_is_left_out() -> None:
+    long = [each for queue in run_all.BACKGROUND for each in queue if each.is_long]
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", *USUAL]
+    for command in long:
+        folder = next(word for word in command.words if word.startswith("tests/"))
+        done = subprocess.run(
+            [*words, folder], cwd=run_all.CHECKOUT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == NOTHING_COLLECTED, done.stdout
 
 
 CHANCE = """

@@ -19,7 +19,7 @@ from tests.debian_vm import missing_requirement, run_on_debian
 from tests.netem_vm import StepResult
 
 # Preparing the disk comes on top of the machine's own limit.
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(2400)]
 
 # Emulated in software, the hosts themselves are slow to answer.
 TOPOLOGY = """
