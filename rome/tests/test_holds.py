@@ -1,4 +1,4 @@
-"""Rows that are compared and set are held in the store: processes wait for each other."""
+"""Rows that are compared and set, and new keys, are held: processes wait for each other."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    ForeignKey,
     Integer,
     MetaData,
     String,
@@ -27,7 +28,7 @@ from sqlalchemy import (
     event,
     select,
 )
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from tests.processes import at_once, new_processes
@@ -48,6 +49,13 @@ claims = Table(
     Column("id", Integer, primary_key=True),
     Column("provider", Integer, index=True),
     Column("consumer", String(36)),
+)
+users = Table(
+    "users",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(36), unique=True),
+    Column("provider", ForeignKey(providers.c.id)),
 )
 PROVIDERS = [f"uuid-{number}" for number in range(1, 9)]
 PROCESSES, CLAIMS = 3, 12
@@ -341,6 +349,143 @@ def test_processes_that_claim_one_provider_hear_of_it_at_their_statement(
     engine.dispose()
 
 
+# ---------------------------------------------------------------- new keys
+
+# etcd holds no keys.
+holding_keys = pytest.mark.parametrize("new_url", ["memory", "redis"], indirect=True)
+
+
+def user(name: str, provider: int | None = None) -> Any:
+    return users.insert().values(name=name, provider=provider)
+
+
+@holding_keys
+def test_the_slower_insert_of_a_key_fails_by_itself(one: Engine, two: Engine) -> None:
+    with one.connect() as connection:
+        connection.execute(user("ann"))
+        thread, found = in_thread(lambda: set_in(two, user("ann")))
+        thread.join(0.1)
+        assert found == []  # it waits
+        connection.commit()
+    thread.join(30)
+    assert isinstance(found[0], IntegrityError) and "users.name" in str(found[0])
+
+
+@holding_keys
+def test_a_key_that_was_held_in_vain_is_free_for_who_waits(one: Engine, two: Engine) -> None:
+    with one.connect() as connection:
+        connection.execute(user("ann"))
+        thread, found = in_thread(lambda: set_in(two, user("ann")))
+        thread.join(0.1)
+        assert found == []
+        connection.rollback()
+    thread.join(30)
+    assert found == [1]
+
+
+@holding_keys
+def test_other_keys_and_parents_are_not_held(one: Engine, two: Engine) -> None:
+    with one.connect() as connection, two.connect() as other:
+        connection.execute(user("ann", 1))
+        other.execute(user("bob", 1))
+        other.execute(compared(1, 0))
+        other.commit()
+        connection.commit()
+        assert len(connection.execute(select(users)).all()) == 2
+
+
+@holding_keys
+def test_holding_a_key_costs_no_round_trip(one: Engine, two: Engine) -> None:
+    with one.connect() as connection, two.connect() as other:
+        for each, name in ((connection, "ann"), (other, "bob")):
+            each.execute(user(name))
+            each.rollback()
+        assert trips(connection, lambda: connection.execute(user("ann"))) == 1
+        assert trips(connection, connection.commit) == 1
+        assert trips(connection, lambda: connection.execute(user("eve"))) == 1
+        assert trips(connection, connection.rollback) == 0
+        # Nothing was left behind for the next ones.
+        assert trips(other, lambda: other.execute(user("eve"))) == 1
+
+
+@holding_keys
+def test_a_key_comes_held_with_the_statement_before(one: Engine, two: Engine) -> None:
+    def enter(connection: Connection, name: str) -> None:
+        assert not connection.execute(select(users).where(users.c.name == name)).all()
+        connection.execute(user(name))
+
+    with one.connect() as connection:
+        for number in range(4):
+            enter(connection, f"user {number}")
+            connection.commit()
+        assert trips(connection, lambda: enter(connection, "ann")) == 1
+        thread, found = in_thread(lambda: set_in(two, user("ann")))
+        thread.join(0.1)
+        assert found == []
+        connection.commit()
+        thread.join(30)
+        assert isinstance(found[0], IntegrityError)
+        with two.connect() as other:
+            other.execute(user("bob"))
+            # Another holds it, so the INSERT looks for itself, and waits.
+            thread, found = in_thread(lambda: enter(connection, "bob"))
+            thread.join(0.1)
+            assert found == []
+            other.commit()
+        thread.join(30)
+        assert isinstance(found[0], IntegrityError)
+
+
+@holding_keys
+def test_several_new_keys_are_held_together(one: Engine, two: Engine) -> None:
+    several = users.insert().values([{"name": "ann"}, {"name": "bob"}])
+    with one.connect() as connection, two.connect() as other:
+        connection.execute(user("bob"))
+        thread, found = in_thread(lambda: set_in(two, several))
+        thread.join(0.1)
+        assert found == []
+        # Who waits for one of them holds none of the others.
+        assert trips(connection, lambda: connection.execute(user("ann"))) == 1
+        connection.rollback()
+        thread.join(30)
+        assert found == [2]
+        with pytest.raises(IntegrityError):
+            other.execute(user("ann"))
+
+
+def _enter_often(url: str, number: int) -> list[str]:
+    """Get or enter the same users as others, as Placement does; return unexpected errors."""
+    engine = create_engine(url)
+    errors = []
+    for name in (f"user {count}" for count in range(CLAIMS)):
+        try:
+            with engine.begin() as connection:
+                known = connection.execute(select(users).where(users.c.name == name)).all()
+                if not known:
+                    try:
+                        connection.execute(user(name))
+                        time.sleep(0.02)  # the others are between their SELECT and COMMIT, too
+                    except IntegrityError:
+                        connection.rollback()
+        except DBAPIError as error:
+            errors.append(f"{number}: {error}")
+    engine.dispose()
+    return errors
+
+
+def test_processes_that_enter_one_user_hear_of_it_at_their_statement(
+    redis_server: RedisServer,
+) -> None:
+    """None has a conflict at its commit, which Placement answers with HTTP 500."""
+    engine = create_engine(redis_server.url("users"))
+    metadata.create_all(engine)
+    arguments = [(str(engine.url), number) for number in range(PROCESSES)]
+    assert at_once(_enter_often, arguments) == [[]] * PROCESSES
+    with engine.connect() as connection:
+        assert len(connection.execute(select(users)).all()) == CLAIMS
+    engine.dispose()
+
+
 # ---------------------------------------------------------------- held ahead
 
 
@@ -424,13 +569,13 @@ def test_rows_are_held_together_or_not_at_all(one: Engine, two: Engine) -> None:
         driver: Any = connection.connection.dbapi_connection
         holds = driver.transaction.session.holds
         connection.execute(of(5)).all()
-        assert [sorted(numbers) for numbers in holds.rows.values()] == [["5", "6"]]
+        assert [sorted(numbers) for numbers in holds.names.values()] == [["5", "6"]]
         for provider in (5, 6):
             assert connection.execute(compared(provider, 0)).rowcount == 1
         connection.commit()
         other.execute(compared(8, 0))
         connection.execute(of(7)).all()
-        assert holds.rows == {}
+        assert holds.names == {}
         connection.rollback()
 
 

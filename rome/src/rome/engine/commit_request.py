@@ -47,5 +47,5 @@ def commit_request(session: Session, foreign: ForeignKeys, token: str) -> Commit
         reads=reads,
         used=[[table, number] for table, number in overlay.used.items()],
         holder=session.holds.name,
-        held=session.holds.rows,
+        held=session.holds.names,
     )

@@ -42,7 +42,8 @@ class ConstraintChecks:
             return True
         lookups = [*steps, *parents]
         watched = [step.table for step in lookups] if session.serializable else []
-        read = self._reads.check(Request(lookups, watched), [*key_steps, *parents])
+        request = Request(lookups, watched, keys=len(steps))
+        read = self._reads.check(request, [*key_steps, *parents], len(key_steps))
         answer = read.rows or []
         self._note_read(len(steps), answer, watched, read.commits)
         self._collect_missing(run, steps, answer, in_area)

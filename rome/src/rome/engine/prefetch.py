@@ -66,17 +66,20 @@ KeyValues = tuple[int, Kind, int, tuple[Any, ...]]
 class KeysRead:
     """Keys that were looked up for the rows that a statement wrote.
 
-    version: of the schema that has these tables and indexes.
+    version: of the schema that has these tables and indexes.  new: how many of the first keys were
+    those of new rows, the others being those of parents.
     """
 
     sql: str
     version: str
     keys: tuple[KeyValues, ...]
+    new: int = 0
 
     @property
     def form(self) -> Any:
         """What two such reads have in common."""
-        return self.sql, self.version, tuple((*key[:3], len(key[3])) for key in self.keys)
+        forms = tuple((*key[:3], len(key[3])) for key in self.keys)
+        return self.sql, self.version, self.new, forms
 
     @property
     def values(self) -> Sequence[Any]:

@@ -71,6 +71,14 @@ class ReadRequest:
     row: KeyPlace | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeysRequest:
+    """Keys that a statement will look up; the first `new` are those of rows that it will write."""
+
+    places: list[KeyPlace]
+    new: int
+
+
 class Reads:
     """The reads of one transaction after another."""
 
@@ -182,17 +190,18 @@ class Reads:
         self._moments.heard(self._me)
         return True
 
-    def check(self, request: Request, keys: Sequence[Step] = ()) -> Answer:
+    def check(self, request: Request, keys: Sequence[Step] = (), new: int = 0) -> Answer:
         """Ask the store beside what the statement has read: for keys, parents, children.
 
         The answer shows the application a later moment than rows that came ahead of their
         statements, so these are asked for again in the same round trip.  keys: the steps of
-        look-ups of one key each that the request consists of.
+        look-ups of one key each that the request consists of, the first `new` of them those of
+        rows that the statement writes.
         """
         call, self._checking = self._checking, None
         if call is None or self._prefetch_history is None or call.retrying:
             return self._ask_again([request])[0]
-        call.keys = self._keys_read(call, keys)
+        call.keys = self._keys_read(call, keys, new)
         if call.keys is None or self._session.serializable:
             return self._ask_again([request])[0]
         call.asked_keys = True
@@ -209,7 +218,7 @@ class Reads:
         if not self._ahead.keys_hold(free, there, self._session.overlay.changes):
             return False
         self._checking = None
-        call.keys = self._keys_read(call, [*free, *there])
+        call.keys = self._keys_read(call, [*free, *there], len(free))
         return True
 
     def committed(self, tables: Iterable[int]) -> None:
@@ -218,14 +227,15 @@ class Reads:
         self._moments.heard(self._me)
 
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """Ask the store; the first request may have to wait for others who hold its rows."""
+        """Ask the store; the first request may have to wait for others who hold what it wants."""
         session = self._session
-        holds = any(request.hold for request in requests)
+        holds = any(request.holds for request in requests)
         holder = session.holds.name if holds else ""
         deadline, pause = 0.0, FIRST_PAUSE
-        if requests[0].hold:
+        if requests[0].holds:
             deadline = time.monotonic() + row_locks.WAIT
-            self._wait_here(requests[0].steps)
+            first = requests[0]
+            self._wait_here(first.steps if first.hold else first.steps[: first.keys])
         while True:
             asked = time.monotonic()
             answers = session.store.read(session.schema.version, requests, holder)
@@ -234,12 +244,12 @@ class Reads:
                 self._note_commits(self._table_leases, requests, answers, asked)
             if holds:
                 for request, answer in zip(requests, answers, strict=False):
-                    session.holds.note(request.steps, answer)
+                    session.holds.note(request, answer)
             if not answers[0].wait:
                 return answers
             now = time.monotonic()
             if now >= deadline:
-                requests = [requests[0]._replace(hold=False), *requests[1:]]
+                requests = [requests[0]._replace(hold=False, keys=0), *requests[1:]]
                 continue
             time.sleep(min(pause * (0.5 + random.random()), answers[0].wait, deadline - now))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -287,14 +297,16 @@ class Reads:
         source: what it is called in the history.
         """
         history = self._prefetch_history
-        follow_ups: list[tuple[str, ReadRequest | list[KeyPlace]]] = []
+        follow_ups: list[tuple[str, ReadRequest | KeysRequest]] = []
         if call is not None and history is not None:
             if not call.before:
                 call.before = self._recent.all()
             if not call.many:
                 follow_ups = self._follow_ups(call, source, sent, history)
         requests = [
-            self._request(other) if isinstance(other, ReadRequest) else Request(key_steps(other))
+            self._request(other)
+            if isinstance(other, ReadRequest)
+            else Request(key_steps(other.places), keys=other.new)
             for _, other in follow_ups
         ]
         moment = time.monotonic()
@@ -306,21 +318,21 @@ class Reads:
                 rows = AheadRows(other.sent, answer, other.cached, other.hold, source, moment)
                 self._ahead.put_rows(sql, rows)
             else:
-                self._ahead.put_keys(AheadKeys(found_keys(other, answer), source, moment))
+                self._ahead.put_keys(AheadKeys(found_keys(other.places, answer), source, moment))
         return first
 
     def _follow_ups(
         self, call: Call, source: str, sent: list[Step], history: PrefetchHistory
-    ) -> list[tuple[str, ReadRequest | list[KeyPlace]]]:
+    ) -> list[tuple[str, ReadRequest | KeysRequest]]:
         """Return the reads that will follow this one: the rows of statements, or keys."""
-        reads: list[tuple[str, ReadRequest | list[KeyPlace]]] = []
+        reads: list[tuple[str, ReadRequest | KeysRequest]] = []
         schema = self._session.schema
         follow_ups = history.follow_ups(source, call.first_parameters, call.before)
         for follow_up, values in follow_ups:
             read = follow_up.read
             if isinstance(read, KeysRead):
                 if read.version == schema.version:
-                    reads.append((read.sql, list(read.filled(values))))
+                    reads.append((read.sql, KeysRequest(read.filled(values), read.new)))
                 continue
             if isinstance(read, RowRead):
                 place = read.filled(values)
@@ -384,7 +396,7 @@ class Reads:
         key = key_values(*place)
         return None if key is None else RowRead(self._session.schema.version, key, hold)
 
-    def _keys_read(self, call: Call, steps: Sequence[Step]) -> KeysRead | None:
+    def _keys_read(self, call: Call, steps: Sequence[Step], new: int) -> KeysRead | None:
         """Return what a statement looks up, for the history; None: it isn't to be remembered."""
         keys: list[KeyValues] = []
         for step in steps:
@@ -393,7 +405,7 @@ class Reads:
             if values is None:
                 return None
             keys.append(values)
-        return KeysRead(_keys_of(call.sql), self._session.schema.version, tuple(keys))
+        return KeysRead(_keys_of(call.sql), self._session.schema.version, tuple(keys), new)
 
     def learn(self, calls: Iterable[Call]) -> None:
         """Remember which statements of a transaction have followed which."""

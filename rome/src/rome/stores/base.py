@@ -13,8 +13,8 @@ A store keeps, for one database:
   commit that wrote it (0: none did).
 
 Rows may be held for a while: a transaction that compares and sets them asks so with the read that
-brings them, and others that do so too are told to wait.  Nothing else heeds it: what a commit
-relies on is checked by the commit.
+brings them, and others that do so too are told to wait.  So may keys that no row has, by who is
+about to insert one.  Nothing else heeds it: what a commit relies on is checked by the commit.
 
 `read` and `commit` are atomic.  In Redis each is one round trip, a script's, but for a read of many
 rows, whose answer is as of the last of several (redis/pages.py).  A store without scripts takes one
@@ -36,9 +36,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from rome.stores.wire import Step
+from rome.stores.wire import IndexKey, KeyLookup, Lookup, Step
 
 Rows = list[bytes]
+
+# What is held of a table: the number of a row as text, or a unique key (`unique_name`).
+HeldName = str | bytes
 
 # Seconds for which a transaction holds rows at most, unless it ends before.
 HOLD_S = 5.0
@@ -59,21 +62,55 @@ class Request(NamedTuple):
 
     hold: whether the rows are to be held for the holder that asks.  lease: whether the tables
     watched are to be leased, so that nobody writes them for a while; for how long is the store's
-    own setting, and it may do nothing of the kind."""
+    own setting, and it may do nothing of the kind.  keys: of how many of the first steps, each with
+    one look-up by row number or unique key, the keys are to be held that lead to no row: they are
+    about to be given to new ones.  A store may do nothing of that kind, either."""
 
     steps: Sequence[Step]
     watched: Sequence[int] = ()
     unless: Sequence[str] = ()
     hold: bool = False
     lease: bool = False
+    keys: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is to be held."""
+        return self.hold or self.keys > 0
+
+
+def unique_name(index: int, key: IndexKey) -> bytes:
+    """Return the name under which a key of a unique index is held."""
+    return b"u%d:" % index + (key.encode() if isinstance(key, str) else key)
+
+
+def held_names(request: Request, rows: Sequence[Rows]) -> list[tuple[int, HeldName]]:
+    """Return what a request wants to hold, by table: rows that it has found, and keys that lead
+    to none."""
+    names: list[tuple[int, HeldName]] = []
+    for place, (step, found) in enumerate(zip(request.steps, rows, strict=True)):
+        if request.hold:
+            names += [(step.table, number.decode()) for number in found[::2]]
+        elif place < request.keys and not found:
+            names += [(step.table, name) for name in _names_of(step.lookups[0])]
+    return names
+
+
+def _names_of(lookup: Lookup) -> Sequence[HeldName]:
+    """Return the names under which the keys of a look-up are held."""
+    if not isinstance(lookup, KeyLookup):
+        return ()
+    if lookup.kind == "row":
+        return lookup.keys
+    return [unique_name(lookup.index, key) for key in lookup.keys]
 
 
 class Answer(NamedTuple):
     """Rows by step (None: not wanted, or held by another), and the last commits of the tables
     watched.
 
-    held: whether the rows are held now as asked.  wait: seconds for which another may hold them.
-    leased: whether the tables watched are leased as asked, from the question on."""
+    held: whether rows or keys are held now as asked.  wait: seconds for which another may hold
+    them.  leased: whether the tables watched are leased as asked, from the question on."""
 
     rows: list[Rows] | None
     commits: list[str]
@@ -147,7 +184,7 @@ class Commit:
     childless: `[kind, table, index, row numbers, key]`: no other rows may be there.
     reads: `[table, token of its last commit]` as they were when read.
     used: `[table, row number]`, the highest that were chosen by the application.
-    held: by table the rows that `holder` holds, and that are free once this is done.
+    held: by table the rows and keys that `holder` holds, and that are free once this is done.
     """
 
     version: str
@@ -158,7 +195,7 @@ class Commit:
     reads: list[list[Any]] = field(default_factory=list)
     used: list[list[Any]] = field(default_factory=list)
     holder: str = ""
-    held: dict[int, list[str]] = field(default_factory=dict)
+    held: dict[int, list[HeldName]] = field(default_factory=dict)
     remember: int = 120  # seconds that the outcome can be asked for again
 
 
@@ -224,8 +261,8 @@ class Store(Protocol):
         but then the rows aren't held.
         """
 
-    def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
-        """Let rows go that a holder holds, by table.  Nobody waits for it, and it may be lost."""
+    def release(self, holder: str, held: Mapping[int, Sequence[HeldName]]) -> None:
+        """Let go what a holder holds, by table.  Nobody waits for it, and it may be lost."""
 
     def levels(self, steps: Sequence[Step], hold: bool = False) -> int:
         """Return how many round trips a read of these steps takes at most, where none of its

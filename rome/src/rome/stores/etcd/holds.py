@@ -3,7 +3,8 @@
 The key has a lease of some seconds, and is put on the condition that it isn't there.  A row that is
 named by its number is held by the very request that reads it.  Of others the numbers are known once
 they were read; then one more request holds them, if they are still as they were read.  Who has
-lost looks again: nobody waits in etcd.
+lost looks again: nobody waits in etcd.  Keys that are about to be inserted aren't held here: each
+would be one more condition, of which a transaction of etcd has few.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rome.stores import base
-from rome.stores.base import Answer, Request
+from rome.stores.base import Answer, HeldName, Request
 from rome.stores.etcd.connection import LeaseLost, Wire
 from rome.stores.etcd.keys import Keys, number_of
 from rome.stores.etcd.operations import (
@@ -127,7 +128,7 @@ class Holds:
 
     # ------------------------------------------------------------ letting go
 
-    def ending(self, holder: str, held: Mapping[int, Sequence[str]]) -> list[bytes]:
+    def ending(self, holder: str, held: Mapping[int, Sequence[HeldName]]) -> list[bytes]:
         """Return the keys of these rows that the holder still has for sure, and forget them."""
         now = time.monotonic()
         ended = []
@@ -144,7 +145,7 @@ class Holds:
         for key in keys:
             self._own.pop(key, None)
 
-    def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
+    def release(self, holder: str, held: Mapping[int, Sequence[HeldName]]) -> None:
         """Let rows go, without waiting for it."""
         keys = self.ending(holder, held)
         self.forget(keys)

@@ -23,6 +23,7 @@ from rome.stores.base import (
     Dropped,
     Duplicate,
     Head,
+    HeldName,
     NotEmpty,
     Portion,
     Request,
@@ -195,7 +196,7 @@ class EtcdStore:
             self._wire, self._linearizable, lambda view: view.answer(reading.answers(requests))
         )
 
-    def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
+    def release(self, holder: str, held: Mapping[int, Sequence[HeldName]]) -> None:
         self._holds.release(holder, held)
 
     def levels(self, steps: Sequence[Step], hold: bool = False) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from rome.stores.base import HeldName
 from rome.stores.memory.order import Order, as_bytes
 from rome.stores.wire import IndexKey
 
@@ -23,7 +24,7 @@ class Database:
         self.ids: dict[str, int] = {}
         self.writes: dict[int, str] = {}
         self.tokens: set[str] = set()
-        self.holds: dict[tuple[int, bytes], tuple[float, str]] = {}  # until when, and who
+        self.holds: dict[tuple[int, HeldName], tuple[float, str]] = {}  # until when, and who
 
     def numbers(self, table: int, kind: str, index: int, keys: Sequence[IndexKey]) -> list[bytes]:
         """Return the numbers of the rows that keys lead to."""

@@ -13,6 +13,7 @@ from rome.stores.base import (
     Dropped,
     Duplicate,
     Head,
+    HeldName,
     NotEmpty,
     Request,
     SchemaChanged,
@@ -98,7 +99,7 @@ class MemoryStore:
                 answers.append(Answer(found, commits))
             return hold_all(self.database, requests, answers, holder)
 
-    def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
+    def release(self, holder: str, held: Mapping[int, Sequence[HeldName]]) -> None:
         with self.database.lock:
             let_go(self.database, holder, held)
 

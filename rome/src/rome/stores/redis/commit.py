@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rome.stores.base import Commit
+from rome.stores.base import Commit, HeldName
 
 
 def by_key(commit: Commit, remember: int) -> list[Any]:
@@ -64,6 +64,6 @@ def by_key(commit: Commit, remember: int) -> list[Any]:
     ]
 
 
-def by_hash(held: Mapping[int, Sequence[str]]) -> list[Any]:
-    """Return held rows as holds.lua takes them: keys and numbers by turns."""
-    return [part for table, numbers in held.items() for part in (f"h{table}", list(numbers))]
+def by_hash(held: Mapping[int, Sequence[HeldName]]) -> list[Any]:
+    """Return what is held as holds.lua takes it: keys and names by turns."""
+    return [part for table, names in held.items() for part in (f"h{table}", list(names))]

@@ -15,18 +15,33 @@ local function watch(request)
   return commits, #known > 0
 end
 
--- Whether nobody else holds rows that a request has found, and for how many ms one may who is
+-- Whether a request wants to hold something.
+local function holds(request) return request[4] or request[6] > 0 end
+
+-- What a request wants to hold of the table of a step: rows that it has found, or keys that lead to
+-- none.
+local function wanted(request, place, found)
+  local step, names = request[1][place], {}
+  if request[4] then
+    for i = 1, #found, 2 do names[#names + 1] = found[i] end
+  elseif place <= request[6] and #found == 0 then
+    local kind, index, keys = unpack(step[2][1], 1, 3)
+    for i, key in ipairs(keys) do names[i] = kind == 'row' and key or 'u' .. index .. ':' .. key end
+  end
+  return P .. 'h' .. step[1], names
+end
+
+-- Whether nobody else holds what a request wants to hold, and for how many ms one may who is
 -- to be waited for: no other transaction of the same thread.
 local function free(request, found)
   local time = call('TIME')
   local now, left, all = time[1] * 1000 + math.floor(time[2] / 1000), 0, true
   local thread = string.match(holder, '^(.*)%.')
-  for place, step in ipairs(request[1]) do
-    local numbers = {}
-    for i = 1, #found[place], 2 do numbers[#numbers + 1] = found[place][i] end
-    for start = 1, #numbers, 2000 do
-      local stop = math.min(start + 1999, #numbers)
-      for _, entry in ipairs(call('HMGET', P .. 'h' .. step[1], unpack(numbers, start, stop))) do
+  for place = 1, #request[1] do
+    local key, names = wanted(request, place, found[place])
+    for start = 1, #names, 2000 do
+      local stop = math.min(start + 1999, #names)
+      for _, entry in ipairs(call('HMGET', key, unpack(names, start, stop))) do
         local last, other = string.match(entry or '', '^(%d+) (.*)$')
         if other and other ~= holder and tonumber(last) > now then
           all = false
@@ -38,28 +53,28 @@ local function free(request, found)
   return all, left, string.format('%.0f %s', now + lease, holder)
 end
 
--- Hold the rows that a request has found for its transaction: until it ends, or for `lease` ms.
--- Where the node takes no writes they aren't held.
+-- Hold what a request wants to hold for its transaction: until it ends, or for `lease` ms.
+-- Where the node takes no writes it isn't held.
 local function hold(request, found, entry)
-  for place, step in ipairs(request[1]) do
-    local key, numbers = P .. 'h' .. step[1], found[place]
-    for i = 1, #numbers, 2 do
-      local done = redis.pcall('HSET', key, numbers[i], entry)
+  for place = 1, #request[1] do
+    local key, names = wanted(request, place, found[place])
+    for _, name in ipairs(names) do
+      local done = redis.pcall('HSET', key, name, entry)
       if type(done) == 'table' and done.err then return 0 end
     end
-    if #numbers > 0 then redis.pcall('PEXPIRE', key, 2 * lease) end
+    if #names > 0 then redis.pcall('PEXPIRE', key, 2 * lease) end
   end
   return 1
 end
 
--- Hold the rows of those of the requests that ask for it.  The third part of an answer says: 1,
--- they are held; 0, they aren't; below 0, another transaction may hold one for so many ms, and
--- the rows aren't given.  Those of the first request come with none of others' that follow;
+-- Hold the rows and keys of those of the requests that ask for it.  The third part of an answer
+-- says: 1, they are held; 0, they aren't; below 0, another transaction may hold one for so many ms,
+-- and the rows aren't given.  Those of the first request come with none of others' that follow;
 -- of these all are held or none, so that nobody gets in between them.
 local function hold_all(answers)
   local entries, together = {}, true
   for number, answer in ipairs(answers) do
-    if answer[1] and requests[number][4] then
+    if answer[1] and holds(requests[number]) then
       local all, left, entry = free(requests[number], answer[1])
       entries[number] = all and entry
       answer[3] = -left
@@ -138,7 +153,7 @@ if only and not only[8] then
       row = table.concat(pieces)
     end
     local answers = {{{row and {number, row} or {}}, commits}}
-    if requests[1][4] then hold_all(answers) end
+    if holder ~= '' then hold_all(answers) end
     if give_leases then give_leases(requests, answers, length, guard) end
     return {'rows', answers}
   end

@@ -15,7 +15,8 @@ Keys, where P is `{tag}database:` (just `{database}:` without a tag of its own):
     P scan<table>     string  somebody reads the table page by page       (these three expire)
     P log<table>      list    numbers of rows that were changed since then
     P s:<scan>        hash    how far one such read has come
-    P h<table>        hash    row number -> until when a transaction holds it, and its name
+    P h<table>        hash    row number, or u<index>:<bytes> of a unique key -> until when a
+                              transaction holds it, and its name
     P leases          hash    table -> until when nobody writes it (leases.lua)
 """
 
@@ -39,6 +40,7 @@ from rome.stores.base import (
     Dropped,
     Duplicate,
     Head,
+    HeldName,
     NotEmpty,
     Request,
     SchemaChanged,
@@ -163,8 +165,8 @@ class RedisStore:
         most = min(self._page, MOST)
         leased = any(request.lease for request in requests)
         packed = [
-            ([pack_step(step) for step in steps], watched, unless, hold, lease)
-            for steps, watched, unless, hold, lease in requests
+            ([pack_step(step) for step in steps], watched, unless, hold, lease, keys)
+            for steps, watched, unless, hold, lease, keys in requests
         ]
         request = [version, packed, most, holder, int(base.HOLD_S * 1000)]
         if leased:
@@ -178,7 +180,7 @@ class RedisStore:
             return [read_in_pages(lambda: self._scan(version), requests[0], answer[0])]
         return [_answer(*each) for each in answer[0]]
 
-    def release(self, holder: str, held: Mapping[int, Sequence[str]]) -> None:
+    def release(self, holder: str, held: Mapping[int, Sequence[HeldName]]) -> None:
         text, _ = script("release", False)
         self._wire.post("EVAL", text, 1, self.prefix, pack([holder, by_hash(held)]))
 
