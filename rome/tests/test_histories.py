@@ -6,6 +6,7 @@ Short runs; `python -m tests.histories` makes long ones, with more faults.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,8 +134,20 @@ def test_clients_are_killed(cluster: RedisCluster, record_property: Record) -> N
 # ---------------------------------------------------------------- in etcd
 
 
-@pytest.mark.parametrize("reads", ["linearizable", "local"])
-@pytest.mark.parametrize("workload", ["text lists", "row lists", "rows", "swaps"])
+@pytest.mark.parametrize(
+    ("workload", "reads"),
+    [
+        ("text lists", "local"),
+        ("rows", "linearizable"),
+        *(
+            pytest.param(workload, reads, marks=pytest.mark.long)
+            for workload, reads in (
+                *(("text lists", "linearizable"), ("rows", "local")),
+                *itertools.product(("row lists", "swaps"), ("linearizable", "local")),
+            )
+        ),
+    ],
+)
 def test_nothing_is_wrong_in_etcd(
     members: EtcdCluster, workload: str, reads: str, record_property: Record
 ) -> None:
@@ -144,8 +157,20 @@ def test_nothing_is_wrong_in_etcd(
     judged(run, members, record_property)
 
 
-@pytest.mark.parametrize("reads", ["linearizable", "local"])
-@pytest.mark.parametrize("fault", ["etcd's leader killed", "etcd's leader frozen 4 s"])
+@pytest.mark.parametrize(
+    ("fault", "reads"),
+    [
+        ("etcd's leader killed", "linearizable"),
+        *(
+            pytest.param(fault, reads, marks=pytest.mark.long)
+            for fault, reads in (
+                ("etcd's leader killed", "local"),
+                ("etcd's leader frozen 4 s", "local"),
+                ("etcd's leader frozen 4 s", "linearizable"),
+            )
+        ),
+    ],
+)
 def test_etcds_leader_fails(
     members: EtcdCluster, fault: str, reads: str, record_property: Record
 ) -> None:

@@ -82,6 +82,7 @@ def test_in_redis(redis_server: RedisServer) -> None:
     run([url, f"{url}?{OFF}", f"{url}?page=4", f"{url}?serializable=on"], 0.05)
 
 
+@pytest.mark.long
 def test_in_etcd(etcd_server: EtcdServer) -> None:
     url = etcd_server.url("{}").replace("%7B%7D", "{}")
     run([url, f"{url}?{OFF}", f"{url}?reads=local", f"{url}?serializable=on"], 0.05)

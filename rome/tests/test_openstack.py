@@ -31,8 +31,19 @@ def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(1200)  # the first one makes the environment
-@pytest.mark.parametrize(("store", "size"), [("redis", 30), ("etcd", 12)])
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize(
+    ("suite", "store", "size"),
+    [
+        *((suite, "redis", 12) for suite in SUITES),
+        ("nova-unit", "etcd", 12),
+        *(pytest.param(suite, "redis", 60, marks=pytest.mark.long) for suite in SUITES),
+        *(
+            pytest.param(suite, "etcd", 12, marks=pytest.mark.long)
+            for suite in SUITES
+            if suite != "nova-unit"
+        ),
+    ],
+)
 def test_a_sample_of_the_services_tests_passes(
     suite: str, store: str, size: int, tmp_path: Path
 ) -> None:
@@ -51,8 +62,9 @@ def test_a_sample_of_the_services_tests_passes(
     ("service", "store"),
     [
         *((name, "redis") for name in ("nova", "placement", "keystone", "glance", "neutron")),
-        # The one with the most tables, and the one that alters most.
-        *((name, "etcd") for name in ("nova", "keystone")),
+        # The one that alters most, and the one with the most tables.
+        ("keystone", "etcd"),
+        pytest.param("nova", "etcd", marks=pytest.mark.long),
     ],
 )
 def test_the_services_migrations_run_on_an_empty_store(
