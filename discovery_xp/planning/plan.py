@@ -48,21 +48,20 @@ HOST_MEMORY_BYTES = 16 * 2**20
 HOST_DISK_BYTES = 4 * 2**20
 IMAGE_DISK_BYTES = 700 * 2**20
 # What OpenStack adds on a host of each role, once it has booted some hundred VMs
-# (benchmarks/deploy.py measures them), and for each worker beyond the first.
+# (benchmarks/deploy.py measures them), and for each worker beyond the first; then its databases.
 CLOUD_MEMORY_BYTES = {
-    "master": 1500 * 2**20,
+    "master": 1250 * 2**20,
     "controller": 480 * 2**20,
     "compute": 150 * 2**20,
     "data": 0,
 }
 WORKER_MEMORY_BYTES = 110 * 2**20
+MARIADB_MEMORY_BYTES = 250 * 2**20
 REDIS_MEMORY_BYTES = 120 * 2**20  # for each process
 GALERA_MEMORY_BYTES = 330 * 2**20  # for each node and its check
 PROXY_MEMORY_BYTES = 30 * 2**20
-# Of each of Nova's cells: its message bus, a super conductor beside its conductor, and its
-# MariaDB where it has one.
+# Of each of Nova's cells: its message bus, and a super conductor beside its conductor.
 CELL_MEMORY_BYTES = (180 + 110) * 2**20
-CELL_MARIADB_MEMORY_BYTES = 250 * 2**20
 CLOUD_DISK_BYTES = 2500 * 2**20
 WAN_PAIR_MEMORY_BYTES = 2 * 2**20
 
@@ -277,24 +276,20 @@ def _cloud_memory(cloud: CloudLayout | None, hosts: Iterable[PlannedHost]) -> in
         for host in hosts
         for role in host.roles
     )
-    redis = sum(len(store.nodes) for store in cloud.stores_of(databases.REDIS))
-    galera = [store for store in cloud.stores if store.kind == databases.GALERA]
-    nodes = sum(len(store.nodes) for store in galera)
     proxies = len(cloud.galera.proxies) if cloud.galera else 0
-    hosts_of_cells = {cell.host for cell in cloud.cells}
-    of_cells = [
-        store
-        for store in cloud.stores_of(databases.MARIADB)
-        if store.kind == "server" and store.nodes[0].host in hosts_of_cells
-    ]
     return (
         services
         + len(cloud.cells) * CELL_MEMORY_BYTES
-        + len(of_cells) * CELL_MARIADB_MEMORY_BYTES
-        + redis * REDIS_MEMORY_BYTES
-        + nodes * GALERA_MEMORY_BYTES
+        + sum(len(store.nodes) * _node_memory(store) for store in cloud.stores)
         + proxies * PROXY_MEMORY_BYTES
     )
+
+
+def _node_memory(store: databases.Store) -> int:
+    """Estimate what one node of a store takes, in bytes."""
+    if store.engine == databases.REDIS:
+        return REDIS_MEMORY_BYTES
+    return GALERA_MEMORY_BYTES if store.kind == databases.GALERA else MARIADB_MEMORY_BYTES
 
 
 def _hosts(topology: Topology) -> Iterator[PlannedHost]:

@@ -209,14 +209,16 @@ def test_each_process_is_a_service_of_its_host_before_those_that_ask_it() -> Non
     ]
 
 
-def test_redis_needs_memory_of_its_own() -> None:
+def test_each_back_end_needs_memory_of_its_own() -> None:
     needs = {
         backend: plan_of(
             f"sites: [{{name: a, data: 3}}]\nopenstack: {{backend: {backend}}}"
         ).needs.memory_bytes
-        for backend in ("mysql", "rome")
+        for backend in ("mysql", "galera", "rome")
     }
-    assert needs["rome"] - needs["mysql"] == 3 * 120 * 2**20
+    assert needs["rome"] - needs["mysql"] == (3 * 120 - 250) * 2**20
+    # A node at the site, and proxies at its master and its controller.
+    assert needs["galera"] - needs["mysql"] == (330 + 2 * 30 - 250) * 2**20
 
 
 def test_the_order_of_play_names_what_is_started() -> None:
