@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.compliance.runner import run
 from tests.etcd_servers import EtcdServer
 from tests.servers import RedisServer
@@ -16,6 +18,7 @@ def test_in_redis(redis_server: RedisServer) -> None:
     assert outcome.passed >= PASSED, outcome.output
 
 
+@pytest.mark.long
 def test_in_etcd(etcd_server: EtcdServer) -> None:
     outcome = run(etcd_server.url("compliance"))
     assert outcome.failed == 0, outcome.output

@@ -129,6 +129,7 @@ def test_deploy_again_neither_reserves_nor_deploys(cli: Cli, grid: Grid, topolog
     assert deployment["changes"] == 0
 
 
+@pytest.mark.long
 def test_a_node_that_dies_is_replaced_by_a_spare(cli: Cli, grid: Grid, topology: str) -> None:
     with grid.emulator.lock:
         node = grid.emulator.jobs.node("paravance-3.rennes.grid5000.fr")
@@ -141,6 +142,7 @@ def test_a_node_that_dies_is_replaced_by_a_spare(cli: Cli, grid: Grid, topology:
     assert "paravance-3.rennes.grid5000.fr" in record()["lost"]
 
 
+@pytest.mark.long
 def test_the_platform_ends_a_job_in_the_middle_of_a_bench(
     cli: Cli, grid: Grid, topology: str, tmp_path: Path
 ) -> None:
@@ -171,6 +173,7 @@ def test_the_platform_ends_a_job_in_the_middle_of_a_bench(
     assert "west-controller-1" in told
 
 
+@pytest.mark.long
 def test_a_new_deployment_starts_clean(cli: Cli, grid: Grid) -> None:
     grid.emulator.faults.clear()
     topology = cli.topology("cloud", CLOUD + grid.provider())

@@ -105,11 +105,20 @@ def vms(cli: Cli, name: str) -> list[str]:
     return [each["Status"] for each in json.loads(said.stdout)]
 
 
+def faults(cli: Cli, name: str) -> list[str]:
+    """What Nova says of those of the VMs that are in ERROR."""
+    names = [f"{name}-{number}" for number in range(1, AT_ONCE + 1)]
+    asked = [cli.run("openstack", "server", "show", each, "-f", "json", code=None)
+             for each in names]  # fmt: skip
+    shown = [json.loads(done.stdout) for done in asked if done.returncode == 0]
+    return [str(each.get("fault")) for each in shown if each["status"] == "ERROR"]
+
+
 def wait_for_vms(cli: Cli, name: str) -> None:
     """Wait until all of them are ACTIVE; none may be in ERROR meanwhile, or be lost."""
     for _ in range(60):
         found = vms(cli, name)
-        assert len(found) == AT_ONCE and "ERROR" not in found, found
+        assert len(found) == AT_ONCE and "ERROR" not in found, (found, faults(cli, name))
         if set(found) == {"ACTIVE"}:
             return
         time.sleep(2)
@@ -216,6 +225,7 @@ def test_rome_is_where_databases_are_asked_and_nowhere_else(cli: Cli, cloud: str
     )
 
 
+@pytest.mark.long
 def test_a_wrong_password_of_redis_is_told_in_a_line_with_what_helps(cli: Cli, cloud: str) -> None:
     host = store().master_of("nova").host
     redis(cli, host, "acl", "setuser", "rome", "resetpass", "'>another'")

@@ -15,7 +15,7 @@ from discovery_xp.providers.local import cgroups, containers, shares
 from discovery_xp.testbeds.shares import HeldShare, disagreements
 from tests.real.conftest import Cli
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 
 NAME, HOST, UNIT, SCALE = "slowed", "a-controller-1", "burner", 2
 TOPOLOGY = f"""

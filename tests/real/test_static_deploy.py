@@ -34,7 +34,7 @@ from tests.real.conftest import HOME, Cli
 
 DEPLOY_S = 1500
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(DEPLOY_S + 300)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(DEPLOY_S + 300)]
 
 PLAIN = """
 name: plain

@@ -112,6 +112,7 @@ def test_hosts_listen_where_the_table_says(cli: Cli, cloud: str) -> None:
     assert listening.differences(cli, NAME) == []
 
 
+@pytest.mark.long
 def test_a_bench_deploys_nothing_anew_and_counts_each_bus_and_both_conductors(
     cli: Cli, cloud: str, tmp_path: Path
 ) -> None:

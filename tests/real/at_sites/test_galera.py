@@ -17,7 +17,7 @@ from tests.real.at_sites.hosts import DATA, FOLDER, MASTER, NAME, SITES
 from tests.real.cloud import deploy, files_with, fill_disk, kill_in, on, small_bench, status
 from tests.real.conftest import Cli
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(1800)]
 
 GALERA = "openstack: {backend: galera}\n"
 NODES = tuple(DATA.values())
