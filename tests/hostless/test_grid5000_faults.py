@@ -19,7 +19,7 @@ from tests.grid5000 import Emulator, RunningClock, Server
 from tests.grid5000.jobs import Job, Jobs, Pace, Submission
 from tests.hostless.conftest import HOME
 from tests.real.conftest import Cli
-from tests.waiting import wait_until
+from tests.waiting import WITHIN_S, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -236,7 +236,7 @@ def text_of(path: Path) -> str:
 
 def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=WITHIN_S)
     return process.returncode, said
 
 
@@ -287,7 +287,7 @@ def test_a_job_that_the_platform_ends_while_it_waits(cli: Cli, grid: Grid) -> No
     with grid.emulator.lock:
         (job,) = grid.active()
         grid.emulator.jobs.kill(job, "maintenance")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 1
     assert f"the platform ended job {job.uid} on rennes" in said
     assert not (HOME / "testbeds/booked").exists()
@@ -310,7 +310,7 @@ def test_a_submission_that_nobody_can_be_asked_about_stays_known(cli: Cli, grid:
     grid.started.append(process)
     wait_until(lambda: any(method == "POST" for method, _ in grid.server.calls))
     grid.faults.fail(503)
-    _, said = process.communicate(timeout=90)
+    _, said = process.communicate(timeout=WITHIN_S)
     assert (process.returncode, "Traceback" in said) == (1, False)
     assert "may not be given back yet" in said
     assert (HOME / "testbeds/booked").exists()

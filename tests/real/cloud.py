@@ -12,6 +12,7 @@ from typing import Any
 
 from discovery_xp.deployment import schemas
 from tests.real.conftest import HOME, Cli
+from tests.waiting import WITHIN_S
 
 
 def deploy(cli: Cli, path: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -57,7 +58,7 @@ def kill_in(cli: Cli, stage: str, *command: str) -> None:
         raise AssertionError(f"it never came to '{stage}'")
     time.sleep(1.5)
     process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(WITHIN_S) == -signal.SIGKILL
     process.stderr.close()
 
 

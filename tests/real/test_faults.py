@@ -18,7 +18,7 @@ import pytest
 from discovery_xp.providers.local.machine import kernel_has_netem
 from tests.real.conftest import HOME, Cli
 from tests.real.traces import traces
-from tests.waiting import wait_until
+from tests.waiting import WITHIN_S, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.alone]
 
@@ -59,7 +59,7 @@ def kill_after(cli: Cli, path: str, delay_s: float, number: signal.Signals) -> i
         process.wait(delay_s)
     except subprocess.TimeoutExpired:
         process.send_signal(number)
-    code = process.wait(60)
+    code = process.wait(WITHIN_S)
     if process.stderr is not None:
         process.stderr.close()
     return code
@@ -113,7 +113,7 @@ def test_an_interrupted_up_says_how_to_go_on(
                 break
         process.send_signal(number)
         said = process.stderr.read()
-        assert process.wait(60) == 130
+        assert process.wait(WITHIN_S) == 130
     assert "interrupted; the same command goes on from here" in said
     assert "Traceback" not in said
     cli.run("up", victim)
@@ -138,7 +138,7 @@ def test_a_killed_image_build_leaves_nothing(cli: Cli, victim: str, tmp_path: Pa
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert is_building()
-        subprocess.run(cli.command("destroy", "--all"), env=own, check=True, timeout=60)
+        subprocess.run(cli.command("destroy", "--all"), env=own, check=True, timeout=WITHIN_S)
         assert traces() == []
         left = [entry.name for entry in (tmp_path / "cache/images").iterdir()]
         assert left == [".lock"]
@@ -405,5 +405,5 @@ def test_one_command_at_a_time_works_on_a_testbed(cli: Cli, victim: str) -> None
         done = cli.run("destroy", "--testbed", "victim", code=2)
         assert f"is being worked on by process {process.pid}" in done.stderr
         process.stderr.read()
-        assert process.wait(60) == 0
+        assert process.wait(WITHIN_S) == 0
     cli.run("destroy")

@@ -14,7 +14,7 @@ import pytest
 
 from tests import run_all
 from tests.run_all import USUAL, Command
-from tests.waiting import wait_until
+from tests.waiting import WITHIN_S, wait_until
 
 NOTHING_COLLECTED = 5  # pytest's exit code
 SAY = "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"
@@ -105,7 +105,7 @@ def test_an_interruption_ends_both_and_shows_what_was_said(tmp_path: Path, to_al
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=WITHIN_S)
     assert process.returncode == run_all.INTERRUPTED
     begun = [line.split()[0] for line in said.splitlines() if line.endswith(" has begun")]
     assert begun == ["front", "beside", "third"]
@@ -122,7 +122,7 @@ def test_what_runs_beside_ends_with_the_one_that_started_it(tmp_path: Path) -> N
         lambda: not is_there(tmp_path / "beside.pid") and not is_there(tmp_path / "third.pid")
     )
     os.kill(int((tmp_path / "front.pid").read_text()), signal.SIGINT)  # it has the terminal's
-    process.communicate(timeout=60)
+    process.communicate(timeout=WITHIN_S)
     wait_until(lambda: not is_there(tmp_path / "front.child"))
 
 
