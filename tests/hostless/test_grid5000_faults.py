@@ -21,7 +21,7 @@ from tests.hostless.conftest import HOME
 from tests.real.conftest import Cli
 from tests.waiting import WITHIN_S, wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.real
 
 SITES = {"rennes": {"paravance": 4}, "nantes": {"econome": 3}}
 ONE = (
