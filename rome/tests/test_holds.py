@@ -360,15 +360,28 @@ def user(name: str, provider: int | None = None) -> Any:
 
 
 @holding_keys
-def test_the_slower_insert_of_a_key_fails_by_itself(one: Engine, two: Engine) -> None:
-    with one.connect() as connection:
+@pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE"])
+def test_the_slower_insert_of_a_key_fails_by_itself(one: Engine, two: Engine, level: str) -> None:
+    other = two.execution_options(isolation_level=level)
+    with one.connect().execution_options(isolation_level=level) as connection:
         connection.execute(user("ann"))
-        thread, found = in_thread(lambda: set_in(two, user("ann")))
+        thread, found = in_thread(lambda: set_in(other, user("ann")))
         thread.join(0.1)
         assert found == []  # it waits
         connection.commit()
     thread.join(30)
     assert isinstance(found[0], IntegrityError) and "users.name" in str(found[0])
+
+
+def test_in_a_process_the_slower_insert_fails_by_itself_on_any_store(one: Engine) -> None:
+    with one.connect() as connection:
+        connection.execute(user("ann"))
+        thread, found = in_thread(lambda: set_in(one, user("ann")))
+        thread.join(0.1)
+        assert found == []
+        connection.commit()
+    thread.join(30)
+    assert isinstance(found[0], IntegrityError)
 
 
 @holding_keys
