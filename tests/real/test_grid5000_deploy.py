@@ -196,6 +196,7 @@ def test_destroy_gives_all_back(cli: Cli, grid: Grid) -> None:
     "network", [pytest.param("kavlan", marks=pytest.mark.long), "kavlan-global"]
 )
 def test_nodes_in_vlans(cli: Cli, grid: Grid, network: str) -> None:
+    grid.emulator.faults.clear()  # of the tests above
     alone = network == "kavlan"
     provider = grid.provider(alone, network=network)
     hurried(cli, "up", cli.topology("cloud", (ALONE if alone else CLOUD) + provider))

@@ -118,7 +118,9 @@ def test_what_writers_of_files_need_is_let_through() -> None:
     assert parse_topology(TWO + "description: !!str 5").description == "5"
 
 
-# Each took minutes, or all memory, where a check looked at everything for everything.
+# Each takes a third of a second of an idle machine's processor; they took minutes, or all memory,
+# where a check looked at everything for everything.
+MOMENT_S = 60
 LARGE = {
     "clashes": "sites:\n" + "- {name: s, count: 250}\n" * 300,
     "sites": "sites:\n" + "".join(f"- {{name: s{i}x, count: 250}}\n" for i in range(4000)),
@@ -142,7 +144,7 @@ LARGE = {
 def test_a_large_file_is_refused_in_a_moment(kind: str) -> None:
     started = time.process_time()
     lines = problems_of(parse_topology, LARGE[kind])
-    assert time.process_time() - started < 5, "of the processor's time, whatever else it does"
+    assert time.process_time() - started < MOMENT_S
     assert len(lines) <= 51
 
 
@@ -173,7 +175,7 @@ SCENARIOS = [
 def test_scenarios_are_refused_alike(text: str, words: str) -> None:
     started = time.process_time()
     assert any(words in line for line in problems_of(parse_scenario, text))
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < MOMENT_S
 
 
 def test_regions_may_have_the_longest_names_of_sites() -> None:
