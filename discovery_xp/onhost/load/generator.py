@@ -11,7 +11,7 @@ from typing import Any
 
 from ..wire.request import LoadRequest, vm_name
 from .api import Api, Login
-from .clearing import Clearing
+from .clearing import AT_ONCE, Clearing
 from .clock import RunTime
 from .reads import Reads
 from .records import Iterations, Records, Steps, cpu_s
@@ -140,8 +140,11 @@ class LoadGenerator:
 
     # ------------------------------------------------------------ iterations
 
-    async def together(self, iterations: Sequence[Iteration]) -> None:
-        """Do all of it, so much at a time as is asked for; begin nothing once the time is up."""
+    async def together(self, iterations: Sequence[Iteration], most: int | None = None) -> None:
+        """Do all of it, so much at a time as is asked for; begin nothing once the time is up.
+
+        With `most`, never more than so much at a time.
+        """
         waiting = iter(iterations)
 
         async def work() -> None:
@@ -150,7 +153,8 @@ class LoadGenerator:
                     return
                 await iteration()
 
-        at_once = min(self.request.concurrency or len(iterations), len(iterations))
+        every = len(iterations)
+        at_once = min(every, self.request.concurrency or every, most or every)
         await asyncio.gather(*(work() for _ in range(at_once)))
 
     async def boot_all(self) -> list[Vm]:
@@ -186,7 +190,10 @@ class LoadGenerator:
         return iteration
 
     async def delete_all(self, vms: Sequence[Vm]) -> None:
-        """Delete all that are there, so many at a time as there were boots; timed."""
+        """Delete all that are there, timed: so many at a time as there were boots, 32 at most.
+
+        Hundreds at once wait for each other longer than a deletion may take.
+        """
         there = [vm for vm in vms if vm.server_id and not vm.deleted_at]
         done = 0
 
@@ -201,7 +208,7 @@ class LoadGenerator:
 
         if there:
             self.records.stage("deleting the VMs", 0, len(there))
-            await self.together([deletion_of(vm) for vm in there])
+            await self.together([deletion_of(vm) for vm in there], most=AT_ONCE)
 
     async def repeat(self, once: Callable[[Region, int, Steps], Awaitable[None]]) -> None:
         """Do all iterations of what boots no VMs."""
