@@ -4,9 +4,9 @@ Tests marked `long` are further cases of what others show, or emulate a whole ma
 run with `--all` only.
 
 The first has the terminal: the cloud that most tests use, then the tests that need the
-machine for themselves.  The second has the other clouds, then (with `--all`) a virtual machine; the
-third the tests without hosts, then ROME's.  These two run in the background.  They have less of the
-processors while the first wants them, since it measures round trips and times.
+machine for themselves.  The others run in the background, and take from one list: the other
+clouds, the tests without hosts, ROME's in two parts, (with `--all`) a virtual machine.  They have
+less of the processors while the first wants them, since it measures round trips and times.
 
 A few tests that failed are run once more when all has ended, alone: real services on two busy
 processors now and then miss a limit that has nothing to do with what is tested.  What passes
@@ -109,23 +109,23 @@ FOREGROUND = Command(
     HOMES[0],
     CACHES / "first",
 )
+# About half of the time of ROME's tests.
+FIRST_OF_ROME = tuple(
+    f"tests/test_{name}.py"
+    for name in ("client_faults", "compliance", "fuzz", "histories", "interleavings", "isolation",
+                 "masters", "metamorphic", "openstack", "store")
+)  # fmt: skip
+# An environment and servers of their own; paths are those of its folder.
+ROME = (str(CHECKOUT / "xp"), "test", "rome", "--numprocesses", "1", "--durations=15")
 BACKGROUND = (
-    (
-        Command((*PYTEST, *SECOND_SIDE), HOMES[1], CACHES / "second"),
-        # A machine of its own, whose clock doesn't show how busy this one is.
-        Command((*PYTEST, "tests/vm"), cache=CACHES / "vm", is_long=True),
-    ),
-    (
-        Command(
-            (*PYTEST, "tests", "--ignore=tests/real", "--ignore=tests/vm"), cache=CACHES / "unit"
-        ),
-        # An environment and servers of their own.
-        Command(
-            (str(CHECKOUT / "xp"), "test", "rome", "--numprocesses", "1", "--durations=15"),
-            cache=CACHES / "rome",
-        ),
-    ),
+    Command((*PYTEST, *SECOND_SIDE), HOMES[1], CACHES / "second"),
+    Command((*PYTEST, "tests", "--ignore=tests/real", "--ignore=tests/vm"), cache=CACHES / "unit"),
+    Command((*ROME, *FIRST_OF_ROME), cache=CACHES / "rome"),
+    Command((*ROME, *(f"--ignore={path}" for path in FIRST_OF_ROME)), cache=CACHES / "rome-others"),
+    # A machine of its own, whose clock doesn't show how busy this one is.
+    Command((*PYTEST, "tests/vm"), cache=CACHES / "vm", is_long=True),
 )
+AT_ONCE = 2  # of them
 
 
 @dataclass(frozen=True)
@@ -142,35 +142,46 @@ class Ended:
         return self.exit_code == TESTS_FAILED and is_few
 
 
-class Queue:
-    """Commands of the background that run one after the other; what they print is kept."""
+class Background:
+    """Commands that run beside the foreground, `AT_ONCE` at a time, in their order."""
 
     def __init__(self, commands: Sequence[Command]) -> None:
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after all has ended)
-        self._waiting = list(commands)
-        self._command: Command | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+        self._waiting = [(command, tempfile.TemporaryFile()) for command in commands]  # noqa: SIM115
+        self._outputs = [output for _, output in self._waiting]
+        self._running: list[tuple[Command, subprocess.Popen[bytes]]] = []
 
-    def go_on(self) -> Ended | None:
-        """Start the next command when none runs; return one that ended."""
-        if self.process is None and self._waiting:
-            self._command = self._waiting.pop(0)
-            self.process = _start_in_background(self._command, self.output)
-        if self.process is None or self.process.poll() is None or self._command is None:
-            return None
-        ended, self.process = self.process, None
-        return Ended(self._command, _exit_code(ended))
+    def go_on(self) -> list[Ended]:
+        """Start the next commands where there is room; return those that ended."""
+        while self._waiting and len(self._running) < AT_ONCE:
+            command, output = self._waiting.pop(0)
+            self._running.append((command, _start_in_background(command, output)))
+        ended = [each for each in self._running if each[1].poll() is not None]
+        self._running = [each for each in self._running if each not in ended]
+        return [Ended(command, _exit_code(process)) for command, process in ended]
 
     @property
     def is_over(self) -> bool:
         """Say whether all commands have ended."""
-        return self.process is None and not self._waiting
+        return not self._running and not self._waiting
+
+    @property
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """The processes that run."""
+        return [process for _, process in self._running]
+
+    def write_to(self, output: IO[bytes]) -> None:
+        """Write what each has printed, in their order."""
+        for printed in self._outputs:
+            printed.seek(0)
+            shutil.copyfileobj(printed, output)
+            printed.close()
+        output.flush()
 
 
-def run(foreground: Command, background: Sequence[Sequence[Command]], output: IO[bytes]) -> int:
-    """Run `foreground` and, meanwhile, the queues of `background`.
+def run(foreground: Command, background: Sequence[Command], output: IO[bytes]) -> int:
+    """Run `foreground` and, meanwhile, those of `background`.
 
-    Write what each queue printed to `output` once all has ended, then run again what `Ended`
+    Write what the latter printed to `output` once all has ended, then run again what `Ended`
     says.  Return 0 if every command ended with 0, else the exit code of the first one that
     didn't; after SIGINT, SIGTERM or SIGHUP end what runs and return 130.
     """
@@ -178,11 +189,10 @@ def run(foreground: Command, background: Sequence[Sequence[Command]], output: IO
     failed: list[Ended] = []
     interrupted, spared = False, False
     first = subprocess.Popen(foreground.all_words, env=foreground.environment)
-    queues = [Queue(commands) for commands in background]
+    beside = Background(background)
     try:
-        while first.poll() is None or not all(queue.is_over for queue in queues):
-            ended = [queue.go_on() for queue in queues]
-            failed += [each for each in ended if each and each.exit_code]
+        while first.poll() is None or not beside.is_over:
+            failed += [each for each in beside.go_on() if each.exit_code]
             time.sleep(0.1)
         if first.returncode:
             failed.append(Ended(foreground, _exit_code(first)))
@@ -192,15 +202,8 @@ def run(foreground: Command, background: Sequence[Sequence[Command]], output: IO
         # foreground's end short.
         spared = interruption.args == (signal.SIGINT,)
     finally:
-        _end(
-            [first, *(queue.process for queue in queues if queue.process)],
-            spared=first if spared else None,
-        )
-        for queue in queues:
-            queue.output.seek(0)
-            shutil.copyfileobj(queue.output, output)
-            queue.output.close()
-        output.flush()
+        _end([first, *beside.processes], spared=first if spared else None)
+        beside.write_to(output)
     if interrupted:
         return INTERRUPTED
     may_try = time.monotonic() - began < AGAIN_BEFORE_S
@@ -290,7 +293,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         destroy_all(home)
     if everything:
         return run(FOREGROUND, BACKGROUND, sys.stdout.buffer)
-    usual = [[each.usual for each in queue if not each.is_long] for queue in BACKGROUND]
+    usual = [each.usual for each in BACKGROUND if not each.is_long]
     return run(FOREGROUND.usual, usual, sys.stdout.buffer)
 
 

@@ -40,14 +40,14 @@ def test_one_failure_fails_all_and_all_are_run(
 ) -> None:
     front, *beside = (say(f"n{number}", code) for number, code in enumerate(codes))
     printed = io.BytesIO()
-    assert run_all.run(front, [beside[:2], beside[2:]], printed) == expected
+    assert run_all.run(front, beside, printed) == expected
     assert printed.getvalue() == b"n1\nn2\nn3\n"
     assert capfd.readouterr().out == "n0\n"
 
 
 def test_one_that_a_signal_ended_failed() -> None:
     end = Command((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
-    assert run_all.run(say("front"), [[end]], io.BytesIO()) == 128 + signal.SIGKILL
+    assert run_all.run(say("front"), [end], io.BytesIO()) == 128 + signal.SIGKILL
 
 
 WAIT = """
@@ -72,8 +72,8 @@ from tests.run_all import Command
 def wait(name):
     return run_all.Command((sys.executable, "-c", sys.argv[1], sys.argv[2], name))
 run_all.FOREGROUND = wait("front")
-run_all.BACKGROUND = [[wait("beside"), wait("never")], [wait("third")]]
-run_all.destroy_all = lambda home: None
+run_all.BACKGROUND = [wait("beside"), wait("third"), wait("never")]
+run_all.destroy_all, run_all.others_testbeds = (lambda home: None), list
 sys.exit(run_all.main())
 """
 
@@ -136,13 +136,20 @@ def test_each_module_is_run_once() -> None:
 
 
 def test_folders_that_one_command_leaves_out_are_run_by_another() -> None:
-    commands = [command for queue in run_all.BACKGROUND for command in queue]
+    commands = run_all.BACKGROUND
     (whole,) = (command for command in commands if "tests" in command.words)
     others = [run_all.FOREGROUND, *(command for command in commands if command is not whole)]
     left_out = [word.removeprefix("--ignore=") for word in whole.words if "--ignore=" in word]
     assert left_out == ["tests/real", "tests/vm"]
     for folder in left_out:
         assert sum(folder in command.words for command in others) == 1
+
+
+def test_romes_tests_are_run_once() -> None:
+    one, others = (command.words for command in run_all.BACKGROUND if "rome" in command.words)
+    for path in run_all.FIRST_OF_ROME:
+        assert (run_all.CHECKOUT / "rome" / path).is_file()
+        assert path in one and f"--ignore={path}" in others
 
 
 def test_what_destroys_all_testbeds_is_alone() -> None:
@@ -169,7 +176,7 @@ words = (sys.executable, "-m", "pytest", "--rootdir=.", "test_both.py")
 run_all.FOREGROUND = Command(words, cache=Path("cache"))
 never = Command((sys.executable, "-c", "from pathlib import Path; Path('whole').touch()"),
                 is_long=True)
-run_all.BACKGROUND = [[never]]
+run_all.BACKGROUND = [never]
 sys.exit(run_all.main(sys.argv[1:]))
 """
 
@@ -191,7 +198,7 @@ def test_long_tests_are_left_out_unless_all_are_asked_for(
 
 
 def test_only_long_tests_are_in_a_command_that_is_left_out() -> None:
-    long = [each for queue in run_all.BACKGROUND for each in queue if each.is_long]
+    long = [each for each in run_all.BACKGROUND if each.is_long]
     words = [sys.executable, "-m", "pytest", "--collect-only", "-q", *USUAL]
     for command in long:
         folder = next(word for word in command.words if word.startswith("tests/"))
@@ -244,7 +251,7 @@ def test_a_few_tests_that_failed_are_run_again_alone(
     (tmp_path / "cache/v/cache").mkdir(parents=True)
     (tmp_path / "cache/v/cache/lastfailed").write_text('{"of an earlier run": true}')
     pair = (command, say("x")) if place == "foreground" else (say("x"), command)
-    assert run_all.run(pair[0], [[pair[1]]], io.BytesIO()) == expected
+    assert run_all.run(pair[0], [pair[1]], io.BytesIO()) == expected
     assert (tmp_path / "passed").read_text() == "x", "what passed isn't run again"
     said = capfd.readouterr().out
     assert ("run again alone: " in said) == (count <= run_all.MOST_AGAIN)
