@@ -295,7 +295,7 @@ def _load_in_window(bench: _Bench) -> None:
             bench.run.append("actions", actions)
 
     bench.load = load.run(
-        hosts, bench.testbed, variables, request.scenario, store_rows, bench.progress,
+        hosts, bench.testbed, variables, request.load, store_rows, bench.progress,
         before_load=open_window, after_load=close_window, on_pace=bench.on_pace,
     )  # fmt: skip
     # Where VMs landed and when they were deleted is known by now.

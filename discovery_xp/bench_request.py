@@ -51,6 +51,13 @@ class BenchRequest:
     sample_every_s: float = SAMPLE_EVERY_S
     layout: str | None = None
 
+    @property
+    def load(self) -> Scenario:
+        """The scenario as it is run: VMs go with their hosts unless either is to be otherwise."""
+        if self.scenario.delete_after is None:
+            return dataclasses.replace(self.scenario, delete_after=self.keep)
+        return self.scenario
+
 
 def choose_scenario(
     path: Path | None, vms: int | None, small: bool, placement_seed: int | None = None
@@ -139,7 +146,7 @@ def _require_walltime(plan: Plan, request: BenchRequest) -> None:
 def load_s(request: BenchRequest) -> float:
     """Estimate how long the load takes, in seconds."""
     scenario = request.scenario
-    return scenario.count * (1.25 if scenario.boots else 0.2)  # VMs are deleted, too
+    return scenario.count * (1.25 if scenario.boots else 0.2)  # VMs may be deleted, too
 
 
 def expected_s(plan: Plan, request: BenchRequest) -> float:

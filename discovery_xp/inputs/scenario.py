@@ -137,7 +137,10 @@ class ScenarioFile(Entry):
     placement_seed: Annotated[int, *whole(MAX_SEED, 0, 1)] = Field(
         0, description="draw each VM's host from this seed (default: the scheduler chooses)"
     )
-    delete_after: Flag = Field(True, description="delete the VMs at the end, timed")
+    delete_after: Flag = Field(
+        True,
+        description="delete the VMs at the end, timed (default: if the hosts are kept)",
+    )
     reads: Annotated[list[str], BeforeValidator(_reads), WithJsonSchema(_READS_SCHEMA)] = Field(
         list(READS), description="what a round of reads asks, in this order"
     )
@@ -171,7 +174,7 @@ class Scenario:
 
     `concurrency` None asks for all at once; `regions` None are all there are; `warm_up`
     None is one VM for each region and one on each compute; `placement_seed` None leaves VMs'
-    hosts to the scheduler.
+    hosts to the scheduler; `delete_after` None deletes the VMs unless their hosts are destroyed.
     """
 
     name: str
@@ -187,7 +190,7 @@ class Scenario:
     vm_timeout_s: float = 1800.0
     run_timeout_s: float = 3600.0
     warm_up: int | None = None
-    delete_after: bool = True
+    delete_after: bool | None = None
     reads: tuple[str, ...] = READS
     repeats: int = 1
     description: str = ""
@@ -253,11 +256,8 @@ def parse_scenario(text: str, name: str = "scenario.yaml") -> Scenario:
 def scenario_schema() -> dict[str, Any]:
     """The JSON Schema of a scenario file, for editors."""
     schema = ScenarioFile.model_json_schema(by_alias=True)
-    for key in (
-        "name",
-        "warm_up",
-        "placement_seed",
-    ):  # their defaults depend on what is outside of the file
+    # Their defaults depend on what is outside of the file.
+    for key in ("name", "warm_up", "placement_seed", "delete_after"):
         del schema["properties"][key]["default"]
     for key, kinds in _ONLY_FOR.items():
         schema.setdefault("allOf", []).append(
@@ -359,7 +359,7 @@ def _resolve(shape: ScenarioFile, default_name: ScenarioName) -> Scenario:
         placement_seed=(
             shape.placement_seed if "placement_seed" in shape.model_fields_set else None
         ),
-        delete_after=shape.delete_after,
+        delete_after=shape.delete_after if "delete_after" in shape.model_fields_set else None,
         reads=tuple(shape.reads),
         repeats=shape.repeats,
         description=shape.description,

@@ -50,6 +50,16 @@ def test_vms_of_a_scenario_without_any_are_refused() -> None:
         bench_request.choose_scenario(SCENARIOS / "reads.yaml", 7, small=False)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("said", [None, True, False])
+def test_vms_are_deleted_on_hosts_that_are_kept_or_where_it_is_said(
+    tmp_path: Path, said: bool | None, keep: bool
+) -> None:
+    request = wanted(tmp_path, Scenario("b", "boot", delete_after=said), keep=keep)
+    assert request.load.delete_after is (keep if said is None else said)
+    assert request.scenario.delete_after is said, "what is stored is what was written"
+
+
 def test_probes_are_named_in_any_order() -> None:
     assert bench_request.choose_probes("all") == store.PROBES
     assert bench_request.choose_probes("none") == ()
