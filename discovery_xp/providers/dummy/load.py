@@ -40,6 +40,7 @@ class CannedLoad:
         self.host = host
         self.boots = str(task["kind"]).startswith("boot")
         self.dies = dies
+        self._deletes = bool(task["delete_after"])
         self._all = _iterations(task["regions"])
         self._lines: queue.Queue[bytes] = queue.Queue()
         self.stdin: IO[bytes] = cast(IO[bytes], _Words(self))
@@ -95,10 +96,14 @@ class CannedLoad:
     def _ending(self) -> Iterator[dict[str, Any]]:
         for each in self._all if self.boots else ():
             placed, computes = each.region["placed"], each.region["computes"]
-            where = {"host": computes[each.number % len(computes)]} if computes else {}
+            where: dict[str, Any] = {}
+            if computes:
+                where["host"] = computes[each.number % len(computes)]
             if placed:
-                where = {"host": placed[each.number]}
-            yield {"line": "vm", "name": self._name(each), "deleted_at": time.time(), **where}
+                where["host"] = placed[each.number]
+            if self._deletes:
+                where["deleted_at"] = time.time()
+            yield {"line": "vm", "name": self._name(each), **where}
         yield {"line": "done", "lost": {}}
         yield {"line": "unit", "words": "ended (success, exited 0)"}
 
