@@ -158,7 +158,7 @@ class Galera:
     """
 
     writers: str = "all"
-    sync_wait: int = 1
+    sync_wait: int = 3
     segments: bool = True
 
 
