@@ -111,6 +111,8 @@ def _settings(
         # A node that can't make a table, as its disk is full, must not go on without it.
         "wsrep_ignore_apply_errors": 0,
         "wsrep_sync_wait": layout.options.galera.sync_wait,
+        # Which two transactions wanted what is in the server's journal.
+        "wsrep_log_conflicts": "ON",
         "wsrep_provider_options": provider_options(
             addresses[host], catalogue.GALERA_PORT, galera.segments[host], galera.timeouts, GCACHE
         ),
@@ -139,6 +141,7 @@ def provider_options(
     }
     if gcache is not None:
         options["gcache.size"] = gcache
+        options["cert.log_conflicts"] = "YES"
         options["ist.recv_addr"] = f"{address}:{catalogue.GALERA_IST_PORT}"
     return "; ".join(f"{name}={value}" for name, value in options.items())
 

@@ -239,10 +239,9 @@ def _resolve_openstack(entry: OpenStackEntry) -> OpenStack:
 
 
 def _resolve_galera(entry: GaleraEntry) -> Galera:
-    """Return how Galera is run; with several writers, statements wait for other nodes' writes.
+    """Return how Galera is run; reads wait for other nodes' writes where there are several writers.
 
-    OpenStack's services tell each other, by messages, of rows that they committed: they read
-    them, and write them anew.
+    OpenStack's services tell each other, by messages, of rows that they committed.
     """
     sync_wait = entry.sync_wait
     if sync_wait is None:

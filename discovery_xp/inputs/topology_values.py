@@ -158,7 +158,7 @@ class Galera:
     """
 
     writers: str = "all"
-    sync_wait: int = 3
+    sync_wait: int = 1
     segments: bool = True
 
 
