@@ -112,6 +112,9 @@ ARMS: Mapping[str, Arm] = {
     "galera": _galera(SHARED, "a node at each site, all of them written to"),
     "galera-one-writer": _galera(SHARED, "all services ask the first site's node", writers="one"),
     "galera-updates-wait": _galera(SHARED, "updates wait for others' writes, too", sync_wait=3),
+    "galera-gap-locks": _galera(
+        SHARED, "transactions lock the gaps between rows, too", isolation="repeatable-read"
+    ),
     "galera-no-wait": _galera(SHARED, "nothing waits for others' writes", sync_wait=0),
     "galera-no-segments": _galera(SHARED, "sites are no segments of the group", segments=False),
     "galera-cells": _galera(CELLS, "databases of the cells on Galera, as all others"),

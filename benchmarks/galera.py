@@ -46,6 +46,7 @@ VARIANTS: Mapping[str, str] = {
     "updates-wait": "backend: galera, galera: {sync_wait: 3}",
     "no-wait": "backend: galera, galera: {sync_wait: 0}",
     "one-writer": "backend: galera, galera: {writers: one, sync_wait: 0}",
+    "gap-locks": "backend: galera, galera: {isolation: repeatable-read}",
     "flat": "backend: galera, galera: {segments: false}",
     "one-server": "backend: mysql",
 }

@@ -172,7 +172,7 @@ def _galera_in_words(cloud: CloudLayout, galera: GaleraLayout) -> list[str]:
     return [
         f"databases on {nodes} node{'s' * (nodes != 1)} of Galera{vote}; {asked}, and another one "
         "where that is down",
-        f"wsrep_sync_wait {options.sync_wait}, "
+        f"wsrep_sync_wait {options.sync_wait}, transactions are {options.isolation}, "
         f"{'a segment for each site' if options.segments else 'one segment'}; round trips of up "
         f"to {units.format_ms(galera.longest_rtt_ms)}: a node that is silent is suspected after "
         f"{waits.suspect_s:g} s",

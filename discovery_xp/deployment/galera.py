@@ -111,6 +111,7 @@ def _settings(
         # A node that can't make a table, as its disk is full, must not go on without it.
         "wsrep_ignore_apply_errors": 0,
         "wsrep_sync_wait": layout.options.galera.sync_wait,
+        "transaction_isolation": layout.options.galera.isolation.upper(),
         # Which two transactions wanted what is in the server's journal.
         "wsrep_log_conflicts": "ON",
         "wsrep_provider_options": provider_options(

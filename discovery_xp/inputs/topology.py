@@ -239,14 +239,19 @@ def _resolve_openstack(entry: OpenStackEntry) -> OpenStack:
 
 
 def _resolve_galera(entry: GaleraEntry) -> Galera:
-    """Return how Galera is run; reads wait for other nodes' writes where there are several writers.
+    """Return how Galera is run; several writers need more than one does.
 
-    OpenStack's services tell each other, by messages, of rows that they committed.
+    Reads wait for other nodes' writes, since OpenStack's services tell each other, by messages, of
+    rows that they committed.  No gaps are locked: who does so is given up for others' inserts.
     """
-    sync_wait = entry.sync_wait
-    if sync_wait is None:
-        sync_wait = 0 if entry.writers == "one" else Galera.sync_wait
-    return Galera(entry.writers, sync_wait, entry.segments)
+    is_alone = entry.writers == "one"
+    usual = Galera(sync_wait=0, isolation="repeatable-read") if is_alone else Galera()
+    return Galera(
+        entry.writers,
+        usual.sync_wait if entry.sync_wait is None else entry.sync_wait,
+        entry.segments,
+        entry.isolation or usual.isolation,
+    )
 
 
 def _resolve_sites(entries: Sequence[SiteEntry]) -> Iterator[Site]:

@@ -176,6 +176,11 @@ class GaleraEntry(Entry):
         "that others wrote before (default: 1, reads, or 0 with one writer)",
     )
     segments: bool = Field(True, description="each site is a segment (gmcast.segment)")
+    isolation: Literal["read-committed", "repeatable-read"] | None = Field(
+        None,
+        description="of transactions: whether they lock the gaps between rows, too, which another "
+        "node's inserts break (default: read-committed, or repeatable-read with one writer)",
+    )
 
 
 # What of Nova each site has of its own; docs/cells.md tells of them.

@@ -154,12 +154,13 @@ class Galera:
     """How Galera replicates databases; `docs/galera.md` says more.
 
     `writers` is 'all' or 'one'; `sync_wait` is MariaDB's `wsrep_sync_wait`; with `segments` each
-    site is a segment of the group.
+    site is a segment of the group; `isolation` is that of transactions.
     """
 
     writers: str = "all"
     sync_wait: int = 1
     segments: bool = True
+    isolation: str = "read-committed"
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ def test_variants_of_galera_differ_from_it_in_one_option() -> None:
 
     usual = options("galera")
     assert (usual.writers, usual.sync_wait, usual.segments) == ("all", 1, True)
+    assert usual.isolation == "read-committed"
+    assert options("galera-gap-locks").isolation == "repeatable-read"
     assert options("galera-one-writer").writers == "one"
     assert options("galera-updates-wait").sync_wait == 3
     assert options("galera-no-wait").sync_wait == 0

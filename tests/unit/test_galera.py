@@ -148,8 +148,10 @@ def test_reads_wait_for_other_writers_unless_there_is_one() -> None:
         return plan_of(TWO, text).require_cloud().options.galera
 
     assert options("") == Galera("all", 1, True)
-    assert options("writers: one") == Galera("one", 0, True)
-    assert options("writers: one, sync_wait: 3") == Galera("one", 3, True)
+    assert options("writers: one") == Galera("one", 0, True, "repeatable-read")
+    assert options("writers: one, sync_wait: 3").sync_wait == 3
+    assert options("isolation: repeatable-read") == Galera("all", 1, True, "repeatable-read")
+    assert options("writers: one, isolation: read-committed").isolation == "read-committed"
     assert options("sync_wait: 0").sync_wait == 0
 
 
@@ -160,6 +162,7 @@ def test_reads_wait_for_other_writers_unless_there_is_one() -> None:
         ("{backend: galera, galera: {sync_wait: 16}}", "openstack.galera.sync_wait: '16'"),
         ("{backend: galera, galera: {sync_wait: true}}", "openstack.galera.sync_wait: "),
         ("{backend: galera, galera: {segments: 2}}", "openstack.galera.segments: '2'"),
+        ("{backend: galera, galera: {isolation: none}}", "openstack.galera.isolation: 'none'"),
         ("{backend: galera, galera: {nodes: 3}}", "openstack.galera.nodes: "),
         (
             "{galera: {writers: one}}",
@@ -197,7 +200,9 @@ def test_a_nodes_settings_name_all_nodes_and_its_own_address() -> None:
     own = found.by_host["a2-data-1"]
     settings = own.settings["mysqld"]
     assert settings["wsrep_node_address"] == own.address
-    assert settings["wsrep_sync_wait"] == 3
+    assert (settings["wsrep_sync_wait"], settings["transaction_isolation"]) == (
+        3, "READ-COMMITTED",
+    )  # fmt: skip
     assert settings["wsrep_cluster_address"] == "gcomm://" + ",".join(
         f"{each.address}:{catalogue.GALERA_PORT}" for each in found.nodes
     )
