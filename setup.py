@@ -13,7 +13,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 SHIPPED = (
-    *("locks", "notebooks", "playbooks", "scenarios", "topologies"),
+    *("campaigns", "locks", "notebooks", "playbooks", "scenarios", "topologies"),
     *("rome/LICENSE", "rome/README.md", "rome/pyproject.toml", "rome/src"),
 )
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")

@@ -33,7 +33,8 @@ class BenchRequest:
     """What a bench is asked for, besides the plan.
 
     `backend`, `layout`, `placement` and `time_scale` are what replaces the topology's, None where
-    nothing does; the plan has them already.  `arm` is the run's place in a comparison.
+    nothing does; the plan has them already.  `arm` is the run's place in a comparison,
+    `in_campaign` that in a campaign.
     `sample_every_s` is before the time scale.
     """
 
@@ -48,6 +49,7 @@ class BenchRequest:
     placement: str | None = None
     time_scale: float | None = None
     arm: store.Arm | None = None
+    in_campaign: store.InCampaign | None = None
     sample_every_s: float = SAMPLE_EVERY_S
     layout: str | None = None
 

@@ -37,6 +37,7 @@ def first_record(hosts: Hosts, deployed: DeployedCloud, request: BenchRequest) -
         sample_every_s=request.sample_every_s if "series" in request.probes else None,
         drawn=None if drawn is None else store.Drawn(drawn.seed, drawn.digest),
         arm=request.arm,
+        in_campaign=request.in_campaign,
         recipe=store.Recipe(
             request.backend,
             request.placement,

@@ -12,6 +12,7 @@ import click
 
 from discovery_xp import files
 from discovery_xp.cli.bench import bench
+from discovery_xp.cli.campaign import campaign
 from discovery_xp.cli.cloud import backup, deploy, openstack
 from discovery_xp.cli.compare import compare
 from discovery_xp.cli.examples import init
@@ -38,7 +39,7 @@ def cli() -> None:
 for command in (
     validate, schema, plan, slots, prepare,
     up, deploy, status, ssh, bench, verify, openstack, backup, inventory, destroy,
-    completion, init, network, notebook, report, trace, compare, reproduce,
+    completion, init, network, notebook, report, trace, compare, reproduce, campaign,
 ):  # fmt: skip
     cli.add_command(command)
 

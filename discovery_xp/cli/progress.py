@@ -93,5 +93,8 @@ def pace_in_words(rate_per_s: float, remaining_s: float | None) -> str:
 
 
 def duration_in_words(duration_s: float) -> str:
-    """Whole seconds below two minutes, whole minutes above."""
-    return f"{duration_s:.0f} s" if duration_s < 120 else f"{duration_s / 60:.0f} min"
+    """Whole seconds below two minutes, whole minutes below three hours, then hours and minutes."""
+    minutes = round(duration_s / 60)
+    if minutes >= 180:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{duration_s:.0f} s" if duration_s < 120 else f"{minutes} min"

@@ -245,12 +245,17 @@ class Scenario:
 
 def read_scenario(path: Path) -> Scenario:
     """Read a scenario file; raises InvalidInput with every problem found."""
-    return _build(read_yaml(path, "scenarios"), _name_from(path.stem))
+    return scenario_of(read_yaml(path, "scenarios"))
 
 
 def parse_scenario(text: str, name: str = "scenario.yaml") -> Scenario:
     """The same from text; `name` is what the problems call it."""
-    return _build(parse_yaml(text, name), _name_from(Path(name).stem))
+    return scenario_of(parse_yaml(text, name))
+
+
+def scenario_of(parsed: YamlFile) -> Scenario:
+    """The scenario in a file that was read; raises InvalidInput with every problem found."""
+    return _build(parsed, _name_from(Path(parsed.name).stem))
 
 
 def scenario_schema() -> dict[str, Any]:

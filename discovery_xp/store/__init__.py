@@ -16,6 +16,7 @@ from discovery_xp.store.parts import (
     Arm,
     Drawn,
     Harness,
+    InCampaign,
     Load,
     Machine,
     MachineState,
@@ -44,8 +45,8 @@ from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, sche
 
 __all__ = [
     "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "VERIFY", "Arm", "Column",
-    "Drawn", "Harness", "Links", "Load", "Machine", "MachineState", "Merging", "Pair", "Recipe",
-    "Rows", "Run", "RunRecord", "ThrottledShare", "Unfit", "Validity", "Vms", "Window", "damaged",
-    "find_runs", "is_run_name", "new_run", "open_run", "record_from_json", "replace_file",
-    "require_writable", "runs_under", "schema",
+    "Drawn", "Harness", "InCampaign", "Links", "Load", "Machine", "MachineState", "Merging", "Pair",
+    "Recipe", "Rows", "Run", "RunRecord", "ThrottledShare", "Unfit", "Validity", "Vms", "Window",
+    "damaged", "find_runs", "is_run_name", "new_run", "open_run", "record_from_json",
+    "replace_file", "require_writable", "runs_under", "schema",
 ]  # fmt: skip

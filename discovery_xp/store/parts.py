@@ -12,6 +12,7 @@ from discovery_xp.store.values import (
     MOST_ENTRIES,
     Count,
     Digest,
+    Experiment,
     Line,
     Number,
     Share,
@@ -148,6 +149,22 @@ class Arm(Strict):
     block: Count
     blocks: Count
     position: Count
+
+
+@dataclass(frozen=True)
+class InCampaign(Strict):
+    """A run's place in a campaign.
+
+    `point` is equal for all runs that ask for the same, `levels` its levels by factor; the run is
+    the point's in a block, from 1, and the so-manieth attempt at it, from 1.
+    """
+
+    campaign: Experiment
+    part: Word
+    point: Digest
+    levels: Annotated[Mapping[Word, Word], Field(max_length=MOST_ENTRIES)]
+    block: Count
+    attempt: Count
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from discovery_xp.store.parts import (
     Arm,
     Drawn,
     Harness,
+    InCampaign,
     Load,
     Machine,
     MachineState,
@@ -143,6 +144,7 @@ class RunRecord(Strict):
     merging: Merging | None = None
     drawn: Drawn | None = None
     arm: Arm | None = None
+    in_campaign: InCampaign | None = None
     recipe: Recipe | None = None
     time_scale: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     validity: Validity | None = None
@@ -200,12 +202,12 @@ _ORDER = (
     "format", "experiment", "plan", "started", "ended", "status", "reason", "notes", "commit",
     "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
     "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
-    "window", "load", "harness", "merging", "time_scale", "validity", "drawn", "arm", "recipe",
-    "sample_every_s", "machines_before",
+    "window", "load", "harness", "merging", "time_scale", "validity", "drawn", "arm",
+    "in_campaign", "recipe", "sample_every_s", "machines_before",
 )  # fmt: skip
 # Runs of earlier versions lack them.
 _LATER = (
-    "merging", "time_scale", "validity", "drawn", "arm", "recipe", "sample_every_s",
+    "merging", "time_scale", "validity", "drawn", "arm", "in_campaign", "recipe", "sample_every_s",
     "machines_before",
 )  # fmt: skip
 

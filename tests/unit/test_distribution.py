@@ -18,7 +18,7 @@ from discovery_xp import software
 from discovery_xp.verification.exclusions import read_exclusions
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SHIPPED = ("locks", "notebooks", "playbooks", "rome/src", "scenarios", "topologies")
+SHIPPED = ("campaigns", "locks", "notebooks", "playbooks", "rome/src", "scenarios", "topologies")
 NEEDED = (
     *("discovery_xp", *SHIPPED, "rome/LICENSE", "rome/README.md", "rome/pyproject.toml"),
     *("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"),

@@ -1,0 +1,294 @@
+"""`discovery-xp campaign`: many runs from one file; planned, made, looked at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from discovery_xp.cli.common import InputFile, console, echo
+from discovery_xp.cli.progress import Follower, duration_in_words
+from discovery_xp.errors import Failed, Refused
+from discovery_xp.inputs.campaign import Campaign, campaign_schema, read_campaign
+from discovery_xp.inputs.units import QuantityError, parse_time_s
+from discovery_xp.text import shortened
+
+if TYPE_CHECKING:
+    from discovery_xp.bench_request import BenchRequest
+    from discovery_xp.campaigns.forecast import Forecast
+    from discovery_xp.campaigns.ledger import Entry, Ledger
+    from discovery_xp.planning.plan import Plan
+    from discovery_xp.store import Run
+
+_SUMMARY = 100  # characters of why an attempt failed
+
+file_argument = click.argument("file", type=InputFile("campaigns"))
+results_option = click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
+    help="Where the campaign's folder is.",
+)  # fmt: skip
+
+
+@click.group()
+def campaign() -> None:
+    """Many runs from one file: planned, made, stopped and gone on with at any time."""
+
+
+@campaign.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of campaigns' files, for editors."""
+    click.echo(json.dumps(campaign_schema(), indent=2))
+
+
+@campaign.command("plan")
+@file_argument
+@results_option
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+def print_plan(file: Path, results: Path, as_json: bool) -> None:
+    """Print what 'run' would do: each run in order, and what all of them need. Touches nothing."""
+    ledger = _ledger(read_campaign(file), results)
+    from discovery_xp.campaigns.forecast import forecast
+    from discovery_xp.campaigns.requests import check_all
+
+    check_all(ledger.campaign, [entry.job for entry in ledger.of("left")], ledger.folder)
+    rest = forecast(ledger)
+    if as_json:
+        click.echo(json.dumps(_as_json(ledger, rest), indent=1))
+        return
+    out = console()
+    out.print(_table(ledger, rest))
+    for line in _excluded(ledger.campaign):
+        out.print(line, soft_wrap=True)
+    for line in _needs(ledger, rest):
+        out.print(line, soft_wrap=True)
+
+
+@campaign.command("status")
+@file_argument
+@results_option
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+def print_status(file: Path, results: Path, as_json: bool) -> None:
+    """Print what was run, what failed and what is left. The code is 1 while anything is."""
+    ledger = _ledger(read_campaign(file), results)
+    from discovery_xp.campaigns.forecast import forecast
+
+    rest = forecast(ledger)
+    if as_json:
+        click.echo(json.dumps(_as_json(ledger, rest), indent=1))
+    else:
+        out = console()
+        out.print(_table(ledger, rest))
+        for line in _needs(ledger, rest):
+            out.print(line, soft_wrap=True)
+    _require_done(ledger)
+
+
+@campaign.command("run")
+@file_argument
+@results_option
+@click.option("--for", "limit", metavar="TIME", help="Begin nothing that wouldn't end within it, "
+              "such as '10h'.")  # fmt: skip
+def make_runs(file: Path, results: Path, limit: str | None) -> None:
+    """Make all runs that are left; the same command goes on after an interruption.
+
+    On Grid'5000 further processes of the same command work side by side, each on a testbed of
+    its own. The code is 1 where a point failed as often as it may.
+    """
+    within_s = _within(limit)
+    ledger = _ledger(read_campaign(file), results)
+    from discovery_xp.campaigns import running
+    from discovery_xp.campaigns.forecast import forecast
+
+    for line in _needs(ledger, forecast(ledger)):
+        echo(line)
+    maker = _Maker()
+    for outcome in running.run_all(ledger, maker.make, maker.begins, within_s):
+        job = outcome.entry.job
+        subject = f"{job.point.words}, block {job.block}"
+        if outcome.failure is None:
+            run = outcome.run
+            echo(f"{subject}: done, {run.folder if run else ''}")
+        else:
+            reason = shortened(outcome.failure.reason, _SUMMARY)
+            echo(f"{subject}: attempt {outcome.failure.attempt} failed: {reason}", err=True)
+    ledger.refresh()
+    if left := ledger.of("left"):
+        echo(f"{len(left)} runs are left; the same command goes on with them")
+        return
+    _require_done(ledger)
+
+
+class _Maker:
+    """Makes runs, and says how they come on."""
+
+    def __init__(self) -> None:
+        self.expected_s: float | None = None
+
+    def begins(self, entry: Entry, rest: Forecast) -> None:
+        """Say which run begins, and how long all that is left takes."""
+        number, job = len(rest.needs), entry.job
+        own = [need for each, need in rest.needs if each.job.key == job.key]
+        self.expected_s = own[0].seconds if own else None
+        again = f", attempt {entry.next_attempt}" if entry.next_attempt > 1 else ""
+        echo(
+            f"{number} left, about {duration_in_words(rest.seconds)}; now {job.point.part}: "
+            f"{job.point.words}, block {job.block}{again}"
+        )
+
+    def make(self, plan: Plan, request: BenchRequest) -> Run:
+        """Make a run."""
+        from discovery_xp import bench
+
+        follower = Follower(self.expected_s)
+        try:
+            run = bench.run(plan, request, follower, lambda _run: None, follower.pace)
+        except BaseException:
+            follower.end("it ended early")
+            raise
+        follower.end(f"the run is in {run.folder}")
+        return run
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def _ledger(read: Campaign, results: Path) -> Ledger:
+    from discovery_xp.campaigns.ledger import Ledger
+
+    return Ledger(read, results.absolute() / read.name).refresh()
+
+
+def _within(limit: str | None) -> float | None:
+    if limit is None:
+        return None
+    try:
+        return parse_time_s(limit)
+    except QuantityError as error:
+        raise Refused(f"--for: {error.reason}", error.remedy) from None
+
+
+def _table(ledger: Ledger, rest: Forecast) -> Table:
+    factors = ledger.campaign.factors
+    table = Table(title=f"Campaign {ledger.campaign.name}", title_justify="left")
+    for title in ("#", "part", *factors, "block", "hosts", "takes", "state"):
+        table.add_column(title, justify="right" if title in ("#", "block", "hosts") else "left")
+    needs = {entry.job.key: need for entry, need in rest.needs}
+    for number, entry in enumerate(ledger.entries, start=1):
+        point = entry.job.point
+        need = needs.get(entry.job.key)
+        hosts = len(_hosts(ledger, entry))
+        table.add_row(
+            str(number), point.part, *(point.levels.get(factor, "") for factor in factors),
+            f"{entry.job.block} of {point.repeats}", str(hosts), _took(entry, need), _state(entry),
+        )  # fmt: skip
+    return table
+
+
+def _hosts(ledger: Ledger, entry: Entry) -> tuple[object, ...]:
+    from discovery_xp.campaigns.requests import plan_of
+
+    return tuple(plan_of(ledger.campaign, entry.job).hosts)
+
+
+def _took(entry: Entry, need: object) -> str:
+    from discovery_xp.campaigns.forecast import Need, took_s
+
+    if entry.record is not None:
+        return duration_in_words(took_s(entry))
+    return f"about {duration_in_words(need.seconds)}" if isinstance(need, Need) else ""
+
+
+def _state(entry: Entry) -> str:
+    if entry.state == "done" and entry.record is not None:
+        verdict = entry.record.validity
+        vms = entry.record.vms
+        words = f"done, {vms.active} of {vms.asked} VMs" if vms.asked else "done"
+        return words if verdict is None else f"{words}, {verdict.verdict}"
+    if entry.failures:
+        last = shortened(entry.failures[-1].reason, _SUMMARY)
+        if entry.state == "failed":
+            return f"failed {len(entry.failures)} times: {last}"
+        return f"left, attempt {len(entry.failures)} failed: {last}"
+    return entry.state
+
+
+def _excluded(read: Campaign) -> list[str]:
+    by_reason: dict[tuple[str, str], int] = {}
+    for each in read.excluded:
+        by_reason[each.part, each.because] = by_reason.get((each.part, each.because), 0) + 1
+    return [
+        f"left out of {part}: {count} points, {because}"
+        for (part, because), count in by_reason.items()
+    ]
+
+
+def _needs(ledger: Ledger, rest: Forecast) -> list[str]:
+    done, failed, left = (ledger.of(state) for state in ("done", "failed", "left"))
+    lines = [
+        f"{len(ledger.entries)} runs of {len(ledger.campaign.points)} points: {len(done)} done, "
+        f"{len(failed)} failed, {len(left)} left; in {ledger.folder}"
+    ]
+    if left:
+        basis = f"as {rest.measured} runs took" if rest.measured else "as foretold on two cores"
+        lines.append(
+            f"what is left takes about {duration_in_words(rest.seconds)} ({basis}), "
+            f"{rest.disk_bytes / 1e6:.0f} MB of disk, {rest.node_hours:.1f} node-hours"
+        )
+    if ledger.strangers:
+        lines.append(
+            f"{len(ledger.strangers)} runs there are of points that the file hasn't any more"
+        )
+    return lines
+
+
+def _as_json(ledger: Ledger, rest: Forecast) -> dict[str, object]:
+    needs = {entry.job.key: need for entry, need in rest.needs}
+
+    def row(entry: Entry) -> dict[str, object]:
+        point, need = entry.job.point, needs.get(entry.job.key)
+        return {
+            "part": point.part,
+            "point": point.digest,
+            "levels": dict(point.levels),
+            "block": entry.job.block,
+            "state": entry.state,
+            "run": None if entry.run is None else str(entry.run.folder),
+            "failures": [vars(failure) for failure in entry.failures],
+            "seconds": None if need is None else round(need.seconds, 1),
+        }
+
+    read = ledger.campaign
+    return {
+        "campaign": read.name,
+        "runs": [row(entry) for entry in ledger.entries],
+        "excluded": [
+            {"part": each.part, "levels": dict(each.levels), "because": each.because}
+            for each in read.excluded
+        ],
+        "left": {
+            "seconds": round(rest.seconds, 1),
+            "disk_bytes": round(rest.disk_bytes),
+            "node_hours": round(rest.node_hours, 2),
+            "measured_runs": rest.measured,
+        },
+    }
+
+
+def _require_done(ledger: Ledger) -> None:
+    """Raise Failed while a run is left, or where one failed for good."""
+    failed, left = ledger.of("failed"), ledger.of("left")
+    if failed:
+        raise Failed(
+            f"{len(failed)} of {len(ledger.entries)} runs failed: {failed[0].job.point.words}: "
+            f"{shortened(failed[0].failures[-1].reason, _SUMMARY)}",
+            f"correct what it says, remove its lines from {ledger.folder}/failures.jsonl, and run "
+            "the campaign again",
+        )
+    if left:
+        raise Failed(
+            f"{len(left)} of {len(ledger.entries)} runs are left",
+            "go on with 'discovery-xp campaign run'",
+        )
