@@ -99,7 +99,10 @@ def _need_s(rest: Forecast, entry: Entry) -> float:
 
 
 def _attempt(ledger: Ledger, entry: Entry, testbed: TestbedName, make_run: MakeRun) -> Outcome:
-    """Make a run; a failure is noted, and its cloud destroyed."""
+    """Make a run; a failure is noted, and its cloud destroyed.
+
+    Raises Refused where nothing was begun: what stands in this run's way would in others', too.
+    """
     plan = plan_of(ledger.campaign, entry.job, testbed)
     left = [each for each in ledger.of("left") if each.job.key != entry.job.key]
     keep = any(each.job.shares_with(entry.job) for each in left)
@@ -110,6 +113,8 @@ def _attempt(ledger: Ledger, entry: Entry, testbed: TestbedName, make_run: MakeR
         run = make_run(plan, request)
         record = run.load()
         reason = record.why_partial if record.is_partial else None
+    except Refused:
+        raise
     except (UserError, OSError) as error:
         reason = next(iter(str(error).splitlines()), "") or repr(error)
     if reason is None:

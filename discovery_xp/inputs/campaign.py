@@ -360,9 +360,9 @@ class _Reader:
 
     def _level(self, place: Path_, factor: str, value: Any) -> _Level | None:
         """Return the level of a factor that a value at `place` names; None where it is none."""
+        if factor in FILES:
+            return _Level("", {factor: value}, {factor: place})
         if isinstance(value, dict | list) or value is None:
-            if factor in FILES and isinstance(value, dict):
-                return _Level("", {factor: value}, {factor: place})
             self.parsed.report(
                 place, f"'{short(value)}' is not a level", "write a word or a number"
             )
@@ -547,7 +547,10 @@ class _Reader:
     def _value_of(self, kind: str, data: _Data, place: Path_) -> Topology | Scenario | None:
         """Read a point's topology or scenario; its problems are reported as the campaign's."""
         if isinstance(data.value, dict):
-            data.value["name"] = str(self.name)
+            if kind == "topology":  # the testbed's, which all points have in turn
+                data.value["name"] = str(self.name)
+            else:
+                data.value.setdefault("name", data.value.get("kind"))
         known = self.read_values.get(key := json.dumps([kind, data.value], sort_keys=True))
         if known is not None:
             return known

@@ -13,9 +13,8 @@ from discovery_xp.bench_request import BenchRequest
 from discovery_xp.errors import Failed
 from discovery_xp.inputs.scenario import Scenario
 from discovery_xp.store import Run
+from tests.unit.dummy_life import Life
 from tests.unit.test_bench import plan_of
-from tests.unit.test_dummy_life import Life
-from tests.unit.test_dummy_life import life as life  # the fixture
 
 # ---------------------------------------------------------------- the order
 

@@ -1,0 +1,270 @@
+"""Campaigns on canned hosts: resumed, retried, refused, and nothing made twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from discovery_xp import bench
+from discovery_xp.campaigns import running
+from discovery_xp.places import checkout
+from discovery_xp.store import Run, RunRecord
+from discovery_xp.testbeds.testbed import Testbed
+from tests.unit.dummy_life import Life, Said
+
+FILE = """\
+name: tiny
+{more}topology:
+  sites: [{{name: site, count: 1, controllers: 1, computes: 1}}]
+  provider: {{type: dummy, faults: [{faults}]}}
+scenario: {{kind: boot, vms: 2}}
+parts:
+  - name: latencies
+    over: {{backend: [{backends}], latency: [10ms, 50ms]}}
+    set: {{sites: 2}}
+    share: [latency]
+"""
+
+
+def written(life: Life, *faults: str, more: str = "", backends: str = "mysql") -> str:
+    path = life.folder / "tiny.yaml"
+    path.write_text(FILE.format(faults=", ".join(faults), more=more, backends=backends))
+    return str(path)
+
+
+def campaign(life: Life, command: str, file: str, *more: str) -> Said:
+    return life.xp("campaign", command, file, "--results", str(life.results), *more)
+
+
+def records(life: Life) -> list[RunRecord]:
+    return sorted((run.load() for run in life.runs()), key=lambda record: record.started)
+
+
+def states(life: Life, file: str) -> list[str]:
+    said = campaign(life, "status", file, "--json")
+    return [row["state"] for row in json.loads(said.out)["runs"]]
+
+
+def test_a_plan_touches_nothing_and_says_what_it_needs(life: Life) -> None:
+    said = campaign(life, "plan", written(life))
+    assert said.code == 0, said.err
+    assert "2 runs of 2 points: 0 done, 0 failed, 2 left" in said.out
+    assert "node-hours" in said.out
+    assert not life.results.exists()
+    life.requires_nothing_left()
+
+
+def test_all_points_are_run_and_say_which_they_are(life: Life) -> None:
+    file = written(life)
+    said = campaign(life, "run", file)
+    assert said.code == 0, said.err
+    assert states(life, file) == ["done"] * 2
+    found = records(life)
+    assert {record.in_campaign.levels["latency"] for record in found if record.in_campaign} == {
+        "10ms", "50ms",
+    }  # fmt: skip
+    assert {(r.in_campaign.campaign, r.in_campaign.attempt) for r in found if r.in_campaign} == {
+        ("tiny", 1)
+    }
+    life.requires_nothing_left()
+    assert campaign(life, "run", file).code == 0
+    assert len(life.runs()) == 2, "nothing is made twice"
+
+
+def test_points_that_may_share_a_cloud_have_one(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    usual = bench.run
+
+    def watched(plan: object, request: object, *more: object) -> Run:
+        there = Testbed("tiny").exists()
+        kept.append((there, request.keep))  # type: ignore[attr-defined]
+        return usual(plan, request, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench, "run", watched)
+    assert campaign(life, "run", written(life, backends="mysql, rome")).code == 0
+    assert kept == [(False, True), (True, False)] * 2
+    life.requires_nothing_left()
+
+
+def test_an_interruption_destroys_the_testbed_and_the_rest_is_done_later(life: Life) -> None:
+    file = written(life)
+    life.interrupted_at = "reading the counters"
+    assert campaign(life, "run", file).code == 130
+    life.requires_nothing_left()
+    assert states(life, file) == ["left"] * 2
+    life.interrupted_at = None
+    assert campaign(life, "run", file).code == 0
+    assert states(life, file) == ["done"] * 2
+    complete = [record for record in records(life) if not record.is_partial]
+    assert len(complete) == 2
+
+
+@pytest.mark.parametrize(("attempts", "made"), [(1, 1), (3, 3)])
+def test_a_point_that_fails_is_tried_so_often_then_it_is_a_failed_row(
+    life: Life, attempts: int, made: int
+) -> None:
+    file = written(life, "load", more=f"attempts: {attempts}\n")
+    said = campaign(life, "run", file)
+    assert said.code == 1
+    assert "2 of 2 runs failed" in said.last_line and "failures.jsonl" in said.last_line
+    assert states(life, file) == ["failed"] * 2
+    assert len(life.runs()) == 2 * made
+    lines = (life.results / "tiny/failures.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * made
+    assert {json.loads(line)["attempt"] for line in lines} == set(range(1, made + 1))
+    life.requires_nothing_left()
+    assert campaign(life, "run", file).code == 1
+    assert len(life.runs()) == 2 * made, "enough is enough"
+
+
+def test_an_attempt_that_comes_to_no_run_counts_too(life: Life) -> None:
+    file = written(life, "play", more="attempts: 1\n")
+    said = campaign(life, "run", file)
+    assert said.code == 1 and life.runs() == []
+    assert states(life, file) == ["failed"] * 2
+    assert "'computes' failed" in said.err
+    life.requires_nothing_left()
+
+
+def test_what_is_refused_is_no_attempt(life: Life) -> None:
+    file = written(life, "refused")
+    said = campaign(life, "run", file)
+    assert said.code == 2 and "the dummy refuses to lend hosts" in said.last_line
+    assert states(life, file) == ["left"] * 2
+    life.requires_nothing_left()
+
+
+def test_failures_that_are_taken_back_are_tried_again(life: Life) -> None:
+    campaign(life, "run", written(life, "load", more="attempts: 1\n"))
+    (life.results / "tiny/failures.jsonl").unlink()
+    # With the fault gone the points ask for something else: the faults are the provider's.
+    file = written(life)
+    assert campaign(life, "run", file).code == 0
+    assert states(life, file) == ["done"] * 2
+
+
+def test_a_line_that_ended_early_is_no_failure(life: Life) -> None:
+    file = written(life, "load", more="attempts: 2\n")
+    campaign(life, "run", file)
+    path = life.results / "tiny/failures.jsonl"
+    path.write_text(path.read_text()[:-20] + "\n[]\nnull\n{}\n")
+    assert states(life, file).count("left") == 1
+
+
+def test_results_that_were_moved_are_gone_on_with(life: Life) -> None:
+    file = written(life)
+    life.interrupted_at = None
+    assert campaign(life, "run", file).code == 0
+    moved = life.folder / "elsewhere"
+    life.results.rename(moved)
+    life.results = moved
+    assert states(life, file) == ["done"] * 2
+
+
+def test_runs_of_points_that_are_gone_are_counted_apart(life: Life) -> None:
+    assert campaign(life, "run", written(life)).code == 0
+    path = Path(written(life))
+    path.write_text(path.read_text().replace("[10ms, 50ms]", "[10ms, 20ms]").replace(
+        "    share: [latency]\n", ""))  # fmt: skip
+    said = campaign(life, "status", str(path))
+    assert said.code == 1
+    assert "2 runs of 2 points: 1 done, 0 failed, 1 left" in said.out
+    assert "1 runs there are of points that the file hasn't any more" in said.out
+
+
+def test_nothing_is_begun_that_would_not_end_in_time(life: Life) -> None:
+    said = campaign(life, "run", written(life), "--for", "1s")
+    assert (said.code, life.runs()) == (0, [])
+    assert "2 runs are left" in said.out
+    assert campaign(life, "run", written(life), "--for", "soon").code == 2
+
+
+def test_a_testbed_of_somebody_elses_is_left_alone(life: Life) -> None:
+    topology = life.topology()
+    assert life.xp("deploy", topology, "--name", "tiny").code == 0
+    said = campaign(life, "run", written(life))
+    assert said.code == 2
+    assert "a testbed 'tiny' is there, which isn't of this campaign" in said.last_line
+    assert Testbed("tiny").load().phase == "up"
+    assert life.runs() == []
+
+
+def test_emulated_hosts_are_for_one_campaign_at_a_time(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "_is_local", lambda _campaign: True)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(running._ONE_AT_A_TIME)
+        other.listen()
+        said = campaign(life, "run", written(life))
+    assert said.code == 2
+    assert f"a campaign runs on this machine (process {os.getpid()})" in said.last_line
+    assert life.runs() == []
+    assert campaign(life, "run", written(life)).code == 0
+
+
+def test_a_folder_that_cannot_be_written_is_refused(life: Life) -> None:
+    life.results.write_text("a file")
+    said = campaign(life, "run", written(life))
+    assert said.code == 2, said.err
+    assert "Traceback" not in said.err
+
+
+KILLED = """
+import sys
+from discovery_xp import files
+files.require_ours = lambda *_: None
+import os
+os.geteuid = lambda: 1000
+from discovery_xp.cli import progress
+follow = progress.Follower.__call__
+seen = []
+def stopped(follower, stage, done, total):
+    follow(follower, stage, done, total)
+    seen.append(follower)
+    # Of the second run, once the first one is done, but what both share is made once.
+    if stage == STAGE and (follower is not seen[0] or stage == "making up hosts"):
+        import time
+        print("here", flush=True)
+        time.sleep(600)
+progress.Follower.__call__ = stopped
+STAGE = sys.argv.pop()
+from discovery_xp.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "stage",
+    ["making up hosts", "computes", "laying down probes", "load: boot", "collecting records"],
+)  # fmt: skip
+def test_a_kill_in_any_phase_repeats_no_finished_point(life: Life, stage: str) -> None:
+    file = written(life)
+    words = ["campaign", "run", file, "--results", str(life.results)]
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, *words, stage],
+        env={**os.environ, "PYTHONPATH": str(checkout())},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            while (line := process.stdout.readline()) and line != "here\n":
+                pass
+        finally:
+            process.kill()
+    done = [run.folder for run in life.runs() if not run.load().is_partial]
+    time.sleep(1)  # a run's folder is called after the second in which it began
+    assert campaign(life, "run", file).code == 0
+    life.requires_nothing_left()
+    complete = [run.folder for run in life.runs() if not run.load().is_partial]
+    assert len(done) == (0 if stage == "making up hosts" else 1)
+    assert len(complete) == 2 and set(done) <= set(complete)
