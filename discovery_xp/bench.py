@@ -207,7 +207,11 @@ def _open_run(
     testbed = deployed.testbed
     hosts = experiment.hosts_of(testbed)
     variables = play_variables(hosts, testbed)
-    run = store.new_run(request.results, first_record(hosts, deployed, request))
+    try:
+        run = store.new_run(request.results, first_record(hosts, deployed, request))
+    except store.Taken:  # its folder is called after the second in which it began
+        time.sleep(1)
+        run = store.new_run(request.results, first_record(hosts, deployed, request))
     run.keep_room()
     notes = list(run.load().notes)
     return _Bench(hosts, testbed, deployed, request, run, progress, on_pace, variables, notes=notes)

@@ -33,6 +33,7 @@ from discovery_xp.store.runs import (
     FOLDERS,
     ROOT,
     Run,
+    Taken,
     Unfit,
     find_runs,
     is_run_name,
@@ -46,7 +47,7 @@ from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, sche
 __all__ = [
     "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "VERIFY", "Arm", "Column",
     "Drawn", "Harness", "InCampaign", "Links", "Load", "Machine", "MachineState", "Merging", "Pair",
-    "Recipe", "Rows", "Run", "RunRecord", "ThrottledShare", "Unfit", "Validity", "Vms", "Window",
-    "damaged", "find_runs", "is_run_name", "new_run", "open_run", "record_from_json",
+    "Recipe", "Rows", "Run", "RunRecord", "Taken", "ThrottledShare", "Unfit", "Validity", "Vms",
+    "Window", "damaged", "find_runs", "is_run_name", "new_run", "open_run", "record_from_json",
     "replace_file", "require_writable", "runs_under", "schema",
 ]  # fmt: skip

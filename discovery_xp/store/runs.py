@@ -73,6 +73,10 @@ class Unfit(Failed, ValueError):
     """What a run can't hold: hosts measure its values, and a host may say anything."""
 
 
+class Taken(Refused):
+    """A run's folder is there: another run of its plan began within the same second."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run's folder."""
@@ -305,7 +309,7 @@ def require_writable(folder: Path) -> None:
 def new_run(root: Path, record: RunRecord) -> Run:
     """Make a run's folder, with its record in it from the first moment on.
 
-    Raises Refused when there is such a run already, or the folder can't be made.
+    Raises Taken when there is such a run already, Refused when the folder can't be made.
     """
     time = datetime.datetime.strptime(record.started, TIME)
     folder = root / ExperimentName(record.experiment) / RunName.of(time, record.plan)
@@ -317,7 +321,7 @@ def new_run(root: Path, record: RunRecord) -> Run:
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if folder.is_dir():
-            raise Refused(
+            raise Taken(
                 f"{folder} exists: a run of this plan started within the same second",
                 "start it again",
             ) from None

@@ -15,7 +15,14 @@ import yaml
 
 from discovery_xp import store
 from discovery_xp.errors import Refused
-from discovery_xp.store import RunRecord, new_run, open_run, record_from_json, runs_under
+from discovery_xp.store import (
+    RunRecord,
+    Taken,
+    new_run,
+    open_run,
+    record_from_json,
+    runs_under,
+)
 from tests.unit.synthetic_run import call, make_run
 
 DOCS = (Path(__file__).parents[2] / "docs/results.md").read_text()
@@ -45,7 +52,7 @@ def test_a_runs_folder_says_when_and_what(tmp_path: Path) -> None:
 
 def test_two_runs_of_a_plan_in_a_second_are_refused(tmp_path: Path) -> None:
     record = make_run(tmp_path, experiment="a", started="2026-11-23T16:05:01Z").load()
-    with pytest.raises(Refused, match="within the same second; start it again"):
+    with pytest.raises(Taken, match="within the same second; start it again"):
         new_run(tmp_path, record)
     new_run(tmp_path, dataclasses.replace(record, started="2026-11-23T16:05:02Z"))
     assert len(list((tmp_path / "a").iterdir())) == 2, "nothing else is left"
