@@ -119,9 +119,15 @@ class Ledger:
         self.entries = []
         for job in jobs(self.campaign):
             own = found.get(job.key)
-            run, record = (None, None) if own is None else own
-            failures = tuple(failed.get(job.key, ()))
-            self.entries.append(Entry(job, run, record, failures, self.campaign.attempts))
+            self.entries.append(
+                Entry(
+                    job,
+                    None if own is None else own[0],
+                    None if own is None else own[1],
+                    tuple(failed.get(job.key, ())),
+                    self.campaign.attempts,
+                )
+            )
         return self
 
     def of(self, state: State) -> list[Entry]:

@@ -216,8 +216,8 @@ def test_every_key_has_to_be_there(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     whole = record_json(run.folder)
     later = {
-        "merging", "time_scale", "validity", "drawn", "arm", "recipe", "sample_every_s",
-        "machines_before",
+        "merging", "time_scale", "validity", "drawn", "arm", "in_campaign", "recipe",
+        "sample_every_s", "machines_before",
     }  # fmt: skip
     for key in whole.keys() - later:  # which runs of earlier versions lack
         (run.folder / "run.json").write_text(
