@@ -25,6 +25,7 @@ def test_in_etcd(etcd_server: EtcdServer) -> None:
     assert outcome.passed >= PASSED, outcome.output
 
 
+@pytest.mark.long
 def test_in_memory() -> None:
     outcome = run("rome+memory:///compliance")
     assert outcome.failed == 0, outcome.output
