@@ -251,6 +251,7 @@ def _resolve_galera(entry: GaleraEntry) -> Galera:
         usual.sync_wait if entry.sync_wait is None else entry.sync_wait,
         entry.segments,
         entry.isolation or usual.isolation,
+        entry.nodes,
     )
 
 

@@ -181,6 +181,9 @@ class GaleraEntry(Entry):
         description="of transactions: whether they lock the gaps between rows, too, which another "
         "node's inserts break (default: read-committed, or repeatable-read with one writer)",
     )
+    nodes: Literal["site", "data"] = Field(
+        "site", description="a node at each site, or on each data host"
+    )
 
 
 # What of Nova each site has of its own; docs/cells.md tells of them.

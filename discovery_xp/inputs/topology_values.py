@@ -154,13 +154,15 @@ class Galera:
     """How Galera replicates databases; `docs/galera.md` says more.
 
     `writers` is 'all' or 'one'; `sync_wait` is MariaDB's `wsrep_sync_wait`; with `segments` each
-    site is a segment of the group; `isolation` is that of transactions.
+    site is a segment of the group; `isolation` is that of transactions; `nodes` says whether each
+    'site' has one, or each 'data' host.
     """
 
     writers: str = "all"
     sync_wait: int = 1
     segments: bool = True
     isolation: str = "read-committed"
+    nodes: str = "site"
 
 
 @dataclass(frozen=True)

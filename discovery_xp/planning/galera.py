@@ -1,7 +1,7 @@
 """How a cloud's databases are replicated by Galera: nodes, arbitrator, order of access, timeouts.
 
-Pure, as plans are.  Each site has a node at most; services ask through HAProxy on their own host,
-which takes the nodes in the order that is decided here.
+Pure, as plans are.  Each site has a node at most, or each of its data hosts is one; services ask
+through HAProxy on their own host, which takes the nodes in the order that is decided here.
 """
 
 from __future__ import annotations
@@ -63,18 +63,23 @@ class GaleraLayout:
     timeouts: Timeouts
 
 
-def node_hosts(hosts: Sequence[PlannedHost], master: PlannedHost) -> list[PlannedHost]:
+def node_hosts(
+    hosts: Sequence[PlannedHost], master: PlannedHost, nodes: str = "site"
+) -> list[PlannedHost]:
     """Choose the host of each site's node: its first data host, else its first controller.
 
-    A site with neither has no node.  The master's site comes first: its node starts the cluster.
+    With `nodes` 'data' all data hosts of a site that has some are nodes.  A site with neither has
+    no node.  The master's site comes first: its first node starts the cluster.
     """
-    chosen: dict[str, PlannedHost] = {}
+    chosen: dict[str, list[PlannedHost]] = {}
     for role in ROLES_OF_NODES:
         for host in hosts:
-            if role in host.roles:
-                chosen.setdefault(host.site, host)
+            if role in host.roles and (
+                host.site not in chosen or (nodes == "data" and role == "data")
+            ):
+                chosen.setdefault(host.site, []).append(host)
     sites = list(dict.fromkeys([master.site, *(host.site for host in hosts)]))
-    return [chosen[site] for site in sites if site in chosen]
+    return [host for site in sites for host in chosen.get(site, ())]
 
 
 def decide(
@@ -88,7 +93,7 @@ def decide(
     With a `time_scale` everything takes so many times as long, and is waited for so long.
     """
     master = next(host for host in hosts if "master" in host.roles)
-    nodes = node_hosts(hosts, master)
+    nodes = node_hosts(hosts, master, options.nodes)
     arbitrator = _arbitrator(hosts, master, nodes)
     members = [*nodes, *([arbitrator] if arbitrator else [])]
     sites = list(dict.fromkeys(host.site for host in hosts))
@@ -106,9 +111,8 @@ def decide(
         arbitrator=arbitrator.name if arbitrator else None,
         segments={host.name: sites.index(host.site) if options.segments else 0 for host in members},
         proxies={
-            host.name: _order(host.site, nodes, round_trips, options.writers)
-            for host in hosts
-            if {*ROLES_OF_CLIENTS} & {*host.roles}
+            host.name: _order(host.site, nodes, round_trips, options.writers, turn)
+            for turn, host in enumerate(_clients(hosts))
         },
         longest_rtt_ms=longest_ms,
         timeouts=timeouts(longest_ms, time_scale),
@@ -140,23 +144,31 @@ def _round_trips(links: Iterable[PlannedLink]) -> dict[tuple[str, str], float]:
     }
 
 
+def _clients(hosts: Sequence[PlannedHost]) -> list[PlannedHost]:
+    return [host for host in hosts if {*ROLES_OF_CLIENTS} & {*host.roles}]
+
+
 def _order(
     site: str,
     nodes: Sequence[PlannedHost],
     round_trips: Mapping[tuple[str, str], float],
     writers: str,
+    turn: int,
 ) -> tuple[str, ...]:
-    """Return the nodes as a site's services ask them: its own, then the nearest.
+    """Return the nodes as a host's services ask them: those of its site, then the nearest.
 
-    With one writer all sites have the same order, so that they agree on the next one, too.
+    Of several nodes at its site each host begins with another, by its `turn`.  With one writer all
+    hosts have the same order, so that they agree on the next one, too.
     """
     if writers == "one":
         return tuple(node.name for node in nodes)
-
-    def distance(node: PlannedHost) -> float:
-        return -1.0 if node.site == site else round_trips.get((site, node.site), 0.0)
-
-    return tuple(node.name for node in sorted(nodes, key=distance))
+    own = [node for node in nodes if node.site == site]
+    first = turn % len(own) if own else 0
+    others = sorted(
+        (node for node in nodes if node.site != site),
+        key=lambda node: round_trips.get((site, node.site), 0.0),
+    )
+    return tuple(node.name for node in (*own[first:], *own[:first], *others))
 
 
 def timeouts(longest_rtt_ms: float, time_scale: float = 1.0) -> Timeouts:

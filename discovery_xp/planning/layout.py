@@ -250,7 +250,7 @@ def decide(
     data = [host for host in hosts if "data" in host.roles]
     cells = cells_of_nova.decide(options, hosts, master)
     replicated = options.backend == databases.GALERA
-    nodes = galera.node_hosts(hosts, master) if replicated else []
+    nodes = galera.node_hosts(hosts, master, options.galera.nodes) if replicated else []
     stores, all_databases = databases.place(
         options,
         master.name,

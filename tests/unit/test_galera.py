@@ -70,6 +70,24 @@ def test_the_node_of_the_masters_site_comes_first() -> None:
     assert nodes_of(f"{TWO}master: a2\n") == ["a2-data-1", "a1-data-1"]
 
 
+def test_each_data_host_may_be_a_node_and_hosts_begin_with_different_ones() -> None:
+    sites = "sites: [{name: a, data: 4, controllers: 2}, {name: b}]\n"
+    assert nodes_of(sites) == ["a-data-1", "b-controller-1"]
+    every = galera_of(sites, "nodes: data")
+    nodes = ["a-data-1", "a-data-2", "a-data-3", "a-data-4", "b-controller-1"]
+    assert sorted(every.segments) == nodes
+    firsts = {host: order[0] for host, order in every.proxies.items()}
+    assert firsts == {
+        "a-master-1": "a-data-1",
+        "a-controller-1": "a-data-2",
+        "a-controller-2": "a-data-3",
+        "b-controller-1": "b-controller-1",
+    }
+    assert all(sorted(order) == nodes for order in every.proxies.values())
+    one = galera_of(sites, "nodes: data, writers: one")
+    assert {order[0] for order in one.proxies.values()} == {"a-data-1"}
+
+
 @pytest.mark.parametrize(
     ("sites", "arbitrator"),
     [
