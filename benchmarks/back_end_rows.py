@@ -111,7 +111,7 @@ ARMS: Mapping[str, Arm] = {
     "mysql-cells": Arm("mysql", CELLS, "a MariaDB for each cell, one for what is above them"),
     "galera": _galera(SHARED, "a node at each site, all of them written to"),
     "galera-one-writer": _galera(SHARED, "all services ask the first site's node", writers="one"),
-    "galera-updates-wait": _galera(SHARED, "updates wait for others' writes, too", sync_wait=3),
+    "galera-reads-wait": _galera(SHARED, "reads wait for others' writes, not updates", sync_wait=1),
     "galera-gap-locks": _galera(
         SHARED, "transactions lock the gaps between rows, too", isolation="repeatable-read"
     ),

@@ -42,8 +42,8 @@ openstack: {{{openstack}}}
 """
 SCENARIO = "name: boot\nkind: boot\nvms: {vms}\nconcurrency: {at_once}\n"
 VARIANTS: Mapping[str, str] = {
-    "wait": "backend: galera, galera: {sync_wait: 1}",
-    "updates-wait": "backend: galera, galera: {sync_wait: 3}",
+    "wait": "backend: galera, galera: {sync_wait: 3}",
+    "reads-wait": "backend: galera, galera: {sync_wait: 1}",
     "no-wait": "backend: galera, galera: {sync_wait: 0}",
     "one-writer": "backend: galera, galera: {writers: one, sync_wait: 0}",
     "gap-locks": "backend: galera, galera: {isolation: repeatable-read}",

@@ -241,8 +241,9 @@ def _resolve_openstack(entry: OpenStackEntry) -> OpenStack:
 def _resolve_galera(entry: GaleraEntry) -> Galera:
     """Return how Galera is run; several writers need more than one does.
 
-    Reads wait for other nodes' writes, since OpenStack's services tell each other, by messages, of
-    rows that they committed.  No gaps are locked: who does so is given up for others' inserts.
+    Reads and updates wait for other nodes' writes, since OpenStack's services tell each other, by
+    messages, of rows that they committed.  No gaps are locked: who does so is given up for others'
+    inserts.
     """
     is_alone = entry.writers == "one"
     usual = Galera(sync_wait=0, isolation="repeatable-read") if is_alone else Galera()

@@ -173,7 +173,7 @@ class GaleraEntry(Entry):
         ge=0,
         le=15,
         description="MariaDB's wsrep_sync_wait: which statements wait until their node has all "
-        "that others wrote before (default: 1, reads, or 0 with one writer)",
+        "that others wrote before (default: 3, all but inserts, or 0 with one writer)",
     )
     segments: bool = Field(True, description="each site is a segment (gmcast.segment)")
     isolation: Literal["read-committed", "repeatable-read"] | None = Field(

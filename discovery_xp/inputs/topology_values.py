@@ -159,7 +159,7 @@ class Galera:
     """
 
     writers: str = "all"
-    sync_wait: int = 1
+    sync_wait: int = 3
     segments: bool = True
     isolation: str = "read-committed"
     nodes: str = "site"

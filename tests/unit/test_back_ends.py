@@ -90,11 +90,11 @@ def test_variants_of_galera_differ_from_it_in_one_option() -> None:
         return plan_of(name).require_cloud().options.galera
 
     usual = options("galera")
-    assert (usual.writers, usual.sync_wait, usual.segments) == ("all", 1, True)
+    assert (usual.writers, usual.sync_wait, usual.segments) == ("all", 3, True)
     assert usual.isolation == "read-committed"
     assert options("galera-gap-locks").isolation == "repeatable-read"
     assert options("galera-one-writer").writers == "one"
-    assert options("galera-updates-wait").sync_wait == 3
+    assert options("galera-reads-wait").sync_wait == 1
     assert options("galera-no-wait").sync_wait == 0
     assert options("galera-no-segments").segments is False
 

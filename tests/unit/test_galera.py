@@ -165,10 +165,10 @@ def test_reads_wait_for_other_writers_unless_there_is_one() -> None:
     def options(text: str) -> Galera:
         return plan_of(TWO, text).require_cloud().options.galera
 
-    assert options("") == Galera("all", 1, True)
+    assert options("") == Galera("all", 3, True)
     assert options("writers: one") == Galera("one", 0, True, "repeatable-read")
-    assert options("writers: one, sync_wait: 3").sync_wait == 3
-    assert options("isolation: repeatable-read") == Galera("all", 1, True, "repeatable-read")
+    assert options("writers: one, sync_wait: 1").sync_wait == 1
+    assert options("isolation: repeatable-read") == Galera("all", 3, True, "repeatable-read")
     assert options("writers: one, isolation: read-committed").isolation == "read-committed"
     assert options("sync_wait: 0").sync_wait == 0
 
@@ -198,7 +198,7 @@ def test_bad_options_are_refused_with_a_remedy(openstack: str, problem: str) -> 
 def test_options_of_galera_are_written_to_files_of_its_clouds_alone() -> None:
     other = parse_topology(TWO)
     assert "galera" not in other.to_yaml()
-    own = parse_topology(f"{TWO}openstack: {{backend: galera, galera: {{sync_wait: 3}}}}")
+    own = parse_topology(f"{TWO}openstack: {{backend: galera, galera: {{sync_wait: 1}}}}")
     assert parse_topology(own.to_yaml()).openstack == own.openstack
 
 
@@ -214,12 +214,12 @@ def variables_of(layout: CloudLayout) -> files.GaleraVariables:
 
 
 def test_a_nodes_settings_name_all_nodes_and_its_own_address() -> None:
-    found = variables_of(plan_of(TWO, "sync_wait: 3").require_cloud())
+    found = variables_of(plan_of(TWO, "sync_wait: 1").require_cloud())
     own = found.by_host["a2-data-1"]
     settings = own.settings["mysqld"]
     assert settings["wsrep_node_address"] == own.address
     assert (settings["wsrep_sync_wait"], settings["transaction_isolation"]) == (
-        3, "READ-COMMITTED",
+        1, "READ-COMMITTED",
     )  # fmt: skip
     assert settings["wsrep_cluster_address"] == "gcomm://" + ",".join(
         f"{each.address}:{catalogue.GALERA_PORT}" for each in found.nodes
