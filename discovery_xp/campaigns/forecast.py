@@ -7,17 +7,16 @@ back end if there are any, else all of them.
 
 from __future__ import annotations
 
-import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from discovery_xp.bench_request import expected_s
-from discovery_xp.campaigns.ledger import Entry, Ledger
+from discovery_xp.campaigns.ledger import Done, Ledger
 from discovery_xp.campaigns.requests import plan_of, request_of
 from discovery_xp.campaigns.schedule import Job
-from discovery_xp.inputs.campaign import Campaign
+from discovery_xp.inputs.campaign_values import Campaign, Point
 
 RUN_BYTES = 20_000_000  # of a run of 500 VMs on 65 hosts with all probes, about
 
@@ -38,55 +37,56 @@ class Need:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the jobs that are left need, each in their order.
+    """What each job that is left needs, by its key; `measured` runs have corrected it."""
 
-    `measured` is how many runs have corrected it.
-    """
-
-    needs: tuple[tuple[Entry, Need], ...]
+    needs: Mapping[tuple[str, int], Need]
     measured: int
 
     @property
     def seconds(self) -> float:
         """By a clock, one job after the other."""
-        return sum(need.seconds for _, need in self.needs)
+        return sum(need.seconds for need in self.needs.values())
 
     @property
     def disk_bytes(self) -> float:
         """Of the results' folder."""
-        return sum(need.disk_bytes for _, need in self.needs)
+        return sum(need.disk_bytes for need in self.needs.values())
 
     @property
     def node_hours(self) -> float:
         """Of nodes that are reserved, if they are."""
-        return sum(need.node_hours for _, need in self.needs)
+        return sum(need.node_hours for need in self.needs.values())
 
 
-def forecast(ledger: Ledger, expected: Callable[[Campaign, Job], Need] | None = None) -> Forecast:
+def forecast(ledger: Ledger) -> Forecast:
     """Return what is left to do of a campaign, as far as its runs so far tell."""
-    by_plan = expected or _expected
-    known: dict[str, Need] = {}
+    expected: dict[str, Need] = {}
 
     def need_of(job: Job) -> Need:
-        if job.point.digest not in known:
-            known[job.point.digest] = by_plan(ledger.campaign, job)
-        return known[job.point.digest]
+        if job.point.digest not in expected:
+            expected[job.point.digest] = _expected(ledger.campaign, job)
+        return expected[job.point.digest]
 
-    done = [entry for entry in ledger.of("done") if entry.run and entry.record]
-    ratios = [(entry, took_s(entry) / need_of(entry.job).seconds) for entry in done]
-    sizes = [_size(entry.run.folder) for entry in done if entry.run]
-    disk = statistics.fmean(sizes) if sizes else None
-    needs = []
+    ratios: list[tuple[Point, float]] = []
+    sizes: list[int] = []
+    for entry in ledger.entries:
+        if entry.done is not None:
+            ratios.append((entry.job.point, took_s(entry.done) / need_of(entry.job).seconds))
+            sizes.append(_size(entry.done.run.folder))
+    needs = {}
     for entry in ledger.of("left"):
         need = need_of(entry.job)
-        ratio = _ratio(entry, ratios)
-        needs.append((entry, Need(need.seconds * ratio, disk or need.disk_bytes, need.hosts)))
-    return Forecast(tuple(needs), len(done))
+        needs[entry.job.key] = Need(
+            need.seconds * _ratio(entry.job.point, ratios),
+            statistics.fmean(sizes or [need.disk_bytes]),
+            need.hosts,
+        )
+    return Forecast(needs, len(sizes))
 
 
-def took_s(entry: Entry) -> float:
+def took_s(done: Done) -> float:
     """Return how long a run took, its deployment included, in seconds by a clock."""
-    return sum(entry.record.stages_s.values()) if entry.record else 0.0
+    return sum(done.record.stages_s.values())
 
 
 def _expected(campaign: Campaign, job: Job) -> Need:
@@ -95,21 +95,15 @@ def _expected(campaign: Campaign, job: Job) -> Need:
     return Need(expected_s(plan, request), RUN_BYTES, len(plan.hosts))
 
 
-def _ratio(entry: Entry, ratios: Sequence[tuple[Entry, float]]) -> float:
-    point = entry.job.point
-    like = [
-        ratio
-        for other, ratio in ratios
-        if other.job.point.part == point.part
-        and other.job.point.topology.openstack.backend == point.topology.openstack.backend
-    ]
-    every = [ratio for _, ratio in ratios]
-    return statistics.fmean(like or every or [1.0])
+def _ratio(point: Point, ratios: Sequence[tuple[Point, float]]) -> float:
+    """Return what a run takes, over what is expected, by those that are most like it."""
+
+    def kind(of: Point) -> tuple[str, str]:
+        return of.part, of.topology.openstack.backend
+
+    like = [ratio for other, ratio in ratios if kind(other) == kind(point)]
+    return statistics.fmean(like or [ratio for _, ratio in ratios] or [1.0])
 
 
 def _size(folder: Path) -> int:
-    return sum(
-        (Path(place) / name).lstat().st_size
-        for place, _, names in os.walk(folder)
-        for name in names
-    )
+    return sum(path.lstat().st_size for path in folder.rglob("*"))

@@ -7,38 +7,39 @@ that failed early has no run.  What was killed is neither: it is made again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from discovery_xp import files
 from discovery_xp.campaigns.schedule import Job, jobs
 from discovery_xp.errors import Refused
-from discovery_xp.inputs.campaign import Campaign
+from discovery_xp.inputs.campaign_values import Campaign
 from discovery_xp.store import Run, RunRecord, runs_under
+from discovery_xp.store.values import Count, Digest, Line, Strict, Time, read
 from discovery_xp.text import printable
 
 FAILURES, CLAIMS, FILE = "failures.jsonl", "claims", "campaign.yaml"
 _MOST_BYTES = 2**24
-_MOST_OF_REASON = 400
 
 State = Literal["done", "failed", "left"]
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An attempt at a run that didn't end as it should."""
+class Failure(Strict):
+    """An attempt at a run that didn't end as it should: a line of the file."""
 
-    point: str
-    block: int
-    attempt: int
-    at: str
-    reason: str
-    run: str | None = None
+    point: Digest
+    block: Count
+    attempt: Count
+    at: Time
+    reason: Line
+    run: Line | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -47,21 +48,31 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Done:
+    """A run that is complete, with its record."""
+
+    run: Run
+    record: RunRecord
+
+
+@dataclass(frozen=True)
 class Entry:
-    """What became of a job: the run that is complete, or the attempts that failed."""
+    """What became of a job: the run that is complete, if there is one; attempts that failed.
+
+    `is_given_up` says that there were as many of these as the campaign allows.
+    """
 
     job: Job
-    run: Run | None
-    record: RunRecord | None
+    done: Done | None
     failures: tuple[Failure, ...]
-    attempts: int
+    is_given_up: bool
 
     @property
     def state(self) -> State:
         """In a word."""
-        if self.run is not None:
+        if self.done is not None:
             return "done"
-        return "failed" if len(self.failures) >= self.attempts else "left"
+        return "failed" if self.is_given_up else "left"
 
     @property
     def next_attempt(self) -> int:
@@ -100,34 +111,27 @@ class Ledger:
 
     def refresh(self) -> Ledger:
         """Read the folder; raises Refused where it can't be read, or a record in it is damaged."""
-        found: dict[tuple[str, int], tuple[Run, RunRecord]] = {}
+        wanted = jobs(self.campaign)
+        keys = {job.key for job in wanted}
+        found: dict[tuple[str, int], Done] = {}
         self.strangers = []
-        wanted = {job.key for job in jobs(self.campaign)}
         for run in runs_under(self.folder) if self.folder.is_dir() else ():
             record = run.load()
             place = record.in_campaign
             if place is None or place.campaign != self.campaign.name or record.is_partial:
                 continue
-            key = place.point, place.block
-            if key not in wanted:
-                self.strangers.append(run)
+            if (key := (place.point, place.block)) in keys:
+                found.setdefault(key, Done(run, record))
             else:
-                found.setdefault(key, (run, record))
+                self.strangers.append(run)
         failed: dict[tuple[str, int], list[Failure]] = {}
         for failure in self._failures():
             failed.setdefault(failure.key, []).append(failure)
         self.entries = []
-        for job in jobs(self.campaign):
-            own = found.get(job.key)
-            self.entries.append(
-                Entry(
-                    job,
-                    None if own is None else own[0],
-                    None if own is None else own[1],
-                    tuple(failed.get(job.key, ())),
-                    self.campaign.attempts,
-                )
-            )
+        for job in wanted:
+            failures = tuple(failed.get(job.key, ()))
+            is_given_up = len(failures) >= self.campaign.attempts
+            self.entries.append(Entry(job, found.get(job.key), failures, is_given_up))
         return self
 
     def of(self, state: State) -> list[Entry]:
@@ -152,8 +156,7 @@ class Ledger:
 
     def add_failure(self, failure: Failure) -> None:
         """Keep an attempt that failed; on disk when this returns."""
-        reason = failure.reason[:_MOST_OF_REASON]
-        line = json.dumps({**vars(failure), "reason": reason}) + "\n"
+        line = json.dumps(dataclasses.asdict(failure)) + "\n"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.folder / FAILURES, flags, files.PRIVATE_FILE)
         try:
@@ -173,10 +176,10 @@ class Ledger:
             raise Refused(
                 f"{printable(str(path))} can't be read ({error.strerror})", "move it away"
             ) from None
-        for number, line in enumerate(lines, start=1):
-            # A line that a full disk or a power cut ended early is an attempt more, no more.
-            with contextlib.suppress(ValueError, TypeError):
-                yield _failure(json.loads(line), path, number)
+        for line in lines:
+            # One that a full disk or a power cut ended early costs an attempt more.
+            with contextlib.suppress(ValueError):
+                yield read(Failure, line)
 
     # ------------------------------------------------ several processes at once
 
@@ -196,13 +199,3 @@ class Ledger:
             yield Claim(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _failure(values: Mapping[str, Any], path: Path, number: int) -> Failure:
-    """Return a line of the file; raises ValueError or TypeError where it is none."""
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{path}:{number}: no mapping")
-    failure = Failure(**values)
-    if not (isinstance(failure.point, str) and isinstance(failure.block, int)):
-        raise TypeError(f"{path}:{number}: no attempt")
-    return failure

@@ -8,7 +8,7 @@ from discovery_xp import store
 from discovery_xp.bench_request import BenchRequest, check, choose_probes
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.campaigns.schedule import Job
-from discovery_xp.inputs.campaign import Campaign
+from discovery_xp.inputs.campaign_values import Campaign
 from discovery_xp.planning.plan import Plan, make_plan
 
 

@@ -28,11 +28,12 @@ from discovery_xp.campaigns.forecast import Forecast, forecast
 from discovery_xp.campaigns.ledger import Claim, Entry, Failure, Ledger
 from discovery_xp.campaigns.requests import check_all, plan_of, request_of
 from discovery_xp.errors import Refused, UserError
-from discovery_xp.inputs.campaign import Campaign
+from discovery_xp.inputs.campaign_values import Campaign
 from discovery_xp.planning.plan import Plan
 from discovery_xp.store import Run
 from discovery_xp.testbeds.testbed import Testbed, now
 
+MOST_OF_REASON = 400  # characters
 MOST_TESTBEDS = 99  # of one campaign, side by side
 # No file: it goes with the process that holds it, however that ends.
 _ONE_AT_A_TIME = "\0discovery-xp-campaign"
@@ -72,7 +73,10 @@ def run_all(
             entry, claim = found
             with claim:
                 rest = forecast(ledger)
-                if latest is not None and time.monotonic() + _need_s(rest, entry) > latest:
+                if (
+                    latest is not None
+                    and time.monotonic() + rest.needs[entry.job.key].seconds > latest
+                ):
                     return
                 if before is None or not before.job.shares_with(entry.job):
                     _destroy(testbed)
@@ -92,10 +96,6 @@ def _take(ledger: Ledger) -> tuple[Entry, contextlib.ExitStack] | None:
                 if any(each.job.key == entry.job.key for each in ledger.of("left")):
                     return entry, stack.pop_all()
     return None
-
-
-def _need_s(rest: Forecast, entry: Entry) -> float:
-    return next((need.seconds for each, need in rest.needs if each.job.key == entry.job.key), 0.0)
 
 
 def _attempt(ledger: Ledger, entry: Entry, testbed: TestbedName, make_run: MakeRun) -> Outcome:
@@ -124,7 +124,7 @@ def _attempt(ledger: Ledger, entry: Entry, testbed: TestbedName, make_run: MakeR
         block=entry.job.block,
         attempt=entry.next_attempt,
         at=now(),
-        reason=reason,
+        reason=reason[:MOST_OF_REASON],
         run=None if run is None else run.name,
     )
     ledger.add_failure(failure)

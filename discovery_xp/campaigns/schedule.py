@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from discovery_xp.inputs.campaign import Campaign, Point
+from discovery_xp.inputs.campaign_values import Campaign, Point
 from discovery_xp.load.placement import shuffled
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,9 @@ from rich.table import Table
 from discovery_xp.cli.common import InputFile, console, echo
 from discovery_xp.cli.progress import Follower, duration_in_words
 from discovery_xp.errors import Failed, Refused
-from discovery_xp.inputs.campaign import Campaign, campaign_schema, read_campaign
+from discovery_xp.inputs.campaign import read_campaign
+from discovery_xp.inputs.campaign_file import campaign_schema
+from discovery_xp.inputs.campaign_values import Campaign
 from discovery_xp.inputs.units import QuantityError, parse_time_s
 from discovery_xp.text import shortened
 
@@ -30,6 +33,7 @@ results_option = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
     help="Where the campaign's folder is.",
 )  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
 
 
 @click.group()
@@ -46,7 +50,7 @@ def print_schema() -> None:
 @campaign.command("plan")
 @file_argument
 @results_option
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@json_option
 def print_plan(file: Path, results: Path, as_json: bool) -> None:
     """Print what 'run' would do: each run in order, and what all of them need. Touches nothing."""
     ledger = _ledger(read_campaign(file), results)
@@ -54,35 +58,19 @@ def print_plan(file: Path, results: Path, as_json: bool) -> None:
     from discovery_xp.campaigns.requests import check_all
 
     check_all(ledger.campaign, [entry.job for entry in ledger.of("left")], ledger.folder)
-    rest = forecast(ledger)
-    if as_json:
-        click.echo(json.dumps(_as_json(ledger, rest), indent=1))
-        return
-    out = console()
-    out.print(_table(ledger, rest))
-    for line in _excluded(ledger.campaign):
-        out.print(line, soft_wrap=True)
-    for line in _needs(ledger, rest):
-        out.print(line, soft_wrap=True)
+    _show(ledger, forecast(ledger), as_json, _excluded(ledger.campaign))
 
 
 @campaign.command("status")
 @file_argument
 @results_option
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@json_option
 def print_status(file: Path, results: Path, as_json: bool) -> None:
     """Print what was run, what failed and what is left. The code is 1 while anything is."""
     ledger = _ledger(read_campaign(file), results)
     from discovery_xp.campaigns.forecast import forecast
 
-    rest = forecast(ledger)
-    if as_json:
-        click.echo(json.dumps(_as_json(ledger, rest), indent=1))
-    else:
-        out = console()
-        out.print(_table(ledger, rest))
-        for line in _needs(ledger, rest):
-            out.print(line, soft_wrap=True)
+    _show(ledger, forecast(ledger), as_json)
     _require_done(ledger)
 
 
@@ -130,8 +118,7 @@ class _Maker:
     def begins(self, entry: Entry, rest: Forecast) -> None:
         """Say which run begins, and how long all that is left takes."""
         number, job = len(rest.needs), entry.job
-        own = [need for each, need in rest.needs if each.job.key == job.key]
-        self.expected_s = own[0].seconds if own else None
+        self.expected_s = rest.needs[job.key].seconds
         again = f", attempt {entry.next_attempt}" if entry.next_attempt > 1 else ""
         echo(
             f"{number} left, about {duration_in_words(rest.seconds)}; now {job.point.part}: "
@@ -170,41 +157,46 @@ def _within(limit: str | None) -> float | None:
         raise Refused(f"--for: {error.reason}", error.remedy) from None
 
 
+def _show(ledger: Ledger, rest: Forecast, as_json: bool, remarks: Sequence[str] = ()) -> None:
+    """Print a campaign's runs and what is left of them."""
+    if as_json:
+        click.echo(json.dumps(_as_json(ledger, rest), indent=1))
+        return
+    out = console()
+    out.print(_table(ledger, rest))
+    for line in (*remarks, *_needs(ledger, rest)):
+        out.print(line, soft_wrap=True)
+
+
 def _table(ledger: Ledger, rest: Forecast) -> Table:
+    from discovery_xp.campaigns.requests import plan_of
+
     factors = ledger.campaign.factors
     table = Table(title=f"Campaign {ledger.campaign.name}", title_justify="left")
     for title in ("#", "part", *factors, "block", "hosts", "takes", "state"):
         table.add_column(title, justify="right" if title in ("#", "block", "hosts") else "left")
-    needs = {entry.job.key: need for entry, need in rest.needs}
     for number, entry in enumerate(ledger.entries, start=1):
         point = entry.job.point
-        need = needs.get(entry.job.key)
-        hosts = len(_hosts(ledger, entry))
         table.add_row(
             str(number), point.part, *(point.levels.get(factor, "") for factor in factors),
-            f"{entry.job.block} of {point.repeats}", str(hosts), _took(entry, need), _state(entry),
+            f"{entry.job.block} of {point.repeats}",
+            str(len(plan_of(ledger.campaign, entry.job).hosts)), _took(entry, rest), _state(entry),
         )  # fmt: skip
     return table
 
 
-def _hosts(ledger: Ledger, entry: Entry) -> tuple[object, ...]:
-    from discovery_xp.campaigns.requests import plan_of
+def _took(entry: Entry, rest: Forecast) -> str:
+    from discovery_xp.campaigns.forecast import took_s
 
-    return tuple(plan_of(ledger.campaign, entry.job).hosts)
-
-
-def _took(entry: Entry, need: object) -> str:
-    from discovery_xp.campaigns.forecast import Need, took_s
-
-    if entry.record is not None:
-        return duration_in_words(took_s(entry))
-    return f"about {duration_in_words(need.seconds)}" if isinstance(need, Need) else ""
+    if entry.done is not None:
+        return duration_in_words(took_s(entry.done))
+    need = rest.needs.get(entry.job.key)
+    return "" if need is None else f"about {duration_in_words(need.seconds)}"
 
 
 def _state(entry: Entry) -> str:
-    if entry.state == "done" and entry.record is not None:
-        verdict = entry.record.validity
-        vms = entry.record.vms
+    if entry.done is not None:
+        verdict, vms = entry.done.record.validity, entry.done.record.vms
         words = f"done, {vms.active} of {vms.asked} VMs" if vms.asked else "done"
         return words if verdict is None else f"{words}, {verdict.verdict}"
     if entry.failures:
@@ -245,17 +237,15 @@ def _needs(ledger: Ledger, rest: Forecast) -> list[str]:
 
 
 def _as_json(ledger: Ledger, rest: Forecast) -> dict[str, object]:
-    needs = {entry.job.key: need for entry, need in rest.needs}
-
     def row(entry: Entry) -> dict[str, object]:
-        point, need = entry.job.point, needs.get(entry.job.key)
+        point, need = entry.job.point, rest.needs.get(entry.job.key)
         return {
             "part": point.part,
             "point": point.digest,
             "levels": dict(point.levels),
             "block": entry.job.block,
             "state": entry.state,
-            "run": None if entry.run is None else str(entry.run.folder),
+            "run": None if entry.done is None else str(entry.done.run.folder),
             "failures": [vars(failure) for failure in entry.failures],
             "seconds": None if need is None else round(need.seconds, 1),
         }

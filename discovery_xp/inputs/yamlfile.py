@@ -28,7 +28,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9
 MAX_BYTES = 4_000_000
 _MAX_VALUES = 200_000
 _MAX_DEPTH = 20
-_MAX_PROBLEMS = 50
+MAX_PROBLEMS = 50
 _LONGEST_NUMBER = 20
 _TEXT_TAG = "tag:yaml.org,2002:str"
 # libyaml where it is there: twenty times as quick, with the same events.
@@ -80,7 +80,7 @@ class YamlFile:
         problem = Problem(self.name, self.line(path), dotted(path), message, remedy)
         if problem not in self.problems:
             self.problems.append(problem)
-        if len(self.problems) >= _MAX_PROBLEMS:
+        if len(self.problems) >= MAX_PROBLEMS:
             message, remedy = "there may be more problems", "correct these first"
             last = max(problem.line for problem in self.problems)
             raise InvalidInput([*self.problems, Problem(self.name, last, "", message, remedy)])

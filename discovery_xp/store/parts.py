@@ -156,7 +156,7 @@ class InCampaign(Strict):
     """A run's place in a campaign.
 
     `point` is equal for all runs that ask for the same, `levels` its levels by factor; the run is
-    the point's in a block, from 1, and the so-manieth attempt at it, from 1.
+    the point's in a block, from 1; `attempt` counts those that failed before, from 1.
     """
 
     campaign: Experiment

@@ -12,13 +12,9 @@ import yaml
 
 from discovery_xp.campaigns.schedule import jobs
 from discovery_xp.errors import InvalidInput
-from discovery_xp.inputs.campaign import (
-    MAX_POINTS,
-    Campaign,
-    campaign_schema,
-    parse_campaign,
-    read_campaign,
-)
+from discovery_xp.inputs.campaign import parse_campaign, read_campaign
+from discovery_xp.inputs.campaign_file import MAX_POINTS, campaign_schema
+from discovery_xp.inputs.campaign_values import Campaign
 
 FOLDER = Path(__file__).parents[2] / "campaigns"
 SHIPPED = sorted(FOLDER.glob("*.yaml"))

@@ -189,7 +189,7 @@ def test_the_bounds_are_those_of_the_docs() -> None:
         f"at most {yamlfile.MAX_BYTES // 10**6} MB; pipes",
         f"{yamlfile._MAX_DEPTH} levels deep, {yamlfile._MAX_VALUES:,} values and "
         f"{yamlfile.MAX_BYTES // 10**6} MB",
-        f"| problems | the first {yamlfile._MAX_PROBLEMS} |",
+        f"| problems | the first {yamlfile.MAX_PROBLEMS} |",
         f"| sites, hosts | {MAX_SITES}, and {MAX_HOSTS:,} in all |",
         ", ".join(f"`{network}`" for network in OWN_NETWORKS[:-1]) + f" or `{OWN_NETWORKS[-1]}`",
         f"{LEAST_ANSWERED_PERCENT:g} % must come back",

@@ -188,11 +188,9 @@ def test_what_a_task_started_ends_with_the_block(tmp_path: Path) -> None:
             ended.append(error)
             raise
 
-    begin = time.monotonic()
     with pytest.raises(ZeroDivisionError), beside(task):
         started.wait(10)
         raise ZeroDivisionError
-    assert time.monotonic() - begin < 10
     assert len(ended) == 1
 
 
