@@ -47,14 +47,13 @@ class Settings:
         return (self.vms, self.computes) == (Settings.vms, Settings.computes)
 
     def scenario(self) -> str:
-        """Return the file of the load; VMs stay, as the testbed is destroyed anyway."""
+        """Return the file of the load."""
         return yaml.safe_dump(
             {
                 "name": "back-ends",
                 "kind": "boot",
                 "vms": self.vms,
                 "concurrency": "all" if self.at_once is None else self.at_once,
-                "delete_after": False,
             },
             sort_keys=False,
         )

@@ -18,6 +18,7 @@ README = """\
 |---|---|
 | `topologies/` | sites, hosts, latency: copy one, change it |
 | `scenarios/` | what load the cloud takes; `scenarios/README.md` has every key |
+| `campaigns/` | many runs from one file; `campaigns/README.md` has every key |
 | `notebooks/` | tables and figures of the runs in `results/` |
 | `results/` | where `bench` puts its runs |
 
@@ -40,10 +41,10 @@ they need to check and complete topologies.
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
-    """Make a folder of examples: topologies, scenarios, notebooks, and a README."""
+    """Make a folder of examples: topologies, scenarios, campaigns, notebooks, and a README."""
     require_new(folder)
     source = checkout()
-    for name in ("topologies", "scenarios"):
+    for name in ("topologies", "scenarios", "campaigns"):
         (folder / name).mkdir(parents=True)
         for path in sorted((source / name).iterdir()):
             if path.suffix in (".yaml", ".md"):

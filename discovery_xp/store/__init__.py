@@ -11,6 +11,7 @@ table unpacks to.  One that doesn't pass is refused in a line; nothing of it is 
 """
 
 from discovery_xp.store.files import damaged, replace_file
+from discovery_xp.store.finding import find_runs, is_run_name, open_run, runs_under
 from discovery_xp.store.links import Links, Pair
 from discovery_xp.store.parts import (
     Arm,
@@ -35,12 +36,8 @@ from discovery_xp.store.runs import (
     Run,
     Taken,
     Unfit,
-    find_runs,
-    is_run_name,
     new_run,
-    open_run,
     require_writable,
-    runs_under,
 )
 from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, schema
 

@@ -101,7 +101,7 @@ def test_variants_of_galera_differ_from_it_in_one_option() -> None:
 
 def test_settings_are_the_scenario_and_the_hosts() -> None:
     scenario = parse_scenario(Settings(vms=6, at_once=2).scenario())
-    assert (scenario.vms, scenario.concurrency, scenario.delete_after) == (6, 2, False)
+    assert (scenario.vms, scenario.concurrency, scenario.delete_after) == (6, 2, None)
     assert parse_scenario(Settings().scenario()).concurrency is None
     assert len(plan_of("mysql", Settings(computes=2)).require_cloud().computes["site2"]) == 2
     assert Settings(time_scale=4, at_once=8).is_whole

@@ -7,12 +7,17 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from discovery_xp import bench
+from discovery_xp import bench, bench_request
 from discovery_xp.campaigns import running
+from discovery_xp.campaigns.forecast import RUN_BYTES, forecast
+from discovery_xp.campaigns.ledger import Done, Ledger
+from discovery_xp.campaigns.schedule import jobs
+from discovery_xp.inputs.campaign import read_campaign
 from discovery_xp.places import checkout
 from discovery_xp.store import Run, RunRecord
 from discovery_xp.testbeds.testbed import Testbed
@@ -209,6 +214,53 @@ def test_emulated_hosts_are_for_one_campaign_at_a_time(
     assert f"a campaign runs on this machine (process {os.getpid()})" in said.last_line
     assert life.runs() == []
     assert campaign(life, "run", written(life)).code == 0
+
+
+def test_another_process_has_a_testbed_and_a_run_of_its_own(life: Life) -> None:
+    file = written(life)
+    ledger = Ledger(read_campaign(Path(file)), life.results / "tiny")
+    ledger.begin()
+    first, second = jobs(ledger.campaign)
+    with (
+        ledger.claimed("testbed-1"),
+        ledger.claimed(f"{first.point.digest}-{first.block}"),
+    ):
+        assert campaign(life, "run", file).code == 0
+        (run,) = life.runs()
+    record = run.load()
+    assert record.in_campaign is not None
+    assert (record.experiment, record.in_campaign.point) == ("tiny-2", second.point.digest)
+    assert states(life, file) == ["left", "done"]
+    assert campaign(life, "run", file).code == 0
+    assert sorted(run.load().experiment for run in life.runs()) == ["tiny", "tiny-2"]
+
+
+def test_what_runs_took_corrects_the_forecast_of_those_that_are_like_them(life: Life) -> None:
+    file = written(life, backends="mysql, rome")
+    assert campaign(life, "run", file).code == 0
+    ledger = Ledger(read_campaign(Path(file)), life.results / "tiny").refresh()
+    took = {"mysql": 2.0, "rome": 3.0}  # times what was expected
+    entries = []
+    for entry in ledger.entries:
+        levels = entry.job.point.levels
+        assert entry.done is not None
+        stages_s = {"all": took[levels["backend"]] * bench_request.CANNED_S}
+        done = Done(entry.done.run, replace(entry.done.record, stages_s=stages_s))
+        entries.append(replace(entry, done=None if levels["latency"] == "50ms" else done))
+    ledger.entries = entries
+    found = forecast(ledger)
+    assert found.measured == len(found.needs) == 2
+    for entry in ledger.of("left"):
+        need = found.needs[entry.job.key]
+        assert need.seconds == took[entry.job.point.levels["backend"]] * bench_request.CANNED_S
+        assert 1000 < need.disk_bytes < RUN_BYTES, "as those that are there"
+    # With no run like them, all that there are count.
+    ledger.entries = [
+        each for each in entries
+        if each.done is None or each.job.point.levels["backend"] == "rome"
+    ]  # fmt: skip
+    seconds = {need.seconds for need in forecast(ledger).needs.values()}
+    assert seconds == {3.0 * bench_request.CANNED_S}
 
 
 def test_a_folder_that_cannot_be_written_is_refused(life: Life) -> None:

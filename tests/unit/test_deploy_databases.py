@@ -241,6 +241,7 @@ OPTIONS = [
     ("backend: galera", "galera: {writers: one}"),
     ("backend: galera", "galera: {sync_wait: 0}"),
     ("backend: galera", "galera: {segments: false}"),
+    ("backend: galera", "galera: {isolation: repeatable-read}"),
     ("backend: rome", "rome: {persistence: always}"),
     ("backend: rome, layout: cells", "placement: availability-zones"),
 ]

@@ -31,7 +31,7 @@ from discovery_xp.analysis import tables as shown_tables
 from discovery_xp.analysis.measurements import Measurements, read_runs
 from discovery_xp.cli.main import cli
 from discovery_xp.errors import Refused
-from discovery_xp.store import Run, files, links, pages, records, runs, tables, values
+from discovery_xp.store import Run, files, finding, links, pages, records, runs, tables, values
 from tests.unit.synthetic_run import call, make_run
 
 NASTY = "\x1b[31m$\\foo$\u202e<script>\r\n=cmd|' /C calc'!A0 {{ 7*7 }} {0.__class__} [bold]%s\x9b東"
@@ -144,7 +144,7 @@ def test_a_folder_without_an_end_is_refused(
     for number in range(20):
         (run.folder / f"{number}").touch()
     assert "there are more than 20 files in it" in refusal(run.folder)
-    monkeypatch.setattr(runs, "_MOST_ENTRIES", 20)
+    monkeypatch.setattr(finding, "_MOST_ENTRIES", 20)
     for number in range(21):
         (tmp_path / f"{number}").mkdir()
     assert "more than 20 files and folders to look through for runs; name a run's" in (
@@ -156,7 +156,7 @@ def test_too_many_runs_are_refused(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run(tmp_path / "runs", started="2026-11-23T17:00:00Z")
-    monkeypatch.setattr(runs, "_MOST_RUNS", 1)
+    monkeypatch.setattr(finding, "_MOST_RUNS", 1)
     with pytest.raises(Refused, match="more than 1 runs; name fewer"):
         read_runs([tmp_path])
 
@@ -958,4 +958,4 @@ def test_the_docs_tell_the_limits() -> None:
         assert limit in section, limit
     assert set(tables._MOST.values()) == {1000, 5000}
     text = (Path(__file__).parents[2] / "docs/analysis.md").read_text()
-    assert f"{runs._MOST_ENTRIES:,} entries and {runs._MOST_RUNS} runs" in text
+    assert f"{finding._MOST_ENTRIES:,} entries and {finding._MOST_RUNS} runs" in text
