@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ import sqlalchemy
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from discovery_xp.onhost.cloud import schemas
+from discovery_xp.onhost.cloud import revisions, schemas
 from discovery_xp.onhost.cloud.revisions import is_done, missing_revisions, revision_of
 from discovery_xp.onhost.process import Failure
 
@@ -220,3 +223,23 @@ def test_one_that_cannot_be_judged_is_not_the_newest(
     (tmp_path / "other").mkdir()
     done = schemas.migrate_due(arguments(component))
     assert done["migrated"] == [{"failure": "", "is_loaded": False}]
+
+
+def test_one_thread_at_a_time_parses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Debian 12's Python, trees that two threads build at once end in a SystemError."""
+    component = Component(tmp_path)
+    parsing: list[str] = []
+    at_once: list[int] = []
+
+    def slow_parse(text: str) -> ast.Module:
+        parsing.append(text)
+        time.sleep(0.002)  # another thread's turn
+        at_once.append(len(parsing))
+        parsing.pop()
+        return ast.parse(text)
+
+    slow_ast = SimpleNamespace(**{**vars(ast), "parse": slow_parse})  # pytest's own stays as it is
+    monkeypatch.setattr(revisions, "ast", slow_ast)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: missing_revisions(str(component.scripts), ("one",)), range(4)))
+    assert set(at_once) == {1}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import glob
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ from ..process import Failure, read
 Schema = Mapping[str, Any]
 # What Alembic calls them in a migration, and in a Revision.
 _WORDS = {"revision": "revision", "down_revision": "down_revision", "depends_on": "dependencies"}
+# Python before 3.11.8 counts the depth of a tree once for all threads: two that parse at once may
+# both fail with a SystemError (CPython's issue 106905).
+_PARSING = threading.Lock()
 
 
 def is_done(schema: Schema, url: str, packages: str) -> bool:
@@ -71,7 +75,7 @@ def revision_of(path: str) -> dict[str, Any]:
     """
     fields: dict[str, Any] = {"down_revision": None}
     try:
-        for statement in ast.parse(read(path)).body:
+        for statement in _parse(read(path)).body:
             if isinstance(statement, ast.Assign):
                 targets = statement.targets
             elif isinstance(statement, ast.AnnAssign):
@@ -88,3 +92,9 @@ def revision_of(path: str) -> dict[str, Any]:
     if not isinstance(fields.get("revision"), str):
         raise Failure(f"{path}: it names no revision")
     return fields
+
+
+def _parse(text: str) -> ast.Module:
+    """Return a module's tree; one thread at a time parses."""
+    with _PARSING:
+        return ast.parse(text)
