@@ -100,11 +100,11 @@ class PlainFigure(Figure):
 def image(figure: Figure, kind: str) -> bytes:
     """Return the figure as a file of a kind: "svg", "pdf" or "png".
 
-    SVG has letters as outlines, and equal figures give equal bytes.
+    SVG has letters as outlines. Equal figures give equal bytes.
     """
     _lay_out(figure)
     buffer = io.BytesIO()
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else None
+    metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}.get(kind)
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "discovery-xp"}):
         figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
     return buffer.getvalue()

@@ -58,7 +58,7 @@ class Picture:
 def pictures_of(runs: Sequence[Measurements]) -> list[Picture]:
     """Return the figures of one run, or of several beside each other."""
     loaded = loads(runs)
-    return _pictures_of_one(loaded[0]) if len(loaded) == 1 else _pictures_of_several(loaded)
+    return _pictures_of_one(loaded[0]) if len(loaded) == 1 else pictures_of_several(loaded)
 
 
 _PUBLISHED_MARKS = (
@@ -141,7 +141,8 @@ def _pictures_of_one(run: Measurements) -> list[Picture]:
     return pictures
 
 
-def _pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
+def pictures_of_several(runs: Sequence[Measurements]) -> list[Picture]:
+    """Return the figures of several runs beside each other; one run's are others."""
     pictures = []
     creation = [table for number, table in
                 ((3, paper_tables.table_3(runs)), (4, paper_tables.table_4(runs)),

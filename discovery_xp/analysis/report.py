@@ -6,7 +6,7 @@ nothing else.  `export` writes the same as files of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jinja2
@@ -105,49 +105,69 @@ def print_report(console: Console, runs: Sequence[Measurements], whole: bool = F
 # ---------------------------------------------------------------- HTML
 
 
-def html(
-    runs: Sequence[Measurements], whole: bool = False, pictures: Sequence[Picture] | None = None
-) -> str:
-    """Return one page that is one file: inline images, no script, nothing loaded from elsewhere.
+_TEMPLATES = Path(__file__).parent
+STYLE = _TEMPLATES / "page.css"
 
-    `pictures` are those of `pictures_of`, where they are at hand.
-    """
-    one = runs[0] if len(runs) == 1 else None
-    shown = paper_tables.paper_tables(loads(runs), whole)
-    compared = [] if one else comparisons(runs)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """Return what renders pages: from templates in `folders`, and those of this package."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def html(
+    runs: Sequence[Measurements],
+    whole: bool = False,
+    pictures: Sequence[Picture] | None = None,
+    links: Sequence[tuple[str, str]] = (),
+    images: Callable[[Picture], tuple[str, str]] = lambda picture: picture.sources,
+) -> str:
+    """Return one page without a script, that loads nothing from elsewhere.
+
+    `pictures` are those of `pictures_of`, where they are at hand.  `links` are pairs of an address
+    and its words, to what the page is a part of.  `images` says where a picture's two images are,
+    for light pages and dark ones; by default they are in the page, which is one file then.
+    """
+    one = runs[0] if len(runs) == 1 else None
+    shown = paper_tables.paper_tables(loads(runs), whole)
+    compared = [] if one else comparisons(runs)
+    drawn = pictures_of(runs) if pictures is None else pictures
     partial = [run for run in runs if run.record.is_partial]
-    return environment.get_template("report.html.j2").render(
-        title=run_tables.title(one) if one else _title(runs),
-        one=one,
-        partial=[(f"#{run.number} {run.run.name}", run.record.why_partial) for run in partial],
-        all_partial=len(partial) == len(runs),
-        canned=[f"#{run.number}" for run in runs if run.record.is_canned],
-        canned_words=run_tables.CANNED_WORDS,
-        busy=[f"#{run.number} {run.run.name}" for run in runs if run.record.is_busy],
-        busy_words=BUSY_WORDS,
-        marks=tables.MARKS,
-        facts=facts(one) if one else [],
-        headline=headline(one) if one else [],
-        missing=missing(one) if one else "",
-        options=_yaml(one.record.options) if one else [],
-        scenario=_yaml(one.record.scenario) if one else [],
-        versions=sorted(one.record.versions.items()) if one else [],
-        pictures=pictures_of(runs) if pictures is None else pictures,
-        overview=compared[0] if compared else None,
-        comparisons=compared[1:],
-        paper_tables=shown,
-        run_tables=run_tables.run_tables(one) if one else [],
-        caveats=paper.CAVEATS,
-        sources=paper.SOURCES,
-        several=[(run.number, run.run.name, label(run.record)) for run in runs],
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            links=links,
+            title=run_tables.title(one) if one else _title(runs),
+            one=one,
+            partial=[(f"#{run.number} {run.run.name}", run.record.why_partial) for run in partial],
+            all_partial=len(partial) == len(runs),
+            canned=[f"#{run.number}" for run in runs if run.record.is_canned],
+            canned_words=run_tables.CANNED_WORDS,
+            busy=[f"#{run.number} {run.run.name}" for run in runs if run.record.is_busy],
+            busy_words=BUSY_WORDS,
+            marks=tables.MARKS,
+            facts=facts(one) if one else [],
+            headline=headline(one) if one else [],
+            missing=missing(one) if one else "",
+            options=_yaml(one.record.options) if one else [],
+            scenario=_yaml(one.record.scenario) if one else [],
+            versions=sorted(one.record.versions.items()) if one else [],
+            pictures=[(picture, *images(picture)) for picture in drawn],
+            overview=compared[0] if compared else None,
+            comparisons=compared[1:],
+            paper_tables=shown,
+            run_tables=run_tables.run_tables(one) if one else [],
+            caveats=paper.CAVEATS,
+            sources=paper.SOURCES,
+            several=[(run.number, run.run.name, label(run.record)) for run in runs],
+        )
     )
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from discovery_xp.store import find_runs
 from discovery_xp.text import printable
+
+if TYPE_CHECKING:
+    from discovery_xp.analysis.measurements import Measurements
+    from discovery_xp.site.content import CampaignState
 
 # pandas and matplotlib are loaded by the command, not by every other one.
 
@@ -25,6 +31,11 @@ from discovery_xp.text import printable
               help="Write the figures as PDF and PNG there.")  # fmt: skip
 @click.option("--prometheus", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the series there, in OpenMetrics' text format.")  # fmt: skip
+@click.option("--site", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Write a site there: pages that open offline.")  # fmt: skip
+@click.option(
+    "--logs/--no-logs", "with_logs", default=True, help="Whether the site has each run's logs."
+)
 @click.option("--paper", "whole", is_flag=True,
               help="All published values, also those that no run stands beside.")  # fmt: skip
 def report(
@@ -34,12 +45,15 @@ def report(
     latex: Path | None,
     figures: Path | None,
     prometheus: Path | None,
+    site: Path | None,
+    with_logs: bool,
     whole: bool,
 ) -> None:
     """Print what runs measured, beside the published values; write pages and tables.
 
-    RUN is a run's folder, or a folder of runs. Without --html, --csv, --latex, --figures and
-    --prometheus the page is written into the run's folder, or with several runs into this one.
+    RUN is a run's folder, or a folder of runs. Without --html, --csv, --latex, --figures,
+    --prometheus and --site the page is written into the run's folder, or with several runs into
+    this one.
     """
     chosen_runs = find_runs(run)  # first: loading what draws takes longer than refusing a run
     from rich.console import Console
@@ -56,7 +70,7 @@ def report(
     reports.print_report(console, runs, whole)
     drawn = pictures.pictures_of(runs)
     written = []
-    if page is csv is latex is figures is prometheus is None:
+    if page is csv is latex is figures is prometheus is site is None:
         page = reports.default_page(runs)
     # All folders first: a later one that can't be made would leave a half behind.
     with export.new_folders(csv, latex, figures):
@@ -73,7 +87,24 @@ def report(
             written.append(figures)
         if prometheus is not None:
             written.append(openmetrics.write(prometheus, runs))
+        if site is not None:
+            written.append(write_site(site, runs, with_logs))
     click.echo("written: " + ", ".join(printable(str(path)) for path in written), err=True)
+
+
+def write_site(
+    folder: Path,
+    runs: Sequence[Measurements],
+    with_logs: bool,
+    campaign: CampaignState | None = None,
+) -> Path:
+    """Write a site of runs, and return its first page."""
+    from discovery_xp.site.content import Content
+    from discovery_xp.site.writing import write_site as write
+
+    names = sorted({run.record.experiment for run in runs})
+    title = f"Campaign {campaign.name}" if campaign else ", ".join(names[:3])
+    return write(folder, Content(runs, title, campaign, with_logs))
 
 
 def write_page(folder: Path) -> Path:
