@@ -102,37 +102,62 @@ class Ledger:
     """A campaign's folder: its runs, and what became of each job.
 
     `strangers` are complete runs of the campaign's name of points that it hasn't any more.
+    Of an endless campaign `newest` is the last block, the only one of which runs may be left.
     """
 
     campaign: Campaign
     folder: Path
     entries: list[Entry] = field(default_factory=list)
     strangers: list[Run] = field(default_factory=list)
+    newest: int = 1
 
     def refresh(self) -> Ledger:
         """Read the folder; raises Refused where it can't be read, or a record in it is damaged."""
-        wanted = jobs(self.campaign)
-        keys = {job.key for job in wanted}
-        found: dict[tuple[str, int], Done] = {}
-        self.strangers = []
+        done: dict[tuple[str, int], Done] = {}
+        complete: list[tuple[tuple[str, int], Run]] = []
         for run in runs_under(self.folder) if self.folder.is_dir() else ():
             record = run.load()
             place = record.in_campaign
             if place is None or place.campaign != self.campaign.name or record.is_partial:
                 continue
-            if (key := (place.point, place.block)) in keys:
-                found.setdefault(key, Done(run, record))
-            else:
-                self.strangers.append(run)
+            key = (place.point, place.block)
+            complete.append((key, run))
+            done.setdefault(key, Done(run, record))
         failed: dict[tuple[str, int], list[Failure]] = {}
         for failure in self._failures():
             failed.setdefault(failure.key, []).append(failure)
+        wanted = self._wanted({*done, *failed})
+        keys = {job.key for job in wanted}
+        self.strangers = [run for key, run in complete if key not in keys]
         self.entries = []
         for job in wanted:
             failures = tuple(failed.get(job.key, ()))
             is_given_up = len(failures) >= self.campaign.attempts
-            self.entries.append(Entry(job, found.get(job.key), failures, is_given_up))
+            self.entries.append(Entry(job, done.get(job.key), failures, is_given_up))
         return self
+
+    def _wanted(self, begun: set[tuple[str, int]]) -> list[Job]:
+        """Return the jobs that there are; `begun` are those that runs or failures are of.
+
+        Earlier blocks of an endless campaign are what they came to: a point that the file has
+        since, or a run that was removed, isn't made for all of them.
+        """
+        if not self.campaign.is_endless:
+            return jobs(self.campaign)
+        points = {point.digest for point in self.campaign.points}
+        blocks = {block for point, block in begun if point in points}
+        self.newest = max((self.newest, *blocks))
+        return [
+            job
+            for job in jobs(self.campaign, sorted({*blocks, self.newest}))
+            if job.block == self.newest or job.key in begun
+        ]
+
+    def begin_another_block(self) -> None:
+        """Give an endless campaign a further block, if nothing of the newest is left."""
+        if self.campaign.is_endless and not self.of("left"):
+            self.newest += 1
+            self.refresh()
 
     def of(self, state: State) -> list[Entry]:
         """Return the entries in a state, in the order in which jobs are made."""

@@ -6,7 +6,7 @@ cloud stay together: their order is drawn, and that of their groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from discovery_xp.inputs.campaign_values import Campaign, Point
@@ -30,19 +30,16 @@ class Job:
         return self.block == other.block and self.point.deployment == other.point.deployment
 
 
-def jobs(campaign: Campaign) -> list[Job]:
-    """Return all runs of a campaign, in the order in which they are to be made."""
-    return [
-        Job(point, block)
-        for block in range(1, campaign.blocks + 1)
-        for point in _ordered(campaign, block)
-    ]
+def jobs(campaign: Campaign, blocks: Iterable[int] | None = None) -> list[Job]:
+    """Return the runs of some blocks, by default of all, in the order in which they are made."""
+    wanted = range(1, campaign.blocks + 1) if blocks is None else blocks
+    return [Job(point, block) for block in wanted for point in _ordered(campaign, block)]
 
 
 def _ordered(campaign: Campaign, block: int) -> Iterator[Point]:
     groups: dict[str, dict[str, Point]] = {}
     for point in campaign.points:
-        if point.repeats >= block:
+        if campaign.is_endless or point.repeats >= block:
             groups.setdefault(point.deployment, {})[point.digest] = point
     for deployment in shuffled(groups, f"{campaign.seed}/{block}"):
         group = groups[deployment]

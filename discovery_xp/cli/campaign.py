@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from discovery_xp.cli.common import InputFile, console, echo
+from discovery_xp.cli.compare import Percentage
 from discovery_xp.cli.progress import Follower, duration_in_words
 from discovery_xp.errors import Failed, Refused
 from discovery_xp.inputs.campaign import read_campaign
@@ -82,11 +83,13 @@ def print_status(file: Path, results: Path, as_json: bool) -> None:
 def make_runs(file: Path, results: Path, limit: str | None) -> None:
     """Make all runs that are left; the same command goes on after an interruption.
 
-    On Grid'5000 further processes of the same command work side by side, each on a testbed of
-    its own. The code is 1 where a point failed as often as it may.
+    Of an endless campaign ('repeats: endless') it makes another block once all are done. On
+    Grid'5000 further processes of the same command work side by side, each on a testbed of its
+    own. The code is 1 where a point failed as often as it may.
     """
     within_s = _within(limit)
     ledger = _ledger(read_campaign(file), results)
+    ledger.begin_another_block()
     from discovery_xp.campaigns import running
     from discovery_xp.campaigns.forecast import forecast
 
@@ -107,6 +110,63 @@ def make_runs(file: Path, results: Path, limit: str | None) -> None:
         echo(f"{len(left)} runs are left; the same command goes on with them")
         return
     _require_done(ledger)
+
+
+@campaign.command("report")
+@file_argument
+@results_option
+@click.option("--site", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Where the site goes (default: 'site' in the campaign's folder).")  # fmt: skip
+@click.option("--logs/--no-logs", "with_logs", default=True,
+              help="Whether the site has each run's logs.")  # fmt: skip
+def write_report(file: Path, results: Path, site: Path | None, with_logs: bool) -> None:
+    """Write what was measured as a site: pages in one folder, which open offline.
+
+    It can be written at any time: what failed or is left is on it, too.
+    """
+    ledger = _ledger(read_campaign(file), results)
+    if not ledger.of("done"):
+        raise Refused(
+            f"no run of campaign {ledger.campaign.name} is complete in {ledger.folder}",
+            "make some with 'discovery-xp campaign run', or name another folder with --results",
+        )
+    from discovery_xp.analysis.measurements import measured
+    from discovery_xp.campaigns.state import state_of
+    from discovery_xp.cli.report import write_site
+
+    runs = measured(entry.done.run for entry in ledger.of("done") if entry.done is not None)
+    page = write_site(site or ledger.folder / "site", runs, with_logs, state_of(ledger))
+    echo(f"written: {page}")
+
+
+@campaign.command("compare")
+@file_argument
+@results_option
+@click.option("--fail-over", type=Percentage(), default="10%", show_default=True, metavar="SHARE",
+              help="End with code 1 where a point is worse than before by more than this, over the "
+              "whole interval of a figure, or in a figure that counts.")  # fmt: skip
+def compare_blocks(file: Path, results: Path, fail_over: float) -> None:
+    """Compare the newest run of each point with the one before it, as after a change.
+
+    The code is 1 where one is worse, for continuous benchmarking.
+    """
+    ledger = _ledger(read_campaign(file), results)
+    from discovery_xp.analysis.report import rich_table
+    from discovery_xp.campaigns.trends import compare_newest, table
+
+    compared = compare_newest(ledger)
+    if not compared:
+        raise Refused(
+            f"no point of campaign {ledger.campaign.name} has two complete runs in {ledger.folder}",
+            "run the campaign once more",
+        )
+    console(180).print(rich_table(table(compared)))
+    worse = [f"{each.words}: {words}" for each in compared for words in each.worse(fail_over)]
+    if worse:
+        raise Failed(
+            f"worse by more than {100 * fail_over:g} %: {'; '.join(worse)}",
+            "compare the two runs with 'discovery-xp compare', which names what differs",
+        )
 
 
 class _Maker:
@@ -171,7 +231,7 @@ def _show(ledger: Ledger, rest: Forecast, as_json: bool, remarks: Sequence[str] 
 def _table(ledger: Ledger, rest: Forecast) -> Table:
     from discovery_xp.campaigns.requests import plan_of
 
-    factors = ledger.campaign.factors
+    factors, is_endless = ledger.campaign.factors, ledger.campaign.is_endless
     table = Table(title=f"Campaign {ledger.campaign.name}", title_justify="left")
     for title in ("#", "part", *factors, "block", "hosts", "takes", "state"):
         table.add_column(title, justify="right" if title in ("#", "block", "hosts") else "left")
@@ -179,7 +239,7 @@ def _table(ledger: Ledger, rest: Forecast) -> Table:
         point = entry.job.point
         table.add_row(
             str(number), point.part, *(point.levels.get(factor, "") for factor in factors),
-            f"{entry.job.block} of {point.repeats}",
+            str(entry.job.block) + ("" if is_endless else f" of {point.repeats}"),
             str(len(plan_of(ledger.campaign, entry.job).hosts)), _took(entry, rest), _state(entry),
         )  # fmt: skip
     return table

@@ -52,4 +52,5 @@ def _build(parsed: YamlFile, folder: Path) -> Campaign:
         points=tuple(points),
         excluded=tuple(excluded),
         text=parsed.text,
+        is_endless=shape.repeats == "endless",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -67,8 +67,10 @@ class CampaignFile(Entry):
     seed: Annotated[int, *whole(MAX_SEED, 0, 1)] = Field(
         1, description="what the order of the points is drawn from"
     )
-    repeats: Annotated[int, *whole(MAX_REPEATS, 1, 3)] = Field(
-        1, description="runs of each point, in blocks with one run of each"
+    repeats: Annotated[int, *whole(MAX_REPEATS, 1, 3)] | Literal["endless"] = Field(
+        1,
+        description="runs of each point, in blocks with one run of each; 'endless': each time that "
+        "all of them are done, 'run' makes another block",
     )
     attempts: Annotated[int, *whole(MAX_ATTEMPTS, 1, 2)] = Field(
         2, description="how often a point that fails is tried, before it is a failed row"

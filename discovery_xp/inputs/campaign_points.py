@@ -325,8 +325,18 @@ class PointReader:
             scenario=scenario,
             digest=_digest([*said, self.shape.probes, self.shape.sample_every]),
             deployment=_digest([part.name, shared]),
-            repeats=part.repeats or self.shape.repeats,
+            repeats=self._repeats(index, part),
         )
+
+    def _repeats(self, index: int, part: PartEntry) -> int:
+        if self.shape.repeats != "endless":
+            return part.repeats or self.shape.repeats
+        if part.repeats is not None:
+            self.parsed.report(
+                ("parts", index, "repeats"), "stands in an endless campaign",
+                "take it out: each block has a run of every point",
+            )  # fmt: skip
+        return 1
 
     def _set(self, data: Mapping[str, _Data], key: str, value: Any, place: Path_) -> None:
         """Put what a level sets where it belongs."""

@@ -43,7 +43,11 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Campaign:
-    """What a researcher wants to know: points, how often each is run, and what is left out."""
+    """What a researcher wants to know: points, how often each is run, and what is left out.
+
+    One that is endless has a further block each time that all of its blocks are done; its points'
+    repeats say nothing.
+    """
 
     name: TestbedName
     description: str
@@ -54,6 +58,7 @@ class Campaign:
     points: tuple[Point, ...]
     excluded: tuple[Excluded, ...]
     text: str = field(repr=False, default="")
+    is_endless: bool = False
 
     @property
     def factors(self) -> tuple[str, ...]:

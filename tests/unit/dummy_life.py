@@ -106,7 +106,7 @@ def begin_life(
     monkeypatch.setattr("discovery_xp.files.require_ours", lambda *_: None)  # the test may be
     if not shows_reports:  # they take a second, and have tests of their own
         monkeypatch.setattr("discovery_xp.analysis.report.print_report", lambda *_: None)
-        monkeypatch.setattr("discovery_xp.analysis.report.html", lambda *_: "a page")
+        monkeypatch.setattr("discovery_xp.analysis.report.html", lambda *_, **__: "a page")
     for module in ("report", "pictures"):
         monkeypatch.setattr(f"discovery_xp.analysis.{module}.pictures_of", lambda _runs: [])
     yield Life(tmp_path, monkeypatch, capsys)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +20,12 @@ from discovery_xp.campaigns.forecast import RUN_BYTES, forecast
 from discovery_xp.campaigns.ledger import Done, Ledger
 from discovery_xp.campaigns.schedule import jobs
 from discovery_xp.inputs.campaign import read_campaign
+from discovery_xp.inputs.campaign_values import Campaign
 from discovery_xp.places import checkout
-from discovery_xp.store import Run, RunRecord
+from discovery_xp.store import InCampaign, Run, RunRecord
 from discovery_xp.testbeds.testbed import Testbed
 from tests.unit.dummy_life import Life, Said
+from tests.unit.synthetic_run import make_run
 
 FILE = """\
 name: tiny
@@ -318,3 +322,121 @@ def test_a_kill_in_any_phase_repeats_no_finished_point(life: Life, stage: str) -
     complete = [run.folder for run in life.runs() if not run.load().is_partial]
     assert len(done) == (0 if stage == "making up hosts" else 1)
     assert len(complete) == 2 and set(done) <= set(complete)
+
+
+def test_a_report_shows_what_is_done_and_what_is_left(life: Life) -> None:
+    file = written(life, more="repeats: 2\n")
+    assert campaign(life, "report", file).code == 2  # nothing was measured yet
+    assert not life.results.exists()
+    ledger = Ledger(read_campaign(Path(file)), life.results / "tiny").refresh()
+    assert campaign(life, "run", file, "--for", "1s").code == 0
+    said = campaign(life, "run", file)
+    assert said.code == 0, said.err
+    more = written(life, more="repeats: 3\n")
+    said = campaign(life, "report", more)
+    assert said.code == 0, said.err
+    site = ledger.folder / "site"
+    assert said.out.strip() == f"written: {site}/index.html"
+    words = (site / "index.html").read_text()
+    assert "4 done, 0 failed, 2 left" in words
+    assert "CANNED" in words
+    assert (site / "runs.html").read_text().count("<td>left</td>") == 2
+    # Written again, and no run is taken for another one because of it.
+    assert campaign(life, "report", more, "--no-logs").code == 0
+    assert sorted(states(life, more)) == ["done"] * 4 + ["left"] * 2
+
+
+def blocks(life: Life) -> list[int]:
+    places = (record.in_campaign for record in records(life))
+    return sorted(place.block for place in places if place is not None)
+
+
+def remove_run_of(life: Life, block: int) -> None:
+    for run in life.runs():
+        place = run.load().in_campaign
+        if place is not None and place.block == block:
+            shutil.rmtree(run.folder)
+            return
+
+
+def test_an_endless_campaign_makes_another_block_each_time(life: Life) -> None:
+    file = written(life, more="repeats: endless\n")
+    for expected in ([1, 1], [1, 1, 2, 2]):
+        said = campaign(life, "run", file)
+        assert said.code == 0, said.err
+        assert blocks(life) == expected
+    assert states(life, file) == ["done"] * 4
+
+
+def test_a_block_that_was_begun_is_ended_before_another_is(life: Life) -> None:
+    file = written(life, more="repeats: endless\n")
+    for _ in range(2):
+        assert campaign(life, "run", file).code == 0
+    remove_run_of(life, block=2)
+    assert sorted(states(life, file)) == ["done"] * 3 + ["left"]
+    assert campaign(life, "run", file).code == 0
+    assert blocks(life) == [1, 1, 2, 2]
+
+
+def test_earlier_blocks_of_an_endless_campaign_are_what_they_came_to(life: Life) -> None:
+    """A point that is new, or a run that was removed to make room, isn't made for all of them."""
+    file = written(life, more="repeats: endless\n")
+    for _ in range(2):
+        assert campaign(life, "run", file).code == 0
+    remove_run_of(life, block=1)
+    assert states(life, file) == ["done"] * 3
+    more = written(life, more="repeats: endless\n", backends="mysql, rome")
+    assert sorted(states(life, more)) == ["done"] * 3 + ["left"] * 2
+
+
+def test_an_endless_campaign_has_no_parts_with_repeats(life: Life) -> None:
+    path = Path(written(life, more="repeats: endless\n"))
+    path.write_text(path.read_text() + "    repeats: 2\n")
+    said = campaign(life, "plan", str(path))
+    assert said.code == 2
+    assert "tiny.yaml:12: parts[0].repeats: stands in an endless campaign" in said.err
+
+
+def synthetic(life: Life, read: Campaign, block: int, **more: Any) -> None:
+    """Store a run of each point of a campaign in a block."""
+    for number, point in enumerate(read.points):
+        place = InCampaign(str(read.name), point.part, point.digest, dict(point.levels), block, 1)
+        make_run(
+            life.results / read.name, started=f"2026-11-2{block}T16:0{number}:00Z", sites=2,
+            latency_ms=10.0, more_record={"in_campaign": place}, **more,
+        )  # fmt: skip
+
+
+def test_the_newest_run_is_compared_with_the_one_before(life: Life) -> None:
+    file = written(life, more="repeats: endless\n")
+    read = read_campaign(Path(file))
+    synthetic(life, read, 1)
+    said = campaign(life, "compare", file)
+    assert (said.code, "has two complete runs" in said.err) == (2, True)
+    synthetic(life, read, 2)
+    said = campaign(life, "compare", file)
+    assert said.code == 0, said.err
+    assert "database round trips per VM" in said.out
+    # As many statements for 9 VMs as for 18 before.
+    synthetic(life, read, 3, failed=11)
+    said = campaign(life, "compare", file)
+    assert said.code == 1
+    assert "worse by more than 10 %: latencies: sites 2, backend mysql, latency 10ms: " in said.err
+    assert "statements per VM 2.00 times" in said.err
+    assert campaign(life, "compare", file, "--fail-over", "900%").code == 0
+
+
+def test_a_report_shows_how_points_come_on(life: Life) -> None:
+    file = written(life, more="repeats: endless\n")
+    read = read_campaign(Path(file))
+    synthetic(life, read, 1)
+    site = life.results / "tiny/site"
+    assert campaign(life, "report", file).code == 0
+    assert not (site / "trends.html").exists()
+    synthetic(life, read, 2, failed=11)
+    assert campaign(life, "report", file).code == 0
+    page = (site / "trends.html").read_text()
+    assert 'id="trends"' in page
+    assert page.count("<tr data-backend") == 4
+    assert "2026-11-22T16:00:00Z" in (site / "tables/trends.csv").read_text()
+    assert 'href="trends.html"' in (site / "index.html").read_text()
