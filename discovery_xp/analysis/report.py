@@ -106,7 +106,7 @@ def print_report(console: Console, runs: Sequence[Measurements], whole: bool = F
 
 
 _TEMPLATES = Path(__file__).parent
-STYLE = _TEMPLATES / "page.css"
+STYLES = (_TEMPLATES / "page.css", _TEMPLATES / "links.css")
 
 
 def environment(*folders: Path) -> jinja2.Environment:

@@ -13,7 +13,7 @@ from pathlib import Path
 from discovery_xp.analysis import export
 from discovery_xp.analysis.drawing import darkened, image
 from discovery_xp.analysis.pictures import Picture
-from discovery_xp.analysis.report import STYLE
+from discovery_xp.analysis.report import STYLES
 from discovery_xp.errors import Refused
 from discovery_xp.site import trends
 from discovery_xp.site.content import Content
@@ -56,7 +56,8 @@ def write_site(folder: Path, content: Content) -> Path:
 
 def _write_assets(folder: Path) -> None:
     folder.mkdir()
-    (folder / "site.css").write_text(STYLE.read_text() + (_ASSETS / "site.css").read_text())
+    styles = (*STYLES, _ASSETS / "site.css")
+    (folder / "site.css").write_text("".join(path.read_text() for path in styles))
     shutil.copyfile(_ASSETS / "site.js", folder / "site.js")
     library = resources.files("plotly") / "package_data" / "plotly.min.js"
     (folder / "plotly.min.js").write_bytes(library.read_bytes())
