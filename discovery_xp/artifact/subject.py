@@ -1,0 +1,119 @@
+"""What an artifact is made of: the runs of a campaign or of a folder of results, and claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from discovery_xp import places
+from discovery_xp.artifact.claims import Claims, read_claims
+from discovery_xp.artifact.levels import BUILT_IN, factors_of
+from discovery_xp.boundary.names import ExperimentName
+from discovery_xp.campaigns.ledger import FAILURES, FILE
+from discovery_xp.errors import Refused
+from discovery_xp.inputs.campaign import read_campaign
+from discovery_xp.inputs.campaign_values import Campaign
+from discovery_xp.store import Run, find_runs
+from discovery_xp.text import printable
+
+CLAIMS = "claims.yaml"
+SHIPPED_CLAIMS = "campaigns/claims"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Runs and the claims about them.
+
+    `folder` is where they are; `campaign_text` is the campaign's file, empty without one;
+    `others` are files beside the runs that belong to them.
+    """
+
+    name: str
+    description: str
+    folder: Path
+    runs: tuple[Run, ...]
+    claims: Claims
+    campaign_text: str = ""
+    others: tuple[Path, ...] = ()
+
+
+def subject_of(named: Path, results: Path, claims: Path | None = None) -> Subject:
+    """Return what a campaign's file, or a folder of results, names.
+
+    The runs of a campaign's file are in a folder of its name in `results`.  Without `claims` they
+    are those beside the runs (claims.yaml), or beside the campaign's file (claims/NAME.yaml).
+    Raises Refused where there are no runs, InvalidInput where a file isn't right.
+    """
+    if named.is_dir():
+        return _of_folder(named, claims)
+    campaign = read_campaign(named)
+    folder = results / campaign.name
+    if not folder.is_dir():
+        raise Refused(
+            f"{printable(str(folder))}: no such folder, so there are no runs of campaign "
+            f"'{campaign.name}'",
+            f"make them with 'discovery-xp campaign run {printable(str(named))}', or say where "
+            "they are with --results",
+        )
+    runs = find_runs([folder])
+    beside = named.parent / "claims" / f"{named.stem}.yaml"
+    path = claims or _there(folder / CLAIMS) or _there(beside)
+    return Subject(
+        name=campaign.name,
+        description=campaign.description,
+        folder=folder,
+        runs=tuple(runs),
+        claims=_claims(path, runs, campaign),
+        campaign_text=campaign.text,
+        others=_others(folder),
+    )
+
+
+def _of_folder(folder: Path, claims: Path | None) -> Subject:
+    runs = find_runs([folder])
+    name = folder.resolve().name
+    text = ""
+    if (written := folder / FILE).is_file():
+        text = read_text(written)
+        shipped = places.shipped_file(SHIPPED_CLAIMS, Path(f"{name}.yaml"))
+        beside = _there(shipped) if shipped.is_absolute() else None
+    else:
+        beside = None
+    found = _claims(claims or _there(folder / CLAIMS) or beside, runs, None)
+    return Subject(
+        name=name if ExperimentName.objection(name) is None else "results",
+        description=found.description,
+        folder=folder,
+        runs=tuple(runs),
+        claims=found,
+        campaign_text=text,
+        others=_others(folder),
+    )
+
+
+def _claims(path: Path | None, runs: list[Run], campaign: Campaign | None) -> Claims:
+    if path is None:
+        return Claims()
+    factors = dict.fromkeys(factors_of(run.load() for run in runs))
+    if campaign is not None:  # a point may have no run yet
+        factors |= dict.fromkeys(campaign.factors)
+    return read_claims(path, [*BUILT_IN, *(each for each in factors if each not in BUILT_IN)])
+
+
+def _others(folder: Path) -> tuple[Path, ...]:
+    return tuple(path for name in (FAILURES,) if (path := folder / name).is_file())
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def read_text(path: Path) -> str:
+    """Return a file that is to go into an artifact; raises Refused where it can't be read."""
+    from discovery_xp.boundary.reading import Unreadable
+    from discovery_xp.boundary.reading import read_text as read
+
+    try:
+        return read(path, 4_000_000)
+    except Unreadable as error:
+        raise Refused(f"{printable(str(path))}: {error.reason}", "move it away") from None
