@@ -49,10 +49,10 @@ def markdown() -> str:
     parts = [
         "# Data dictionary\n",
         "A run is a folder, `records/EXPERIMENT/UTC-PLAN/`. Tables are Parquet files. Durations "
-        "and moments are those of a clock: where `time_scale` of run.json isn't 1, divide durations by "
-        "it. MB are 10^6 bytes. The load's own time is the *window*: tables of probes are about "
-        "it. Tables of probes that were off are absent; rows of a run that was killed are in "
-        "`TABLE.parts/NUMBER.parquet`.\n",
+        "and moments are those of a clock: where `time_scale` of run.json isn't 1, divide "
+        "durations by it. MB are 10^6 bytes. The load's own time is the *window*: tables of probes "
+        "are about it. Tables of probes that were off are absent; rows of a run that was killed "
+        "are in `TABLE.parts/NUMBER.parquet`.\n",
         "## Files of a run\n",
         _table(("File", "Holds"), [(f"`{name}`", words) for name, words in files]
                + list(zip(tables, (TABLE_WORDS[name] for name in TABLES), strict=True))),

@@ -69,6 +69,17 @@ def has(record: RunRecord, levels: Mapping[str, str]) -> bool:
     return all(level_of(record, factor) == level for factor, level in levels.items())
 
 
+def may_have(own: Mapping[str, str], levels: Mapping[str, str]) -> bool:
+    """Tell whether a campaign's point may have all of `levels`, by its `own` ones.
+
+    A word of topologies or scenarios that it doesn't vary may have any level.
+    """
+    return all(
+        canonical(factor, own[factor]) == level if factor in own else factor in BUILT_IN
+        for factor, level in levels.items()
+    )
+
+
 def factors_of(records: Iterable[RunRecord]) -> tuple[str, ...]:
     """Return the factors that claims about these runs may name."""
     own = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from discovery_xp import places
 from discovery_xp.artifact.claims import Claims, read_claims
-from discovery_xp.artifact.levels import BUILT_IN, factors_of
+from discovery_xp.artifact.levels import factors_of, in_words, may_have
 from discovery_xp.boundary.names import ExperimentName
 from discovery_xp.campaigns.ledger import FAILURES, FILE
 from discovery_xp.errors import Refused
@@ -97,7 +97,22 @@ def _claims(path: Path | None, runs: list[Run], campaign: Campaign | None) -> Cl
     factors = dict.fromkeys(factors_of(run.load() for run in runs))
     if campaign is not None:  # a point may have no run yet
         factors |= dict.fromkeys(campaign.factors)
-    return read_claims(path, [*BUILT_IN, *(each for each in factors if each not in BUILT_IN)])
+    claims = read_claims(path, list(factors))
+    if campaign is not None:
+        require_points(claims, campaign)
+    return claims
+
+
+def require_points(claims: Claims, campaign: Campaign) -> None:
+    """Raise Refused where a claim is about levels that no point of a campaign has."""
+    for claim in claims.claims:
+        for levels in claim.sides:
+            if not any(may_have(point.levels, levels) for point in campaign.points):
+                raise Refused(
+                    f"{claim.place}: claim {claim.number}: campaign '{campaign.name}' has no point "
+                    f"with {in_words(levels)}",
+                    "write levels of its 'parts'",
+                )
 
 
 def _others(folder: Path) -> tuple[Path, ...]:
