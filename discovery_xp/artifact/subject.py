@@ -12,7 +12,7 @@ from discovery_xp.boundary.names import ExperimentName
 from discovery_xp.campaigns.ledger import FAILURES, FILE
 from discovery_xp.errors import Refused
 from discovery_xp.inputs.campaign import read_campaign
-from discovery_xp.inputs.campaign_values import Campaign
+from discovery_xp.inputs.campaign_values import Campaign, Point
 from discovery_xp.store import Run, find_runs
 from discovery_xp.text import printable
 
@@ -107,12 +107,25 @@ def require_points(claims: Claims, campaign: Campaign) -> None:
     """Raise Refused where a claim is about levels that no point of a campaign has."""
     for claim in claims.claims:
         for levels in claim.sides:
-            if not any(may_have(point.levels, levels) for point in campaign.points):
+            if not any(may_have(_own_levels(point), levels) for point in campaign.points):
                 raise Refused(
                     f"{claim.place}: claim {claim.number}: campaign '{campaign.name}' has no point "
                     f"with {in_words(levels)}",
                     "write levels of its 'parts'",
                 )
+
+
+def _own_levels(point: Point) -> dict[str, str]:
+    """Return the levels of a point, and those that its files have without varying them."""
+    cloud = point.topology.openstack
+    own = {
+        "backend": cloud.backend,
+        "layout": cloud.layout,
+        "placement": cloud.placement,
+        "time_scale": point.topology.time_scale,
+        "vms": point.scenario.vms,
+    }
+    return {**{factor: str(level) for factor, level in own.items()}, **point.levels}
 
 
 def _others(folder: Path) -> tuple[Path, ...]:
