@@ -70,8 +70,8 @@ ratios.round(2)
 # %% [markdown]
 # ## As curves
 #
-# A colour for each back end, a line for each latency and repeat. Repeats that lie further apart than
-# latencies do say that one run of each wouldn't tell much.
+# A colour for each back end, a line for each latency and repeat. Where repeats lie further apart
+# than latencies do, one run of each wouldn't tell much.
 
 # %%
 plots.timeline(runs)
