@@ -174,7 +174,13 @@ def side(name: str, runs: Sequence[Run]) -> Side:
 # ---------------------------------------------------------------- comparing
 
 
-def compare(a: Side, b: Side, precision: float = PRECISION, seed: int = SEED) -> Comparison:
+def compare(
+    a: Side,
+    b: Side,
+    precision: float = PRECISION,
+    seed: int = SEED,
+    figures: Sequence[Figure] = FIGURES,
+) -> Comparison:
     """Compare two sides, figure by figure; the same runs and seed give the same numbers."""
     pairs = _pairs(a, b)
     by_vm = _is_paired_by_vm(a, b)
@@ -183,7 +189,7 @@ def compare(a: Side, b: Side, precision: float = PRECISION, seed: int = SEED) ->
     if a.time_scale != b.time_scale:
         notes.append(_note_on_scales(a, b, "time" in kinds))
     compared = []
-    for figure in FIGURES:
+    for figure in figures:
         if figure.kind in kinds:
             # A stream for each figure: a further one changes no other's numbers.
             random = np.random.default_rng([seed, *figure.key.encode()])

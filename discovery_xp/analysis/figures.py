@@ -63,3 +63,14 @@ FIGURES = (
     Figure("crossings_per_vm", "crossings between sites per VM", "count"),
     Figure("wan_wait_s_per_vm", "WAN wait, s per VM", "time"),
 )
+
+# What a claim may be about besides: figures that say the same of a run in other units, or nothing
+# of what a VM costs, and so aren't compared with the others.
+FURTHER = (
+    Figure("s_per_vm", "load, s per VM", "time"),
+    Figure("vms_failed", "VMs that failed", "count"),
+    Figure("call_mean_ms", "call of Nova's database API, mean, ms", "time"),
+    Figure("call_p90_ms", "call of Nova's database API, P90, ms", "time"),
+    Figure("network_mb", "network, MB", "count"),
+    Figure("inter_mb", "network between sites, MB", "count"),
+)

@@ -44,7 +44,7 @@ def init(folder: Path) -> None:
     """Make a folder of examples: topologies, scenarios, campaigns, notebooks, and a README."""
     require_new(folder)
     source = checkout()
-    for name in ("topologies", "scenarios", "campaigns"):
+    for name in ("topologies", "scenarios", "campaigns", "campaigns/claims"):
         (folder / name).mkdir(parents=True)
         for path in sorted((source / name).iterdir()):
             if path.suffix in (".yaml", ".md"):

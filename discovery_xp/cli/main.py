@@ -11,6 +11,7 @@ import sys
 import click
 
 from discovery_xp import files
+from discovery_xp.cli.artifact import artifact
 from discovery_xp.cli.bench import bench
 from discovery_xp.cli.campaign import campaign
 from discovery_xp.cli.cloud import backup, deploy, openstack
@@ -39,7 +40,7 @@ def cli() -> None:
 for command in (
     validate, schema, plan, slots, prepare,
     up, deploy, status, ssh, bench, verify, openstack, backup, inventory, destroy,
-    completion, init, network, notebook, report, trace, compare, reproduce, campaign,
+    completion, init, network, notebook, report, trace, compare, reproduce, campaign, artifact,
 ):  # fmt: skip
     cli.add_command(command)
 

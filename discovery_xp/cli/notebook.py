@@ -1,7 +1,8 @@
 """`discovery-xp notebook`: JupyterLab on results; registered by `cli`.
 
 Copies of the notebooks that ship are the user's own to change, and read the results that
-were named.  The server listens on loopback only and asks for a token that it makes itself.
+were named.  When one is saved, jupytext writes a text of the same name, whose changes can be read.
+The server listens on loopback only and asks for a token that it makes itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from discovery_xp.errors import Refused
 from discovery_xp.store import find_runs
 from discovery_xp.text import printable
 
-FIRST = "paper-tables.ipynb"
+FIRST = "1-one-run.ipynb"  # of the tour
+NEEDED = ("JupyterLab", "jupytext")
 PARAMETERS = "parameters"  # the tag of the cell that says where the results are
 
 
@@ -38,9 +40,10 @@ def notebook(folder: Path, port: int, browser: bool | None) -> None:
     made in the working directory, in notebooks-on-FOLDER, and are yours; those that are there
     stay as they are. Ctrl-C ends the server.
     """
-    if importlib.util.find_spec("jupyterlab") is None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name.lower()) is None]
+    if missing:
         raise Refused(
-            "JupyterLab isn't installed",
+            f"{missing[0]} isn't installed",
             "run './xp notebook' in a checkout, or install 'discovery-xp[notebook]'",
         )
     find_runs([folder])
@@ -99,6 +102,7 @@ def server_command(own: Path, port: int, browser: bool) -> list[str]:
         f"--ServerApp.open_browser={browser}",
         f"--ServerApp.root_dir={own}",
         f"--LabApp.default_url=/lab/tree/{FIRST}",
+        "--ServerApp.contents_manager_class=jupytext.TextFileContentsManager",
         "--ServerApp.allow_root=True",
         "--ServerApp.answer_yes=True",
         "--LabApp.news_url=None",  # it asks nothing of the network

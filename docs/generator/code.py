@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from discovery_xp.analysis.prometheus import family_name
+from discovery_xp.artifact.claims import CLAIMED
 from discovery_xp.cli.main import cli
 from discovery_xp.inputs.topology import read_topology
 from discovery_xp.onhost.wire.series import METRICS
@@ -77,6 +78,11 @@ def columns(name: str) -> str:
     has_values = any(row[2] for row in rows)
     head = ["Column", "Type", "Values"]
     return table(head if has_values else head[:2], rows if has_values else [r[:2] for r in rows])
+
+
+def claim_figures() -> str:
+    """Return the figures that a claim may be about."""
+    return table(["Figure", ""], [[f"`{key}`", each.words] for key, each in CLAIMED.items()])
 
 
 def series_metrics() -> str:

@@ -56,6 +56,7 @@ SOURCES: Mapping[str, Source] = {
     "rome-costs": rome.costs,
     "rome-schema": rome.schema_costs,
     "rome-suites": rome.suites,
+    "claim-figures": code.claim_figures,
     "listeners": code.listeners,
     "commands": code.commands,
     "command-help": code.command_help,

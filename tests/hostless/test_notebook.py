@@ -77,7 +77,7 @@ def test_the_server_answers_on_loopback_to_its_token_alone(url: str) -> None:
     place, _, token = url.partition("?token=")
     root = re.match(r"http://127\.0\.0\.1:\d+", place)
     assert root is not None, url
-    contents = f"{root[0]}/api/contents/paper-tables.ipynb"
+    contents = f"{root[0]}/api/contents/2-paper-tables.ipynb"
     assert status_of(url) == 200
     assert status_of(contents) == 403
     assert status_of(f"{contents}?token=guessed") == 403
@@ -88,15 +88,37 @@ def test_the_server_answers_on_loopback_to_its_token_alone(url: str) -> None:
     assert [each for each in listening if each.endswith(f":{port}")] == [f"127.0.0.1:{port}"]
 
 
+def test_a_notebook_that_is_saved_is_paired_with_a_text(url: str, folder: Path) -> None:
+    place, _, token = url.partition("?token=")
+    root = re.match(r"http://127\.0\.0\.1:\d+", place)
+    assert root is not None, url
+    address = f"{root[0]}/api/contents/3-latency.ipynb?token={token}"
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        content = json.loads(answer.read())["content"]
+    content["cells"].append(
+        {"cell_type": "code", "metadata": {}, "source": "runs[:1]", "outputs": [],
+         "execution_count": None, "id": "mine"}
+    )  # fmt: skip
+    body = json.dumps({"type": "notebook", "format": "json", "content": content}).encode()
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(
+        urllib.request.Request(address, body, headers, method="PUT"), timeout=30
+    ) as answer:
+        assert answer.status == 200
+    text = (folder / "notebooks-on-results/3-latency.py").read_text()
+    assert "# # 3. What latency does\n" in text
+    assert text.endswith("# %%\nruns[:1]\n")
+
+
 def test_the_notebooks_run_in_its_environment(url: str, folder: Path) -> None:
     own = folder / "notebooks-on-results"
     done = subprocess.run(
         [f"{ENVIRONMENT}-notebook/bin/jupyter-execute", "--inplace",
-         own / "paper-tables.ipynb", own / "one-run.ipynb"],
+         own / "2-paper-tables.ipynb", own / "1-one-run.ipynb"],
         capture_output=True, text=True, check=False, cwd=own,
         env={**os.environ, **_places(folder)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for name, said in (("paper-tables", "18 of 20"), ("one-run", "18 ACTIVE")):
+    for name, said in (("2-paper-tables", "18 of 20"), ("1-one-run", "18 ACTIVE")):
         cells = json.loads((own / f"{name}.ipynb").read_text())["cells"]
         assert said in json.dumps([cell.get("outputs", []) for cell in cells])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from discovery_xp.artifact.claims import ClaimEntry, ClaimsFile
 from discovery_xp.inputs import platforms, scenario, topology_file
 from docs.generator import blocks
 from docs.generator.__main__ import main
@@ -135,6 +136,8 @@ ENTRIES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("docs/openstack.md", topology_file.OpenStackEntry),
     ("docs/openstack.md", topology_file.RomeEntry),
     ("scenarios/README.md", scenario.ScenarioFile),
+    ("docs/artifacts.md", ClaimsFile),
+    ("docs/artifacts.md", ClaimEntry),
 )
 
 

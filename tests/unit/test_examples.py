@@ -65,7 +65,7 @@ def test_examples_are_all_that_is_shipped_and_notebooks_are_empty(tmp_path: Path
     done = discovery_xp("init", str(folder))
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"examples are in {folder}; begin with {folder}/README.md\n"
-    for name in ("topologies", "scenarios", "campaigns"):
+    for name in ("topologies", "scenarios", "campaigns", "campaigns/claims"):
         for path in (checkout() / name).glob("*.yaml"):
             assert (folder / name / path.name).read_text() == path.read_text()
     for path in (folder / "notebooks").iterdir():

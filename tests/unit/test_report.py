@@ -417,7 +417,14 @@ def test_the_notebooks_run_on_a_known_run(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for name, said in (("paper-tables", "18 of 20"), ("one-run", "18 ACTIVE")):
+    said_by = {
+        "1-one-run": "18 ACTIVE",
+        "2-paper-tables": "18 of 20",
+        "3-latency": "20.5",
+        "4-rome-and-others": "nothing to compare",
+        "5-a-figure-of-your-own": "('mysql, 2 sites, 10 ms', ",
+    }
+    for name, said in said_by.items():
         before = json.loads((REPOSITORY / f"notebooks/{name}.ipynb").read_text())
         after = json.loads((tmp_path / f"out/{name}.ipynb").read_text())
         for cell, was in zip(after["cells"], before["cells"], strict=True):
