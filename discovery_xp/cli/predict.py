@@ -40,7 +40,7 @@ if TYPE_CHECKING:
               "published runs, or CORESxSPEED for one machine each, such as 16x1.4; a core of the "
               "traced runs has the speed 1.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, metavar="N",
-              help="Simulate so many times; the interval is from the least to the most.")  # fmt: skip
+              help="Simulate so often; intervals are from the least to the most.")  # fmt: skip
 def predict(
     topology: Path | None,
     sites: int | None,
@@ -59,7 +59,8 @@ def predict(
     It says how far predictions were from runs that the model didn't know, and what of this one
     is beyond all runs that it was made from.
     """
-    from discovery_xp.model import calibration, errors, machines as kinds, prediction
+    from discovery_xp.model import calibration, errors, prediction
+    from discovery_xp.model import machines as kinds
 
     plan = chosen_plan(topology, sites, latency, name, True, backend, time_scale, layout)
     load = prediction.load_of(choose_scenario(scenario_path, vms, small=False))

@@ -226,7 +226,7 @@ def dumps(calibrations: Sequence[Calibration]) -> str:
 
 def loads(text: str, name: str) -> list[Calibration]:
     """Return the calibrations of a file's text; raises Refused, naming the file."""
-    remedy = "write it anew: 'python -m benchmarks.calibration'"
+    remedy = "write it anew: 'benchmarks/prediction.py calibrate'"
     try:
         values = json.loads(text)
         if values["format"] != FORMAT:

@@ -100,7 +100,7 @@ class Cloud:
             return self._layout.bus(cell.name if cell else None, site).host
         return self._layout.bus(None, site).host
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019
+    @functools.cache  # noqa: B019  # a cloud lives as long as its prediction
     def store(self, service: str, host: str, compute: str | None) -> Node:
         """Return what a service on a host asks; with a `compute` that of its cell's database."""
         layout = self._layout

@@ -1,4 +1,4 @@
-"""A plan and a load to a prediction: what the load takes, over several seeds, and what bounds it."""
+"""A plan and a load to a prediction: what the load takes over several seeds, what bounds it."""
 
 from __future__ import annotations
 

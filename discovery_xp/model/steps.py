@@ -146,7 +146,7 @@ def from_json(values: Mapping[str, Any]) -> Activity:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Refused(
             f"steps that can't be read: {type(error).__name__}: {error}",
-            "write the calibration anew: 'python -m benchmarks.calibration'",
+            "write the calibration anew: 'benchmarks/prediction.py calibrate'",
         ) from None
 
 

@@ -134,7 +134,7 @@ def _children(node: Node) -> dict[_Key, Node]:
 
 
 def _send(key: _Key, samples: Sequence[_Sample], is_build: bool) -> Send | None:
-    kind, name, number = key
+    kind, name, _number = key
     if kind == wire.THREAD:
         beside = sum(_is_beside(node) for node, _cell in samples) > len(samples) / 2
         return Send(THREAD, _activity(samples), beside)
