@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from discovery_xp.errors import Refused
 from discovery_xp.planning.plan import Plan
@@ -58,10 +59,10 @@ def dumps(runs: Sequence[HeldOut]) -> str:
 def loads(text: str, name: str) -> list[HeldOut]:
     """Return the errors of a file's text; raises Refused, naming the file."""
     try:
-        values: Mapping[str, list[Mapping[str, object]]] = json.loads(text)
+        values: Mapping[str, Any] = json.loads(text)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, not {FORMAT}")
-        return [HeldOut(**each) for each in values["runs"]]  # type: ignore[arg-type]
+        return [HeldOut(**each) for each in values["runs"]]
     except (ValueError, KeyError, TypeError) as error:
         remedy = "write it anew: 'benchmarks/prediction.py predict'"
         raise Refused(f"{name}: {type(error).__name__}: {error}", remedy) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class Machines:
 
     def cost_of(self, time_scale: float) -> float:
         """Return what work takes here, over what it took where it was traced in scaled time."""
-        return (self.time_scale / time_scale) ** SCALE_EXPONENT
+        return math.pow(self.time_scale / time_scale, SCALE_EXPONENT)
 
 
 PAPER = Machines("paper", PAPER_CORES, PAPER_SPEED)

@@ -93,7 +93,7 @@ def predict(
     outcomes = [simulate(cloud, load, machines, chosen, seed) for seed in range(1, seeds + 1)]
     middle = sorted(outcomes, key=lambda outcome: outcome.duration_s)[len(outcomes) // 2]
     vms = load.vms
-    busy = {key: seconds / middle.duration_s for key, seconds in middle.busy_s.most_common()}
+    busy = {key: seconds / middle.duration_s for key, seconds in _busiest_first(middle)}
     return Prediction(
         _over([outcome.duration_s for outcome in outcomes]),
         _over([statistics.median(outcome.boots_s) for outcome in outcomes]),
@@ -106,6 +106,10 @@ def predict(
         _machine_busy(middle, cloud, machines),
         tuple(_extrapolations(plan, load, machines, chosen)),
     )
+
+
+def _busiest_first(outcome: Outcome) -> list[tuple[tuple[str, str], float]]:
+    return sorted(outcome.busy_s.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _over(values: Sequence[float]) -> Figure:

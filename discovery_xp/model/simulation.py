@@ -7,7 +7,7 @@ runs one thread at a time; waiting for the processor is first come, first served
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,8 +74,8 @@ class Outcome:
     round_trips: float = 0.0
     crossings: float = 0.0
     cpu_s: float = 0.0
-    waits: Counter[str] = field(default_factory=Counter)
-    busy_s: Counter[tuple[str, str]] = field(default_factory=Counter)
+    waits: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    busy_s: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
 
 
 @dataclass

@@ -59,7 +59,7 @@ class Held:
 
     def error(self, figure: str) -> float | None:
         """Return by how much the prediction is off, as a part of what was measured."""
-        measured = getattr(self.point, figure)
+        measured: float | None = getattr(self.point, figure)
         if not measured:
             return None
         predicted: float = getattr(self.prediction, figure).value

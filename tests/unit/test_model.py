@@ -77,8 +77,8 @@ def test_round_trips_cost_the_link_where_the_store_is_elsewhere() -> None:
     # The request's way to the API at the other site, and ten round trips.
     assert elsewhere == pytest.approx(0.05 + 10 * 0.1)
     assert outcome.round_trips == 20
-    # The request's, twice for each round trip; the answer comes after the VM is ACTIVE.
-    assert outcome.crossings == 1 + 20
+    # The request's and its answer's, and two for each round trip.
+    assert outcome.crossings == 2 + 20
 
 
 def test_a_process_runs_one_thread_at_a_time() -> None:
