@@ -44,9 +44,9 @@ def test_errors_are_those_of_the_benchmark() -> None:
 
 
 def test_the_median_error_is_what_documents_may_say() -> None:
-    """Most runs that the model didn't know were predicted within a quarter."""
+    """The median run that the model did not know was predicted within 15 %."""
     off = sorted(abs(each.duration_s) for each in errors.shipped())
-    assert off[len(off) // 2] < 0.25
+    assert off[len(off) // 2] <= 0.15
 
 
 def test_it_prints_figures_what_bounds_them_and_what_to_trust() -> None:
