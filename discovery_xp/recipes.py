@@ -28,7 +28,7 @@ def request_of(run: Run, results: Path, keep: bool = False) -> tuple[Plan, Bench
     more, and whatever is known beforehand to stop the bench.
     """
     record = run.load()
-    recipe = record.recipe or _recovered(record)
+    recipe = recipe_of(record)
     text = _text(run, "topology.yaml")
     place = printable(str(run.folder))
     topology = replaced(parse_topology(text, f"{place}/topology.yaml"), recipe)
@@ -65,6 +65,11 @@ def replaced(topology: Topology, recipe: Recipe) -> Topology:
     if recipe.time_scale is not None:
         topology = dataclasses.replace(topology, time_scale=recipe.time_scale)
     return topology
+
+
+def recipe_of(record: RunRecord) -> Recipe:
+    """Return what a run's bench was told, as far as the run says it."""
+    return record.recipe or _recovered(record)
 
 
 def _recovered(record: RunRecord) -> Recipe:

@@ -21,6 +21,7 @@ from discovery_xp.cli.guard import run
 from discovery_xp.cli.hosts import destroy, inventory, ssh, up
 from discovery_xp.cli.network import network
 from discovery_xp.cli.notebook import notebook
+from discovery_xp.cli.predict import predict
 from discovery_xp.cli.prepare import prepare
 from discovery_xp.cli.report import report
 from discovery_xp.cli.reproduce import reproduce
@@ -41,6 +42,7 @@ for command in (
     validate, schema, plan, slots, prepare,
     up, deploy, status, ssh, bench, verify, openstack, backup, inventory, destroy,
     completion, init, network, notebook, report, trace, compare, reproduce, campaign, artifact,
+    predict,
 ):  # fmt: skip
     cli.add_command(command)
 

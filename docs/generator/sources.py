@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from functools import partial
 
 from discovery_xp.store.tables import TABLES
-from docs.generator import back_ends, benchmarks, code, reference, rome, verification
+from docs.generator import (
+    back_ends,
+    benchmarks,
+    code,
+    prediction,
+    reference,
+    rome,
+    verification,
+)
 from docs.generator.blocks import Source
 
 SOURCES: Mapping[str, Source] = {
@@ -50,6 +58,12 @@ SOURCES: Mapping[str, Source] = {
     "time-scale-provenance": partial(benchmarks.provenance, "time-scale"),
     "back-ends-arms": back_ends.arms,
     "back-ends": back_ends.figures,
+    "prediction-held-out": prediction.held_out,
+    "prediction-errors": prediction.errors,
+    "prediction-paper": prediction.paper_tables,
+    "prediction-many-sites": prediction.many_sites,
+    "prediction-sources": prediction.sources,
+    "prediction-provenance": partial(benchmarks.provenance, "prediction"),
     "placement": benchmarks.placement,
     "placement-provenance": partial(benchmarks.provenance, "placement"),
     "rome-operations": rome.operations,
