@@ -197,7 +197,7 @@ def test_words_of_a_run_end_no_element(tmp_path: Path) -> None:
 
 
 def test_equal_results_give_equal_files(tmp_path: Path) -> None:
-    runs = several(tmp_path / "results")
+    runs = [make_run(tmp_path / "results", sites=2, latency_ms=50.0)]
     for name in ("one", "two"):
         write_site(tmp_path / name, Content(measured(runs), "twice"))
     one, two = (
