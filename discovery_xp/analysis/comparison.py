@@ -179,9 +179,12 @@ def compare(
     b: Side,
     precision: float = PRECISION,
     seed: int = SEED,
-    figures: Sequence[Figure] = FIGURES,
+    figures: Sequence[Figure] | None = None,
 ) -> Comparison:
-    """Compare two sides, figure by figure; the same runs and seed give the same numbers."""
+    """Compare two sides, figure by figure; the same runs and seed give the same numbers.
+
+    `figures` are those of `FIGURES` by default.
+    """
     pairs = _pairs(a, b)
     by_vm = _is_paired_by_vm(a, b)
     notes = [*_marks(a, b), *_notes_on_pairs(a, b, pairs, by_vm)]
@@ -189,7 +192,7 @@ def compare(
     if a.time_scale != b.time_scale:
         notes.append(_note_on_scales(a, b, "time" in kinds))
     compared = []
-    for figure in figures:
+    for figure in FIGURES if figures is None else figures:
         if figure.kind in kinds:
             # A stream for each figure: a further one changes no other's numbers.
             random = np.random.default_rng([seed, *figure.key.encode()])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from discovery_xp.bench_request import choose_scenario
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.cli.common import InputFile
 from discovery_xp.cli.options import (
@@ -59,6 +58,7 @@ def predict(
     It says how far predictions were from runs that the model didn't know, and what of this one
     is beyond all runs that it was made from.
     """
+    from discovery_xp.bench_request import choose_scenario
     from discovery_xp.model import calibration, errors, prediction
     from discovery_xp.model import machines as kinds
 
