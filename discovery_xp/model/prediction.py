@@ -17,7 +17,7 @@ from discovery_xp.planning.plan import Plan
 
 SEEDS = 3
 # More VMs take minutes to simulate, and were never run.
-MOST_VMS = 5000
+MOST_VMS = 4000
 
 
 @dataclass(frozen=True)
