@@ -107,7 +107,7 @@ def request_of(wish: Wish, cloud: CloudUnderTest) -> VerificationRequest:
     return VerificationRequest(
         services=wish.services,
         regex=wish.regex,
-        exclusions=read_exclusions(),
+        exclusions=read_exclusions(nics=cloud.nics),
         concurrency=wish.concurrency,
         most_s=TEST_WITHIN_S,
         region=cloud.region.name,

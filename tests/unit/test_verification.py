@@ -212,6 +212,17 @@ def test_every_exclusion_has_a_reason_and_a_test() -> None:
         assert any(each.covers(test) for test in tests), f"{each.name} is no test of Tempest"
 
 
+def test_what_wants_ports_is_left_out_where_vms_have_none() -> None:
+    def excluded(nics: int) -> set[str]:
+        cloud = CloudUnderTest(REGION, 4, nics)
+        return {each.name for each in verification.request_of(Wish(), cloud).exclusions}
+
+    further = excluded(nics=0) - excluded(nics=1)
+    assert len(further) == 3
+    assert any(name.endswith(".ServersTestMultiNic") for name in further)
+    assert excluded(nics=1) == excluded(nics=2) < excluded(nics=0)
+
+
 def test_lines_that_exclude_nothing_are_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "exclusions.txt"
     path.write_text(
@@ -245,7 +256,7 @@ def test_secrets_are_in_files_of_their_owner_only() -> None:
     assert {files[name][1] for name in holders} == {0o600}
     asked = VerificationRequest.from_json(json.loads(files["request.json"][0]))
     assert asked.services == wire.SERVICES
-    assert asked.exclusions == read_exclusions()
+    assert asked.exclusions == read_exclusions(nics=1)
     assert all(each.reason for each in asked.exclusions)
 
 
