@@ -459,10 +459,11 @@ def test_an_api_that_is_given_up_is_asked_no_more(
     cloud = attempt.cloud
     cloud.stuck |= {"load-site1-00001", "load-site2-00001"}
     goes_down(cloud, "site2", after=2)
-    done = attempt(counts=(2, 2), concurrency=2, vm_timeout_s=0.5)
+    # The first VM keeps the place of the second for long enough, also on a busy machine.
+    done = attempt(counts=(2, 2), concurrency=2, vm_timeout_s=2)
     reason = "site2's API doesn't answer: ClientConnectorError: refused"
     assert done.statuses["load-site1-00002"] == "ACTIVE"
-    assert done.vms["load-site2-00001"]["error"].startswith("not ACTIVE within 0.5 s; afterwards")
+    assert done.vms["load-site2-00001"]["error"].startswith("not ACTIVE within 2 s; afterwards")
     assert done.vms["load-site2-00002"]["error"] == reason
     assert done.of("done")[0]["lost"] == {"site2": reason}
     assert cloud.servers == {}, "the other API deletes what is left"
