@@ -35,6 +35,7 @@ _SUITES = {
     "placement": "Placement",
     "glance": "Glance",
     "keystone": "Keystone",
+    "neutron": "Neutron",
 }
 
 
