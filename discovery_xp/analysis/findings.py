@@ -8,7 +8,7 @@ seconds of other machines and another OpenStack can't be compared with each othe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,53 +16,51 @@ import numpy as np
 import pandas as pd
 
 from discovery_xp.analysis import paper, statistics
-from discovery_xp.analysis.measurements import BUSY, Measurements, has_cells, nodes, replicas
+from discovery_xp.analysis.measurements import (
+    BUSY,
+    Measurements,
+    configuration,
+    nodes,
+    placement,
+    replicas,
+)
 from discovery_xp.analysis.paper import GALERA, MYSQL, REDIS, Published, Quantile, Source
+from discovery_xp.analysis.paper_tables import Cell, published_cell
 from discovery_xp.analysis.statistics import Interval
 from discovery_xp.analysis.tables import Table, digits
 from discovery_xp.store import RunRecord
 
 Verdict = Literal["holds", "does not hold", "no difference", "open"]
 SEED = 1
+SHARED, ZONES = "shared", "availability-zones"  # where VMs may land
 # A ratio without an interval this near to 1 says nothing.
 _NEAR = 0.02
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Where a published figure stands: a back end and a cloud; `aggregates` are zones."""
+def fits(cell: Cell, record: RunRecord) -> bool:
+    """Tell whether a run is of a published cell."""
+    latency_ms = record.latency_ms if record.sites > 1 else None
+    return (
+        paper.column(record.backend) == cell.backend
+        and (nodes(record), replicas(record)) == (cell.nodes, cell.replicas)
+        and (record.sites, latency_ms) == (cell.clusters, cell.latency_ms)
+        and placement(record) == (ZONES if cell.aggregates else SHARED)
+    )
 
-    backend: str
-    nodes: int = 1
-    replicas: int = 0
-    clusters: int = 1
-    latency_ms: float | None = None
-    aggregates: bool = False
 
-    def fits(self, record: RunRecord) -> bool:
-        """Tell whether a run is of this cell."""
-        latency_ms = record.latency_ms if record.sites > 1 else None
-        return (
-            paper.column(record.backend) == self.backend
-            and (nodes(record), replicas(record)) == (self.nodes, self.replicas)
-            and (record.sites, latency_ms) == (self.clusters, self.latency_ms)
-            and (record.options.get("placement", "shared") != "shared") == self.aggregates
-            and not has_cells(record)
-        )
+_BACKENDS = {REDIS: "Redis", MYSQL: "MySQL", GALERA: "Galera"}
 
-    @property
-    def words(self) -> str:
-        """Say which it is."""
-        parts = [{REDIS: "Redis", MYSQL: "MySQL", GALERA: "Galera"}[self.backend]]
-        if self.backend == REDIS and self.clusters == 1:
-            parts.append(f"{self.nodes} node{'s' * (self.nodes > 1)}")
-            if self.replicas:
-                parts[-1] += f" + {self.replicas} replica"
-        if self.clusters > 1:
-            parts.append(f"{self.clusters} sites, {self.latency_ms:g} ms")
-        if self.aggregates:
-            parts.append("zones")
-        return ", ".join(parts)
+
+def words_of(cell: Cell) -> str:
+    """Say which cell it is: 'Redis, 8 sites, 10 ms, zones'."""
+    parts = [_BACKENDS[cell.backend]]
+    if cell.backend == REDIS and cell.clusters == 1:
+        parts.append(configuration(cell.nodes, cell.replicas))
+    if cell.clusters > 1:
+        parts += [f"{cell.clusters} sites", f"{cell.latency_ms:g} ms"]
+    if cell.aggregates:
+        parts.append("zones")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -128,11 +126,6 @@ class Judged:
 # ---------------------------------------------------------------- what was published
 
 
-def _cell_of(value: Published) -> Cell:
-    return Cell(value.backend, value.nodes, value.replicas, value.clusters, value.latency_ms,
-                bool(value.aggregates))  # fmt: skip
-
-
 def _one_site() -> Iterator[Finding]:
     figures = (
         (1, "call_mean_ms", "ms", "A call of the database API takes {} on average, one site"),
@@ -148,7 +141,7 @@ def _one_site() -> Iterator[Finding]:
                        "with a replica"),
     }  # fmt: skip
     for table, figure, unit, claim in figures:
-        values = {_cell_of(value): value for value in paper.published(table)}
+        values = {published_cell(value): value for value in paper.published(table)}
         mysql, one = Cell(MYSQL), Cell(REDIS)
         four, replicated = Cell(REDIS, 4), Cell(REDIS, 4, 1)
         pairs = ((one, mysql), (four, one), (replicated, four))
@@ -176,7 +169,7 @@ def _quantiles() -> Iterator[Finding]:
 
 def _many_sites() -> Iterator[Finding]:
     for table in (3, 4):
-        values = {_cell_of(value): value for value in paper.published(table)}
+        values = {published_cell(value): value for value in paper.published(table)}
         latency_ms = next(iter(values)).latency_ms or 0.0
 
         def made(
@@ -213,10 +206,9 @@ def _many_sites() -> Iterator[Finding]:
 
 
 def _zones() -> Iterator[Finding]:
-    values = {_cell_of(value): value for value in paper.published(6)}
+    values = {published_cell(value): value for value in paper.published(6)}
     for n in (4, 8):
-        with_zones = Cell(REDIS, n, 0, n, 10.0, aggregates=True)
-        without = Cell(REDIS, n, 0, n, 10.0)
+        with_zones, without = (Cell(REDIS, n, 0, n, 10.0, each) for each in (True, False))
         a, b = values[with_zones], values[without]
         slower = "slower" if a.value > b.value else "faster"
         yield Finding(
@@ -246,7 +238,7 @@ def _judged(finding: Finding, runs: Sequence[Measurements]) -> Judged:
     by_terms: dict[Any, tuple[list[Measurements], list[Measurements]]] = {}
     for run in runs:
         for place, cell in enumerate((finding.a, finding.b)):
-            if cell.fits(run.record) and _value(finding, run) is not None:
+            if fits(cell, run.record) and _value(finding, run) is not None:
                 by_terms.setdefault(_terms(run), ([], []))[place].append(run)
     both = [sides for sides in by_terms.values() if all(sides)]
     if not both:
@@ -324,23 +316,21 @@ def words_on(judged: Judged) -> str:
     return judged.verdict + (f" ({'; '.join(judged.caveats)})" if judged.caveats else "")
 
 
-def table(judged: Sequence[Judged], cells: Callable[[Judged], str] | None = None) -> Table:
-    """Return findings as a table, a row for each; `cells` adds a column that names its runs."""
+def table(judged: Sequence[Judged]) -> Table:
+    """Return findings as a table, a row for each."""
     rows = []
     for each in judged:
         finding, interval = each.finding, each.interval
         row: dict[str, Any] = {
             "finding": finding.claim,
-            "a": finding.a.words,
-            "b": finding.b.words,
+            "a": words_of(finding.a),
+            "b": words_of(finding.b),
             "published_ratio": finding.published,
             "ratio": math.nan if each.ratio is None else each.ratio,
             "low": math.nan if interval is None else interval.low,
             "high": math.nan if interval is None else interval.high,
             "verdict": words_on(each),
         }
-        if cells is not None:
-            row["which_runs"] = cells(each)
         rows.append(row)
     return Table(
         "findings",

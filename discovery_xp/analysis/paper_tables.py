@@ -28,15 +28,18 @@ from discovery_xp.analysis.tables import Table, is_empty, or_nan
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """Where a value stands: in the paper's tables, or where a run fits in."""
+class Cell:
+    """Where a value stands: in the paper's tables, or where a run fits in.
+
+    `aggregates` is None in tables that don't tell runs with zones from those without.
+    """
 
     backend: str
-    nodes: int
-    replicas: int
-    clusters: int
-    latency_ms: float | None
-    aggregates: bool | None
+    nodes: int = 1
+    replicas: int = 0
+    clusters: int = 1
+    latency_ms: float | None = None
+    aggregates: bool | None = None
 
     def order(self) -> tuple[Any, ...]:
         latency = -1.0 if self.latency_ms is None else self.latency_ms
@@ -48,8 +51,8 @@ class _Cell:
                 self.nodes, self.replicas)  # fmt: skip
 
 
-def _cell_of(row: Any, aggregates: bool) -> _Cell:
-    return _Cell(
+def _cell_of(row: Any, aggregates: bool) -> Cell:
+    return Cell(
         row.backend,
         int(row.nodes),
         int(row.replicas),
@@ -59,8 +62,9 @@ def _cell_of(row: Any, aggregates: bool) -> _Cell:
     )
 
 
-def _published_cell(value: Published) -> _Cell:
-    return _Cell(
+def published_cell(value: Published) -> Cell:
+    """Return the cell of a published value."""
+    return Cell(
         value.backend,
         value.nodes,
         value.replicas,
@@ -70,7 +74,7 @@ def _published_cell(value: Published) -> _Cell:
     )
 
 
-def _beside(where: _Cell) -> _Cell:
+def _beside(where: Cell) -> Cell:
     """The published cell that a run's stands beside, if there is one."""
     return dataclasses.replace(where, backend=paper.column(where.backend))
 
@@ -78,13 +82,13 @@ def _beside(where: _Cell) -> _Cell:
 def _compare(
     number: int,
     runs: pd.DataFrame,
-    row_of: Callable[[_Cell, pd.DataFrame | None, Published | None], dict[str, Any]],
+    row_of: Callable[[Cell, pd.DataFrame | None, Published | None], dict[str, Any]],
     whole: bool,
 ) -> pd.DataFrame:
     """A row for each group of runs, and with `whole` for published cells without runs."""
-    values = {_published_cell(value): value for value in paper.published(number)}
+    values = {published_cell(value): value for value in paper.published(number)}
     runs = runs[runs["unit"] == "VM"] if len(runs) else runs
-    cells: list[tuple[_Cell, pd.DataFrame | None]] = []
+    cells: list[tuple[Cell, pd.DataFrame | None]] = []
     for _, part in runs.groupby("group", sort=False) if len(runs) else ():
         cells.append((_cell_of(next(part.itertuples()), aggregates=number == 6), part))
     if whole:
@@ -164,7 +168,7 @@ def table_1(runs: Sequence[Measurements], whole: bool = False) -> Table:
     if len(frame):
         frame = frame[(frame["sites"] == 1) & _shared(frame) & (frame["calls"] > 0)]
 
-    def row(where: _Cell, part: pd.DataFrame | None, value: Published | None) -> dict[str, Any]:
+    def row(where: Cell, part: pd.DataFrame | None, value: Published | None) -> dict[str, Any]:
         quantiles = {
             column: _mean(part, column)
             for column in ("call_median_ms", "call_p75_ms", "call_p90_ms", "call_p99_ms")
@@ -205,9 +209,9 @@ def _creation(
     number: int,
     runs: pd.DataFrame,
     whole: bool,
-    keys: Callable[[_Cell], dict[str, Any]],
+    keys: Callable[[Cell], dict[str, Any]],
 ) -> pd.DataFrame:
-    def row(where: _Cell, part: pd.DataFrame | None, value: Published | None) -> dict[str, Any]:
+    def row(where: Cell, part: pd.DataFrame | None, value: Published | None) -> dict[str, Any]:
         return {
             **keys(where),
             **_common(part),
@@ -246,7 +250,7 @@ def table_2(runs: Sequence[Measurements], whole: bool = False) -> Table:
 _CLOCK = "The clock runs from the first request to the last VM ACTIVE."
 
 
-def _clusters(where: _Cell) -> dict[str, Any]:
+def _clusters(where: Cell) -> dict[str, Any]:
     return {
         "clusters": where.clusters,
         "backend": where.backend,
@@ -305,7 +309,7 @@ def table_5(runs: Sequence[Measurements], whole: bool = False) -> Table:
     if len(frame):
         frame = frame[_shared(frame) & frame["network_mb"].notna()]
 
-    def row(where: _Cell, part: pd.DataFrame | None, value: Published | None) -> dict[str, Any]:
+    def row(where: Cell, part: pd.DataFrame | None, value: Published | None) -> dict[str, Any]:
         return {
             "configuration": configuration(where.nodes, where.replicas),
             "backend": where.backend,

@@ -33,7 +33,7 @@ from discovery_xp.analysis.measurements import (
     status_word,
 )
 
-_BACKENDS = ("mysql", "redis", "galera")
+BACKENDS = ("mysql", "redis", "galera")
 _LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
 _WIDTH = 5.6  # inches: text stays readable on a phone, and fits a column of a page
 _POINTS = 200  # of a curve; more can't be seen
@@ -164,15 +164,16 @@ def _styles(runs: Sequence[Measurements], theme: Theme) -> dict[str, tuple[str, 
         if len(backends) == 1:
             colour, line = theme.series[len(styles) % len(theme.series)], len(styles)
         else:
-            colour = _backend_colour(theme, record.backend)
+            colour = backend_colour(theme, record.backend)
             line = sum(1 for used, _ in styles.values() if used == colour)
         styles[name] = (colour, _LINES[line % len(_LINES)])
     return styles
 
 
-def _backend_colour(theme: Theme, backend: str) -> str:
+def backend_colour(theme: Theme, backend: str) -> str:
+    """Return the colour that a back end keeps in every figure."""
     column = paper.column(backend)
-    index = _BACKENDS.index(column) if column in _BACKENDS else len(_BACKENDS)
+    index = BACKENDS.index(column) if column in BACKENDS else len(BACKENDS)
     return theme.series[index]
 
 
@@ -236,7 +237,7 @@ def _creation_bars(
         width = 0.84 / max(2, len(here_bars))
         for offset, (backend, is_published, _, index) in enumerate(here_bars):
             row: dict[Any, Any] = frame.loc[index].to_dict()
-            colour = _backend_colour(theme, backend)
+            colour = backend_colour(theme, backend)
             height = row[published] if is_published else row[measured]
             partial = f" {row['status']}" if row["status"] and not is_published else ""
             x = place + (offset - (len(here_bars) - 1) / 2) * width
@@ -283,7 +284,7 @@ def response_times(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure
         for repeated in groups(part):
             name = names[group(repeated[0].record)]
             pooled = pd.concat([run.calls for run in repeated])
-            x, share = _distribution(pooled.loc[~pooled["lazy"].astype(bool), "duration_ms"])
+            x, share = distribution(pooled.loc[~pooled["lazy"].astype(bool), "duration_ms"])
             colour, line = styles[name]
             axes.plot(x, share, color=colour, linestyle=line, linewidth=1.8, label=name)
         _published_quantiles(axes, theme)
@@ -306,15 +307,23 @@ def _published_quantiles(axes: Axes, theme: Theme) -> None:
         axes.plot(
             [q.at_ms for q in points], [q.share * 100 for q in points], linestyle="none",
             marker=marker, markersize=6, markerfacecolor="none", markeredgewidth=1.5,
-            color=_backend_colour(theme, backend), label=f"{backend}, published", zorder=3,
+            color=backend_colour(theme, backend), label=f"{backend}, published", zorder=3,
         )  # fmt: skip
 
 
-def _distribution(values: pd.Series[Any]) -> tuple[np.ndarray, np.ndarray]:
+def distribution(values: pd.Series[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return points of the cumulative distribution, in percent, zeros lifted for the log axis."""
     shares = np.linspace(0, 1, min(_POINTS, max(2, len(values))))
     x = np.quantile(values.to_numpy(dtype=float), shares)
     return np.maximum(x, 1e-3), shares * 100
+
+
+def becoming_active(run: Measurements) -> tuple[np.ndarray, np.ndarray]:
+    """Return points of the number of VMs that are ACTIVE by time since the first request, s."""
+    active = np.sort(run.vms["active_at"].dropna() - run.vms["requested_at"].min())
+    count = np.arange(len(active) + 1)
+    points = np.unique(np.linspace(0, len(active), min(_POINTS, len(count))).astype(int))
+    return np.concatenate([[0.0], active])[points], count[points]
 
 
 @drawing
@@ -339,11 +348,9 @@ def timeline(runs: Sequence[Measurements], theme: Theme = LIGHT) -> Figure:
             if len(started) == 1:
                 words = status_word(run.record.is_partial, run.record.is_busy)
                 name = "ACTIVE" + (f" ({words} run)" if words else "")
-            active = np.sort(run.vms["active_at"].dropna() - run.vms["requested_at"].min())
-            count = np.arange(len(active) + 1)
-            points = np.unique(np.linspace(0, len(active), min(_POINTS, len(count))).astype(int))
-            axes.step(np.concatenate([[0.0], active])[points], count[points], where="post",
-                      color=colour, linestyle=line, linewidth=1.8, label=name)  # fmt: skip
+            x, count = becoming_active(run)
+            axes.step(x, count, where="post", color=colour, linestyle=line, linewidth=1.8,
+                      label=name)  # fmt: skip
         axes.set_title(title, loc="left", color=theme.ink, fontsize=10)
         axes.set_ylabel("VMs")
         axes.set_ylim(bottom=0)
@@ -407,7 +414,7 @@ def vms_by_site(run: Measurements, theme: Theme = LIGHT) -> Figure:
     beside = len(frame) == 4 and placement(run.record) == "shared"
     width = 0.38 if beside else 0.64
     bars = axes.bar(places - (width / 2 if beside else 0), frame["active"], width * 0.94,
-                    color=_backend_colour(theme, run.record.backend), label="measured")  # fmt: skip
+                    color=backend_colour(theme, run.record.backend), label="measured")  # fmt: skip
     paper_behind = {"facecolor": theme.background, "edgecolor": "none", "pad": 0.6}
     axes.bar_label(bars, fontsize=8, color=theme.ink, padding=2, bbox=paper_behind)
     if beside:

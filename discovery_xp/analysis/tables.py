@@ -95,7 +95,6 @@ HEADINGS = {
     "even_share": "even share",
     "finding": "finding",
     "published_ratio": "published, A over B",
-    "which_runs": "runs",
     "a": "A",
     "b": "B",
     "ratio": "ratio",

@@ -71,7 +71,7 @@ def appendix(
         _table(("File", ""), [(f"`{each}`", words) for each, words in files.items()]),
         _runs(collected, source),
         "## Again, without the hosts\n",
-        "The stored runs alone say what each claim comes to, without root, in a minute:\n",
+        "The stored runs alone say what each claim comes to, without root:\n",
         f"```sh\n{_xp(source)} artifact {name} --check\n{_xp(source)} report {name}/records\n```\n",
     ]
     return "\n".join(part for part in parts if part)

@@ -12,7 +12,6 @@ import re
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from discovery_xp.places import checkout, is_checkout
 
@@ -88,11 +87,11 @@ def zipped(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _git(*arguments: str, folder: Path | None = None) -> bytes | None:
+def _git(*arguments: str) -> bytes | None:
     """Return what git prints, None where it fails or isn't there."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder or checkout()), *arguments],
+            ["git", "-C", str(checkout()), *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except FileNotFoundError:

@@ -129,7 +129,8 @@ def _own_levels(point: Point) -> dict[str, str]:
 
 
 def _others(folder: Path) -> tuple[Path, ...]:
-    return tuple(path for name in (FAILURES,) if (path := folder / name).is_file())
+    failures = _there(folder / FAILURES)
+    return () if failures is None else (failures,)
 
 
 def _there(path: Path) -> Path | None:

@@ -152,7 +152,7 @@ def compare_blocks(file: Path, results: Path, fail_over: float) -> None:
     """
     ledger = _ledger(read_campaign(file), results)
     from discovery_xp.analysis.report import rich_table
-    from discovery_xp.campaigns.trends import compare_newest, table
+    from discovery_xp.campaigns.newest import compare_newest, table
 
     compared = compare_newest(ledger)
     if not compared:

@@ -11,7 +11,7 @@ from discovery_xp.planning.shares import HOST_CORES
 from discovery_xp.text import short
 
 # Two Intel Xeon E5-2630 v3 of 8 cores each.  One thread of that processor does about 0.8 of what a
-# core of the traced ones can (published single-thread ratings), and those did 1 / 2.1 of what they
+# core of the traced ones can, by estimate, and those did 1 / 2.1 of what they
 # can, under load and with all probes: in runs of the same kind of machine with fewer probes the
 # same work took that much less of the processor (`validation`).
 PAPER_CORES = 16.0

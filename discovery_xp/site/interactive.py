@@ -11,14 +11,13 @@ runs, `meta.points` has the tags of each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from discovery_xp.analysis import anatomy_plots, paper, paper_tables
+from discovery_xp.analysis import anatomy_plots, paper, paper_tables, plots
 from discovery_xp.analysis.anatomy import ACTIVITIES
 from discovery_xp.analysis.anatomy_tables import WORDS
 from discovery_xp.analysis.drawing import LIGHT
@@ -29,10 +28,9 @@ from discovery_xp.site.content import Content, tags_of
 from discovery_xp.text import printable
 
 Trace = dict[str, Any]
+Choice = tuple[str, list[list[float | None]]]
 
-_POINTS = 200  # of a curve; more can't be seen
 DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot")
-_BACKENDS = ("mysql", "redis", "galera")
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Interactive:
     traces: Sequence[Trace]
     layout: Mapping[str, Any]
     scales: tuple[str, ...] = ()
-    choices: Sequence[tuple[str, Sequence[Sequence[float | None]]]] = field(default=())
+    choices: Sequence[Choice] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it for the pages' script."""
@@ -70,9 +68,7 @@ def interactives(content: Content) -> dict[str, Interactive]:
 
 def colour(backend: str) -> str:
     """Return a back end's colour, which is that of its figures for print."""
-    column = paper.column(backend)
-    index = _BACKENDS.index(column) if column in _BACKENDS else len(_BACKENDS)
-    return LIGHT.series[index]
+    return plots.backend_colour(LIGHT, backend)
 
 
 def _tags(run: Measurements) -> dict[str, str]:
@@ -145,7 +141,7 @@ _OWN = {paper.REDIS: "rome"}
 def _bar_order(name: str) -> tuple[int, bool, str]:
     """Put what was published of a back end after what was measured of it."""
     column = paper.column(name.split(",")[0])
-    place = _BACKENDS.index(column) if column in _BACKENDS else len(_BACKENDS)
+    place = plots.BACKENDS.index(column) if column in plots.BACKENDS else len(plots.BACKENDS)
     return place, name.endswith("published"), name
 
 
@@ -230,12 +226,11 @@ def response_times(content: Content) -> Interactive | None:
     traces: list[Trace] = []
     for repeated in groups(runs):
         pooled = pd.concat([run.calls for run in repeated])
-        values = pooled.loc[~pooled["lazy"].astype(bool), "duration_ms"].to_numpy(dtype=float)
+        values = pooled.loc[~pooled["lazy"].astype(bool), "duration_ms"]
         if not len(values):
             continue
-        shares = np.linspace(0, 1, min(_POINTS, max(2, len(values))))
-        x = np.maximum(np.quantile(values, shares), 1e-3)
-        traces.append(_line(names[group(repeated[0].record)], repeated[0], x, shares * 100,
+        x, shares = plots.distribution(values)
+        traces.append(_line(names[group(repeated[0].record)], repeated[0], x, shares,
                             "%{x:.3g} ms: %{y:.0f} % of the calls", traces))  # fmt: skip
     if not traces:
         return None
@@ -271,11 +266,8 @@ def timeline(content: Content) -> Interactive | None:
     names = labels(runs)
     traces: list[Trace] = []
     for run in runs:
-        active = np.sort(run.vms["active_at"].dropna() - run.vms["requested_at"].min())
-        count = np.arange(len(active) + 1)
-        points = np.unique(np.linspace(0, len(active), min(_POINTS, len(count))).astype(int))
-        x = np.concatenate([[0.0], active])[points]
-        trace = _line(f"{names[group(run.record)]} #{run.number}", run, x, count[points],
+        x, count = plots.becoming_active(run)
+        trace = _line(f"{names[group(run.record)]} #{run.number}", run, x, count,
                       "%{y} ACTIVE after %{x:.3g} s", traces)  # fmt: skip
         trace["line"]["shape"] = "hv"
         trace["meta"]["page"] = content.page_of(run)
@@ -319,11 +311,7 @@ def costs(content: Content) -> Interactive | None:
     by_backend: dict[str, list[Measurements]] = {}
     for run in runs:
         by_backend.setdefault(run.record.backend, []).append(run)
-    choices = []
-    for figure in FIGURES:
-        values = [[finite(figure.of(run)) for run in each] for each in by_backend.values()]
-        if any(value is not None for each in values for value in each):
-            choices.append((figure.words, values))
+    choices = choices_of(by_backend.values())
     if not choices:
         return None
     traces = [
@@ -364,6 +352,16 @@ def costs(content: Content) -> Interactive | None:
     )
 
 
+def choices_of(traces: Collection[Sequence[Measurements]]) -> list[Choice]:
+    """Return the figures that some runs have, each with its values of every trace's runs."""
+    choices = []
+    for figure in FIGURES:
+        values = [[_finite(figure.of(run)) for run in runs] for runs in traces]
+        if any(value is not None for row in values for value in row):
+            choices.append((figure.words, values))
+    return choices
+
+
 def _place(run: Measurements) -> str:
     return _place_words(run.record.sites, run.record.latency_ms or 0.0)
 
@@ -372,6 +370,5 @@ def _place_words(sites: int, latency_ms: float) -> str:
     return "1 site" if sites == 1 else f"{sites} sites, {latency_ms:g} ms"
 
 
-def finite(value: float | None) -> float | None:
-    """Return a number that JSON has, None for one that it hasn't."""
+def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)

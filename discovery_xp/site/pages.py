@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from discovery_xp.analysis import paper, report, run_tables, tables
+from discovery_xp.analysis import findings, paper, report, run_tables, tables
 from discovery_xp.analysis.measurements import BUSY_WORDS, Measurements
 from discovery_xp.analysis.pictures import Picture
 from discovery_xp.analysis.tables import Table
@@ -19,6 +19,7 @@ from discovery_xp.site.content import Content, Tags, tags_of
 from discovery_xp.site.interactive import Interactive, costs, interactives
 
 INDEX = "index.html"
+CAMPAIGN_FILE = "campaign.yaml"
 _PAGES = ((INDEX, "Overview"), ("tables.html", "Tables"), ("figures.html", "Figures"),
           ("runs.html", "Runs"))  # fmt: skip
 _TRENDS = ("trends.html", "Trends")
@@ -58,6 +59,8 @@ def pages(content: Content) -> dict[str, str]:
             description=content.campaign.description if content.campaign else "",
             sentences=_sentences(content),
             open=content.open_findings,
+            words_of=findings.words_of,
+            campaign_file=CAMPAIGN_FILE,
             first=first,
             plots=[first] if first else [],
         ),

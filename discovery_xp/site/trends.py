@@ -9,18 +9,14 @@ import pandas as pd
 from discovery_xp.analysis.figures import FIGURES
 from discovery_xp.analysis.tables import Table, or_nan
 from discovery_xp.site.content import Content, tags_of
-from discovery_xp.site.interactive import DASHES, Interactive, axis, colour, finite
+from discovery_xp.site.interactive import DASHES, Interactive, axis, choices_of, colour
 from discovery_xp.text import printable
 
 
 def figure(content: Content) -> Interactive | None:
     """Return a line for each point; a reader chooses what is on the y axis."""
     points = content.repeated
-    choices = []
-    for each in FIGURES:
-        values = [[finite(each.of(run)) for run in runs] for runs in points.values()]
-        if any(value is not None for row in values for value in row):
-            choices.append((each.words, values))
+    choices = choices_of(points.values())
     if not choices:
         return None
     traces = [

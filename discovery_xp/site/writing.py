@@ -17,7 +17,7 @@ from discovery_xp.analysis.report import STYLES
 from discovery_xp.errors import Refused
 from discovery_xp.site import trends
 from discovery_xp.site.content import Content
-from discovery_xp.site.pages import INDEX, files_of, page_of, pages
+from discovery_xp.site.pages import CAMPAIGN_FILE, INDEX, files_of, page_of, pages
 from discovery_xp.text import printable
 
 # Says that a folder is a site, which may be replaced by a newer one.
@@ -50,6 +50,8 @@ def write_site(folder: Path, content: Content) -> Path:
             for file in files_of(content, run):
                 (place / file.path).parent.mkdir(exist_ok=True)
                 shutil.copyfile(run.run.folder / file.of_run, place / file.path)
+        if content.campaign is not None:
+            (made / CAMPAIGN_FILE).write_text(content.campaign.text)
         (made / MARK).write_text(json.dumps({"format": FORMAT, "title": content.title}) + "\n")
     return folder / INDEX
 

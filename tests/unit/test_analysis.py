@@ -239,7 +239,7 @@ def test_round_trips_before_and_after(tmp_path: Path) -> None:
 def test_every_published_value_is_there_once() -> None:
     counts = {table: len(paper.published(table)) for table in range(1, 7)}
     assert counts == {1: 4, 2: 4, 3: 12, 4: 8, 5: 4, 6: 4}
-    cells = [paper_tables._published_cell(value) for value in paper.PUBLISHED]
+    cells = [paper_tables.published_cell(value) for value in paper.PUBLISHED]
     numbered = list(zip([value.table for value in paper.PUBLISHED], cells, strict=True))
     assert len(set(numbered)) == len(numbered)
     assert {value.source.key for value in paper.PUBLISHED} == {"talk", "ic2e"}

@@ -1,4 +1,4 @@
-"""How a campaign's points come on from block to block: after each change, for example."""
+"""A campaign's newest runs, each beside the one before it: what a change made of its points."""
 
 from __future__ import annotations
 
