@@ -737,6 +737,7 @@ def test_columns_that_are_loaded_later_count_too(kept: Any) -> None:
         (3, "select 1", "SELECT"),
         (3, b"\n (SELECT 1) UNION (SELECT 2)", "SELECT"),
         (3, b"INSERT INTO a", "INSERT"),
+        (3, bytearray(b"INSERT INTO a VALUES (1), (2)"), "INSERT"),
         (3, b"UPDATE a", "UPDATE"),
         (3, b"DELETE FROM a", "DELETE"),
         (3, b"COMMIT", "COMMIT"),

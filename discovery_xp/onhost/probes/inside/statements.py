@@ -72,15 +72,20 @@ class Wire:
 
 
 def kind_of(command: int, sql: Any) -> str:
-    """Return the kind of a command as PyMySQL sends it; statements are bytes by then, or text."""
+    """Return the kind of a command as PyMySQL sends it.
+
+    Statements are text or bytes by then, those of many rows a bytearray.
+    """
     if command != _COM_QUERY:
         return "OTHER"
-    start = sql[:6] if isinstance(sql, bytes) else sql[:6].encode(errors="replace")
-    kind = _BY_START.get(start)
+    kind = _BY_START.get(_as_bytes(sql[:6]))
     if kind is None:
-        text = sql if isinstance(sql, bytes) else sql.encode(errors="replace")
-        kind = _BY_START.get(text[:64].lstrip(b" \t\r\n(")[:6].upper(), "OTHER")
+        kind = _BY_START.get(_as_bytes(sql[:64]).lstrip(b" \t\r\n(")[:6].upper(), "OTHER")
     return kind
+
+
+def _as_bytes(text: str | bytes | bytearray) -> bytes:
+    return text.encode(errors="replace") if isinstance(text, str) else bytes(text)
 
 
 def watch_pymysql(module: ModuleType, recorder: Recorder, count: Count) -> None:
