@@ -314,6 +314,7 @@ def _watch_machine(bench: _Bench) -> None:
         return
     experiment.hold_shares(plan, testbed, bench.progress)
     provider = providers.of(plan.provider)
+    provider.slow_merging(plan, testbed)
     bench.shares = provider.held_shares(plan, testbed)
     bench.watch = MachineWatch(keep=lambda: provider.keep_shares(plan, testbed))
     bench.watch.begin()
@@ -326,6 +327,7 @@ def _store_validity(bench: _Bench) -> None:
     watch, bench.watch = bench.watch, None
     watch.end()
     plan = bench.hosts.plan
+    providers.of(plan.provider).resume_merging(plan, bench.testbed)
     after = providers.of(plan.provider).held_shares(plan, bench.testbed)
     found = validity(plan, os.cpu_count() or 1, occupation(watch.times), bench.shares, after)
     bench.notes += [f"shares of the processor: {each}" for each in watch.failures[:3]]

@@ -62,6 +62,12 @@ class Provider(ABC):
         """Return how equal pages of the hosts' memory are merged; None where it isn't shared."""
         return None
 
+    def slow_merging(self, plan: Plan, testbed: Testbed) -> None:  # noqa: B027
+        """Have the merging of pages take next to nothing of the processors: a load is measured."""
+
+    def resume_merging(self, plan: Plan, testbed: Testbed) -> None:  # noqa: B027
+        """Merge pages as before."""
+
     # ------------------------------------------------ shares of the processor
 
     def impose_shares(  # noqa: B027 (most have nothing to do)

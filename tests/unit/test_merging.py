@@ -66,6 +66,24 @@ def test_settings_are_noted_and_put_back(ksm: Path) -> None:
     assert not merging._notes().exists()
 
 
+def test_pages_are_hardly_looked_at_while_a_load_is_measured(ksm: Path) -> None:
+    provider = providers.of("local")
+    provider.slow_merging(PLAN, Testbed("mine"))
+    assert settings(ksm)["sleep_millisecs"] == "20", "the settings aren't ours"
+    merging.prepare()
+    provider.slow_merging(APART, Testbed("mine"))
+    assert settings(ksm)["sleep_millisecs"] == "20"
+    provider.slow_merging(PLAN, Testbed("mine"))
+    assert (settings(ksm)["sleep_millisecs"], settings(ksm)["run"]) == ("1000", "1")
+    provider.resume_merging(PLAN, Testbed("mine"))
+    assert settings(ksm)["sleep_millisecs"] == "20"
+    merging.slow_down()  # by a bench that is killed
+    merging.prepare()
+    assert settings(ksm)["sleep_millisecs"] == "20"
+    merging.restore()
+    assert settings(ksm) == {**BEFORE, "advisor_mode": "scan-time"}
+
+
 def test_an_advisor_has_its_say_before_the_number_of_pages(
     ksm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

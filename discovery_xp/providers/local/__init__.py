@@ -312,6 +312,16 @@ class EmulatedHosts(Provider):
         """Return whether equal pages of the hosts' memory are merged, and what comes of it."""
         return page_merging(plan, testbed)
 
+    def slow_merging(self, plan: Plan, testbed: Testbed) -> None:
+        """Have the merging of pages take next to nothing of the processors: a load is measured."""
+        if plan.merge_memory:
+            merging.slow_down()
+
+    def resume_merging(self, plan: Plan, testbed: Testbed) -> None:
+        """Merge pages as before."""
+        if plan.merge_memory:
+            merging.speed_up()
+
     def impose_shares(self, plan: Plan, testbed: Testbed) -> None:
         """Hold the plan's shares of the processor, of processes that were started since, too."""
         shares.impose(
