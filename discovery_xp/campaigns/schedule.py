@@ -1,7 +1,8 @@
 """The order of a campaign's runs: blocks with one run of each point, drawn from its seed.
 
 What changes slowly on the machine meets all points of a block alike.  Points that may share a
-cloud stay together: their order is drawn, and that of their groups.
+cloud stay together: their order is drawn, and that of their groups.  Groups with a point that
+comes first are made before the others: those are what is there when the time is up.
 """
 
 from __future__ import annotations
@@ -41,7 +42,12 @@ def _ordered(campaign: Campaign, block: int) -> Iterator[Point]:
     for point in campaign.points:
         if campaign.is_endless or point.repeats >= block:
             groups.setdefault(point.deployment, {})[point.digest] = point
-    for deployment in shuffled(groups, f"{campaign.seed}/{block}"):
+    drawn = shuffled(groups, f"{campaign.seed}/{block}")
+    is_later = {
+        deployment: not any(point.comes_first for point in group.values())
+        for deployment, group in groups.items()
+    }
+    for deployment in sorted(drawn, key=is_later.__getitem__):  # stable: the draw's order stays
         group = groups[deployment]
         for digest in shuffled(group, f"{campaign.seed}/{block}/{deployment}"):
             yield group[digest]

@@ -57,6 +57,7 @@ class PartEntry(Entry):
         [], description="factors whose levels may follow each other on one cloud"
     )
     repeats: Annotated[int | None, *whole(MAX_REPEATS, 1, 3)] = None
+    first: bool = Field(False, description="its points are made before others of their block")
 
 
 class CampaignFile(Entry):

@@ -132,8 +132,12 @@ class PointReader:
                 known = points.get(point.digest)
                 if known is None:
                     points[point.digest] = point
-                elif known.repeats < point.repeats:
-                    points[point.digest] = dataclasses.replace(known, repeats=point.repeats)
+                else:
+                    points[point.digest] = dataclasses.replace(
+                        known,
+                        repeats=max(known.repeats, point.repeats),
+                        comes_first=known.comes_first or point.comes_first,
+                    )
             for number, found in enumerate(left_out):
                 if not found:
                     self.parsed.report(
@@ -326,6 +330,7 @@ class PointReader:
             digest=_digest([*said, self.shape.probes, self.shape.sample_every]),
             deployment=_digest([part.name, shared]),
             repeats=self._repeats(index, part),
+            comes_first=part.first,
         )
 
     def _repeats(self, index: int, part: PartEntry) -> int:

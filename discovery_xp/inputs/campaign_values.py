@@ -15,7 +15,8 @@ class Point:
     """What one run, or several that repeat it, are made of.
 
     `levels` are words by factor; `digest` says the same of two points that ask for the same,
-    whatever their campaigns' names; `deployment` does of those that may share a cloud.
+    whatever their campaigns' names; `deployment` does of those that may share a cloud.  Those
+    that come first are made before the others of a block.
     """
 
     part: str
@@ -25,6 +26,7 @@ class Point:
     digest: str
     deployment: str
     repeats: int
+    comes_first: bool = False
 
     @property
     def words(self) -> str:

@@ -186,6 +186,22 @@ def test_each_block_has_each_point_once_in_an_order_of_its_own() -> None:
     assert order_of(other) != order
 
 
+def test_what_comes_first_is_made_before_the_rest_of_its_block() -> None:
+    text = """
+repeats: 2
+topology: {sites: [{name: a, computes: 1}]}
+parts:
+  - {name: rest, over: {vms: [1, 2, 3, 4, 5, 6]}}
+  - {name: corners, first: true, over: {vms: [6, 7, 8]}}
+"""
+    order = [(job.block, job.point.levels["vms"]) for job in jobs(parse_campaign(text))]
+    for block in (1, 2):
+        made = [vms for number, vms in order if number == block]
+        assert set(made[:3]) == {"6", "7", "8"}, "6 is of both parts"
+        assert set(made[3:]) == {"1", "2", "3", "4", "5"}
+        assert made[3:] != sorted(made[3:]), "the rest is drawn as ever"
+
+
 def test_points_that_may_share_a_cloud_stay_together() -> None:
     made = jobs(parse_campaign(PAPER))
     pairs = [pair for pair in itertools.pairwise(made) if pair[0].shares_with(pair[1])]
