@@ -1,11 +1,13 @@
 """One experiment, from a topology and a scenario to a stored result, in order.
 
-1. deploy the cloud (`experiment.deploy_cloud`), or take the one that is there;
+1. deploy the cloud (`experiment.deploy_cloud`), or repair the one that is there; services start
+   with the probes in them;
 2. open the run's folder, so that a run that dies is found: plan, topology, scenario;
-3. put the probes in, and let the cloud settle until its services are up;
-4. open the window: counters are read;
+3. put in what probes are missing, and let the cloud settle
+   until its services are up;
+4. warm up; then open the window: shares of the processor are held, counters are read;
 5. the load, whose rows are stored as they come; at its end, before VMs are deleted, the window
-   is closed: counters are read again;
+   is closed: counters are read again, and shares are lifted;
 6. collect Rally's reports and the probes' records;
 7. measure the links again, keep the journals of what complained;
 8. close the record: complete, or partial with the reason;
@@ -34,8 +36,9 @@ from discovery_xp.deployment import status
 from discovery_xp.deployment.backup import backup
 from discovery_xp.deployment.variables import PlayVariables, play_variables
 from discovery_xp.errors import Failed, Refused, UserError
-from discovery_xp.experiment import DeployedCloud
+from discovery_xp.experiment import DeployedCloud, ForLoad
 from discovery_xp.load.ledger import Pace, Row
+from discovery_xp.load.shares import warms_every_site
 from discovery_xp.planning.plan import Plan
 from discovery_xp.planning.shares import shares_of
 from discovery_xp.provenance import BusyClock, first_record
@@ -96,14 +99,18 @@ def run(
     # Before the cloud's making loads the machine itself.
     machines = _look_at_this_machine(plan)
     with destroyed_unless_kept(testbed, request.keep, stopwatch):
-        deployed = experiment.deploy_cloud(plan, stopwatch, request.keep, request.expose)
+        deployed = experiment.deploy_cloud(
+            plan, stopwatch, request.keep, request.expose, _what_follows(plan, request)
+        )
         with testbed.locked():
             bench = _open_run(deployed, request, stopwatch, on_pace)
             opened(bench.run)
-            with _closed(bench):
+            with _closed(bench), _shares_held_if_kept(bench):
                 _store_inputs(bench)
-                _put_probes_in(bench)
-                _let_the_cloud_settle(bench)
+                are_restarted = probes.install(
+                    bench.hosts, request.probes, bench.progress, deployed.probed
+                )
+                _let_the_cloud_settle(bench, are_restarted)
                 _store_machines(bench, machines)
                 with _collected(bench):
                     _load_in_window(bench)
@@ -126,6 +133,21 @@ def _require_time_left(testbed: Testbed, request: BenchRequest) -> None:
             f"about {needed_s / 60:.0f}",
             f"'discovery-xp destroy --testbed {testbed.name}' first, or ask for fewer VMs",
         )
+
+
+def _what_follows(plan: Plan, request: BenchRequest) -> ForLoad:
+    """Return what the load itself does in the place of the deployment's end."""
+    return ForLoad(request.probes, warms_every_site(plan, request.scenario))
+
+
+@contextlib.contextmanager
+def _shares_held_if_kept(bench: _Bench) -> Iterator[None]:
+    """Hold the shares of the processor of a cloud that stays; the load alone needs them else."""
+    try:
+        yield
+    finally:
+        if bench.request.keep:
+            experiment.hold_shares(bench.hosts.plan, bench.testbed, bench.progress)
 
 
 @contextlib.contextmanager
@@ -232,20 +254,21 @@ def _measured_before(bench: _Bench) -> list[dict[str, Any]]:
     return [pair.to_json() for pair in bench.deployed.pairs]
 
 
-def _put_probes_in(bench: _Bench) -> None:
-    plan, testbed = bench.hosts.plan, bench.testbed
-    experiment.lift_shares(plan, testbed)
-    probes.install(bench.hosts, bench.request.probes, bench.progress)
-    experiment.hold_shares(plan, testbed, bench.progress)
+def _let_the_cloud_settle(bench: _Bench, are_restarted: bool) -> None:
+    """Wait a while, unless the cloud was left alone; note which services aren't up.
 
-
-def _let_the_cloud_settle(bench: _Bench) -> None:
-    """Wait a while, then until all services are up; note those that aren't in time."""
+    That is asked only where services were restarted for their probes: a deployment has waited
+    for them itself.
+    """
+    is_canned = providers.kind(bench.hosts.plan.provider).is_canned
+    if not (are_restarted or bench.deployed.is_disturbed or is_canned):
+        return
     bench.progress("letting the cloud settle", 0, 0)
-    if not providers.kind(bench.hosts.plan.provider).is_canned:
-        time.sleep(bench.request.settle_s * bench.hosts.plan.time_scale)
-    bench.notes += _wait_for_services(bench.hosts)
-    bench.run.update(notes=tuple(bench.notes))
+    if not is_canned:
+        time.sleep(bench.request.settle_s)
+    if are_restarted:
+        bench.notes += _wait_for_services(bench.hosts)
+        bench.run.update(notes=tuple(bench.notes))
 
 
 def _wait_for_services(hosts: Hosts) -> list[str]:
@@ -289,6 +312,8 @@ def _load_in_window(bench: _Bench) -> None:
     def close_window() -> None:
         bench.busy.end()
         _store_validity(bench)
+        if not request.load.delete_after:  # what follows is in no figure then
+            experiment.lift_shares(hosts.plan, bench.testbed)
         _store_merging(bench)
         probes.stop(hosts, request.probes, bench.progress)
 
@@ -302,6 +327,7 @@ def _load_in_window(bench: _Bench) -> None:
         hosts, bench.testbed, variables, request.load, store_rows, bench.progress,
         before_load=open_window, after_load=close_window, on_pace=bench.on_pace,
     )  # fmt: skip
+    experiment.lift_shares(hosts.plan, bench.testbed)
     # Where VMs landed and when they were deleted is known by now.
     bench.run.write_table("vms", bench.load.vms)
     bench.run.write_table("actions", bench.load.actions)

@@ -165,7 +165,7 @@ def _prepared_s(plan: Plan, request: BenchRequest) -> float:
     if plan.platform is not None:
         deploy_s = max(deploy_s, needed_s(plan.cloud is not None))
     around_s = 25 + (2.3 if request.probes else 1.2) * hosts
-    return deploy_s + around_s + plan.time_scale * (request.settle_s + load_s(request))
+    return deploy_s + around_s + request.settle_s + plan.time_scale * load_s(request)
 
 
 def foretell(plan: Plan, request: BenchRequest) -> list[str]:

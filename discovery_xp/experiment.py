@@ -13,6 +13,7 @@ a killed run can be resumed or destroyed:
 8. measure every pair of sites, and refuse to go on outside the tolerance;
 9. `deploy_cloud`, where time is scaled: hold the shares of the processor, and read them back;
 10. `deploy_cloud`: boot a VM at each site, through the API that serves it;
+    (9 and 10 are left to the load where there is to be one);
 11. save the state as 'up'.
 
 What was borrowed is given back when a step fails, unless it is to be kept.  How a testbed
@@ -25,7 +26,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,10 @@ from typing import Any
 from discovery_xp.testbeds import ansible_runs  # noqa: F401 (it comes before EnOSlib)
 
 # isort: split
-from discovery_xp import ending, files, providers
+from discovery_xp import ending, files, probes, providers
 from discovery_xp.deployment import deploy, description, status
 from discovery_xp.deployment.backup import backup
-from discovery_xp.deployment.deploy import Boot
+from discovery_xp.deployment.deploy import Boot, Installed
 from discovery_xp.deployment.description import Deployment
 from discovery_xp.deployment.play import log_file
 from discovery_xp.deployment.status import ServiceStatus
@@ -74,13 +75,33 @@ class RunningTestbed:
 
 @dataclass(frozen=True)
 class DeployedCloud:
-    """A cloud that boots VMs at every site, and what says so."""
+    """A cloud that boots VMs at every site, and what says so.
+
+    One that is made ready for a load says nothing by `boots`, as the load's warm-up will;
+    `probed` are the hosts whose probes were put in with it, `is_disturbed` tells whether services
+    were started or changed.
+    """
 
     testbed: Testbed
     state: State
     deployment: Deployment
     pairs: list[PairRtt]
     boots: list[Boot]
+    probed: frozenset[str] = frozenset()
+    is_disturbed: bool = False
+
+
+@dataclass(frozen=True)
+class ForLoad:
+    """A cloud is wanted for a load, which goes on with what `deploy` otherwise does at its end.
+
+    `probes` are put in as services start.  Where `warms_up` is true the load itself boots a VM on
+    computes of every site before it begins.  Shares of the processor are left lifted: the
+    load has them held when its window opens, and until then takes the time that it takes.
+    """
+
+    probes: Collection[str]
+    warms_up: bool
 
 
 def bring_up(
@@ -103,28 +124,37 @@ def bring_up(
 
 
 def deploy_cloud(
-    plan: Plan, progress: Progress, keep: bool = False, expose: bool = False
+    plan: Plan,
+    progress: Progress,
+    keep: bool = False,
+    expose: bool = False,
+    for_load: ForLoad | None = None,
 ) -> DeployedCloud:
     """Make or repair the hosts and the cloud of `plan`; see the module's docstring.
 
     Raises Failed when a VM doesn't get ACTIVE at some site.  Where it fails, nodes that it
     borrowed are given back, unless `keep`.  With `expose`, others than root of this machine
-    and the hosts themselves reach them, too.
+    and the hosts themselves reach them, too.  `for_load` says what is left to a load.
     """
     testbed = Testbed(plan.name)
     progress = stopwatch = Stopwatch(progress)
     with testbed.locked(make=True), _given_back(plan, testbed, keep, progress):
         hosts = _make_hosts(plan, testbed, progress, expose)
         lift_shares(hosts.plan, testbed)
-        deployment = _install_over_quick_links(hosts, testbed, progress)
+        installed = _install_over_quick_links(hosts, testbed, progress, for_load)
         _impose_links_that_differ(hosts, progress)
         pairs = _measure_within_tolerance(hosts, testbed, progress)
-        hold_shares(hosts.plan, testbed, progress)
-        boots = deploy.verify(hosts, testbed, progress)
-        deployment = _save_with_stages(deployment, testbed, stopwatch)
+        boots: list[Boot] = []
+        if for_load is None:
+            hold_shares(hosts.plan, testbed, progress)
+        if for_load is None or not for_load.warms_up:
+            boots = deploy.verify(hosts, testbed, progress)
+        deployment = _save_with_stages(installed.deployment, testbed, stopwatch)
         deploy.require_active(boots)
         state = testbed.update(phase="up", deployed=now())
-        return DeployedCloud(testbed, state, deployment, pairs, boots)
+        return DeployedCloud(
+            testbed, state, deployment, pairs, boots, installed.probed, installed.is_disturbed
+        )
 
 
 # ---------------------------------------------------------------- the steps
@@ -215,12 +245,16 @@ def write_inventory(hosts: Hosts, testbed: Testbed) -> None:
     files.write_atomically(testbed.inventory, inventory(hosts.roles))
 
 
-def _install_over_quick_links(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
+def _install_over_quick_links(
+    hosts: Hosts, testbed: Testbed, progress: Progress, for_load: ForLoad | None
+) -> Installed:
     """Install the cloud or repair it; the first time without the links of hosts that were up."""
     state = testbed.load()
     if state.deployed is None and state.observed:
         links.wan_of(hosts).reset()
-    return deploy.install(hosts, testbed, progress)
+    wanted = for_load.probes if for_load else ()
+    told = probes.to_deploy_with(hosts.plan, wanted) if wanted else None
+    return deploy.install(hosts, testbed, progress, told)
 
 
 def _impose_links(hosts: Hosts, progress: Progress) -> None:

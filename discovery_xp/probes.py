@@ -63,17 +63,37 @@ def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=3)
 
 
-def install(hosts: Hosts, probes: Collection[str], progress: Progress) -> None:
+def to_deploy_with(plan: Plan, probes: Collection[str]) -> dict[str, Any]:
+    """Return what `deploy` is told besides, so that services start with the probes in them.
+
+    A nova-compute takes seconds of a processor to start: dozens start once so, not twice.
+    """
+    variables = _variables(plan, probes)
+    variables["xp_probes"]["contents"] = _code()
+    return variables
+
+
+def install(
+    hosts: Hosts,
+    probes: Collection[str],
+    progress: Progress,
+    have_them: Collection[str] = (),
+) -> bool:
     """Have exactly the wanted probes on the hosts; none takes all of ours away.
 
     Only services whose own probes change are restarted, and those with a port waited for.
+    Hosts that `have_them`, as these very probes were deployed there, aren't asked.
+    Returns whether a service was restarted.
     Raises Refused for a name that isn't a probe's, Failed with the host's words.
     """
-    variables = _variables(hosts.plan, probes)
-    variables["xp_probes"]["contents"] = _code()
-    run = run_playbook(hosts, "probes", variables, progress)
+    variables = to_deploy_with(hosts.plan, probes)
+    left = {host.name for host in hosts.plan.hosts} - set(have_them)
+    if not left:
+        return False
+    run = run_playbook(only(hosts, left), "probes", variables, progress)
     if any("neutron-api" in outcome.restarted for outcome in run.outcomes):
         _ask_neutron_for_networks(hosts)
+    return any(outcome.restarted for outcome in run.outcomes)
 
 
 def _ask_neutron_for_networks(hosts: Hosts) -> None:

@@ -60,8 +60,24 @@ def variables_file(testbed: Testbed) -> Path:
 # ---------------------------------------------------------------- installing
 
 
-def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
+@dataclass(frozen=True)
+class Installed:
+    """A cloud that is on its hosts; those in `probed` got all their probes with it.
+
+    `is_disturbed` where services were started or changed.
+    """
+
+    deployment: Deployment
+    probed: frozenset[str]
+    is_disturbed: bool
+
+
+def install(
+    hosts: Hosts, testbed: Testbed, progress: Progress, probes: Mapping[str, Any] | None = None
+) -> Installed:
     """Make the plan's cloud on the hosts, or repair it; raises Failed with the host's words.
+
+    `probes` is what the playbook is told besides, where services start with probes in them.
 
     1. refuse, before a host is asked, settings that can't be written;
     2. take a cloud off the hosts whose databases are elsewhere;
@@ -79,13 +95,18 @@ def install(hosts: Hosts, testbed: Testbed, progress: Progress) -> Deployment:
     cloud = dataclasses.replace(variables.cloud, schemas=kept_schemas)
     variables = dataclasses.replace(variables, cloud=cloud)
     ensure_software(variables.cloud, progress)
-    run = run_playbook(hosts, "deploy", variables.to_ansible(), progress)
+    run = run_playbook(hosts, "deploy", {**variables.to_ansible(), **(probes or {})}, progress)
     deployment = describe(hosts, variables.cloud, run)
     write_records(hosts, testbed, deployment, variables)
     if kept_schemas.keep:
         for result in run.results("schemas").values():
             schemas.keep(result.get("dumps"))
-    return deployment
+    components = run.of("component")
+    return Installed(
+        deployment,
+        probed=frozenset(each.host for each in components if each.result.get("probed") is True),
+        is_disturbed=any(each.status == "changed" for each in components),
+    )
 
 
 def require_writable(plan: Plan) -> None:

@@ -95,6 +95,14 @@ def shares(plan: Plan, scenario: Scenario) -> list[Share]:
     ]  # fmt: skip
 
 
+def warms_every_site(plan: Plan, scenario: Scenario) -> bool:
+    """Tell whether a VM is booted on a compute of each site before the load begins."""
+    cloud = plan.require_cloud()
+    warm = {name for share in shares(plan, scenario) for names in share.computes for name in names}
+    can_warm = scenario.boots or scenario.kind == "reads"
+    return can_warm and all(warm & set(names) for names in cloud.computes.values() if names)
+
+
 def warmed(cloud: CloudLayout, regions: Sequence[Region]) -> list[tuple[str, ...]]:
     """Return the computes that each of `regions` is asked to boot a VM on, before the load.
 

@@ -8,10 +8,11 @@ import os
 import pwd
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import systemd
+from .probes.installation import Installation
 from .process import Failure, changed, run
 
 # What units were started with.
@@ -29,6 +30,7 @@ class Component:
         self.changed: list[str] = []
         self.deadline = time.monotonic() + self.args["timeout_s"]
         self.started = systemd.StartNotes(STARTED)
+        self.is_probed = False
 
     def run(self) -> None:
         """Create the user, write files that differ, run the units, wait for their ports.
@@ -134,10 +136,22 @@ class Component:
         ]
         if not due:
             return
+        probes = self.probes_for(due)
         systemd.restart(due, self.deadline - time.monotonic())
         for unit in due:
             self.started.write(unit, digest)
             self.changed.append(f"{unit} started")
+        self.is_probed = probes is not None and probes.note_started(due)
+
+    def probes_for(self, due: Sequence[str]) -> Installation | None:
+        """Put probes in before units start, where some are asked for: they start once then."""
+        asked_for = self.args.get("probes")
+        if not asked_for:
+            return None
+        probes = Installation({**asked_for, "contents": self.args["probe_code"] or {}})
+        probes.precede(due)
+        self.changed += probes.changes
+        return probes
 
     def wait_for_port(self, unit: str, port: int) -> None:
         """Wait until a unit's port answers; one that died is started again by the next run."""
@@ -151,10 +165,10 @@ class Component:
 
 
 def lay_down(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay down a component and run its units."""
+    """Lay down a component and run its units; `probed` tells that the host's probes are in."""
     component = Component(args)
     component.run()
-    return changed(component.changed)
+    return {**changed(component.changed), "probed": component.is_probed}
 
 
 def remove(args: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,10 @@ options:
   stamp: {description: Anything whose change restarts the units., type: str}
   wait: {description: Wait for the ports., type: bool, default: true}
   timeout_s: {description: For units to start and ports to answer., type: int, default: 180}
+  probes:
+    description: "What the bench measures by, put in as units start: `wanted`, `units` of `probes`"
+    type: dict
+  probe_code: {description: The option `contents` of `probes`., type: dict}
 """
 
 
@@ -49,6 +53,8 @@ def main() -> None:
             "stamp": {"type": "str", "default": ""},
             "wait": {"type": "bool", "default": True},
             "timeout_s": {"type": "int", "default": 180},
+            "probes": {"type": "dict"},
+            "probe_code": {"type": "dict", "no_log": True},
         }
     )
     answer(module, component.lay_down)

@@ -1159,12 +1159,11 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     return fake
 
 
-def installed(wanted: list[str], **inside: list[str]) -> list[str]:
-    """Install; returns the changes."""
+def installation_of(wanted: list[str], **inside: list[str]) -> installation.Installation:
     units = {
         name.replace("_", "-"): {"probes": names_, "port": None} for name, names_ in inside.items()
     }
-    one = installation.Installation(
+    return installation.Installation(
         {
             "wanted": wanted,
             "units": units,
@@ -1172,6 +1171,11 @@ def installed(wanted: list[str], **inside: list[str]) -> list[str]:
             "timeout_s": 5,
         }
     )
+
+
+def installed(wanted: list[str], **inside: list[str]) -> list[str]:
+    """Install; returns the changes."""
+    one = installation_of(wanted, **inside)
     one.run()
     return one.changes
 
@@ -1188,6 +1192,41 @@ def test_services_are_restarted_once_for_their_probes(host: FakeHost) -> None:
     installed(["requests"], nova_api=["requests"], neutron_api=["requests"])
     assert host.take_restarted() == ["nova-api"]
     assert host.running["nova-api"]["DISCOVERY_PROBES"] == "requests"
+
+
+def test_services_that_start_with_their_probes_are_not_restarted_for_them(host: FakeHost) -> None:
+    wanted: dict[str, list[str]] = {"nova_api": ["calls"], "neutron_api": ["calls"]}
+    one = installation_of(["calls", "traffic"], **wanted)
+    one.precede(["nova-api"])
+    assert not host.drop_in("neutron-api").exists(), "it isn't about to be started"
+    host.restart("nova-api")
+    assert not one.note_started(["nova-api"]), "neutron-api lacks its own"
+    one.precede(["neutron-api"])
+    assert host.drop_in("nova-api").exists(), "it keeps what it has"
+    host.restart("neutron-api")
+    assert one.note_started(["neutron-api"])
+    assert host.has_table
+    host.take_restarted()
+    assert installed(["calls", "traffic"], **wanted) == []
+    assert host.take_restarted() == []
+
+
+def test_a_service_that_was_not_noted_as_started_is_restarted_for_its_probes(
+    host: FakeHost,
+) -> None:
+    one = installation_of(["calls"], nova_api=["calls"])
+    one.precede(["nova-api"])  # and the deployment is killed
+    installed(["calls"], nova_api=["calls"])
+    assert host.take_restarted() == ["nova-api"]
+
+
+def test_what_starts_without_probes_is_rid_of_those_it_had(host: FakeHost) -> None:
+    installed(["calls"], nova_api=["calls"])
+    one = installation_of([], nova_api=[])
+    one.precede(["nova-api"])
+    assert not host.drop_in("nova-api").exists()
+    host.restart("nova-api")
+    assert one.note_started(["nova-api"])
 
 
 def test_probes_that_are_off_leave_nothing(host: FakeHost) -> None:

@@ -153,6 +153,8 @@ class Cloud:
             else:
                 self.servers.pop(server_id, None)
             return 204, None
+        if path.startswith("/compute/servers/id-"):
+            return 200, {"server": {"fault": {"message": "No valid host"}}}
         if path.startswith("/compute/servers"):
             return 200, {"servers": [*self.listed(path, query)]}
         return 200, {}
@@ -337,6 +339,19 @@ def test_each_compute_that_is_named_boots_a_vm_before_the_load(attempt: Try) -> 
     assert sorted(done.statuses) == ["load-site1-00001", "load-site2-00001"], "only the load's"
     assert done.stages[:2] == ["warming up", "deleting the warm-up's VMs"]
     assert attempt.cloud.servers == {}
+
+
+def test_a_load_does_not_begin_where_no_compute_that_is_named_boots_a_vm(attempt: Try) -> None:
+    names = ("site1-compute-1", "site1-compute-2", "site2-compute-1")
+    attempt.cloud.fails |= {"load-site1-900001"}
+    done = attempt(counts=(1, 1), computes=names)
+    (note,) = done.of("note")
+    assert note["text"] == "warming up, site1-compute-1: ERROR, No valid host"
+    assert set(done.statuses.values()) == {"ACTIVE"}, "another compute of site1 does"
+    attempt.cloud.fails |= {"load-site2-900003"}
+    words = "no compute that site2 was asked for boots a VM: warming up, site2-compute-1: ERROR"
+    with pytest.raises(RuntimeError, match=words):
+        attempt(counts=(1, 1), computes=names)
 
 
 @pytest.mark.parametrize("kind", ["boot", "boot-and-delete"])

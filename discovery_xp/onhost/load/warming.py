@@ -27,7 +27,10 @@ class WarmUp:
         self.active: list[Vm] = []
 
     async def run(self) -> None:
-        """Boot them all, some at a time; one that fails is a note."""
+        """Boot them all, some at a time; one that fails is a note.
+
+        Raises RuntimeError where none of a region's named computes boots one: the cloud is broken.
+        """
         orders: list[tuple[Region, str | None]] = [
             *((region, None) for region in interleaved(self.regions, lambda each: each.warm_up)),
             *((region, name) for region in self.regions for name in region.request.computes),
@@ -48,13 +51,21 @@ class WarmUp:
         if vms:
             self.records.stage("warming up", 0, len(vms))
         await asyncio.gather(*(boot(vm) for vm in vms))
+        failures: dict[str, str] = {}
         for vm in vms:
             if vm.status == "ACTIVE":
                 self.active.append(vm)
-            else:
-                reason = await self.vms.fault_of(vm) or vm.error
-                where = vm.compute or vm.region.name
-                self.records.write("note", text=f"warming up, {where}: {vm.status}, {reason}")
+                continue
+            reason = await self.vms.fault_of(vm) or vm.error
+            where = vm.compute or vm.region.name
+            failure = f"warming up, {where}: {vm.status}, {reason}"
+            self.records.write("note", text=failure)
+            if vm.compute:
+                failures[vm.region.name] = failure
+        booted = {vm.region.name for vm in self.active if vm.compute}
+        for region, failure in failures.items():
+            if region not in booted:
+                raise RuntimeError(f"no compute that {region} was asked for boots a VM: {failure}")
 
     @property
     def is_any(self) -> bool:

@@ -15,7 +15,7 @@ import pwd
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .. import systemd
@@ -86,38 +86,76 @@ class Installation:
 
     def run(self) -> None:
         """Lay down what is asked for, take away the rest, restart units whose probes change."""
-        requested = set(self.args["wanted"])
-        inside = {name: list(unit["probes"]) for name, unit in self.args["units"].items()}
         self.stop_sampling()
-        is_needed = any(inside.values()) or places.SERIES in requested
-        code = self.lay_down(self.args["contents"] if is_needed else {})
-        states = systemd.show(inside)
-        environments = {
-            name: environment_of(name, probes, states[name], code)
-            for name, probes in inside.items()
-            if states[name]["FragmentPath"]
-        }
-        self.make_folders(environments, states, bool(requested))
-        self.write_drop_ins(environments)
+        environments = self.lay_down_for(self.args["units"])
+        self.write_drop_ins(environments, glob.glob(drop_in("*")))
         self.restart(environments)
-        if "traffic" in requested:
-            self.count_traffic()
-        else:
-            self.stop_counting_traffic()
-        if not is_needed:
+        self.set_traffic_counted()
+        if not self.is_code_needed:
             self.remove_tree(places.CODE)
-        if not requested:
+        if not self.args["wanted"]:
             self.remove_tree(places.RECORDS)
 
-    def lay_down(self, contents: Mapping[str, str]) -> str:
-        """Write the package, compiled: services may not write there.  Returns its digest."""
-        if not contents:
+    def precede(self, starting: Collection[str]) -> None:
+        """Have it laid down for units that are about to be started; others keep their probes.
+
+        What they are started with is noted by `note_started`: until then they count as changing.
+        """
+        units = {name: self.args["units"][name] for name in starting if name in self.args["units"]}
+        environments = self.lay_down_for(units)
+        self.write_drop_ins(environments, [drop_in(name) for name in units])
+        self.set_traffic_counted()
+
+    def note_started(self, started: Collection[str]) -> bool:
+        """Note what units were started with; tells whether all of the host have their probes."""
+        environments = self.environments_of(self.args["units"], self.code())
+        for name in started:
+            if name in environments:
+                self.started.write(name, digest_of(environments[name]))
+        return len(environments) == len(self.args["units"]) and all(
+            self.started.of(name) == digest_of(environment)
+            for name, environment in environments.items()
+        )
+
+    @property
+    def is_code_needed(self) -> bool:
+        """Tell whether any process of this host imports the package."""
+        inside = any(unit["probes"] for unit in self.args["units"].values())
+        return inside or places.SERIES in self.args["wanted"]
+
+    def code(self) -> str:
+        """Return the digest of the package that is asked for; nothing where none is needed."""
+        contents = self.args["contents"]
+        if not (contents and self.is_code_needed):
             return ""
-        code = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:12]
+
+    def environments_of(
+        self, units: Mapping[str, Mapping[str, Any]], code: str
+    ) -> dict[str, dict[str, str]]:
+        """Return what units that systemd knows are started with, by unit."""
+        states = systemd.show(units)
+        return {
+            name: environment_of(name, list(unit["probes"]), states[name], code)
+            for name, unit in units.items()
+            if states[name]["FragmentPath"]
+        }
+
+    def lay_down_for(self, units: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+        """Lay down package and folders; returns what units are to be started with."""
+        code = self.lay_down(self.code())
+        environments = self.environments_of(units, code)
+        self.make_folders(environments, bool(self.args["wanted"]))
+        return environments
+
+    def lay_down(self, code: str) -> str:
+        """Write the package, compiled: services may not write there.  Returns its digest."""
+        if not code:
+            return ""
         stamp = f"{places.CODE}/{code}"
         if not os.path.exists(stamp):
             self.remove_tree(places.CODE)
-            for path, text in contents.items():
+            for path, text in self.args["contents"].items():
                 os.makedirs(os.path.dirname(f"{places.CODE}/{path}"), exist_ok=True)
                 with open(f"{places.CODE}/{path}", "w", encoding="utf-8") as file:
                     file.write(text)
@@ -130,13 +168,9 @@ class Installation:
             self.changes.append(places.CODE)
         return code
 
-    def make_folders(
-        self,
-        environments: Mapping[str, Mapping[str, str]],
-        states: Mapping[str, Mapping[str, str]],
-        is_any: bool,
-    ) -> None:
+    def make_folders(self, environments: Mapping[str, Mapping[str, str]], is_any: bool) -> None:
         """Make the folders for records: each service writes to one of its own."""
+        states = systemd.show(environments)
         if is_any:
             os.makedirs(places.RECORDS, mode=0o755, exist_ok=True)
         for name, environment in environments.items():
@@ -149,11 +183,16 @@ class Installation:
             os.chown(path, user.pw_uid, user.pw_gid)
             os.chmod(path, 0o700)
 
-    def write_drop_ins(self, environments: Mapping[str, Mapping[str, str]]) -> None:
-        """Have exactly these drop-ins; a unit is noted as changing before its own does."""
+    def write_drop_ins(
+        self, environments: Mapping[str, Mapping[str, str]], among: Collection[str]
+    ) -> None:
+        """Have these drop-ins, and no other `among` the paths of some.
+
+        A unit is noted as changing before its own does.
+        """
         before = len(self.changes)
         asked_for = {drop_in(name) for name, environment in environments.items() if environment}
-        for path in sorted(set(glob.glob(drop_in("*"))) - asked_for):
+        for path in sorted({path for path in among if os.path.exists(path)} - asked_for):
             self.started.write(path.split("/")[-2].removesuffix(".service.d"), CHANGING)
             os.unlink(path)
             if not os.listdir(os.path.dirname(path)):
@@ -194,6 +233,13 @@ class Installation:
         self.restarted = stale
         self.changes += [f"{name} started" for name in stale]
 
+    def set_traffic_counted(self) -> None:
+        """Have the counters of traffic where they are asked for, and nowhere else."""
+        if "traffic" in self.args["wanted"]:
+            self.count_traffic()
+        else:
+            self.stop_counting_traffic()
+
     def count_traffic(self) -> None:
         """Have the counters of traffic."""
         if traffic.install_nftables():
@@ -216,7 +262,7 @@ class Installation:
     def remove(self) -> None:
         """Take all of it away; services that still run keep what they were started with."""
         self.stop_sampling()
-        self.write_drop_ins({})
+        self.write_drop_ins({}, glob.glob(drop_in("*")))
         self.stop_counting_traffic()
         self.remove_tree(places.CODE)
         self.remove_tree(places.RECORDS)

@@ -7,7 +7,7 @@ import json
 import queue
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
@@ -33,19 +33,26 @@ class _Iteration:
 class CannedLoad:
     """What follows the load on one host: it says lines, and goes on at the words `go` and `on`.
 
-    With `dies` it ends half-way, as a process that is killed.
+    With 'load' in `faults` it ends half-way, as a process that is killed; with 'boot' no compute
+    that its last region names boots a VM of the warm-up.
     """
 
-    def __init__(self, host: str, task: Mapping[str, Any], dies: bool) -> None:
+    def __init__(self, host: str, task: Mapping[str, Any], faults: Collection[str]) -> None:
         self.host = host
         self.boots = str(task["kind"]).startswith("boot")
-        self.dies = dies
+        self.dies = "load" in faults
         self._deletes = bool(task["delete_after"])
         self._all = _iterations(task["regions"])
         self._lines: queue.Queue[bytes] = queue.Queue()
         self.stdin: IO[bytes] = cast(IO[bytes], _Words(self))
         self.stdout: IO[bytes] = cast(IO[bytes], _Lines(self._lines))
-        self._say({"line": "ready"})
+        region = task["regions"][-1]
+        if "boot" in faults and region["computes"]:
+            words = f"no compute that {region['name']} was asked for boots a VM: a canned error"
+            self._say({"line": "crash", "error": words})
+            self._say({"line": "unit", "words": "ended (exit-code, exited 1)"})
+        else:
+            self._say({"line": "ready"})
 
     def kill(self) -> None:
         """End the lines."""
@@ -146,10 +153,10 @@ def _iterations(regions: Sequence[Mapping[str, Any]]) -> list[_Iteration]:
     ]
 
 
-def load_of(host: str, archive: bytes, dies: bool) -> CannedLoad:
+def load_of(host: str, archive: bytes, faults: Collection[str]) -> CannedLoad:
     """Make the load that is laid down for a host, of the tar that holds its task."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         file = tar.extractfile("task.json")
         assert file is not None
         task = json.load(file)
-    return CannedLoad(host, task["subtasks"][0]["scenario"]["Discovery.load"]["load"], dies)
+    return CannedLoad(host, task["subtasks"][0]["scenario"]["Discovery.load"]["load"], faults)

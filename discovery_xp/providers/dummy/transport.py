@@ -194,13 +194,12 @@ class CannedTransport:
         return subprocess.CompletedProcess([], 0, stdout, b"")
 
     def _laid_down(self, host: str, data: bytes) -> CannedLoad | CannedVerification:
-        fails = "load" in self.faults
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             if "request.json" in tar.getnames():
                 file = tar.extractfile("request.json")
                 assert file is not None
-                return verification_of(file, fails)
-        return load_of(host, data, fails)
+                return verification_of(file, "load" in self.faults)
+        return load_of(host, data, self.faults)
 
     def open(self, host: str, command: str) -> CannedLoad | CannedVerification:
         """Follow the load or the tests that were laid down."""
