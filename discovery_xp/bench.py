@@ -3,7 +3,7 @@
 1. deploy the cloud (`experiment.deploy_cloud`), or repair the one that is there; services start
    with the probes in them;
 2. open the run's folder, so that a run that dies is found: plan, topology, scenario;
-3. put in what probes are missing, and let the cloud settle
+3. take out what an earlier load left, put in what probes are missing, and let the cloud settle
    until its services are up;
 4. warm up; then open the window: shares of the processor are held, counters are read;
 5. the load, whose rows are stored as they come; at its end, before VMs are deleted, the window
@@ -32,7 +32,7 @@ from typing import Any
 
 from discovery_xp import ending, experiment, load, probes, providers, store
 from discovery_xp.bench_request import BenchRequest, check, load_s, sampling
-from discovery_xp.deployment import status
+from discovery_xp.deployment import deploy, status
 from discovery_xp.deployment.backup import backup
 from discovery_xp.deployment.variables import PlayVariables, play_variables
 from discovery_xp.errors import Failed, Refused, UserError
@@ -107,6 +107,7 @@ def run(
             opened(bench.run)
             with _closed(bench), _shares_held_if_kept(bench):
                 _store_inputs(bench)
+                deploy.reset(bench.hosts, bench.testbed, bench.progress)
                 are_restarted = probes.install(
                     bench.hosts, request.probes, bench.progress, deployed.probed
                 )
@@ -323,6 +324,7 @@ def _load_in_window(bench: _Bench) -> None:
         if actions:
             bench.run.append("actions", actions)
 
+    deploy.note_load(bench.testbed)
     bench.load = load.run(
         hosts, bench.testbed, variables, request.load, store_rows, bench.progress,
         before_load=open_window, after_load=close_window, on_pace=bench.on_pace,

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from discovery_xp import software
 from discovery_xp.boundary import answers, writers
@@ -50,6 +51,11 @@ class Boot:
 def databases_file(testbed: Testbed) -> Path:
     """Return where it is noted what holds the databases of the cloud that is there."""
     return testbed.folder / "databases.json"
+
+
+def loaded_file(testbed: Testbed) -> Path:
+    """Return the file that is there while something of a load is left in the cloud."""
+    return testbed.folder / "loaded"
 
 
 def variables_file(testbed: Testbed) -> Path:
@@ -231,6 +237,23 @@ def verify(hosts: Hosts, testbed: Testbed, progress: Progress) -> list[Boot]:
         ) from None
 
 
+def note_load(testbed: Testbed) -> None:
+    """Note that a load begins: what it leaves in the cloud is there until `reset`."""
+    loaded_file(testbed).touch()
+
+
+def reset(hosts: Hosts, testbed: Testbed, progress: Progress) -> None:
+    """Bring a cloud that has carried a load to where its deployment left it; else do nothing.
+
+    VMs of loads go, so do the rows that Nova keeps of them, and the tokens in the cache.  What
+    services have in memory stays.  Raises Failed with the master's words.
+    """
+    if not loaded_file(testbed).exists():
+        return
+    run_playbook(hosts, "reset", play_variables(hosts, testbed).to_ansible(), progress)
+    loaded_file(testbed).unlink()
+
+
 def read_boots(reports: Sequence[object], regions: Mapping[str, str]) -> list[Boot]:
     """Return what the master reports of each site's VM; raises Unfit unless it is that.
 
@@ -280,7 +303,7 @@ def remove(hosts: Hosts, testbed: Testbed, progress: Progress) -> None:
     for file in (
         description.deployment_file(testbed), variables_file(testbed), databases_file(testbed),
         clients.clouds_file(testbed), clients.openrc_file(testbed),
-        identities.identities_file(testbed),
+        identities.identities_file(testbed), loaded_file(testbed),
     ):  # fmt: skip
         file.unlink(missing_ok=True)
     passwords.forget(testbed)

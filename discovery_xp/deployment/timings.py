@@ -156,6 +156,8 @@ SECONDS: Mapping[str, int] = {
     # For Nova's services to be up, for a VM of the smoke test to be ACTIVE, or gone.
     "services_up": 300,
     "smoke_boot": 120,
+    # For VMs of loads to be gone, and for what Nova keeps of them to be archived.
+    "reset": 900,
 }
 # With another time scale than 1 these defaults are written, too.
 MARIADB_DEFAULTS: Mapping[str, int] = {

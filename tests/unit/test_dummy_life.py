@@ -146,10 +146,14 @@ def test_hosts_alone_come_up_and_get_a_cloud_later(life: Life) -> None:
 
 
 def test_a_bench_on_a_kept_testbed_goes_on_from_there(life: Life) -> None:
+    known_state = "bringing the cloud to a known state"
     assert life.bench(more=("--keep",)).code == 0
     assert life.testbed.load().phase == "up"
+    assert known_state not in life.stages
     assert life.bench(more=("--keep",)).code == 0
+    assert known_state in life.stages, "the first load left something"
     assert len(life.runs()) == 2
+    assert known_state in life.runs()[1].load().stages_s, "what that costs is shown"
     life.destroys_what_is_left()
 
 
