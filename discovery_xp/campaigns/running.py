@@ -5,7 +5,8 @@
 3. destroy the testbed of that name, which a killed run has left in a state that nobody knows;
 4. take the first run that is left and that no other process makes;
 5. keep its cloud for the next run where the two may share it, else destroy it;
-6. note an attempt that failed, and try again until there were enough;
+6. note an attempt that failed, and try again until there were enough; where the disk is full no
+   attempt was at fault: the campaign ends, and goes on once there is room;
 7. go on with 4, until nothing is left or the time is up.
 
 An interruption ends the campaign and destroys the testbed; what is done stays done.
@@ -14,11 +15,13 @@ An interruption ends the campaign and destroys the testbed; what is done stays d
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from discovery_xp import ending, providers
@@ -27,7 +30,7 @@ from discovery_xp.boundary.names import TestbedName
 from discovery_xp.campaigns.forecast import Forecast, forecast
 from discovery_xp.campaigns.ledger import Claim, Entry, Failure, Ledger
 from discovery_xp.campaigns.requests import check_all, plan_of, request_of
-from discovery_xp.errors import Refused, UserError
+from discovery_xp.errors import Failed, Refused, UserError
 from discovery_xp.inputs.campaign_values import Campaign
 from discovery_xp.planning.plan import Plan
 from discovery_xp.store import Run
@@ -35,6 +38,7 @@ from discovery_xp.testbeds.testbed import Testbed, now
 
 MOST_OF_REASON = 400  # characters
 MOST_TESTBEDS = 99  # of one campaign, side by side
+LEAST_FREE_BYTES = 64 * 2**20  # below it a disk counts as full
 # No file: it goes with the process that holds it, however that ends.
 _ONE_AT_A_TIME = "\0discovery-xp-campaign"
 
@@ -78,6 +82,7 @@ def run_all(
                     and time.monotonic() + rest.needs[entry.job.key].seconds > latest
                 ):
                     return
+                _require_room(ledger.folder, rest.needs[entry.job.key].disk_bytes)
                 if before is None or not before.job.shares_with(entry.job):
                     _destroy(testbed)
                 begins(entry, rest)
@@ -98,10 +103,31 @@ def _take(ledger: Ledger) -> tuple[Entry, contextlib.ExitStack] | None:
     return None
 
 
+def _require_room(folder: Path, needed_bytes: float) -> None:
+    """Raise Refused where the disk hasn't room for a run."""
+    free, needed = shutil.disk_usage(folder).free, needed_bytes + LEAST_FREE_BYTES
+    if free < needed:
+        raise Refused(
+            f"{folder}: {free / 1e6:.0f} MB of its disk are free, and the next run needs "
+            f"{needed / 1e6:.0f}",
+            "free some, then the same command goes on",
+        )
+
+
+def _require_a_disk_that_is_not_full(folder: Path) -> None:
+    """Raise Failed where that is why an attempt failed."""
+    if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        raise Failed(
+            f"{folder}: its disk is full, which is no failure of the run's",
+            "free some, then the same command goes on",
+        )
+
+
 def _attempt(ledger: Ledger, entry: Entry, testbed: TestbedName, make_run: MakeRun) -> Outcome:
     """Make a run; a failure is noted, and its cloud destroyed.
 
-    Raises Refused where nothing was begun: what stands in this run's way would in others', too.
+    Raises Refused where nothing was begun, and Failed where the disk is full: what stands in this
+    run's way would in others', too.
     """
     plan = plan_of(ledger.campaign, entry.job, testbed)
     left = [each for each in ledger.of("left") if each.job.key != entry.job.key]
@@ -119,6 +145,7 @@ def _attempt(ledger: Ledger, entry: Entry, testbed: TestbedName, make_run: MakeR
         reason = next(iter(str(error).splitlines()), "") or repr(error)
     if reason is None:
         return Outcome(entry, run, None)
+    _require_a_disk_that_is_not_full(ledger.folder)
     failure = Failure(
         point=entry.job.point.digest,
         block=entry.job.block,

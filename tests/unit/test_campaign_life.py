@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -272,6 +274,50 @@ def test_a_folder_that_cannot_be_written_is_refused(life: Life) -> None:
     said = campaign(life, "run", written(life))
     assert said.code == 2, said.err
     assert "Traceback" not in said.err
+
+
+def test_a_run_that_the_disk_has_no_room_for_is_not_begun(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(life)
+    free = [RUN_BYTES + running.LEAST_FREE_BYTES, 10**6]
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: SimpleNamespace(free=free.pop(0))
+    )  # fmt: skip
+    said = campaign(life, "run", file)
+    assert said.code == 2
+    assert "1 MB of its disk are free, and the next run needs" in said.err
+    assert said.err.strip().endswith("free some, then the same command goes on")
+    assert len(life.runs()) == 1
+    life.requires_nothing_left()
+
+
+def test_a_disk_that_gets_full_ends_a_campaign_and_is_no_failed_attempt(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(life, more="attempts: 1\n")
+    written_before = Run.write_table
+    free = {"bytes": 10**12}
+
+    def full(run: Run, name: str, rows: Any) -> None:
+        if len(life.runs()) == 2 and name == "usage":
+            free["bytes"] = 10**6
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written_before(run, name, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free["bytes"]))
+        patch.setattr(Run, "write_table", full)
+        said = campaign(life, "run", file)
+    assert said.code == 1
+    assert "its disk is full, which is no failure of the run's" in said.err
+    assert "Traceback" not in said.err
+    assert states(life, file) == ["done", "left"]
+    assert [record.status for record in records(life)] == ["complete", "partial"]
+    life.requires_nothing_left()
+    assert campaign(life, "run", file).code == 0, "there is room again"
+    assert states(life, file) == ["done", "done"]
+    assert [record.status for record in records(life)] == ["complete", "partial", "complete"]
 
 
 KILLED = """
