@@ -1,4 +1,4 @@
-"""The paper's six tables with our runs beside, and our other latencies.
+"""The paper's six tables with our runs beside, our other latencies, and clouds with cells.
 
 Only a run that fits a published cell stands beside its value; runs that repeat each other
 share a row, which holds their mean.
@@ -31,7 +31,8 @@ from discovery_xp.analysis.tables import Table, is_empty, or_nan
 class Cell:
     """Where a value stands: in the paper's tables, or where a run fits in.
 
-    `aggregates` is None in tables that don't tell runs with zones from those without.
+    `aggregates` is None in tables that don't tell runs with zones from those without, `cells` in
+    those without clouds that have a cell of Nova at each site.
     """
 
     backend: str
@@ -40,6 +41,7 @@ class Cell:
     clusters: int = 1
     latency_ms: float | None = None
     aggregates: bool | None = None
+    cells: bool | None = None
 
     def order(self) -> tuple[Any, ...]:
         latency = -1.0 if self.latency_ms is None else self.latency_ms
@@ -48,17 +50,21 @@ class Cell:
         aggregates = {True: 0, False: 1, None: 2}[self.aggregates]
         backend = {"redis": 0, "mysql": 1, "galera": 2}.get(paper.column(self.backend), 3)
         return (self.clusters, latency, *by_configuration, aggregates, backend, self.backend,
-                self.nodes, self.replicas)  # fmt: skip
+                self.nodes, self.replicas, bool(self.cells))  # fmt: skip
 
 
-def _cell_of(row: Any, aggregates: bool) -> Cell:
+_CELLS = "shared, cells"  # how a summary calls clouds with cells, over whose sites VMs may land
+
+
+def _cell_of(row: Any, number: int | str) -> Cell:
     return Cell(
         row.backend,
         int(row.nodes),
         int(row.replicas),
         int(row.sites),
         None if row.sites == 1 or is_empty(row.latency_ms) else float(row.latency_ms),
-        row.placement != "shared" if aggregates else None,
+        row.placement != "shared" if number == 6 else None,
+        row.placement == _CELLS if number == "cells" else None,
     )
 
 
@@ -80,17 +86,21 @@ def _beside(where: Cell) -> Cell:
 
 
 def _compare(
-    number: int,
+    number: int | str,
     runs: pd.DataFrame,
     row_of: Callable[[Cell, pd.DataFrame | None, Published | None], dict[str, Any]],
     whole: bool,
 ) -> pd.DataFrame:
-    """A row for each group of runs, and with `whole` for published cells without runs."""
-    values = {published_cell(value): value for value in paper.published(number)}
+    """A row for each group of runs, and with `whole` for published cells without runs.
+
+    A table that has no number stands beside no published value.
+    """
+    own = paper.published(number) if isinstance(number, int) else ()
+    values = {published_cell(value): value for value in own}
     runs = runs[runs["unit"] == "VM"] if len(runs) else runs
     cells: list[tuple[Cell, pd.DataFrame | None]] = []
     for _, part in runs.groupby("group", sort=False) if len(runs) else ():
-        cells.append((_cell_of(next(part.itertuples()), aggregates=number == 6), part))
+        cells.append((_cell_of(next(part.itertuples()), number), part))
     if whole:
         filled = {_beside(where) for where, _ in cells}
         cells += [(where, None) for where in values if where not in filled]
@@ -155,7 +165,36 @@ def _notes(frame: pd.DataFrame, *more: str) -> tuple[str, ...]:
         notes.append(
             "Several runs in a row: their mean, and its bootstrap interval (docs/analysis.md)."
         )
-    return tuple(notes)
+    return (*notes, *_why_empty(frame))
+
+
+# Why a cell of ours may be empty, by column; a column that is empty throughout isn't shown.
+_WHY_EMPTY = {
+    "low": "No interval: there is one run of that cell.",
+    "crossings_per_vm": "No crossings, no WAN wait: boots weren't traced, as `spans` was off or "
+    "the run is older than traces.",
+    "rtt_ms": "No RTT seen: it wasn't measured.",
+    "latency_ms": "No latency: there is one site.",
+    "call_median_ms": "No quantiles: `calls` was off.",
+    "published_ms": "Nothing published: the paper has no such cell.",
+    "published_s": "Nothing published: the paper has no such cell.",
+    "published_mb": "Nothing published: the paper has no such cell.",
+}
+
+
+def _why_empty(frame: pd.DataFrame) -> list[str]:
+    """Say why cells are empty: of rows with runs, and which rows have none."""
+    measured = frame[frame["runs"] > 0]
+    notes = [
+        why
+        for column, why in _WHY_EMPTY.items()
+        if column in frame
+        and measured[column].map(is_empty).any()
+        and not frame[column].map(is_empty).all()
+    ]
+    if len(measured) < len(frame):
+        notes.append("Nothing measured: no run of that cell is among these.")
+    return notes
 
 
 def _shared(runs: pd.DataFrame) -> pd.Series[bool]:
@@ -206,7 +245,7 @@ def table_1(runs: Sequence[Measurements], whole: bool = False) -> Table:
 
 
 def _creation(
-    number: int,
+    number: int | str,
     runs: pd.DataFrame,
     whole: bool,
     keys: Callable[[Cell], dict[str, Any]],
@@ -343,7 +382,7 @@ def table_6(runs: Sequence[Measurements], whole: bool = False) -> Table:
     """Time to create the VMs with and without host aggregates, 10 ms between clusters."""
     frame = _multi_site(runs)
     if len(frame):
-        frame = frame[frame["latency_ms"] == 10]
+        frame = frame[(frame["latency_ms"] == 10) & ~frame["placement"].str.endswith(", cells")]
     table = _creation(
         6,
         frame,
@@ -364,8 +403,43 @@ def table_6(runs: Sequence[Measurements], whole: bool = False) -> Table:
     )
 
 
+def cells_table(runs: Sequence[Measurements]) -> Table:
+    """Time to create the VMs with a cell of Nova at each site, beside clouds that share one."""
+    frame = _multi_site(runs)
+    if len(frame):
+        frame = frame[frame["placement"].isin(["shared", _CELLS])]
+        places = [(row.sites, row.latency_ms) for row in frame.itertuples()]
+        with_cells = {
+            place
+            for place, words in zip(places, frame["placement"], strict=True)
+            if words == _CELLS
+        }
+        frame = frame[[place in with_cells for place in places]]
+    table = _creation(
+        "cells",
+        frame,
+        False,
+        lambda where: {
+            "latency_ms": where.latency_ms,
+            **_clusters(where),
+            "layout": "cells" if where.cells else "shared",
+        },
+    )
+    table = table.drop(columns=["published_s", "published_s_per_vm", "source"], errors="ignore")
+    return Table(
+        "cells",
+        "Time to create the VMs, a cell of Nova at each site beside a shared one",
+        table,
+        _notes(
+            table,
+            _CLOCK,
+            "With cells each site has a database, message bus and conductors of its own.",
+        ),
+    )
+
+
 def paper_tables(runs: Sequence[Measurements], whole: bool = False) -> list[Table]:
-    """Tables 1 to 6 and our other latencies: those that have a row.
+    """Tables 1 to 6, our other latencies, and clouds with cells: those that have a row.
 
     Without `whole`, table 6 needs a run with aggregates: it would repeat table 3.  What is
     canned stands beside no published value.
@@ -377,7 +451,7 @@ def paper_tables(runs: Sequence[Measurements], whole: bool = False) -> list[Tabl
     ]
     shown = [
         table
-        for table in tables
+        for table in (*tables, cells_table(runs))
         if len(table.frame)
         and (
             whole

@@ -387,6 +387,45 @@ def test_table_6_with_and_without_aggregates(tmp_path: Path) -> None:
     assert "table-6" not in [table.name for table in paper_tables.paper_tables(runs[:1])]
 
 
+def test_clouds_with_cells_stand_beside_those_that_share_one(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"sites": 2, "latency_ms": 10}
+    cells: dict[str, Any] = {"more_options": {"layout": "cells"}}
+    runs = read(
+        make_run(tmp_path / "a", **options),
+        make_run(tmp_path / "b", **options, **cells, s_per_vm=2),
+        make_run(tmp_path / "c", sites=4, latency_ms=10),
+        make_run(tmp_path / "d", **options, placement="availability-zones"),
+    )
+    told = [(row["layout"], row["measured_s"]) for row in rows(paper_tables.cells_table(runs))]
+    assert told == [("shared", 19.0), ("cells", 37.0)]
+    assert len(rows(paper_tables.table_3(runs))) == 2, "the one with cells isn't the paper's"
+    assert [row["aggregates"] for row in rows(paper_tables.table_6(runs))] == [
+        "with", "without", "without",
+    ]  # fmt: skip
+    names = [table.name for table in paper_tables.paper_tables(runs)]
+    assert names == ["table-3", "table-5", "table-6", "cells"]
+    assert not rows(paper_tables.cells_table(runs[:1]))
+
+
+def test_a_cell_of_ours_that_is_empty_is_explained(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"sites": 2, "latency_ms": 10}
+    single = make_run(tmp_path / "a", **options)
+    notes = paper_tables.table_3(read(single)).notes
+    assert not any(note.startswith("No ") for note in notes), "no column has an empty cell"
+    runs = read(
+        single,
+        make_run(tmp_path / "b", **options, backend="galera", probes=["traffic"]),
+        make_run(tmp_path / "c", **options, backend="galera", probes=["traffic"],
+                 started="2026-11-23T16:00:01Z"),
+    )  # fmt: skip
+    notes = paper_tables.table_3(runs).notes
+    assert "No interval: there is one run of that cell." in notes
+    assert any(note.startswith("No crossings, no WAN wait: boots weren't traced") for note in notes)
+    assert "Nothing measured: no run of that cell is among these." not in notes
+    whole = paper_tables.table_3(runs, whole=True).notes
+    assert "Nothing measured: no run of that cell is among these." in whole
+
+
 def test_repeats_are_averaged_with_their_number(tmp_path: Path) -> None:
     runs = read(
         *(
