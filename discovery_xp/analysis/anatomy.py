@@ -15,9 +15,6 @@ from typing import Any
 from discovery_xp.analysis.span_trees import Node, trees
 from discovery_xp.onhost.wire import spans as wire
 
-# What time goes to.  "waiting": for the processor, an interpreter's or another lock; "queue": for a
-# thread that is free.
-ACTIVITIES = ("processor", "waiting", "queue", "database", "cache", "http", "bus")
 WITHIN = "within a site"
 
 # The last thing that a boot needs: the compute saves the VM as ACTIVE.
@@ -64,6 +61,8 @@ class Boot:
 
     `crossings` and `wan_wait_s` are of the critical path: passages of links between sites, and
     half of the link's round trip for each.  `all_crossings` are those beside it, too.
+    Of a condensed run most boots have `sums` in the place of stretches: one part for each activity
+    and place.
     """
 
     vm: str
@@ -74,6 +73,7 @@ class Boot:
     stretches: list[Stretch] = field(default_factory=list)
     all_crossings: int = 0
     wan_wait_s: float = 0.0
+    sums: tuple[Part, ...] = ()
 
     @property
     def crossings(self) -> int:
@@ -82,6 +82,7 @@ class Boot:
 
     def parts(self) -> Iterator[Part]:
         """Yield all parts of its time, which add up to it."""
+        yield from self.sums
         for stretch in self.stretches:
             yield from stretch.parts
 

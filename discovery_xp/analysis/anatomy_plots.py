@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from discovery_xp.analysis import plots
-from discovery_xp.analysis.anatomy import ACTIVITIES, WITHIN, Boot
+from discovery_xp.analysis.anatomy import WITHIN, Boot
 from discovery_xp.analysis.anatomy_tables import WORDS
 from discovery_xp.analysis.drawing import LIGHT, Theme, drawing, plain
 from discovery_xp.analysis.measurements import Measurements, group, groups, labels
 from discovery_xp.analysis.tables import digits
+from discovery_xp.store import ACTIVITIES
 
 # By activity: the place of its colour among a theme's.
 COLOURS = {"processor": 2, "waiting": 7, "queue": 3, "database": 0, "cache": 4, "http": 5, "bus": 1}

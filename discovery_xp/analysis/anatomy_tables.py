@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from discovery_xp.analysis.anatomy import ACTIVITIES, WITHIN, Boot
+from discovery_xp.analysis.anatomy import WITHIN, Boot
+from discovery_xp.analysis.condensed import Step
 from discovery_xp.analysis.tables import Table
+from discovery_xp.store import ACTIVITIES
 
 _STEPS = 20
 
@@ -41,12 +43,14 @@ def figures(boots: Sequence[Boot]) -> dict[str, float | None]:
     return {name: float(frame[name].median()) for name in names}
 
 
-def tables(boots: Sequence[Boot], active: int) -> list[Table]:
+def tables(
+    boots: Sequence[Boot], sums: Mapping[Step, tuple[float, int]], active: int
+) -> list[Table]:
     """Return the tables of all boots together, none without boots.
 
-    `active` is how many VMs got ACTIVE.
+    `sums` are those of their steps, `active` is how many VMs got ACTIVE.
     """
-    return [activities(boots, active), steps(boots)] if boots else []
+    return [activities(boots, active), steps(sums, len(boots))] if boots else []
 
 
 def activities(boots: Sequence[Boot], active: int) -> Table:
@@ -100,26 +104,23 @@ def _order(key: tuple[str, str]) -> tuple[int, bool, str]:
     return ACTIVITIES.index(key[0]), key[1] != WITHIN, key[1]
 
 
-def steps(boots: Sequence[Boot]) -> Table:
-    """Return at which steps of which services the path's time was spent, the most first."""
-    sums: dict[tuple[str, str, str], list[float]] = {}
-    for boot in boots:
-        for stretch in boot.stretches:
-            node = stretch.node
-            total = sums.setdefault((node.service, node.kind, node.name), [0.0, 0.0])
-            total[0] += stretch.end - stretch.start
-            total[1] += sum(part.crossings for part in stretch.parts)
+def steps(sums: Mapping[Step, tuple[float, int]], count: int) -> Table:
+    """Return at which steps of which services the path's time was spent, the most first.
+
+    `sums` are seconds and crossings of `count` boots together.
+    """
     rows: list[dict[str, Any]] = [
         {
             "service": service,
             "kind": kind,
             "step": name,
-            "mean_s": seconds / len(boots),
-            "crossings_per_vm": crossings / len(boots),
+            "mean_s": seconds / count,
+            "crossings_per_vm": crossings / count,
         }
         for (service, kind, name), (seconds, crossings) in sums.items()
     ]
-    frame = pd.DataFrame(rows).sort_values("mean_s", ascending=False, ignore_index=True)
+    rows.sort(key=lambda row: (-row["mean_s"], row["service"], row["kind"], row["step"]))
+    frame = pd.DataFrame(rows)
     return Table(
         "anatomy-steps",
         f"Steps of a boot's critical path, {min(_STEPS, len(frame))} of {len(frame)}",

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from discovery_xp.analysis import anatomy, anatomy_tables, summaries
+from discovery_xp.analysis import anatomy, anatomy_tables, condensed, summaries
 from discovery_xp.onhost.wire.verification import EXCLUDED, FAILED, PASSED
 from discovery_xp.store import TABLES, VERIFY, Run, RunRecord, Window, find_runs
 
@@ -75,16 +75,35 @@ class Measurements:
 
     @functools.cached_property
     def boots(self) -> list[anatomy.Boot]:
-        """Return the anatomy of each boot whose records are whole, the shortest first."""
+        """Return the anatomy of each boot whose records are whole, the shortest first.
+
+        Of a condensed run most of them are sums alone.
+        """
         if not self.measured("spans"):
             return []
         vms = self.vms.loc[self.vms["status"] == "ACTIVE", ["server_id", "name"]].dropna()
-        return anatomy.boots(
+        whole = anatomy.boots(
             self.run.table("spans").to_pylist(),
             dict(vms.itertuples(index=False, name=None)),
             self.rtt_s,
             self.record.time_scale,
         )
+        if not self.is_condensed:
+            return whole
+        rows, parts = (self.run.table(name).to_pylist() for name in ("boots", "boot_parts"))
+        return condensed.boots_of(rows, parts, whole)
+
+    @property
+    def is_condensed(self) -> bool:
+        """Tell whether the run keeps sums of its boots in the place of most spans."""
+        return self.run.has("boots") and self.run.has("boot_parts")
+
+    @functools.cached_property
+    def steps(self) -> dict[condensed.Step, tuple[float, int]]:
+        """Return seconds and crossings of all boots together by step of their critical paths."""
+        if self.is_condensed:
+            return condensed.steps_in(self.run.table("boot_steps").to_pylist())
+        return condensed.steps_of(self.boots)
 
     @functools.cached_property
     def rtt_s(self) -> dict[tuple[str, str], float]:

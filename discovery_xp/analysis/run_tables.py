@@ -155,7 +155,7 @@ def run_tables(run: Measurements) -> list[Table]:
             summaries.vms_by_site(run.vms),
             ("'asked' at the site's API; 'active' on the site's hosts.",),
         ),
-        *anatomy_tables.tables(run.boots, run.done),
+        *anatomy_tables.tables(run.boots, run.steps, run.done),
         Table("actions", "Actions of the load", summaries.actions_by_name(run.actions)),
         Table("calls", "Calls of Nova's database API", _call_table(run)),
         Table(

@@ -25,7 +25,8 @@ Row = Mapping[str, Any]
 class Node:
     """A span in its tree: times are seconds since 1970, of the clock of the span's host.
 
-    `sums` are its round trips to databases and memcached, each a node without nodes below.
+    `sums` are its round trips to databases and memcached, each a node without nodes below; `row` is
+    the record that it was made of.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Node:
     trips: int
     error: str | None
     up: Node | None = None
+    row: Row | None = None
     below: list[Node] = field(default_factory=list)
     sums: list[Node] = field(default_factory=list)
 
@@ -94,6 +96,7 @@ def _node(row: Row, up: Node | None = None) -> Node:
         row["kind"], row["name"], row["service"], row["host"], row["site"], row["peer"],
         row["peer_site"], start, start + seconds, max(0.0, float(row["cpu_ms"]) / 1000),
         max(0.0, float(row["queued_ms"]) / 1000), max(0, int(row["round_trips"])), row["error"], up,
+        row,
     )  # fmt: skip
 
 

@@ -11,11 +11,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from discovery_xp.analysis import anatomy_plots, plots
-from discovery_xp.analysis.anatomy import ACTIVITIES, Boot, Part, Stretch
+from discovery_xp.analysis.anatomy import Boot, Part, Stretch
 from discovery_xp.analysis.anatomy_tables import WORDS
 from discovery_xp.analysis.drawing import LIGHT, Theme, drawing, plain
 from discovery_xp.analysis.span_trees import Node
 from discovery_xp.analysis.tables import digits
+from discovery_xp.store import ACTIVITIES
 from discovery_xp.text import printable, shortened
 
 _LEAST_SHARE = 0.004  # of the boot's time; shorter steps are summed up in a note

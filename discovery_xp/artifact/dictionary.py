@@ -16,7 +16,16 @@ NAME = "DATA-DICTIONARY.md"
 _TIME = "s since 1970, UTC"
 _UNITS = (("_bytes", "bytes"), ("_ms", "ms"), ("_s", "s"))
 # Numbers of things, and numbers that name something.
-_COUNTS = ("count", "round_trips", "packets", "published", "delivered", "acknowledged")
+_COUNTS = (
+    "count",
+    "round_trips",
+    "packets",
+    "published",
+    "delivered",
+    "acknowledged",
+    "crossings",
+    "all_crossings",
+)
 _NAMES = ("iteration", "pid", "port", "status")
 
 

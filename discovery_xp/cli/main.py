@@ -16,6 +16,7 @@ from discovery_xp.cli.bench import bench
 from discovery_xp.cli.campaign import campaign
 from discovery_xp.cli.cloud import backup, deploy, openstack
 from discovery_xp.cli.compare import compare
+from discovery_xp.cli.condense import condense
 from discovery_xp.cli.examples import init
 from discovery_xp.cli.guard import run
 from discovery_xp.cli.hosts import destroy, inventory, ssh, up
@@ -41,8 +42,8 @@ def cli() -> None:
 for command in (
     validate, schema, plan, slots, prepare,
     up, deploy, status, ssh, bench, verify, openstack, backup, inventory, destroy,
-    completion, init, network, notebook, report, trace, compare, reproduce, campaign, artifact,
-    predict,
+    completion, init, network, notebook, report, trace, compare, condense, reproduce, campaign,
+    artifact, predict,
 ):  # fmt: skip
     cli.add_command(command)
 

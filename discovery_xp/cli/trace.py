@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,12 +48,17 @@ def trace(
     from rich.console import Console
 
     from discovery_xp.analysis import anatomy_tables, export, pictures, report, waterfall
+    from discovery_xp.analysis.condensed import steps_of
     from discovery_xp.analysis.measurements import measured
 
     (one,) = measured(chosen_runs)
     boots = _boots_of(one)
     shown = _chosen(one, boots, vm)
-    tables = anatomy_tables.tables(boots if vm is None else [shown], one.done)
+    tables = (
+        anatomy_tables.tables(boots, one.steps, one.done)
+        if vm is None
+        else anatomy_tables.tables([shown], steps_of([shown]), one.done)
+    )
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     for table in tables:
         console.print(report.rich_table(table))
@@ -87,6 +93,17 @@ def _boots_of(run: Measurements) -> list[Boot]:
     return run.boots
 
 
+def _followed(boot: Boot, boots: Sequence[Boot]) -> Boot:
+    """Return a boot whose path is there; raises Refused where a condensed run has only its sums."""
+    if boot.stretches:
+        return boot
+    names = ", ".join(printable(each.vm) for each in boots if each.stretches)
+    raise Refused(
+        f"--vm: the run is condensed, and of VM '{printable(boot.vm)}' it has only sums",
+        f"name one of {names}, or trace the run that it was made of",
+    )
+
+
 def _chosen(run: Measurements, boots: list[Boot], vm: str | None) -> Boot:
     """Return the boot to show: the median one, or that of a VM.
 
@@ -96,7 +113,7 @@ def _chosen(run: Measurements, boots: list[Boot], vm: str | None) -> Boot:
         return boots[(len(boots) - 1) // 2]
     for boot in boots:
         if vm in (boot.vm, boot.server_id):
-            return boot
+            return _followed(boot, boots)
     names = ", ".join(printable(boot.vm) for boot in boots[:_NAMED])
     more = f" and {len(boots) - _NAMED} more" if len(boots) > _NAMED else ""
     known = set(run.vms["name"]) | set(run.vms["server_id"].dropna())

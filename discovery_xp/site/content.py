@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from discovery_xp.analysis import findings, paper_tables, pictures, report
+from discovery_xp.analysis.condensed import SLOW
 from discovery_xp.analysis.export import file_names
 from discovery_xp.analysis.findings import Judged
 from discovery_xp.analysis.measurements import (
@@ -23,7 +24,7 @@ from discovery_xp.store import RunRecord
 
 State = Literal["done", "failed", "left"]
 # Which of a run's boots have a figure besides the median one: shares of all, the shortest first.
-_FURTHER_BOOTS = ((0.9, "A slow boot's critical path (P90)"),
+_FURTHER_BOOTS = ((SLOW, "A slow boot's critical path (P90)"),
                   (1.0, "The slowest boot's critical path"))  # fmt: skip
 
 

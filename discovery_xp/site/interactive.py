@@ -18,13 +18,13 @@ from typing import Any
 import pandas as pd
 
 from discovery_xp.analysis import anatomy_plots, paper, paper_tables, plots
-from discovery_xp.analysis.anatomy import ACTIVITIES
 from discovery_xp.analysis.anatomy_tables import WORDS
 from discovery_xp.analysis.drawing import LIGHT
 from discovery_xp.analysis.figures import FIGURES
 from discovery_xp.analysis.measurements import Measurements, group, groups, label, labels
 from discovery_xp.analysis.tables import is_empty
 from discovery_xp.site.content import Content, tags_of
+from discovery_xp.store import ACTIVITIES
 from discovery_xp.text import printable
 
 Trace = dict[str, Any]

@@ -39,12 +39,12 @@ from discovery_xp.store.runs import (
     new_run,
     require_writable,
 )
-from discovery_xp.store.tables import ALWAYS, PROBES, TABLES, Column, Rows, schema
+from discovery_xp.store.tables import ACTIVITIES, ALWAYS, PROBES, TABLES, Column, Rows, schema
 
 __all__ = [
-    "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "VERIFY", "Arm", "Column",
-    "Drawn", "Harness", "InCampaign", "Links", "Load", "Machine", "MachineState", "Merging", "Pair",
-    "Recipe", "Rows", "Run", "RunRecord", "Taken", "ThrottledShare", "Unfit", "Validity", "Vms",
-    "Window", "damaged", "find_runs", "is_run_name", "new_run", "open_run", "record_from_json",
-    "replace_file", "require_writable", "runs_under", "schema",
+    "ACTIVITIES", "ALWAYS", "FILES", "FOLDERS", "FORMAT", "PROBES", "ROOT", "TABLES", "VERIFY",
+    "Arm", "Column", "Drawn", "Harness", "InCampaign", "Links", "Load", "Machine", "MachineState",
+    "Merging", "Pair", "Recipe", "Rows", "Run", "RunRecord", "Taken", "ThrottledShare", "Unfit",
+    "Validity", "Vms", "Window", "damaged", "find_runs", "is_run_name", "new_run", "open_run",
+    "record_from_json", "replace_file", "require_writable", "runs_under", "schema",
 ]  # fmt: skip

@@ -150,6 +150,7 @@ class RunRecord(Strict):
     validity: Validity | None = None
     sample_every_s: Annotated[float, Field(gt=0, le=1e6)] | None = None
     machines_before: Annotated[tuple[MachineState, ...], Field(max_length=MOST_ENTRIES)] = ()
+    left_out: Annotated[tuple[Word, ...], Field(max_length=len(PROBES))] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -157,7 +158,7 @@ class RunRecord(Strict):
             raise ValueError("'reason' says why a run is partial, and nothing else")
         if (self.status == "running") != (self.ended is None):
             raise ValueError("'ended' is null while a run is running, and only then")
-        unknown = [probe for probe in self.probes if probe not in PROBES]
+        unknown = [name for name in (*self.probes, *self.left_out) if name not in PROBES]
         if unknown:
             raise ValueError(f"'{shortened(unknown[0])}' is not a probe")
         for time in (self.started, self.ended):
@@ -203,12 +204,12 @@ _ORDER = (
     "versions", "machine", "backend", "options", "sites", "controllers", "computes", "data",
     "latency_ms", "rtt_ms", "imposed_by", "scenario", "vms", "duration_s", "probes", "stages_s",
     "window", "load", "harness", "merging", "time_scale", "validity", "drawn", "arm",
-    "in_campaign", "recipe", "sample_every_s", "machines_before",
+    "in_campaign", "recipe", "sample_every_s", "machines_before", "left_out",
 )  # fmt: skip
 # Runs of earlier versions lack them.
 _LATER = (
     "merging", "time_scale", "validity", "drawn", "arm", "in_campaign", "recipe", "sample_every_s",
-    "machines_before",
+    "machines_before", "left_out",
 )  # fmt: skip
 
 

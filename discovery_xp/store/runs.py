@@ -247,7 +247,9 @@ class Run:
         if not self.has(name):
             record = self.load()
             own = VERDICTS if record.is_verification else ALWAYS
-            if not record.is_partial and (name in own or name in record.probes):
+            if not record.is_partial and (
+                name in own or name in set(record.probes) - set(record.left_out)
+            ):
                 raise damaged(self._table(name), "the run says it is complete, but it is missing")
         return self._read(name)
 

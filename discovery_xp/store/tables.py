@@ -80,6 +80,10 @@ def _columns(type_: Literal["string", "float64", "int64", "bool"], names: str) -
 
 _PLACE = [*_columns("string", "service host site")]
 
+# What a boot's time goes to.  "waiting": for the processor, an interpreter's or another lock;
+# "queue": for a thread that is free.
+ACTIVITIES = ("processor", "waiting", "queue", "database", "cache", "http", "bus")
+
 # Every table, its columns in order.  The probe that fills a table has the table's name.
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "vms": (
@@ -153,6 +157,24 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("metric", "string", values=tuple(series.METRICS)),
         *_columns("float64", "value"),
     ),
+    # What a condensed run keeps of its spans: sums over each boot's critical path, and over all.
+    "boots": (
+        *_columns("string", "vm server_id site host_site"),
+        *_columns("float64", "path_s wan_wait_s"),
+        *_columns("int64", "all_crossings"),
+    ),
+    "boot_parts": (
+        *_columns("string", "vm"),
+        Column("activity", "string", values=ACTIVITIES),
+        *_columns("string", "one_site? other_site?"),
+        *_columns("float64", "spent_s"),
+        *_columns("int64", "crossings"),
+    ),
+    "boot_steps": (
+        *_columns("string", "service kind step"),
+        *_columns("float64", "spent_s"),
+        *_columns("int64", "crossings"),
+    ),
     "verdicts": (
         *_columns("string", "test"),
         Column("service", "string", values=verification.SERVICES),
@@ -166,7 +188,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 
 ALWAYS = ("vms", "actions")  # tables of the load itself
 VERDICTS = ("verdicts",)  # of a verification, which has no load
-PROBES = tuple(name for name in TABLES if name not in (*ALWAYS, *VERDICTS))
+CONDENSED = ("boots", "boot_parts", "boot_steps")  # in the place of most spans
+PROBES = tuple(name for name in TABLES if name not in (*ALWAYS, *VERDICTS, *CONDENSED))
 
 
 @functools.cache

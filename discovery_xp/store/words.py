@@ -30,6 +30,9 @@ TABLE_WORDS: Mapping[str, str] = {
     "messages": "one row for each queue of the message bus",
     "usage": "one row for each service and host",
     "series": "one row for each value of a sample, in the order of time",
+    "boots": "of a condensed run: one row for each boot whose records were whole",
+    "boot_parts": "of a condensed run: one row for each boot, and activity and place of its path",
+    "boot_steps": "of a condensed run: one row for each step of all critical paths together",
     "verdicts": "one row for each of OpenStack's own tests",
 }
 
@@ -149,6 +152,30 @@ COLUMN_WORDS: Mapping[str, Mapping[str, str]] = {
         "metric": "what was sampled",
         "value": "its value, in the unit of its metric",
     },
+    "boots": {
+        "vm": "the VM's name",
+        "server_id": "Nova's identifier of it",
+        "site": "site of the API that was asked",
+        "host_site": "site of the compute that it landed on",
+        "path_s": "length of the critical path, divided by the time scale",
+        "wan_wait_s": "what its crossings take on the links alone, divided by the time scale",
+        "all_crossings": "passages of links between sites, on the critical path and beside it",
+    },
+    "boot_parts": {
+        "vm": "the VM's name",
+        "activity": "what the time went to",
+        "one_site": "where it passed between sites, one of both; null within a site",
+        "other_site": "the other one",
+        "spent_s": "the time, divided by the time scale",
+        "crossings": "passages of links between sites",
+    },
+    "boot_steps": {
+        "service": "the service that it is a step of",
+        "kind": "what it is, as of spans",
+        "step": "its name",
+        "spent_s": "its own time in all boots together, divided by the time scale",
+        "crossings": "passages of links between sites",
+    },
     "verdicts": {
         "test": "the test's name",
         "service": "the service that it is about",
@@ -197,4 +224,5 @@ RECORD_WORDS: Mapping[str, str] = {
     "recipe": "what the command line put in the topology's place",
     "sample_every_s": "from a sample of the series to the next, s before the scale",
     "machines_before": "machines before the load: load, memory, steal, frequency, clock",
+    "left_out": "tables that were measured and aren't in this copy, as it is condensed",
 }

@@ -13,6 +13,7 @@ from discovery_xp.analysis import (
     anatomy,
     anatomy_plots,
     anatomy_tables,
+    condensed,
     pictures,
     span_trees,
     waterfall,
@@ -20,6 +21,7 @@ from discovery_xp.analysis import (
 from discovery_xp.analysis.anatomy import WITHIN, Boot
 from discovery_xp.analysis.measurements import measured, summary
 from discovery_xp.analysis.span_trees import MOST_DEPTH, trees
+from discovery_xp.store import ACTIVITIES
 from tests.unit.span_rows import SERVER_ID, boot_rows, span
 from tests.unit.synthetic_run import make_run
 
@@ -172,7 +174,7 @@ def test_a_request_without_an_answer_is_waited_for_as_a_whole() -> None:
 def test_the_table_of_boots_adds_up_and_says_how_many_it_is_of() -> None:
     rows = boot_rows() + boot_rows("id-1", "b-")
     boots = anatomy.boots(rows, {**VMS, "id-1": "vm-1"}, RTT_S)
-    table, steps = anatomy_tables.tables(boots, 3)
+    table, steps = anatomy_tables.tables(boots, condensed.steps_of(boots), 3)
     frame = table.frame
     assert frame["mean_s"].iloc[:-1].sum() == pytest.approx(frame["mean_s"].iloc[-1])
     assert frame["mean_s"].iloc[-1] == pytest.approx(3.2)
@@ -181,7 +183,7 @@ def test_the_table_of_boots_adds_up_and_says_how_many_it_is_of() -> None:
     assert "2 of 3 VMs" in table.notes[0]
     assert steps.frame["mean_s"].sum() == pytest.approx(3.2)
     whole = anatomy_tables.each_boot(boots).frame
-    of_activities = [f"{activity}_s" for activity in anatomy.ACTIVITIES]
+    of_activities = [f"{activity}_s" for activity in ACTIVITIES]
     assert whole[of_activities].sum(axis=1).tolist() == pytest.approx([3.2, 3.2])
     path = anatomy_tables.stretches(boots[0]).frame
     assert path["seconds"].sum() == pytest.approx(3.2)
@@ -192,7 +194,7 @@ def test_a_run_without_spans_has_no_anatomy_and_empty_figures(tmp_path: Path) ->
     new = make_run(tmp_path, started="2026-11-23T17:00:00Z", sites=2, latency_ms=50)
     runs = measured([old, new])
     frame = summary(runs)
-    assert runs[0].boots == [] and anatomy_tables.tables([], 5) == []
+    assert runs[0].boots == [] and anatomy_tables.tables([], {}, 5) == []
     assert frame["crossings_per_vm"].isna().tolist() == [True, False]
     assert [boot.vm for boot in runs[1].boots] == ["vm-0"]
     assert frame["wan_wait_s_per_vm"].iloc[1] == pytest.approx(20 * 0.1005 / 2)

@@ -217,7 +217,7 @@ def test_every_key_has_to_be_there(tmp_path: Path) -> None:
     whole = record_json(run.folder)
     later = {
         "merging", "time_scale", "validity", "drawn", "arm", "in_campaign", "recipe",
-        "sample_every_s", "machines_before",
+        "sample_every_s", "machines_before", "left_out",
     }  # fmt: skip
     for key in whole.keys() - later:  # which runs of earlier versions lack
         (run.folder / "run.json").write_text(
