@@ -51,7 +51,7 @@ USUAL = ("-m", "not long")
 SECOND_SIDE = tuple(
     f"tests/real/test_{name}.py"
     # The first one keeps schemas, which later ones load.
-    for name in ("schemas", "grid5000_deploy", "rome", "static_deploy")
+    for name in ("schemas", "grid5000_deploy", "rome", "static_deploy", "campaign")
 )
 
 
