@@ -119,7 +119,11 @@ def make_runs(file: Path, results: Path, limit: str | None) -> None:
               help="Where the site goes (default: 'site' in the campaign's folder).")  # fmt: skip
 @click.option("--logs/--no-logs", "with_logs", default=True,
               help="Whether the site has each run's logs.")  # fmt: skip
-def write_report(file: Path, results: Path, site: Path | None, with_logs: bool) -> None:
+@click.option("--light", is_flag=True,
+              help="For a repository: images alone, none on runs' pages.")  # fmt: skip
+def write_report(
+    file: Path, results: Path, site: Path | None, with_logs: bool, light: bool
+) -> None:
     """Write what was measured as a site: pages in one folder, which open offline.
 
     It can be written at any time: what failed or is left is on it, too.
@@ -135,7 +139,7 @@ def write_report(file: Path, results: Path, site: Path | None, with_logs: bool) 
     from discovery_xp.cli.report import write_site
 
     runs = measured(entry.done.run for entry in ledger.of("done") if entry.done is not None)
-    page = write_site(site or ledger.folder / "site", runs, with_logs, state_of(ledger))
+    page = write_site(site or ledger.folder / "site", runs, with_logs, light, state_of(ledger))
     echo(f"written: {page}")
 
 

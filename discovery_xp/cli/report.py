@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 @click.option(
     "--logs/--no-logs", "with_logs", default=True, help="Whether the site has each run's logs."
 )
+@click.option("--light", is_flag=True,
+              help="A site for a repository: images alone, none on runs' pages.")  # fmt: skip
 @click.option("--paper", "whole", is_flag=True,
               help="All published values, also those that no run stands beside.")  # fmt: skip
 def report(
@@ -47,6 +49,7 @@ def report(
     prometheus: Path | None,
     site: Path | None,
     with_logs: bool,
+    light: bool,
     whole: bool,
 ) -> None:
     """Print what runs measured, beside the published values; write pages and tables.
@@ -88,7 +91,7 @@ def report(
         if prometheus is not None:
             written.append(openmetrics.write(prometheus, runs))
         if site is not None:
-            written.append(write_site(site, runs, with_logs))
+            written.append(write_site(site, runs, with_logs, light))
     click.echo("written: " + ", ".join(printable(str(path)) for path in written), err=True)
 
 
@@ -96,6 +99,7 @@ def write_site(
     folder: Path,
     runs: Sequence[Measurements],
     with_logs: bool,
+    light: bool = False,
     campaign: CampaignState | None = None,
 ) -> Path:
     """Write a site of runs, and return its first page."""
@@ -104,7 +108,7 @@ def write_site(
 
     names = sorted({run.record.experiment for run in runs})
     title = f"Campaign {campaign.name}" if campaign else ", ".join(names[:3])
-    return write(folder, Content(runs, title, campaign, with_logs))
+    return write(folder, Content(runs, title, campaign, with_logs, light))
 
 
 def write_page(folder: Path) -> Path:

@@ -78,12 +78,16 @@ def tags_of(record: RunRecord) -> Tags:
 
 @dataclass
 class Content:
-    """All that a site shows; what is expensive is made once, when it is asked for."""
+    """All that a site shows; what is expensive is made once, when it is asked for.
+
+    A light one has images alone, none of them on the pages of runs.
+    """
 
     runs: Sequence[Measurements]
     title: str
     campaign: CampaignState | None = None
     with_logs: bool = True
+    is_light: bool = False
     names: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,6 +137,8 @@ class Content:
 
     def pictures_of(self, run: Measurements) -> list[Picture]:
         """Return the figures of one run, and the critical paths of its slow boots."""
+        if self.is_light:
+            return []
         made = pictures_of([run])
         boots = run.boots
         for share, title in _FURTHER_BOOTS if len(boots) > 2 else ():

@@ -47,11 +47,11 @@ def pages(content: Content) -> dict[str, str]:
         return (
             report.environment(Path(__file__).parent / "templates")
             .get_template(template)
-            .render({**common, "here": path, "page_title": title, "plots": [], **more})
+            .render({**common, "here": path, "page_title": title, "answers": False, **more})
         )
 
-    over_time = trends.figure(content)
-    first = next((plot for plot in plots if plot.data), None)
+    over_time = None if content.is_light else trends.figure(content)
+    first = next((plot for plot in plots if plot.data), plots[0] if plots else None)
     made = {
         INDEX: page(
             INDEX, "index.html.j2", content.title,
@@ -62,7 +62,7 @@ def pages(content: Content) -> dict[str, str]:
             words_of=findings.words_of,
             campaign_file=CAMPAIGN_FILE,
             first=first,
-            plots=[first] if first else [],
+            answers=first is not None and first.data is not None,
         ),
         "tables.html": page(
             "tables.html", "all-tables.html.j2", "Tables",
@@ -70,7 +70,7 @@ def pages(content: Content) -> dict[str, str]:
             caveats=paper.CAVEATS,
         ),
         "figures.html": page("figures.html", "figures.html.j2", "Figures", figures=plots,
-                             plots=plots),
+                             answers=any(plot.data for plot in plots)),
         "runs.html": page("runs.html", "runs.html.j2", "Runs", runs=_runs(content),
                           points=_points(content)),
     }  # fmt: skip
@@ -85,7 +85,7 @@ def pages(content: Content) -> dict[str, str]:
             _data(over_time),
         )
         path, title = _TRENDS
-        made[path] = page(path, "trends.html.j2", title, figure=plot, plots=[plot],
+        made[path] = page(path, "trends.html.j2", title, figure=plot, answers=True,
                           table=shown, tags=_row_tags(content, shown))  # fmt: skip
     return made
 
@@ -130,7 +130,7 @@ def _common(content: Content) -> dict[str, Any]:
     records = [(f"#{run.number}", run.record) for run in content.runs]
     return {
         "title": content.title,
-        "pages": (*_PAGES, _TRENDS) if content.repeated else _PAGES,
+        "pages": (*_PAGES, _TRENDS) if content.repeated and not content.is_light else _PAGES,
         "campaign": content.campaign,
         "choices": _choices(content),
         "key_words": _KEYS,
@@ -154,7 +154,7 @@ def _choices(content: Content) -> dict[str, list[str]]:
 
 
 def _plots(content: Content) -> list[_Plot]:
-    answering = interactives(content)
+    answering = {} if content.is_light else interactives(content)
     plots = [
         _Plot(
             picture.name,
@@ -166,7 +166,7 @@ def _plots(content: Content) -> list[_Plot]:
         )
         for picture in content.pictures
     ]
-    each_run = costs(content)
+    each_run = None if content.is_light else costs(content)
     if each_run is not None:
         plots.insert(
             min(1, len(plots)),

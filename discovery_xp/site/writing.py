@@ -36,7 +36,7 @@ def write_site(folder: Path, content: Content) -> Path:
     with _beside(folder) as made:
         for path, text in pages(content).items():
             (made / path).write_text(text)
-        _write_assets(made / "assets")
+        _write_assets(made / "assets", with_library=not content.is_light)
         tables = [*content.tables, *([trends.table(content)] if content.repeated else [])]
         export.write_tables_csv(made / "tables", tables)
         export.write_tables_latex(made / "tables", tables)
@@ -56,11 +56,13 @@ def write_site(folder: Path, content: Content) -> Path:
     return folder / INDEX
 
 
-def _write_assets(folder: Path) -> None:
+def _write_assets(folder: Path, with_library: bool) -> None:
     folder.mkdir()
     styles = (*STYLES, _ASSETS / "site.css")
     (folder / "site.css").write_text("".join(path.read_text() for path in styles))
     shutil.copyfile(_ASSETS / "site.js", folder / "site.js")
+    if not with_library:
+        return
     library = resources.files("plotly") / "package_data" / "plotly.min.js"
     (folder / "plotly.min.js").write_bytes(library.read_bytes())
 

@@ -50,6 +50,16 @@ STATE = CampaignState(
 )
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["", "light"])
+def any_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site, with all there is to it or light."""
+    folder = tmp_path_factory.mktemp("any")
+    runs = measured(several(folder / "results"))
+    content = Content(runs, "Campaign tiny", STATE, is_light=request.param)
+    write_site(folder / "site", content)
+    return folder / "site"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
@@ -66,10 +76,25 @@ def all_pages(site: Path) -> list[Path]:
     return sorted(site.rglob("*.html"))
 
 
-def test_every_link_leads_to_something_in_the_folder(site: Path) -> None:
+def test_a_light_site_has_images_alone_and_none_for_a_run(tmp_path: Path) -> None:
+    several(tmp_path / "results")
+    said = xp("report", tmp_path / "results", "--site", tmp_path / "site", "--light")
+    assert said.exit_code == 0, said.output
+    light = tmp_path / "site"
+    assert {path.name for path in (light / "assets").iterdir()} == {"site.css", "site.js"}
+    assert not list((light / "runs").rglob("*.svg"))
+    assert "application/json" not in "".join(path.read_text() for path in all_pages(light))
+    assert "plotly" not in "".join(path.read_text() for path in all_pages(light))
+    for name in ("index.html", "figures.html"):
+        assert "figures/time-to-create-the-vms.svg" in (light / name).read_text()
+    whole = sum(path.stat().st_size for path in light.rglob("*") if path.is_file())
+    assert whole < 1_500_000
+
+
+def test_every_link_leads_to_something_in_the_folder(any_site: Path) -> None:
     """The folder can be published as it is: nothing in it leads out of it."""
-    assert len(all_pages(site)) == len(PAGES) + 3
-    for path in all_pages(site):
+    assert len(all_pages(any_site)) == len(PAGES) + 3
+    for path in all_pages(any_site):
         for _, attributes in Page(path.read_text()).elements:
             for key in ("href", "src", "srcset"):
                 target = attributes.get(key)
@@ -78,7 +103,7 @@ def test_every_link_leads_to_something_in_the_folder(site: Path) -> None:
                 assert not re.match(r"[a-z]+:|/", target), target
                 file, _, part = unquote(target).partition("#")
                 there = (path.parent / file).resolve()
-                assert there.is_relative_to(site.resolve())
+                assert there.is_relative_to(any_site.resolve())
                 assert there.is_file(), f"{path}: {target}"
                 assert not part or f'id="{part}"' in there.read_text()
 
