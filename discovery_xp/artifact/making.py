@@ -2,7 +2,7 @@
 
 1. collect the files of runs, and judge the claims on them;
 2. search them for secrets, those of this machine's testbeds among them;
-3. make the report, the source's archives, the data dictionary, the metadata and the appendix;
+3. make the site, the source's archives, the data dictionary, the metadata and the appendix;
 4. write folder, checksums and archive, or nothing.
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery_xp.analysis import export, pictures, report
 from discovery_xp.analysis.measurements import Measurements, measured
 from discovery_xp.artifact import appendix, crate, dictionary, metadata, packing
 from discovery_xp.artifact.collecting import Collected, collect
@@ -26,6 +25,8 @@ from discovery_xp.artifact.source import Source, sources
 from discovery_xp.artifact.subject import CLAIMS, Subject
 from discovery_xp.errors import UserError
 from discovery_xp.places import checkout
+from discovery_xp.site.content import Content
+from discovery_xp.site.writing import write_site
 from discovery_xp.store.records import TIME
 from discovery_xp.testbeds import passwords
 from discovery_xp.testbeds.testbed import Testbed, testbeds
@@ -73,8 +74,8 @@ def make(
         screening.require_no_secret_in_tables(each.run)
     for path in subject.others:
         screening.require_no_secret(path)
-    stage("drawing the report")
-    contents: dict[str, packing.Content] = dict(_report(runs))
+    stage("drawing the site")
+    contents: dict[str, packing.Content] = dict(_site(subject, runs))
     stage("packing the source")
     source = sources(run.record.commit for run in runs)
     contents |= source.archives
@@ -132,13 +133,21 @@ def _known_secrets() -> dict[str, str]:
     return known
 
 
-def _report(runs: Sequence[Measurements]) -> dict[str, bytes]:
-    """Return the page of all runs, and its tables, by their names in the artifact."""
-    contents = {"report/report.html": report.html(runs, False, pictures.pictures_of(runs)).encode()}
-    with tempfile.TemporaryDirectory(prefix="discovery-xp-report-") as temporary:
-        for path in export.write_csv(Path(temporary), runs):
-            contents[f"report/tables/{path.name}"] = path.read_bytes()
-    return contents
+def _site(subject: Subject, runs: Sequence[Measurements]) -> dict[str, bytes]:
+    """Return a site of all runs by the names of its files in the artifact.
+
+    Runs' pages have no figures, which would be most of the artifact's bytes: `report` on the
+    records draws them.
+    """
+    content = Content(runs, subject.name, with_logs=False, with_run_figures=False)
+    with tempfile.TemporaryDirectory(prefix="discovery-xp-site-") as temporary:
+        place = Path(temporary) / "site"
+        write_site(place, content)
+        return {
+            f"site/{path.relative_to(place)}": path.read_bytes()
+            for path in sorted(place.rglob("*"))
+            if path.is_file()
+        }
 
 
 def _beside(subject: Subject) -> dict[str, packing.Content]:
@@ -174,7 +183,7 @@ _WORDS = {
     "LICENSE": "the licence of source and records",
     packing.SUMS: "checksums of all files",
     "records/": "the runs; `DATA-DICTIONARY.md` says what is in one",
-    "report/": "the runs beside each other: a page, and its tables as CSV",
+    "site/": "the runs beside each other: pages that open offline, tables as CSV and LaTeX",
     "source/": "the toolkit: the version that made this artifact, and those that made the runs",
 }
 

@@ -108,7 +108,7 @@ def write_site(
 
     names = sorted({run.record.experiment for run in runs})
     title = f"Campaign {campaign.name}" if campaign else ", ".join(names[:3])
-    return write(folder, Content(runs, title, campaign, with_logs, light))
+    return write(folder, Content(runs, title, campaign, with_logs, not light, not light))
 
 
 def write_page(folder: Path) -> Path:

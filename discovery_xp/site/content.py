@@ -80,14 +80,15 @@ def tags_of(record: RunRecord) -> Tags:
 class Content:
     """All that a site shows; what is expensive is made once, when it is asked for.
 
-    A light one has images alone, none of them on the pages of runs.
+    Without the library figures are images alone; without figures of runs their pages have tables.
     """
 
     runs: Sequence[Measurements]
     title: str
     campaign: CampaignState | None = None
     with_logs: bool = True
-    is_light: bool = False
+    with_library: bool = True
+    with_run_figures: bool = True
     names: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,7 +138,7 @@ class Content:
 
     def pictures_of(self, run: Measurements) -> list[Picture]:
         """Return the figures of one run, and the critical paths of its slow boots."""
-        if self.is_light:
+        if not self.with_run_figures:
             return []
         made = pictures_of([run])
         boots = run.boots

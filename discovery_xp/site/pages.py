@@ -50,7 +50,7 @@ def pages(content: Content) -> dict[str, str]:
             .render({**common, "here": path, "page_title": title, "answers": False, **more})
         )
 
-    over_time = None if content.is_light else trends.figure(content)
+    over_time = trends.figure(content) if content.with_library else None
     first = next((plot for plot in plots if plot.data), plots[0] if plots else None)
     made = {
         INDEX: page(
@@ -130,7 +130,7 @@ def _common(content: Content) -> dict[str, Any]:
     records = [(f"#{run.number}", run.record) for run in content.runs]
     return {
         "title": content.title,
-        "pages": (*_PAGES, _TRENDS) if content.repeated and not content.is_light else _PAGES,
+        "pages": (*_PAGES, _TRENDS) if content.repeated and content.with_library else _PAGES,
         "campaign": content.campaign,
         "choices": _choices(content),
         "key_words": _KEYS,
@@ -154,7 +154,7 @@ def _choices(content: Content) -> dict[str, list[str]]:
 
 
 def _plots(content: Content) -> list[_Plot]:
-    answering = {} if content.is_light else interactives(content)
+    answering = interactives(content) if content.with_library else {}
     plots = [
         _Plot(
             picture.name,
@@ -166,7 +166,7 @@ def _plots(content: Content) -> list[_Plot]:
         )
         for picture in content.pictures
     ]
-    each_run = None if content.is_light else costs(content)
+    each_run = costs(content) if content.with_library else None
     if each_run is not None:
         plots.insert(
             min(1, len(plots)),

@@ -36,7 +36,7 @@ def write_site(folder: Path, content: Content) -> Path:
     with _beside(folder) as made:
         for path, text in pages(content).items():
             (made / path).write_text(text)
-        _write_assets(made / "assets", with_library=not content.is_light)
+        _write_assets(made / "assets", with_library=content.with_library)
         tables = [*content.tables, *([trends.table(content)] if content.repeated else [])]
         export.write_tables_csv(made / "tables", tables)
         export.write_tables_latex(made / "tables", tables)

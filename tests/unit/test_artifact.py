@@ -44,7 +44,7 @@ claims:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what has tests of its own: the report, and the source."""
-    monkeypatch.setattr(making, "_report", lambda _runs: {"report/report.html": b"a page"})
+    monkeypatch.setattr(making, "_site", lambda *_: {"site/index.html": b"a page"})
     monkeypatch.setattr(making, "sources", lambda _commits: Source({}, None, {}, (), ()))
 
 

@@ -55,7 +55,8 @@ def any_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """A site, with all there is to it or light."""
     folder = tmp_path_factory.mktemp("any")
     runs = measured(several(folder / "results"))
-    content = Content(runs, "Campaign tiny", STATE, is_light=request.param)
+    light = {"with_library": False, "with_run_figures": False} if request.param else {}
+    content = Content(runs, "Campaign tiny", STATE, **light)
     write_site(folder / "site", content)
     return folder / "site"
 
