@@ -7,6 +7,7 @@ are for the testbed's hosts.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ GCACHE = "128M"
 APPLIERS = 4
 # Messages on their way at once; Galera's 4 and 2 allow a node 20 commits a second at 100 ms.
 SEND_WINDOW, USER_SEND_WINDOW = 512, 256
+_MOST_OF_GROUP = 32  # characters
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def galera_variables(
     if galera is None:
         return None
     store = next(each for each in layout.stores if each.kind == databases.GALERA)
-    group = f"discovery-xp-{testbed}"
+    group = group_of(testbed)
     nodes = tuple(
         GaleraNode(
             node.host,
@@ -83,6 +85,18 @@ def galera_variables(
             for each, order in galera.proxies.items()
         },
     )
+
+
+def group_of(testbed: str) -> str:
+    """Return the name of a testbed's group: of a long one the beginning and a digest.
+
+    Galera's nodes don't understand each other where it has more than 32 characters.
+    """
+    name = f"discovery-xp-{testbed}"
+    if len(name) <= _MOST_OF_GROUP:
+        return name
+    digest = hashlib.sha256(testbed.encode()).hexdigest()[:12]
+    return f"{name[: _MOST_OF_GROUP - 13]}-{digest}"
 
 
 def _settings(

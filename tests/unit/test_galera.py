@@ -465,3 +465,11 @@ def test_status_has_what_each_node_says_of_itself() -> None:
     assert found.complaint == "active, but its node is Primary, unknown, 3 members"
     (silent,) = read_status({"a": [unit]}, {"a": said.split("node")[0] + "node nonsense"})
     assert silent.node is None
+
+
+def test_a_long_name_of_a_testbed_makes_a_group_that_galera_takes() -> None:
+    assert files.group_of("mine") == "discovery-xp-mine"
+    assert files.group_of("n" * 19) == f"discovery-xp-{'n' * 19}"
+    names = [files.group_of(f"back-ends-galera-{end}") for end in ("cells", "no-wait")]
+    assert {len(name) for name in names} == {32}
+    assert len(set(names)) == 2
