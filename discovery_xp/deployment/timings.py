@@ -178,7 +178,7 @@ RABBITMQ_DEFAULTS_MS: Mapping[str, int] = {
 REDIS_DEFAULTS: Mapping[str, int] = {"repl-timeout": 60, "repl-ping-replica-period": 10}
 # Options of the URLs of both drivers, by the driver's name.
 CONNECTION_DEFAULTS: Mapping[str, Mapping[str, int]] = {
-    databases.ROME: {"timeout": 30, "connect_timeout": 5},
+    databases.ROME: {"timeout": 30, "connect_timeout": 5, "hold": 5},
     databases.MYSQL: {"connect_timeout": 10},
 }
 PATIENCE_S = 15

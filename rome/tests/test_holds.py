@@ -28,7 +28,7 @@ from sqlalchemy import (
     event,
     select,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from tests.processes import at_once, new_processes
@@ -618,3 +618,22 @@ def test_a_script_has_all_of_its_parts() -> None:
     assert text.startswith("#!lua\n")
     assert "not_the_master_for_sure()" in text and "let_go(holder, held)" in text
     assert "local function let_go" in text
+
+
+def test_how_long_rows_are_held_is_an_option(redis_server: RedisServer) -> None:
+    url = redis_server.url("for_how_long")
+    engine = create_engine(f"{url}?hold=0.2")
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(providers.insert().values(uuid="a", generation=0, used=0))
+    other = create_engine(f"{url}?hold=60")
+    with engine.connect() as slow:
+        assert slow.execute(compared(1, 0)).rowcount == 1
+        assert set_in(other, compared(1, 0)) == 1, "the hold has lapsed, and was waited for"
+        with pytest.raises(DBAPIError, match="try again"):
+            slow.commit()
+    for each in (engine, other):
+        each.dispose()
+    for hold in ("0", "0.05", "100000"):
+        with pytest.raises(ArgumentError, match=f"option hold={float(hold):g}: give 0.1 to 86400"):
+            create_engine(f"{url}?hold={hold}").connect()

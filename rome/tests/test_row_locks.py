@@ -111,19 +111,19 @@ class Holder:
 
 def test_who_is_gone_holds_nothing() -> None:
     locks, one = RowLocks(), Holder()
-    locks.take(Holder(), ["a"])
-    locks.take(one, ["a"])
+    locks.take(Holder(), ["a"], 9, 9)
+    locks.take(one, ["a"], 9, 9)
     assert dict(locks._holders) == {"a": one}
 
 
 def test_locks_are_released_with_their_transaction() -> None:
     locks, one, two = RowLocks(), Holder(), Holder()
-    locks.take(one, ["a", "b"])
-    locks.take(one, ["a"])  # its own are no hindrance
+    locks.take(one, ["a", "b"], 9, 9)
+    locks.take(one, ["a"], 9, 9)  # its own are no hindrance
     taken = threading.Event()
 
     def other() -> None:
-        locks.take(two, ["b", "c"])
+        locks.take(two, ["b", "c"], 9, 9)
         taken.set()
 
     thread = threading.Thread(target=other)
@@ -133,4 +133,25 @@ def test_locks_are_released_with_their_transaction() -> None:
     assert taken.wait(10)
     thread.join()
     locks.release(two)
-    locks.take(one, ["a", "b", "c"])
+    locks.take(one, ["a", "b", "c"], 9, 9)
+
+
+def test_who_holds_a_row_for_too_long_has_it_no_more() -> None:
+    locks, one, two = RowLocks(), Holder(), Holder()
+    taken = in_thread_of_its_own(lambda: locks.take(one, ["a"], 9, 0.05))
+    assert taken.wait(10)
+    locks.take(two, ["a"], 3600, 0.05)
+    assert dict(locks._holders) == {"a": two}
+    locks.release(one)
+    assert dict(locks._holders) == {"a": two}, "it was another's by then"
+
+
+def in_thread_of_its_own(work: Callable[[], None]) -> threading.Event:
+    done = threading.Event()
+
+    def run() -> None:
+        work()
+        done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    return done

@@ -214,10 +214,10 @@ def test_a_time_is_no_longer_than_the_service_takes(time_scale: float, seconds: 
 def test_rome_gets_its_timeouts_by_its_url() -> None:
     told = timings(plan_of(2, more="openstack: {backend: rome}").require_cloud(), 2)
     assert told.settings["nova_database"]["database"]["connection_parameters"] == (
-        "timeout=60&connect_timeout=10&patience=30"
+        "timeout=60&connect_timeout=10&hold=10&patience=30"
     )
     assert told.settings["neutron"]["database"]["connection_parameters"] == (
-        "timeout=60&connect_timeout=10&patience=30"
+        "timeout=60&connect_timeout=10&hold=10&patience=30"
     )
 
 

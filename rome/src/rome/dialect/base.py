@@ -156,6 +156,7 @@ class RomeDialect(SQLiteDialect):
             connect_timeout=options.number("connect_timeout", 5),
             patience=options.maybe_number("patience"),
             node_timeout=options.maybe_number("node_timeout"),
+            hold=_hold(options),
         )
         if server.tls_key and not server.tls_cert:
             raise ValueError("option tls_key without tls_cert")
@@ -248,6 +249,14 @@ class RomeMemoryDialect(RomeDialect):
         }
 
 
+def _hold(options: UrlOptions) -> float | None:
+    """Return the option `hold`; raises ValueError where it is next to nothing, or a day."""
+    hold = options.maybe_number("hold")
+    if hold is not None and not 0.1 <= hold <= 86_400:
+        raise ValueError(f"option hold={hold:g}: give 0.1 to 86400 seconds")
+    return hold
+
+
 class RomeEtcdDialect(RomeDialect):
     """Databases in etcd: `rome+etcd://host,host:2379/name`."""
 
@@ -265,6 +274,7 @@ class RomeEtcdDialect(RomeDialect):
             patience=options.number("patience", 15),
             local_reads=options.choice("reads", "linearizable", "local") == "local",
             txn_ops=int(options.number("txn_ops", 128)),
+            hold=_hold(options),
         )
         if server.txn_ops < LEAST_OPERATIONS:
             raise ValueError(

@@ -12,12 +12,14 @@ from typing import Any
 from rome.engine.moments import Moments
 from rome.engine.result_cache import CachedResult
 from rome.schema.tables import Table
-from rome.stores.base import HOLD_S, Answer, Request
+from rome.stores import base
+from rome.stores.base import Answer, Request, Store
 from rome.stores.wire import IndexKey, KeyLookup, Kind, Step
 
-# Seconds for which rows that came with an earlier statement may be used; and rows that are held.
+# Seconds for which rows that came with an earlier statement may be used, and which share of the
+# time that rows are held for those that are.  Where that is longer than usual, so are both.
 FRESH = 5.0
-_HELD = 0.8 * HOLD_S
+_HELD = 0.8
 
 # A key that was looked up: table, kind of look-up, index, key.
 KeyPlace = tuple[int, Kind, int, IndexKey]
@@ -57,8 +59,9 @@ class Ahead:
     through no other connection since, and no thread of the process has committed to the tables.
     """
 
-    def __init__(self, moments: Moments, connection: object) -> None:
+    def __init__(self, moments: Moments, connection: object, store: Store) -> None:
         self._moments = moments
+        self._store = store
         self._connection = connection  # names it to `moments`
         self._rows: dict[str, list[AheadRows]] = {}
         self._keys: list[AheadKeys] = []
@@ -111,7 +114,7 @@ class Ahead:
             self.counts[rows.source][1] += 1
             age = time.monotonic() - rows.moment
             tables = {step.table for step in request}
-            if age > (_HELD if rows.hold else FRESH):
+            if age > (_HELD * self._store.hold_s if rows.hold else self._fresh_s):
                 return None
             if self._moments.written_since(tables, rows.moment):
                 return None
@@ -122,10 +125,14 @@ class Ahead:
 
     def has_rows(self, sql: str, request: list[Step]) -> bool:
         """Tell whether `take_rows` would return an answer."""
-        oldest = time.monotonic() - FRESH
+        oldest = time.monotonic() - self._fresh_s
         return self._moments.heard_last(self._connection) and any(
             rows.request == request and rows.moment >= oldest for rows in self._rows.get(sql, ())
         )
+
+    @property
+    def _fresh_s(self) -> float:
+        return FRESH * self._store.hold_s / base.HOLD_S
 
     def keys_hold(
         self, free: Sequence[Step], there: Sequence[Step], changed: Iterable[tuple[int, int]]
@@ -137,7 +144,7 @@ class Ahead:
         """
         if self._heard_elsewhere():
             return False
-        oldest = time.monotonic() - FRESH
+        oldest = time.monotonic() - self._fresh_s
         used: dict[int, AheadKeys] = {}
         mine = set(changed)
         for steps, wanted in ((free, False), (there, True)):

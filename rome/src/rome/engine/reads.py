@@ -43,6 +43,7 @@ from rome.engine.session import Session
 from rome.engine.shared import Options, Shared
 from rome.engine.table_leases import TableLeases
 from rome.planner.plan import BoundPlan, Layout, TextPlan
+from rome.stores import base
 from rome.stores.base import Answer, Request
 from rome.stores.wire import KeyLookup, Step
 
@@ -91,7 +92,7 @@ class Reads:
         self._recent = shared.recent
         self._me = object()  # names this connection to `moments`
         self._session = session
-        self._ahead = Ahead(shared.moments, self._me)
+        self._ahead = Ahead(shared.moments, self._me, session.store)
         self._running: Call | None = None  # the statement, until it has read
         self._checking: Call | None = None  # the statement, until it has looked keys up
         self._statements: set[tuple[str, tuple[Any, ...]]] = set()  # that have read
@@ -233,7 +234,7 @@ class Reads:
         holder = session.holds.name if holds else ""
         deadline, pause = 0.0, FIRST_PAUSE
         if requests[0].holds:
-            deadline = time.monotonic() + row_locks.WAIT
+            deadline = time.monotonic() + self._longest_wait_s
             first = requests[0]
             self._wait_here(first.steps if first.hold else first.steps[: first.keys])
         while True:
@@ -279,8 +280,15 @@ class Reads:
             if isinstance(lookup, KeyLookup) and lookup.kind != "set"
             for key in lookup.keys
         }
-        session.row_locks.take(session, sorted(keys, key=repr), seconds)
+        longest_s = self._longest_wait_s if seconds is None else seconds
+        hold_s = session.store.hold_s
+        session.row_locks.take(session, sorted(keys, key=repr), longest_s, hold_s)
         session.holds_rows = True
+
+    @property
+    def _longest_wait_s(self) -> float:
+        """Seconds for which others are waited for: more where they hold rows for longer."""
+        return row_locks.WAIT * self._session.store.hold_s / base.HOLD_S
 
     def _ask_again(self, requests: Sequence[Request]) -> list[Answer]:
         """Ask the store, and once more for all that has come ahead."""

@@ -2,8 +2,7 @@
 
 Between processes the store is asked who holds a row (holds.py); within a process the slower one
 waits here, without asking, until the faster one has ended, and reads the row then.  Who waits for
-too long goes on without the lock, so no two transactions can wait for each other for ever, and
-the commit decides as it always does.
+too long goes on without the lock, and the commit decides as it always does.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-WAIT = 4.0  # seconds
+# Seconds, as InnoDB waits for a lock.  Of two transactions that wait for each other one goes on
+# when the other's hold has lapsed.
+WAIT = 50.0
 
 
 class RowLocks:
@@ -23,23 +24,30 @@ class RowLocks:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._holders: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
-        self._threads: dict[Any, int] = {}  # which thread holds a row, by its key
+        # Which thread holds a row, and since when, by its key.
+        self._threads: dict[Any, tuple[int, float]] = {}
 
-    def take(self, holder: Any, keys: Iterable[Any], seconds: float | None = None) -> None:
-        """Wait for these, for `WAIT` unless it is said, and hold them until `release`.
+    def take(self, holder: Any, keys: Iterable[Any], seconds: float, hold_s: float) -> None:
+        """Wait for these, but no longer than `seconds`, and hold them until `release`.
 
-        A thread that holds a row through another connection doesn't wait for itself.
+        Whoever holds a row for more than `hold_s` has it no more, as in the store.  A thread that
+        holds one through another connection doesn't wait for itself.
         """
-        deadline = time.monotonic() + (WAIT if seconds is None else seconds)
+        deadline = time.monotonic() + seconds
         me = threading.get_ident()
         with self._changed:
             for key in keys:
                 while self._holders.get(key, holder) is not holder:
-                    left = deadline - time.monotonic()
-                    if self._threads.get(key) == me or left <= 0 or not self._changed.wait(left):
+                    now = time.monotonic()
+                    thread, since = self._threads.get(key, (0, now))
+                    if thread == me or now >= deadline:
                         return
-                self._holders[key] = holder
-                self._threads[key] = me
+                    if now >= since + hold_s:
+                        break
+                    self._changed.wait(min(deadline, since + hold_s) - now)
+                if self._holders.get(key) is not holder:
+                    self._holders[key] = holder
+                    self._threads[key] = me, time.monotonic()
 
     def release(self, holder: Any) -> None:
         """Release all that a holder has."""

@@ -43,8 +43,13 @@ Rows = list[bytes]
 # What is held of a table: the number of a row as text, or a unique key (`unique_name`).
 HeldName = str | bytes
 
-# Seconds for which a transaction holds rows at most, unless it ends before.
+# Seconds for which a transaction holds rows at most, unless it ends before or says otherwise.
 HOLD_S = 5.0
+
+
+def hold_of(said: float | None) -> float:
+    """Return the seconds for which rows are held, where `said` is what was asked for."""
+    return HOLD_S if said is None else said
 
 
 @dataclass(slots=True)
@@ -225,10 +230,14 @@ class Store(Protocol):
     """One connection to the store of one database; not for two threads at once.
 
     portion: what one commit may hold; whoever copies many rows cuts them so.
+    hold_s: seconds for which a transaction holds rows at most.
     """
 
     traffic: Traffic
     portion: Portion
+
+    @property
+    def hold_s(self) -> float: ...
 
     def schema_unless(self, version: str) -> tuple[str, Mapping[str, bytes]] | None:
         """Return version and entries, or None if the version is still this one.

@@ -78,7 +78,8 @@ class Server:
 
     `patience` is how many seconds a request may wait for an election or a restart, from the first
     trouble on, `timeout` how many for one answer.  `local_reads`: whether reads show what the
-    asked member has, which may lack the latest commits.  `txn_ops`: its `--max-txn-ops`.
+    asked member has, which may lack the latest commits.  `txn_ops`: its `--max-txn-ops`.  `hold` is
+    how many seconds rows are held at least.
     """
 
     addresses: tuple[Address, ...]
@@ -89,6 +90,7 @@ class Server:
     patience: float = _PATIENCE_S
     local_reads: bool = False
     txn_ops: int = 128
+    hold: float | None = None
     hints: Hints = field(default_factory=Hints, compare=False, repr=False)
 
 

@@ -52,6 +52,10 @@ class Holds:
         # Until when a row is surely held, on the monotonic clock, and by whom.
         self._own: dict[bytes, tuple[float, str]] = {}
 
+    @property
+    def _hold_s(self) -> float:
+        return base.hold_of(self._wire.server.hold)
+
     def read(self, version: str, requests: Sequence[Request], holder: str) -> list[Answer]:
         """Return the answers to requests, some of which ask for their rows to be held."""
         answers: list[Answer] | None = None
@@ -94,7 +98,7 @@ class Holds:
         return self._judged(attempt, held, requests, answers)
 
     def _attempt(self, rows: Mapping[int, Sequence[Row]], holder: str) -> Attempt:
-        lease, until = self._writing.lease_of_holds(base.HOLD_S)
+        lease, until = self._writing.lease_of_holds(self._hold_s)
         now = time.monotonic()
         own = {key for key, (end, name) in self._own.items() if name == holder and now < end}
         return Attempt(self._keys, rows, holder, lease, until, own)
@@ -123,7 +127,7 @@ class Holds:
             elif place == 0 and not wait:
                 given.append(answer)
             else:
-                given.append(answer._replace(rows=None, wait=base.HOLD_S if wait else 0.0))
+                given.append(answer._replace(rows=None, wait=self._hold_s if wait else 0.0))
         return given
 
     # ------------------------------------------------------------ letting go

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rome.errors import OperationalError
+from rome.stores import base
 from rome.stores.base import (
     Answer,
     Area,
@@ -96,6 +97,10 @@ class EtcdStore:
         self._moment: View | None = None
         # The token of the last commit that was refused after a lost answer, and how often.
         self._refused = ("", 0)
+
+    @property
+    def hold_s(self) -> float:
+        return base.hold_of(self._wire.server.hold)
 
     # ------------------------------------------------------------ schema
 

@@ -19,6 +19,7 @@ from rome.stores.base import (
     SchemaChanged,
     Traffic,
     Written,
+    hold_of,
 )
 from rome.stores.memory.commit import take_entries, verify
 from rome.stores.memory.database import Database, databases, forget
@@ -38,6 +39,10 @@ class MemoryStore:
         self.database = databases.setdefault(name, Database())
         self.traffic = Traffic()
         self.portion = UNBOUNDED
+
+    @property
+    def hold_s(self) -> float:
+        return hold_of(None)
 
     def _trip(self) -> None:
         self.traffic.round_trips += 1

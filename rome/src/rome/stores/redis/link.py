@@ -56,7 +56,7 @@ class Server:
 
     `patience` is how many seconds a command may wait for a failover or a restart, from the
     first trouble on, None for as long as those of the cluster take; `timeout` how many for one
-    answer.  `node_timeout` is the cluster's, in
+    answer; `hold` for how many rows are held at most.  `node_timeout` is the cluster's, in
     seconds, 0 for commits without a lease, None to ask the node.  Its repr shows no password.
     """
 
@@ -72,6 +72,7 @@ class Server:
     connect_timeout: float = 5.0
     patience: float | None = None
     node_timeout: float | None = None
+    hold: float | None = None
     hints: Hints = field(default_factory=Hints, compare=False, repr=False)
 
     @property

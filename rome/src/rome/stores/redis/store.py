@@ -105,8 +105,13 @@ class RedisStore:
         self._replicas = replicas
         self._page = page
         self._table_lease_ms = int(table_lease * 1000)
+        self._hold = server.hold
         # A commit is sent again for as long as `patience`, and each time for one answer.
         self._remember = int(2 * ((server.patience or _LONG_S) + server.timeout)) + 1
+
+    @property
+    def hold_s(self) -> float:
+        return base.hold_of(self._hold)
 
     @property
     def prefix(self) -> str:
@@ -168,7 +173,7 @@ class RedisStore:
             ([pack_step(step) for step in steps], watched, unless, hold, lease, keys)
             for steps, watched, unless, hold, lease, keys in requests
         ]
-        request = [version, packed, most, holder, int(base.HOLD_S * 1000)]
+        request = [version, packed, most, holder, int(self.hold_s * 1000)]
         if leased:
             answered = self._runner.run_leased(pack([*request, self._table_lease_ms, GUARD_MS]))
         else:
