@@ -77,5 +77,5 @@ SOURCES: Mapping[str, Source] = {
     "topologies": code.topologies,
     "modules": partial(code.modules, "discovery_xp"),
     "modules-rome": partial(code.modules, "rome/src/rome"),
-    **{f"columns-{name}": partial(code.columns, name) for name in TABLES},
+    **{f"columns-{name.replace('_', '-')}": partial(code.columns, name) for name in TABLES},
 }
