@@ -5,8 +5,8 @@ run with `--all` only.
 
 The first has the terminal: the cloud that most tests use, then the tests that need the
 machine for themselves.  The others run in the background, and take from one list: the other
-clouds, the tests without hosts, ROME's in two parts, (with `--all`) a virtual machine.  They have
-less of the processors while the first wants them, since it measures round trips and times.
+clouds, the tests without hosts, ROME's in two parts, Hermes's, (with `--all`) a virtual
+machine.  They have less of the processors while the first wants them, since it measures round trips and times.
 
 A few tests that failed are run once more when all has ended, alone: real services on two busy
 processors now and then miss a limit that has nothing to do with what is tested.  What passes
@@ -117,11 +117,13 @@ FIRST_OF_ROME = tuple(
 )  # fmt: skip
 # An environment and servers of their own; paths are those of its folder.
 ROME = (str(CHECKOUT / "xp"), "test", "rome", "--numprocesses", "1", "--durations=15")
+HERMES = (str(CHECKOUT / "xp"), "test", "hermes", "--numprocesses", "1", "--durations=15")
 BACKGROUND = (
     Command((*PYTEST, *SECOND_SIDE), HOMES[1], CACHES / "second"),
     Command((*PYTEST, "tests", "--ignore=tests/real", "--ignore=tests/vm"), cache=CACHES / "unit"),
     Command((*ROME, *FIRST_OF_ROME), cache=CACHES / "rome"),
     Command((*ROME, *(f"--ignore={path}" for path in FIRST_OF_ROME)), cache=CACHES / "rome-others"),
+    Command(HERMES, cache=CACHES / "hermes"),
     # A machine of its own, whose clock doesn't show how busy this one is.
     Command((*PYTEST, "tests/vm"), cache=CACHES / "vm", is_long=True),
 )

@@ -31,7 +31,7 @@ print(*sorted({each for name in loaded for each in names.get(name, [])}))
 def made_checkout(tmp_path: Path) -> Path:
     """Make a checkout, in a folder with spaces, whose environment is there already."""
     folder = tmp_path / "a checkout's folder"
-    for name in ("xp", "pyproject.toml", "rome/pyproject.toml", "locks"):
+    for name in ("xp", "pyproject.toml", "hermes/pyproject.toml", "rome/pyproject.toml", "locks"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (CHECKOUT / name).is_dir():
             shutil.copytree(CHECKOUT / name, folder / name)
@@ -47,8 +47,8 @@ def made_checkout(tmp_path: Path) -> Path:
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     for lock in ("runtime", "test"):
-        locked = [folder / f"locks/{lock}.txt", *(folder / f"{each}pyproject.toml"
-                                                  for each in ("", "rome/"))]  # fmt: skip
+        projects = [folder / f"{each}pyproject.toml" for each in ("", "hermes/", "rome/")]
+        locked = [folder / f"locks/{lock}.txt", *projects]
         contents = [f"{folder}\n".encode(), *(path.read_bytes() for path in locked)]
         digest = hashlib.sha256(b"".join(contents)).hexdigest()
         (folder / f".venv/.locks-{lock}").write_text(f"{digest}\n")

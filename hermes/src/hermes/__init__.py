@@ -1,0 +1,1 @@
+"""Hermes: an oslo.messaging driver on NATS."""
