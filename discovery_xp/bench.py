@@ -9,7 +9,7 @@
 5. the load, whose rows are stored as they come; at its end, before VMs are deleted, the window
    is closed: counters are read again, and shares are lifted;
 6. collect Rally's reports and the probes' records;
-7. measure the links again, keep the journals of what complained;
+7. measure the links again, and lift them if the testbed goes; keep logs and databases' dumps;
 8. close the record: complete, or partial with the reason;
 9. destroy, unless the testbed is to be kept.
 
@@ -117,6 +117,8 @@ def run(
                     _load_in_window(bench)
                 _store_load(bench)
                 _measure_links_again(bench)
+                if not request.keep:  # nobody needs them any more, and a dump takes a minute
+                    links.wan_of(bench.hosts).reset()
                 _keep_logs(bench)
         return bench.run
 
