@@ -40,7 +40,7 @@ from discovery_xp.onhost.probes import records as host_records
 from discovery_xp.onhost.probes.inside import calls, hooks, recorder, requests, statements
 from discovery_xp.onhost.wire import probes as lines
 from discovery_xp.planning.plan import make_plan
-from discovery_xp.store import TABLES
+from discovery_xp.store import PROBES, TABLES
 from discovery_xp.testbeds.hosts import Hosts
 from tests.waiting import wait_until
 
@@ -1476,7 +1476,7 @@ def test_neutron_is_asked_for_something_after_it_was_restarted(
 
 
 def test_every_probe_of_the_format_is_known_and_the_other_way_round() -> None:
-    assert set(probes.PROBES) == set(TABLES) - {"vms", "actions", "verdicts"}
+    assert set(probes.PROBES) == set(PROBES)
 
 
 def test_every_file_that_runs_inside_services_is_laid_down() -> None:
