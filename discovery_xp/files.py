@@ -113,6 +113,32 @@ def write_public(path: Path, text: str) -> None:
     path.chmod(PUBLIC_FILE)
 
 
+_NOT_SHARED: set[int] = set()
+
+
+@contextlib.contextmanager
+def not_shared(descriptor: int) -> Iterator[None]:
+    """Let no forked process keep a descriptor.
+
+    What it holds, a lock or a socket's name, lives as long as any copy of it: Ansible's workers,
+    which are forked and may outlive a killed run for a moment, must not keep it.
+    """
+    _NOT_SHARED.add(descriptor)
+    try:
+        yield
+    finally:
+        _NOT_SHARED.discard(descriptor)
+
+
+def _let_go() -> None:
+    for descriptor in _NOT_SHARED:
+        os.close(descriptor)
+    _NOT_SHARED.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold a lock file, made if need be; waits for whoever holds it."""

@@ -221,6 +221,7 @@ class Ledger:
             except BlockingIOError:
                 yield None
                 return
-            yield Claim(descriptor)
+            with files.not_shared(descriptor):
+                yield Claim(descriptor)
         finally:
             os.close(descriptor)

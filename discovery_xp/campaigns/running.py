@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from discovery_xp import ending, providers
+from discovery_xp import ending, files, providers
 from discovery_xp.bench_request import BenchRequest
 from discovery_xp.boundary.names import TestbedName
 from discovery_xp.campaigns.forecast import Forecast, forecast
@@ -229,7 +229,8 @@ def _alone_on_this_machine() -> Iterator[None]:
                 "wait until it has ended",
             ) from None
         own.listen()
-        yield
+        with files.not_shared(own.fileno()):
+            yield
 
 
 def _holder() -> str:

@@ -235,12 +235,10 @@ class Testbed:
         missing = [folder for folder in self.home.parents if not os.path.lexists(folder)]
         descriptor = self._hold(make)
         try:
-            if descriptor is not None:
-                _HELD.add(descriptor)
-            yield
+            with contextlib.nullcontext() if descriptor is None else files.not_shared(descriptor):
+                yield
         finally:
             if descriptor is not None:
-                _HELD.discard(descriptor)
                 if self._is_at(descriptor):  # another's, made since, isn't ours to remove
                     with contextlib.suppress(OSError):
                         self.folder.rmdir()
@@ -362,20 +360,6 @@ def _state_from_json(data: Mapping[str, Any]) -> State:
         deployed=data.get("deployed"),
         exposed=data.get("exposed") is True,
     )
-
-
-# A lock lives as long as any copy of its descriptor: Ansible's workers, which are forked
-# and may outlive a killed run for a moment, must not keep it.
-_HELD: set[int] = set()
-
-
-def _let_go() -> None:
-    for descriptor in _HELD:
-        os.close(descriptor)
-    _HELD.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)
 
 
 def testbeds() -> list[str]:

@@ -222,6 +222,27 @@ def test_emulated_hosts_are_for_one_campaign_at_a_time(
     assert campaign(life, "run", written(life)).code == 0
 
 
+def test_workers_that_outlive_a_campaign_keep_nothing_of_it(life: Life) -> None:
+    """Ansible forks its workers; one that is killed with SIGKILL leaves them for a moment."""
+    ledger = Ledger(read_campaign(Path(written(life))), life.results / "tiny")
+    ledger.begin()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with running._alone_on_this_machine(), ledger.claimed("testbed-1"):
+            if (worker := os.fork()) == 0:
+                theirs.sendall(b"here")
+                theirs.recv(1)  # until its parent lets it end
+                os._exit(0)
+            assert ours.recv(4) == b"here"
+        try:
+            with running._alone_on_this_machine(), ledger.claimed("testbed-1") as claim:
+                assert claim is not None
+            assert os.waitpid(worker, os.WNOHANG) == (0, 0)  # it was there all the while
+        finally:
+            ours.sendall(b"!")
+            os.waitpid(worker, 0)
+
+
 def test_another_process_has_a_testbed_and_a_run_of_its_own(life: Life) -> None:
     file = written(life)
     ledger = Ledger(read_campaign(Path(file)), life.results / "tiny")
