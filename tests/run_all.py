@@ -6,7 +6,8 @@ run with `--all` only.
 The first has the terminal: the cloud that most tests use, then the tests that need the
 machine for themselves.  The others run in the background, and take from one list: the other
 clouds, the tests without hosts, ROME's in two parts, Hermes's, (with `--all`) a virtual
-machine.  They have less of the processors while the first wants them, since it measures round trips and times.
+machine.  They have less of the processors while the first wants them, since it measures round
+trips and times.
 
 A few tests that failed are run once more when all has ended, alone: real services on two busy
 processors now and then miss a limit that has nothing to do with what is tested.  What passes
